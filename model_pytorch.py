@@ -1,0 +1,295 @@
+"""GPT-1 in PyTorch: a 12-layer post-norm transformer decoder with a language-model head and a classifier, and OpenAI's weights for it.
+
+Names are those of OpenAI's program and of its best-known PyTorch port. Everywhere but in attention, a batch is its real tokens one after another
+(`utils.Batch`), so nothing is spent on padding.
+"""
+import json
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from loss import language_model_losses
+from utils import SPECIAL_TOKENS, InputError
+
+ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
+N_SHARDS = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes and dropout rates; the defaults are the paper's (section 4.1)."""
+    n_vocab: int = 40478  # without the special tokens
+    n_ctx: int = 512      # positions
+    n_embd: int = 768
+    n_head: int = 12
+    n_layer: int = 12
+    afn: str = 'gelu'
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    resid_pdrop: float = 0.1
+    clf_pdrop: float = 0.1
+
+    @property
+    def first_position(self):
+        """The embedding's row of position 0: its rows are vocabulary, special tokens, positions."""
+        return self.n_vocab + len(SPECIAL_TOKENS)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalization: biased variance, epsilon 1e-5 inside the root, gain g and bias b."""
+
+    def __init__(self, n_state):
+        super().__init__()
+        self.g = nn.Parameter(torch.ones(n_state))
+        self.b = nn.Parameter(torch.zeros(n_state))
+
+    def forward(self, x):
+        return F.layer_norm(x, self.g.shape, self.g, self.b, eps=1e-5)
+
+
+class Conv1D(nn.Module):
+    """The original's convolution of width 1: x [tokens, nx] -> x w + b [tokens, nf], with w [nx, nf]."""
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.w = nn.Parameter(torch.empty(nx, nf))
+        self.b = nn.Parameter(torch.zeros(nf))
+
+    def forward(self, x):
+        return torch.addmm(self.b, x, self.w)
+
+
+class Attention(nn.Module):
+    """Masked multi-head self-attention (paper, section 3.1). x [tokens, n_embd] -> [tokens, n_embd]."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.n_head = config.n_head
+        self.attn_pdrop = config.attn_pdrop
+        self.c_attn = Conv1D(3 * config.n_embd, config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x, batch, mask):
+        n_embd = x.shape[-1]
+        qkv = self.c_attn(x)  # [tokens, 3 * n_embd]
+        padded = qkv.new_zeros(batch.rows * batch.length, 3 * n_embd).index_copy(0, batch.slots, qkv)
+        q, k, v = padded.view(batch.rows, batch.length, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each [rows, heads, length, n_embd / heads]
+        # Padding stands at the end of a row, so no real token sees it.
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
+                                           dropout_p=self.attn_pdrop if self.training else 0.0)
+        a = a.transpose(1, 2).reshape(-1, n_embd)[batch.slots]  # [rows * length, n_embd] -> [tokens, n_embd]
+        return self.resid_dropout(self.c_proj(a))
+
+
+class MLP(nn.Module):
+    """x [tokens, n_embd] -> 4 * n_embd -> n_embd."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.c_fc = Conv1D(4 * config.n_embd, config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, 4 * config.n_embd)
+        self.act = ACT_FNS[config.afn]
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x):
+        return self.resid_dropout(self.c_proj(self.act(self.c_fc(x))))
+
+
+class Block(nn.Module):
+    """Post-norm: the norms follow the sums, unlike in GPT-2."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attn = Attention(config)
+        self.ln_1 = LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+        self.ln_2 = LayerNorm(config.n_embd)
+
+    def forward(self, x, batch, mask):
+        n = self.ln_1(x + self.attn(x, batch, mask))
+        return self.ln_2(n + self.mlp(n))
+
+
+class TransformerModel(nn.Module):
+    """The embedding matrix and the blocks."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.embed = nn.Embedding(config.first_position + config.n_ctx, config.n_embd)
+        self.embd_pdrop = config.embd_pdrop
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+
+    def forward(self, batch):
+        """Returns the states h [tokens, n_embd] and the embedding matrix as it was used: in training with dropout, one mask for the whole batch."""
+        we = F.dropout(self.embed.weight, self.embd_pdrop, self.training)
+        h = F.embedding(batch.ids, we) + F.embedding(batch.positions, we)
+        mask = None if batch.branch is None else attention_mask(batch.branch)
+        for block in self.h:
+            h = block(h, batch, mask)
+        return h, we
+
+
+def attention_mask(branch):
+    """branch [rows, length] -> [rows, 1, length, length]: token i sees token j <= i on the trunk (branch 0) or on its own branch."""
+    seen = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+    return seen.tril_()[:, None]
+
+
+class LMHead(nn.Module):
+    """The language-model head. Its weights are the embedding matrix, special and position rows included, as in the original."""
+
+    def forward(self, h, we, batch):
+        return language_model_losses(h, we, batch)
+
+
+class MultipleChoiceHead(nn.Module):
+    """A score for each ending, from the state of its `_classify_`: h [stories, 2, n_embd] -> [stories, 2]."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.clf_pdrop = config.clf_pdrop
+        self.linear = nn.Linear(config.n_embd, 1)
+
+    def forward(self, h):
+        # One mask for both endings of a story.
+        mask = F.dropout(h.new_ones(h.shape[0], 1, h.shape[2]), self.clf_pdrop, self.training)
+        return self.linear(h * mask).squeeze(-1).float()
+
+
+class DoubleHeadModel(nn.Module):
+    """Transformer, language-model head and classifier."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.transformer = TransformerModel(config)
+        self.lm_head = LMHead()
+        self.task_head = MultipleChoiceHead(config)
+
+    def forward(self, batch, lm=True):
+        """Returns the classifier's logits [stories, 2] and the LM loss of each row [rows], or None with `lm=False`."""
+        h, we = self.transformer(batch)
+        return self.task_head(h[batch.clf]), self.lm_head(h, we, batch) if lm else None
+
+
+@torch.no_grad()
+def init_weights(model, loaded=()):
+    """Draw the parameters that are not among `loaded`: weights N(0, 0.02), biases 0, gains 1 (paper, section 4.1)."""
+    loaded = set(map(id, loaded))
+    for name, p in model.named_parameters():
+        if id(p) not in loaded:
+            p.normal_(0, 0.02) if p.dim() > 1 else p.fill_(name.endswith('.g'))
+
+
+def special_rows(n_embd, random_state):
+    """The embedding rows of the special tokens, [3, n_embd] float32: the first use the original makes of NumPy's random state."""
+    return (random_state.randn(len(SPECIAL_TOKENS), n_embd) * 0.02).astype(np.float32)
+
+
+class OpenAIShards:
+    """OpenAI's weights as published: `params_shapes.json` and ten flat float32 pieces, read a parameter at a time.
+
+    Opening checks all that can be checked without reading the numbers. Raises InputError.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        shapes_path = os.path.join(folder, 'params_shapes.json')
+        try:
+            with open(shapes_path, encoding='utf-8') as f:
+                self.shapes = json.load(f)
+        except OSError as error:
+            raise InputError(f'cannot read {shapes_path}: {error.strerror}; the weights\' 11 files (params_shapes.json, params_0.npy to params_9.npy) '
+                             f'lie under model/ of github.com/openai/finetune-transformer-lm') from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f'{shapes_path} is not JSON: {str(error)[:80]}') from error
+        if not isinstance(self.shapes, list) or not all(isinstance(shape, list) and shape and all(type(n) is int and 0 < n < 1 << 31 for n in shape)
+                                                       for shape in self.shapes):
+            raise InputError(f'{shapes_path}: expected a list of shapes, each a list of positive integers')
+        if len(self.shapes) < 2 or len(self.shapes) % 12 != 2:
+            raise InputError(f'{shapes_path}: {len(self.shapes)} shapes, expected 2 and 12 for each layer')
+        self.paths = [os.path.join(folder, f'params_{i}.npy') for i in range(N_SHARDS)]
+        self.shards = [self._open(path) for path in self.paths]
+        floats, expected = sum(map(len, self.shards)), sum(map(math.prod, self.shapes))
+        if floats != expected:
+            raise InputError(f'{folder}: the shards hold {floats:,} floats, but params_shapes.json lists {expected:,}; fetch them again')
+
+    @staticmethod
+    def _open(path):
+        try:
+            shard = np.load(path, mmap_mode='r', allow_pickle=False)
+        except OSError as error:
+            raise InputError(f'cannot read {path}: {error.strerror or error}') from error
+        except (ValueError, EOFError, SyntaxError, MemoryError, OverflowError, RecursionError, TypeError) as error:
+            raise InputError(f'{path} is cut off or not a NumPy array of numbers ({str(error)[:80]}); fetch it again') from error
+        if not isinstance(shard, np.ndarray) or shard.dtype != np.float32 or shard.ndim != 1:
+            raise InputError(f'{path}: expected a flat float32 array')
+        return shard
+
+    @property
+    def n_layer(self):
+        return (len(self.shapes) - 2) // 12
+
+    @property
+    def n_positions(self):
+        return self.shapes[0][0]
+
+    def check(self, n_vocab, n_embd, n_transfer):
+        """Raise InputError unless the embedding and the first `n_transfer` layers have the shapes asked for."""
+        if n_transfer > self.n_layer:
+            raise InputError(f'--n_transfer {n_transfer}: the weights in {self.folder} have {self.n_layer} layers')
+        expected = [[self.n_positions, n_embd], [n_vocab, n_embd]] + [list(shape) for shape in _layer_shapes(n_embd) * n_transfer]
+        for i, (shape, wanted) in enumerate(zip(self.shapes, expected)):
+            if shape != wanted:
+                raise InputError(f'{self.folder}: array {i} of params_shapes.json is {shape}, but a vocabulary of {n_vocab:,} symbols '
+                                 f'and --n_embd {n_embd} ask for {wanted}')
+
+    def read(self, first, count):
+        """Yield arrays `first` .. `first + count - 1` in their shapes. Raises InputError if one has a NaN or an infinity."""
+        start = sum(map(math.prod, self.shapes[:first]))
+        for i in range(first, first + count):
+            array = np.empty(math.prod(self.shapes[i]), dtype=np.float32)
+            shard_start = 0
+            for path, shard in zip(self.paths, self.shards):
+                lo, hi = max(start, shard_start), min(start + len(array), shard_start + len(shard))
+                if lo < hi:
+                    array[lo - start:hi - start] = piece = shard[lo - shard_start:hi - shard_start]
+                    if not np.isfinite(piece).all():
+                        raise InputError(f'{path} contains NaN or infinity; fetch it again')
+                shard_start += len(shard)
+            start += len(array)
+            yield array.reshape(self.shapes[i])
+
+
+def _layer_shapes(n):
+    """Shapes of a layer's arrays in OpenAI's order, which is also that of `Block`'s parameters (whose matrices lack the leading 1)."""
+    return (1, n, 3 * n), (3 * n,), (1, n, n), (n,), (n,), (n,), (1, n, 4 * n), (4 * n,), (1, 4 * n, n), (n,), (n,), (n,)
+
+
+@torch.no_grad()
+def load_openai_pretrained_model(model, shards, special, n_transfer=12):
+    """Load OpenAI's embedding and the first `n_transfer` layers into `model`; -1 loads nothing.
+
+    special [3, n_embd] fills the special tokens' rows. Holds one array beside the model. Returns the parameters that it filled.
+    Raises InputError.
+    """
+    if n_transfer < 0:
+        return []
+    config, embed = model.config, model.transformer.embed.weight
+    shards.check(config.n_vocab, config.n_embd, n_transfer)
+    if config.n_ctx > shards.n_positions:
+        raise InputError(f'the stories need n_ctx {config.n_ctx}, but the weights have {shards.n_positions} positions; lower --n_ctx')
+    positions, tokens = shards.read(0, 2)
+    embed[:config.n_vocab] = torch.from_numpy(tokens)
+    embed[config.n_vocab:config.first_position] = torch.from_numpy(special)
+    embed[config.first_position:] = torch.from_numpy(positions[:config.n_ctx])
+    parameters = [p for block in model.transformer.h[:n_transfer] for p in block.parameters()]
+    for p, array in zip(parameters, shards.read(2, 12 * n_transfer)):
+        p.copy_(torch.from_numpy(array).view_as(p))
+    return [embed, *parameters]

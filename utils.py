@@ -1,0 +1,222 @@
+"""What the scripts share: the error a person can mend, whole files, the log, devices, and batches.
+
+A batch is a set of trees. A story's two sequences, `_start_ story _delimiter_ ending _classify_`, share everything up to
+`_delimiter_`: a trunk with two branches. `collate` lays the same tree out in one of two ways, and the model need not know which:
+
+separate  two rows a story, each trunk + one branch: the way of OpenAI's program;
+shared    one row a story, trunk + branch 1 + branch 2: a third fewer tokens for the same losses.
+
+In both, a token sees the earlier tokens of the trunk and of its own branch, and is predicted from its parent, the token before it on that path.
+"""
+import contextlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+SPECIAL_TOKENS = ('_start_', '_delimiter_', '_classify_')  # they follow the vocabulary, in this order
+
+
+class InputError(Exception):
+    """Something the user gave is wrong. The message is one line: what, where, what was expected, what to do."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+@contextlib.contextmanager
+def whole_file(path, mode='w'):
+    """Open `path` for writing so that it appears whole or not at all: written beside its place, flushed, synced, renamed."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder or '.', exist_ok=True)
+    handle, beside = tempfile.mkstemp(prefix=f'.{name}.', dir=folder or '.')
+    try:
+        os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes files private; these are ordinary ones
+        with open(handle, mode, encoding=None if 'b' in mode else 'utf-8', newline=None if 'b' in mode else '') as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(folder):
+    """Raise InputError if files cannot be written to `folder`, which need not exist yet. Creates nothing."""
+    place = os.path.abspath(folder)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f'cannot write to {folder}: {place} is not a folder that you may write to')
+
+
+class ResultLogger:
+    """A JSON-lines log (the original's format): all arguments first, then a line for each evaluation, each with its `time`."""
+
+    def __init__(self, path, **arguments):
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        self.file = open(path, 'w', encoding='utf-8')
+        self.log(**arguments)
+
+    def log(self, **values):
+        self.file.write(json.dumps({**values, 'time': time.time()}) + '\n')
+        self.file.flush()
+
+    def close(self):
+        self.file.close()
+
+
+# -------------------------------------------------------------------------------------------------------------- devices
+
+def find_devices(device, n_gpu):
+    """The devices to run on: [cpu], one named CUDA device, or (`auto`, `cuda`) up to `n_gpu` CUDA devices.
+
+    Raises InputError if the device is not there.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == 'auto':
+        device = 'cuda' if found else 'cpu'
+    if device == 'cpu':
+        return [torch.device('cpu')]
+    if device == 'cuda' and found:
+        return [torch.device('cuda', i) for i in range(min(n_gpu, found))]
+    kind, _, index = device.partition(':')
+    if kind != 'cuda' or (index and not index.isdecimal()):
+        raise InputError(f'--device {device}: expected auto, cpu, cuda, or a CUDA device such as cuda:1')
+    if not index or int(index) >= found:
+        raise InputError(f'--device {device}: there {"is" if found == 1 else "are"} {found or "no"} CUDA device{"s" * (found != 1)} here')
+    return [torch.device('cuda', int(index))]
+
+
+# -------------------------------------------------------------------------------------------------------------- batches
+
+class Story(NamedTuple):
+    """One encoded story: token ids of the trunk `_start_ story _delimiter_`, of two branches `ending _classify_`, and the label."""
+    trunk: np.ndarray
+    branches: tuple
+    label: int  # 0 or 1: the right ending; -1 where it is not known
+
+
+def encode_dataset(splits, encode, progress=None):
+    """Encode the `datasets.Stories` of each split: a list of (stories, endings1, endings2), each a list of token ids for each text.
+
+    `encode` takes one text. `progress` is a tqdm bar, or nothing.
+    """
+    def ids(texts):
+        for text in texts:
+            yield encode(text)
+            if progress is not None:
+                progress.update()
+    return [tuple(list(ids(texts)) for texts in (split.story, split.ending1, split.ending2)) for split in splits]
+
+
+def transform_roc(stories, endings1, endings2, labels, n_vocab, max_len):
+    """Token ids to `Story`s. `max_len` cuts the story and each ending, each on its own. (`transform_roc` of the original.)"""
+    start, delimiter, classify = range(n_vocab, n_vocab + len(SPECIAL_TOKENS))
+    return [Story(np.array([start, *story[:max_len], delimiter]),
+                  tuple(np.array([*ending[:max_len], classify]) for ending in endings), label)
+            for story, *endings, label in zip(stories, endings1, endings2, labels)]
+
+
+def longest_sequence(stories):
+    """The longest sequence in tokens, special ones included; n_ctx is lowered to it."""
+    return max(len(story.trunk) + max(map(len, story.branches)) for story in stories)
+
+
+@dataclass
+class Batch:
+    """Rows of tokens, packed: the real tokens of all rows one after another, no padding.
+
+    tokens = all real tokens, predictions = those with a parent, length = the longest row.
+    """
+    ids: torch.Tensor         # [tokens] rows of the embedding
+    positions: torch.Tensor   # [tokens] rows of the embedding
+    slots: torch.Tensor       # [tokens] where each stands in the padded rows [rows * length]
+    lm_parent: torch.Tensor   # [predictions] the token whose state predicts
+    lm_target: torch.Tensor   # [predictions] the id to predict
+    lm_weight: torch.Tensor   # [predictions] its weight: LM loss of a row = sum of weight * cross-entropy
+    lm_row: torch.Tensor      # [predictions] its row
+    rows: int
+    length: int
+    branch: torch.Tensor | None = None  # [rows, length] 0 trunk, 1, 2; None where every row is a plain chain
+    clf: torch.Tensor | None = None     # [stories, 2] the `_classify_` token of each ending
+    label: torch.Tensor | None = None   # [stories]
+
+    def _map(self, function):
+        return replace(self, **{f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)})
+
+    def to(self, device):
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self):
+        return self._map(torch.Tensor.pin_memory)
+
+
+def collate(stories, first_position, share_context):
+    """Lay `Story`s out as a `Batch`, in *shared* or *separate* rows.
+
+    `first_position` is the embedding row of position 0 (n_vocab + n_special).
+    Each sequence's LM loss is the mean over its tokens after the first, so a token weighs 1 / (tokens - 1) in its sequence; a trunk token
+    of a shared row stands for two, and carries the sum of both weights.
+    """
+    rows = []  # each: the parts of a row in order, as (ids, its first position, its branch, its weight)
+    for trunk, branches, _ in stories:
+        weights = [1 / (len(trunk) + len(branch) - 1) for branch in branches]
+        if share_context:
+            rows.append([(trunk, 0, 0, sum(weights))] + [(branch, len(trunk), i, weight)
+                                                         for i, (branch, weight) in enumerate(zip(branches, weights), 1)])
+        else:
+            rows += [[(trunk, 0, 0, weight), (branch, len(trunk), 0, weight)] for branch, weight in zip(branches, weights)]
+    row_lengths = [sum(len(part[0]) for part in row) for row in rows]
+    length = max(row_lengths)
+    offsets = np.cumsum([0] + row_lengths[:-1])  # a row's first token among all
+    parts = [part for row in rows for part in row]
+    part_lengths = [len(part[0]) for part in parts]
+    part_rows = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+
+    ids = np.concatenate([part[0] for part in parts])
+    row = np.repeat(part_rows, part_lengths)
+    index = np.arange(len(ids))
+    position = index - np.repeat(np.cumsum([0] + part_lengths[:-1]) - [part[1] for part in parts], part_lengths)
+    slots = row * length + index - offsets[row]
+    # A token's parent is the token before it, except for the first token of branch 2, whose parent is the end of the trunk: the only place in a
+    # row where the positions jump back.
+    parent = np.where(np.diff(position, prepend=-1) == 1, index - 1, offsets[row] + position - 1)
+    predicted = position > 0
+    clf = np.cumsum(part_lengths) - 1  # the last token of each part; of the branches, that is `_classify_`
+    branch = None
+    if share_context:
+        branch = np.zeros(len(rows) * length, dtype=np.int8)
+        branch[slots] = np.repeat([part[2] for part in parts], part_lengths)
+        branch = torch.from_numpy(branch.reshape(len(rows), length))
+        clf = clf.reshape(-1, 3)[:, 1:]
+    else:
+        clf = clf.reshape(-1, 2, 2)[:, :, 1]
+    return Batch(
+        ids=torch.from_numpy(ids), positions=torch.from_numpy(first_position + position), slots=torch.from_numpy(slots),
+        lm_parent=torch.from_numpy(parent[predicted]), lm_target=torch.from_numpy(ids[predicted]),
+        lm_weight=torch.from_numpy(np.repeat([part[3] for part in parts], part_lengths)[predicted].astype(np.float32)),
+        lm_row=torch.from_numpy(row[predicted]), rows=len(rows), length=length, branch=branch,
+        clf=torch.from_numpy(np.ascontiguousarray(clf)), label=torch.tensor([story.label for story in stories]))
+
+
+def iter_data(n_stories, n_batch, random_state):
+    """Yield the story numbers of each batch of one epoch, shuffled; the last partial batch is dropped.
+
+    The order is that of `sklearn.utils.shuffle(..., random_state)`, which the original calls once an epoch.
+    """
+    order = np.arange(n_stories)
+    random_state.shuffle(order)
+    for first in range(0, n_stories - n_batch + 1, n_batch):
+        yield order[first:first + n_batch]
