@@ -15,17 +15,17 @@ def language_model_losses(h, we, batch):
 
 
 class MultipleChoiceLossCompute:
-    """loss = mean over stories of the classification cross-entropy + lm_coef * mean over sequences of the LM loss.
+    """The loss of each story: the classifier's cross-entropy + lm_coef * the mean LM loss of its two sequences.
 
-    Means over the *global* batch of `n_stories`, of which a call may see a part: the parts' losses, and gradients, add up to the whole.
+    The loss of an update is the mean of these over its global batch; whoever cuts the batch into parts adds them up.
     """
 
     def __init__(self, lm_coef):
         self.lm_coef = lm_coef
 
-    def __call__(self, clf_losses, lm_losses, n_stories):
-        """clf_losses [stories], lm_losses [rows], or None where lm_coef is 0. Returns a scalar."""
-        loss = clf_losses.sum() / n_stories
+    def __call__(self, logits, label, lm_losses):
+        """logits [stories, 2], label [stories], lm_losses [rows] (one or two rows a story), or None where lm_coef is 0. Returns [stories]."""
+        losses = F.cross_entropy(logits, label, reduction='none')
         if self.lm_coef:
-            loss = loss + self.lm_coef * lm_losses.sum() / (2 * n_stories)  # two sequences a story, however they are laid out
-        return loss
+            losses = losses + self.lm_coef * lm_losses.view(len(losses), -1).sum(1) / 2
+        return losses

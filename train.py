@@ -5,8 +5,12 @@
 Reads top to bottom: options, then the run: encode -> load -> fine-tune -> keep the best -> predict -> analyse.
 """
 import argparse
+import contextlib
+import hashlib
+import itertools
 import math
 import os
+import signal
 import sys
 
 import numpy as np
@@ -16,16 +20,20 @@ from torch.nn import DataParallel
 from tqdm import tqdm
 
 import analysis
+from checkpoint import Saver, Stopped, StopSignals, load_checkpoint, load_parameters, only_run
 from datasets import rocstories
 from loss import MultipleChoiceLossCompute
 from model_pytorch import ACT_FNS, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model, special_rows
 from opt import SCHEDULES, OpenAIAdam
+from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
-from utils import (InputError, ResultLogger, check_writable, collate, encode_dataset, find_devices, iter_data, longest_sequence, transform_roc,
-                   whole_file)
+from utils import InputError, ResultLogger, check_writable, collate, encode_dataset, find_devices, iter_data, longest_sequence, transform_roc, whole_file
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
-EVALUATION_BATCH = 64  # stories a device; no result depends on it
+EVALUATION_BATCH = 64  # stories; no result depends on it
+FREE_ON_RESUME = {  # options that a resumed run may give otherwise; of n_batch and n_gpu, only the product must stay
+    'desc', 'analysis', 'data_dir', 'model_dir', 'encoder_path', 'bpe_path', 'log_dir', 'save_dir', 'submission_dir', 'n_batch', 'n_gpu', 'device',
+    'deterministic', 'save_every', 'resume'}
 
 
 # -------------------------------------------------------------------------------------------------------------- options
@@ -66,7 +74,7 @@ def parse_args(argv=None):
     group.add_argument('--encoder_path', help='the vocabulary (default: encoder_bpe_40000.json in --model_dir)')
     group.add_argument('--bpe_path', help='the merges (default: vocab_40000.bpe in --model_dir)')
     group.add_argument('--log_dir', default='log/', help='for <desc>.jsonl')
-    group.add_argument('--save_dir', default='save/', help='for <desc>/best_params')
+    group.add_argument('--save_dir', default='save/', help='for <desc>/best_params and <desc>/checkpoint')
     group.add_argument('--submission_dir', default='submission/', help='for ROCStories.tsv')
 
     group = parser.add_argument_group('data')
@@ -109,6 +117,12 @@ def parse_args(argv=None):
     group.add_argument('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1; auto is cuda where there is one (ours)')
     group.add_argument('--precision', choices=['fp32', 'bf16'], default='fp32', help='of the matrix products (ours)')
 
+    group.add_argument('--deterministic', action='store_true', help='the same seed gives the same bytes on a GPU too, more slowly; on a CPU it always does (ours)')
+
+    group = parser.add_argument_group('going on after a stop (ours)')
+    group.add_argument('--resume', action='store_true', help='continue the run of this --desc from its last checkpoint, if there is one')
+    group.add_argument('--save_every', type=number(int, 0), default=100, help='write a checkpoint after this many updates, besides each epoch\'s end; 0: only then')
+
     args = parser.parse_args(argv)
     args.desc = args.desc or args.dataset
     args.encoder_path = args.encoder_path or os.path.join(args.model_dir, 'encoder_bpe_40000.json')
@@ -127,98 +141,104 @@ def parse_args(argv=None):
 
 # ------------------------------------------------------------------------------------------------------------------ run
 
-class DevicesModel(DataParallel):
-    """`nn.DataParallel` over batches that are already cut: one for each device."""
-
-    def scatter(self, batches, kwargs, device_ids):
-        return [(batch.to(device),) for batch, device in zip(batches, device_ids)], [kwargs for _ in batches]
-
-
-class LossMeter:
-    """Losses on their way from the device, read without making it wait."""
-
-    def __init__(self):
-        self.pending = []  # (update, loss on the host, event after which it is there)
-        self.loss = None   # the newest that has arrived
-
-    def add(self, n_updates, loss):
-        host, event = loss, None
-        if loss.is_cuda:
-            host = torch.empty_like(loss, device='cpu', pin_memory=True).copy_(loss, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        self.pending.append((n_updates, host, event))
-        self.check(wait=False)
-
-    def check(self, wait=True):
-        """Raise InputError if a loss that has arrived is not finite."""
-        while self.pending and (wait or self.pending[0][2] is None or self.pending[0][2].query()):
-            n_updates, host, event = self.pending.pop(0)
-            if event:
-                event.synchronize()
-            self.loss = host.item()
-            if not math.isfinite(self.loss):
-                raise InputError(f'update {n_updates}: the loss is {self.loss}; what was saved before is kept. A lower --lr may help')
-
-
 class FineTuning:
     """A run: the model, the encoded stories, and where it stands."""
 
-    def __init__(self, args, model, train, valid, devices, random_state):
-        self.args, self.model, self.train, self.valid, self.devices = args, model, train, valid, devices
+    def __init__(self, args, model, train, valid, devices, ranks, random_state):
+        self.args, self.model, self.train, self.valid, self.devices, self.ranks = args, model, train, valid, devices, ranks
         self.random_state = random_state  # NumPy's, for the order of the stories
         self.batch_size = args.n_batch * args.n_gpu
-        self.n_updates_total = len(train) // self.batch_size * args.n_iter
+        self.updates_per_epoch = len(train) // self.batch_size
+        self.n_updates_total = self.updates_per_epoch * args.n_iter
+        self.step_size = args.n_batch  # stories a device and step; less after it ran out of memory
         self.compute_loss = MultipleChoiceLossCompute(args.lm_coef)
         self.opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule=args.lr_schedule, warmup=args.lr_warmup, t_total=self.n_updates_total,
                               b1=args.b1, b2=args.b2, e=args.e, l2=args.l2, vector_l2=args.vector_l2, max_grad_norm=args.max_grad_norm)
-        self.parallel = DevicesModel(model, devices) if len(devices) > 1 else None
+        self.parallel = parallel_model(model, devices, ranks)
+        self.saver = Saver(background=devices[0].type == 'cuda')
         self.n_epochs = self.n_updates = 0
         self.best_score = 0
+        if ranks.first:  # what a resumed run must have in common with this one
+            self.settings = {name: value for name, value in vars(args).items() if name not in FREE_ON_RESUME}
+            self.settings['n_batch * n_gpu'] = self.batch_size
+            self.settings['the stories or their encoding'] = fingerprint(
+                array for story in train + valid for array in (story.trunk, *story.branches, np.array(story.label)))
+            self.settings['the weights at the start'] = fingerprint(p.detach().cpu().numpy() for p in model.parameters())
 
-    @property
-    def best_path(self):
-        return os.path.join(self.args.save_dir, self.args.desc, 'best_params')
+    def path(self, name):
+        return os.path.join(self.args.save_dir, self.args.desc, name)
 
-    def forward(self, stories, n_batch, share_context, lm):
-        """The model on some stories, n_batch on each device: logits [stories, 2], LM losses [rows] or None, labels [stories]."""
-        batches = [collate(stories[i:i + n_batch], self.model.config.first_position, share_context) for i in range(0, len(stories), n_batch)]
+    def forward(self, model, stories, step_size, share_context, lm):
+        """A model on some stories, step_size on each device: logits [stories, 2], LM losses [rows] or None, labels [stories]."""
+        batches = [collate(stories[i:i + step_size], self.model.config.first_position, share_context) for i in range(0, len(stories), step_size)]
         if self.devices[0].type == 'cuda':
             batches = [batch.pin_memory() for batch in batches]
         label = torch.cat([batch.label for batch in batches]).to(self.devices[0], non_blocking=True)
+        if not isinstance(model, DataParallel):
+            batches = [batch.to(self.devices[0]) for batch in batches]
         with torch.autocast(self.devices[0].type, torch.bfloat16, enabled=self.args.precision == 'bf16'):
-            if self.parallel:
-                return *self.parallel(*batches, lm=lm), label
-            return *self.model(batches[0].to(self.devices[0]), lm=lm), label
+            return *model(*batches, lm=lm), label
 
     def update(self, stories):
-        """One update from a global batch of stories. Returns its loss, a scalar tensor.
+        """One update from a global batch of stories, halving the steps it is cut into as long as a device runs out of memory.
 
-        Each device takes n_batch stories at a time; with fewer devices than --n_gpu the gradients of several such steps add up.
+        Returns its figures for `LossMeter`: the loss of each story and the norm of the gradients, [stories + 1].
         """
-        self.model.train()
-        loss = torch.zeros((), device=self.devices[0])
-        step = self.args.n_batch * len(self.devices)
-        for i in range(0, len(stories), step):
-            logits, lm_losses, label = self.forward(stories[i:i + step], self.args.n_batch, self.args.share_context, lm=self.args.lm_coef > 0)
-            clf_losses = F.cross_entropy(logits, label, reduction='none')
-            part = self.compute_loss(clf_losses, lm_losses, len(stories))
-            part.backward()
-            loss += part.detach()
-        self.opt.step()
+        while True:
+            try:
+                losses = self.accumulate(stories)
+                break
+            except torch.OutOfMemoryError as error:
+                if self.step_size == 1:
+                    raise InputError('out of memory with one story a step: --share_context or --precision bf16 may help') from error
+                self.step_size = (self.step_size + 1) // 2
+                tqdm.write(f'out of memory: going on with steps of {self.step_size} stories; the update stays the same', file=sys.stderr)
+            self.opt.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        norm = self.opt.step()
         self.opt.zero_grad(set_to_none=True)
         self.n_updates += 1
-        return loss
+        return torch.cat([losses, norm.float().view(1)])
+
+    def accumulate(self, stories):
+        """Gradients of a global batch: this rank's share of it, a step after another, summed over the ranks. Returns its losses [stories]."""
+        self.model.train()
+        n, size = len(stories), self.ranks.size
+        losses = torch.zeros(n, device=self.devices[0])
+        share = self.ranks.share(range(n))
+        step = self.step_size * (len(self.devices) if isinstance(self.parallel, DataParallel) else 1)
+        cuts = [share[i:i + step] for i in range(0, len(share), step)] or [range(1)]  # a rank without a share still takes part in the sum
+        for cut in cuts:
+            last = cut is cuts[-1]
+            with contextlib.nullcontext() if size == 1 or last else self.parallel.no_sync():
+                logits, lm_losses, label = self.forward(self.parallel, stories[cut.start:cut.stop], self.step_size, self.args.share_context,
+                                                        lm=self.args.lm_coef > 0)
+                part = self.compute_loss(logits, label, lm_losses)  # [stories of this step]
+                (part.sum() * (size if share else 0) / n).backward()  # DistributedDataParallel takes the mean over the ranks
+            if share:
+                losses[cut.start:cut.stop] = part.detach()
+        return self.ranks.sum_(losses)
 
     @torch.inference_mode()
     def predict(self, stories):
-        """The classifier's logits, [stories, 2] float32 on the CPU. Stories of like length go together."""
+        """The classifier's logits, [stories, 2] float32 on the CPU, the work cut over the ranks. Stories of like length go together."""
         self.model.eval()
         order = sorted(range(len(stories)), key=lambda i: len(stories[i].trunk) + sum(map(len, stories[i].branches)))
-        step = EVALUATION_BATCH * len(self.devices)
-        logits = [self.forward([stories[i] for i in order[first:first + step]], EVALUATION_BATCH, True, lm=False)[0]
-                  for first in range(0, len(order), step)]
-        return torch.cat(logits).cpu()[torch.argsort(torch.tensor(order))]
+        batches = [order[i:i + EVALUATION_BATCH] for i in range(0, len(order), EVALUATION_BATCH)]
+        logits = [self.forward(self.model, [stories[i] for i in batch], len(batch), True, lm=False)[0]
+                  for batch in batches[self.ranks.rank::self.ranks.size]]
+        parts = self.ranks.gather(torch.cat(logits).cpu() if logits else torch.empty(0, 2))
+        done = [i for rank in range(self.ranks.size) for batch in batches[rank::self.ranks.size] for i in batch]
+        return torch.cat(parts)[torch.argsort(torch.tensor(done))]
+
+    def predict_best(self, stories):
+        """`predict` with the parameters that were kept, which become the model's."""
+        if self.best_score == 0:  # no evaluation was above 0 %
+            self.save_best()
+        self.saver.wait()
+        self.ranks.from_first(lambda: load_parameters(self.model, self.path('best_params')))
+        self.ranks.copy_from_first(self.model.parameters())
+        return self.predict(stories)
 
     def score(self, stories):
         """Cost (mean classification cross-entropy) and accuracy in %."""
@@ -229,114 +249,213 @@ class FineTuning:
         """Log cost and accuracy, print the original's line, and with --submit keep the parameters if they are the best yet."""
         (tr_cost, tr_acc), (va_cost, va_acc) = self.score(self.train[:self.args.n_valid]), self.score(self.valid)
         values = dict(n_epochs=self.n_epochs, n_updates=self.n_updates, tr_cost=tr_cost, va_cost=va_cost, tr_acc=tr_acc, va_acc=va_acc)
-        logger.log(**values)
-        tqdm.write('{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'.format(**values), file=sys.stdout)
+        if self.ranks.first:
+            logger.log(**values)
+            tqdm.write('{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'.format(**values), file=sys.stdout)
         if self.args.submit and va_acc > self.best_score:
             self.best_score = va_acc
-            with whole_file(self.best_path, 'wb') as f:
-                torch.save(self.model.state_dict(), f)
+            self.save_best()
+
+    def save_best(self):
+        if self.ranks.first:
+            self.saver.save(self.path('best_params'), self.model.state_dict())
 
     def run(self, logger):
-        """All epochs. Raises InputError if a loss is not finite."""
-        meter = LossMeter()
-        for _ in range(self.args.n_iter):
-            with tqdm(total=len(self.train) // self.batch_size * self.batch_size, unit=' stories', desc=f'epoch {self.n_epochs + 1}/{self.args.n_iter}',
-                      leave=False, dynamic_ncols=True, disable=None) as bar:
-                for indices in iter_data(len(self.train), self.batch_size, self.random_state):
-                    meter.add(self.n_updates + 1, self.update([self.train[i] for i in indices]))
-                    bar.update(len(indices))
-                    bar.set_postfix(loss=meter.loss, lr=f'{self.opt.param_groups[0]["lr"]:.2e}', refresh=False)
-                    if self.n_epochs == 0 and self.n_updates in EVALUATE_AFTER:
-                        self.evaluate(logger)
-            meter.check()
-            self.n_epochs += 1
-            self.evaluate(logger)
+        """All updates that are left. Raises InputError if a loss is not finite, and Stopped after a signal, with a checkpoint written."""
+        meter = LossMeter(lag=2 if self.devices[0].type == 'cuda' else 0)
+        with StopSignals() as signals:
+            while self.n_epochs < self.args.n_iter:
+                epoch_state = self.random_state.get_state()
+                done = self.n_updates - self.n_epochs * self.updates_per_epoch
+                with tqdm(total=self.updates_per_epoch * self.batch_size, initial=done * self.batch_size, unit=' stories', leave=False,
+                          desc=f'epoch {self.n_epochs + 1}/{self.args.n_iter}', dynamic_ncols=True, disable=None if self.ranks.first else True) as bar:
+                    for indices in itertools.islice(iter_data(len(self.train), self.batch_size, self.random_state), done, None):
+                        stories = [self.train[i] for i in indices]
+                        figures = self.update(stories)
+                        stop = self.ranks.sum_(torch.tensor([float(signals.received)], device=figures.device))
+                        meter.add(self.n_updates, [story.id for story in stories], torch.cat([figures, stop]))
+                        bar.set_postfix(loss=f'{meter.loss:.3f}', lr=f'{self.opt.param_groups[0]["lr"]:.2e}', refresh=False)
+                        bar.update(len(indices))
+                        if self.n_epochs == 0 and self.n_updates in EVALUATE_AFTER:
+                            meter.drain()
+                            self.evaluate(logger)
+                        if meter.stop or self.args.save_every and self.n_updates % self.args.save_every == 0:
+                            meter.drain()
+                            self.save_checkpoint(epoch_state, logger)
+                        if meter.stop:
+                            self.saver.wait()
+                            raise Stopped(signals.received or signal.SIGTERM)
+                meter.drain()
+                self.n_epochs += 1
+                self.evaluate(logger)
+                self.save_checkpoint(self.random_state.get_state(), logger)
+            self.saver.wait()
+
+    # Checkpoints
+
+    def save_checkpoint(self, epoch_state, logger):
+        """Write all that the run needs to go on. `epoch_state`: NumPy's random state when the epoch that is under way began."""
+        random_states = self.ranks.gather({'cpu': torch.get_rng_state(), 'cuda': torch.cuda.get_rng_state_all() if self.devices[0].type == 'cuda' else []})
+        if self.ranks.first:
+            name, keys, *rest = epoch_state
+            self.saver.save(self.path('checkpoint'), {
+                'model': self.model.state_dict(), 'opt': self.opt.state_dict(), 'n_epochs': self.n_epochs, 'n_updates': self.n_updates,
+                'best_score': self.best_score, 'numpy_state': [name, keys.tolist(), *rest], 'torch_states': random_states, 'log': logger.lines,
+                'settings': self.settings})
+
+    def resume(self, checkpoint, path):
+        """Go on from a checkpoint. Returns the lines of its log. Raises InputError if it is another run's, or damaged."""
+        try:
+            for name, value in self.settings.items() if self.ranks.first else ():
+                if checkpoint['settings'][name] != value:
+                    raise InputError(f'{path} cannot be resumed: {name} was {checkpoint["settings"][name]}, now it is {value}')
+            self.model.load_state_dict(checkpoint['model'])
+            self.opt.load_state_dict(checkpoint['opt'])
+            name, keys, *rest = checkpoint['numpy_state']
+            self.random_state.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+            self.n_epochs, self.n_updates, self.best_score = (checkpoint[name] for name in ('n_epochs', 'n_updates', 'best_score'))
+            if self.ranks.rank < len(checkpoint['torch_states']):
+                state = checkpoint['torch_states'][self.ranks.rank]
+                torch.set_rng_state(state['cpu'])
+                torch.cuda.set_rng_state_all(state['cuda'])
+            return checkpoint['log']
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f'{path} is damaged, or no checkpoint of this program ({str(error).splitlines()[0][:100]})') from error
+
+
+def fingerprint(arrays):
+    """A short text that differs where the arrays' numbers differ."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str(array.shape).encode() + np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 def encode_stories(splits, encoder, n_ctx):
     """`datasets.Stories` of each split to lists of `utils.Story`, with texts cut to n_ctx // 2 - 2 tokens."""
     with tqdm(total=3 * sum(len(split.id) for split in splits), unit=' texts', desc='encoding', leave=False, dynamic_ncols=True, disable=None) as bar:
         encoded = encode_dataset(splits, encoder.encode, bar)
-    return [transform_roc(*ids, split.label, encoder.n_vocab, max_len=n_ctx // 2 - 2) for split, ids in zip(splits, encoded)]
+    return [transform_roc(*ids, split.label, split.id, encoder.n_vocab, max_len=n_ctx // 2 - 2) for split, ids in zip(splits, encoded)]
 
 
-def build_model(config, args, shards, special):
-    """The model with its parameters loaded and drawn, on the CPU."""
-    with torch.device('meta'):  # the parameters get memory, and their values, once
-        model = DoubleHeadModel(config)
-    model.to_empty(device='cpu')
-    loaded = load_openai_pretrained_model(model, shards, special, args.n_transfer)
-    init_weights(model, loaded)
-    return model
-
-
-def describe(args, splits, longest, config, model, tuning):
-    """The table printed before training."""
-    n_train, n_valid, n_test = map(len, splits)
-    parameters = sum(p.numel() for p in model.parameters())
-    source = 'random' if args.n_transfer < 0 else f'embedding and {args.n_transfer} of {args.n_layer} layers from {args.model_dir}'
-    on = f'{len(tuning.devices)} x {torch.cuda.get_device_name(tuning.devices[0])}' if tuning.devices[0].type == 'cuda' \
-        else f'CPU, {torch.get_num_threads()} threads'
-    lines = [('data', f'{n_train:,} training, {n_valid:,} validation, {n_test:,} test stories; longest {longest} tokens, n_ctx {config.n_ctx}'),
-             ('model', f'{parameters / 1e6:.1f} M parameters, {source}'),
-             ('batch', f'{tuning.batch_size} stories an update; {tuning.n_updates_total // args.n_iter} updates an epoch, {tuning.n_updates_total} in all'),
-             ('device', f'{on}; {args.precision}')]
-    if args.n_gpu > len(tuning.devices):
-        found = f'{len(tuning.devices)} CUDA device{"s" * (len(tuning.devices) > 1)}' if tuning.devices[0].type == 'cuda' else 'the CPU'
-        lines.append(('', f'{args.n_gpu} devices asked for, running on {found}: each update adds up steps of {args.n_batch * len(tuning.devices)} stories'))
-    return '\n'.join(f'{name:8}{text}' for name, text in lines)
-
-
-def run(args):
-    """Encode, load, fine-tune, predict, analyse. Raises InputError, before the costly work where the input is at fault."""
-    devices = find_devices(args.device, args.n_gpu)
-    for folder in (args.log_dir, args.save_dir, args.submission_dir) if args.submit else (args.log_dir,):
+def read_stories(args):
+    """Check the input, in order of cost, and encode it: (train, valid, test), lists of `Story`, and the model's `Config`. Raises InputError."""
+    for folder in (args.log_dir, args.save_dir, *[args.submission_dir] * args.submit):
         check_writable(folder)
-    shards = OpenAIShards(args.model_dir) if args.n_transfer >= 0 else None
     encoder = TextEncoder(args.encoder_path, args.bpe_path)
-    if shards:
-        shards.check(encoder.n_vocab, args.n_embd, args.n_transfer)
+    if args.n_transfer >= 0:
+        OpenAIShards(args.model_dir).check(encoder.n_vocab, args.n_embd, args.n_transfer)
     splits = rocstories(args.data_dir, args.n_valid)
     if len(splits[0].id) < args.n_batch * args.n_gpu:
         raise InputError(f'{len(splits[0].id)} training stories are left after {args.n_valid} for validation, too few for one batch of '
                          f'n_batch * n_gpu = {args.n_batch * args.n_gpu}; lower --n_batch or --n_gpu')
-
     train, valid, test = encode_stories(splits, encoder, args.n_ctx)
-    longest = longest_sequence(train + valid + test)
-    config = Config(n_vocab=encoder.n_vocab, n_ctx=min(longest, args.n_ctx), n_embd=args.n_embd, n_head=args.n_head, n_layer=args.n_layer,
+    config = Config(n_vocab=encoder.n_vocab, n_ctx=longest_sequence(train + valid + test), n_embd=args.n_embd, n_head=args.n_head, n_layer=args.n_layer,
                     afn=args.afn, embd_pdrop=args.embd_pdrop, attn_pdrop=args.attn_pdrop, resid_pdrop=args.resid_pdrop, clf_pdrop=args.clf_pdrop)
+    return (train, valid, test), config
 
-    # Load. NumPy's random state is used as the original uses it: first for the special tokens' rows, then for the order of each epoch.
-    torch.manual_seed(args.seed)
-    random_state = np.random.RandomState(args.seed)
-    model = build_model(config, args, shards, special_rows(args.n_embd, random_state)).to(devices[0])
 
-    # Fine-tune
-    tuning = FineTuning(args, model, train, valid, devices, random_state)
-    print(describe(args, (train, valid, test), longest, config, model, tuning), flush=True)
-    log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
-    logger = ResultLogger(log_path, **vars(args))
-    tuning.run(logger)
-    logger.close()
+def build_model(config):
+    """The model with its parameters' memory, but no values yet."""
+    with torch.device('meta'):
+        model = DoubleHeadModel(config)
+    return model.to_empty(device='cpu')
 
-    # Predict and analyse
-    if args.submit:
-        model.load_state_dict(torch.load(tuning.best_path, map_location=devices[0], weights_only=True, mmap=True))
-        submission_path = os.path.join(args.submission_dir, 'ROCStories.tsv')
-        with whole_file(submission_path) as f:
-            f.write('index\tprediction\n')
-            f.writelines(f'{i}\t{prediction}\n' for i, prediction in enumerate(tuning.predict(test).argmax(1).tolist()))
-        if args.analysis:
-            analysis.rocstories(args.data_dir, submission_path, log_path)
+
+def fill_model(model, args, special):
+    """Load what --n_transfer names, and draw the rest. Raises InputError."""
+    loaded = load_openai_pretrained_model(model, OpenAIShards(args.model_dir), special, args.n_transfer) if args.n_transfer >= 0 else []
+    init_weights(model, loaded)
+
+
+def describe(args, splits, model, tuning):
+    """The table printed before training."""
+    n_train, n_valid, n_test = map(len, splits)
+    parameters = sum(p.numel() for p in model.parameters())
+    source = 'drawn at random' if args.n_transfer < 0 else f'embedding and {args.n_transfer} of {args.n_layer} layers from {args.model_dir}'
+    cuda, n_devices = tuning.devices[0].type == 'cuda', len(tuning.devices) * tuning.ranks.size
+    on = f'{n_devices} x {torch.cuda.get_device_name(tuning.devices[0])}' if cuda else f'CPU, {torch.get_num_threads()} threads'
+    processes = f', {tuning.ranks.size} processes' if tuning.ranks.size > 1 else ''
+    lines = [('data', f'{n_train:,} training, {n_valid:,} validation, {n_test:,} test stories; the longest sequence, n_ctx, is {model.config.n_ctx} tokens'),
+             ('model', f'{parameters:,} parameters: {source}'),
+             ('batch', f'{tuning.batch_size} stories an update; {tuning.updates_per_epoch} updates an epoch, {tuning.n_updates_total} in all'),
+             ('device', f'{on}{processes}; {args.precision}{", deterministic: some operations are slower" if args.deterministic and cuda else ""}')]
+    if args.n_gpu > n_devices or not cuda and args.n_gpu > 1:
+        here = f'{n_devices} CUDA device{"s" * (n_devices > 1)}' if cuda else 'no CUDA device in use'
+        lines.append(('', f'{args.n_gpu} devices asked for, {here}: an update of {tuning.batch_size} stories is added up from steps of {args.n_batch}'))
+    return '\n'.join(f'{name:8}{text}' for name, text in lines)
+
+
+def run(args):
+    """Encode, load, fine-tune, predict, analyse. Raises InputError, before the costly work where the input is at fault, and Stopped."""
+    devices = find_devices(args.device, args.n_gpu)
+    if args.deterministic:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+        torch.use_deterministic_algorithms(True)
+    with Ranks(devices) as ranks, contextlib.ExitStack() as stack:
+        devices = ranks.devices
+        stories, config = ranks.from_first(lambda: read_stories(args))
+
+        # NumPy's random state is used as the original uses it: first for the special tokens' rows, then for the order of each epoch.
+        random_state = np.random.RandomState(args.seed)
+        special = special_rows(args.n_embd, random_state)
+        torch.manual_seed(args.seed)
+        model = build_model(config)
+        ranks.from_first(lambda: fill_model(model, args, special))
+        if ranks.rank:
+            torch.manual_seed(args.seed + ranks.rank)  # other dropout masks on each rank
+
+        tuning = FineTuning(args, model.to(devices[0]), *stories[:2], devices, ranks, random_state)
+        ranks.from_first(lambda: stack.enter_context(only_run(tuning.path(''))))
+        checkpoint = ranks.from_first(lambda: find_checkpoint(tuning.path('checkpoint'), args.resume))
+        lines = tuning.resume(checkpoint, tuning.path('checkpoint')) if checkpoint else []
+        del checkpoint
+        log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
+        logger = ranks.from_first(lambda: ResultLogger(log_path, lines, **vars(args)))
+        if ranks.first:
+            print(describe(args, stories, model, tuning), flush=True)
+            if lines:
+                print(f'resumed after update {tuning.n_updates} of {tuning.n_updates_total}', flush=True)
+        tuning.run(logger)
+
+        if args.submit:
+            submission_path = os.path.join(args.submission_dir, 'ROCStories.tsv')
+            predictions = tuning.predict_best(stories[2]).argmax(1).tolist()
+            if ranks.first:
+                with whole_file(submission_path) as f:
+                    f.write('index\tprediction\n')
+                    f.writelines(f'{i}\t{prediction}\n' for i, prediction in enumerate(predictions))
+            if ranks.first and args.analysis:
+                analysis.rocstories(args.data_dir, submission_path, log_path)
+
+
+def find_checkpoint(path, resume):
+    """The checkpoint to go on from, or None. One that is not asked for is set aside: nothing that could be resumed is lost."""
+    if not os.path.exists(path):
+        if resume:
+            print('no checkpoint to resume: starting at the beginning', flush=True)
+        return None
+    if resume:
+        return load_checkpoint(path)
+    os.replace(path, path + '.old')
+    print(f'an earlier run of this name: its checkpoint is now {path}.old (--resume would have continued it)', flush=True)
 
 
 def main(argv=None):
     args = parse_args(argv)
+    first = os.environ.get('RANK', '0') == '0'  # of several processes, one speaks
     try:
         run(args)
     except InputError as error:
-        print(f'train.py: error: {error}', file=sys.stderr)
+        if first:
+            print(f'train.py: error: {error}', file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        if first:
+            print('stopped; the same command with --resume goes on from here', file=sys.stderr)
+        return stopped.status
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 if __name__ == '__main__':

@@ -11,7 +11,6 @@ In both, a token sees the earlier tokens of the trunk and of its own branch, and
 import contextlib
 import json
 import os
-import tempfile
 import time
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -30,26 +29,26 @@ class InputError(Exception):
 
 @contextlib.contextmanager
 def whole_file(path, mode='w'):
-    """Open `path` for writing so that it appears whole or not at all: written beside its place, flushed, synced, renamed."""
+    """Open `path` for writing so that it appears whole or not at all: written beside its place, flushed, synced, renamed.
+
+    Raises InputError if that fails (a full disk, say); an earlier file is then still there.
+    """
     folder, name = os.path.split(path)
-    os.makedirs(folder or '.', exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f'.{name}.', dir=folder or '.')
+    beside = os.path.join(folder, f'.{name}.{os.getpid()}.part')
     try:
-        os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes files private; these are ordinary ones
-        with open(handle, mode, encoding=None if 'b' in mode else 'utf-8', newline=None if 'b' in mode else '') as f:
+        os.makedirs(folder or '.', exist_ok=True)
+        with open(beside, mode, **({} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''})) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        if isinstance(error, OSError) or 'PytorchStreamWriter' in str(error):  # torch.save words a failed write its own way
+            why = getattr(error, 'strerror', None) or 'is the disk full?'
+            raise InputError(f'cannot write {path}: {why}; what stood there before is unchanged') from error
         raise
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def check_writable(folder):
@@ -62,19 +61,20 @@ def check_writable(folder):
 
 
 class ResultLogger:
-    """A JSON-lines log (the original's format): all arguments first, then a line for each evaluation, each with its `time`."""
+    """A JSON-lines log (the original's format): all arguments first, then a line for each evaluation, each with its `time`.
 
-    def __init__(self, path, **arguments):
-        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-        self.file = open(path, 'w', encoding='utf-8')
-        self.log(**arguments)
+    `lines` are those of an interrupted run, to go on after. The file is written whole each time: it has a line for each evaluation only.
+    """
+
+    def __init__(self, path, lines=(), **arguments):
+        self.path, self.lines = path, list(lines)
+        if not self.lines:
+            self.log(**arguments)
 
     def log(self, **values):
-        self.file.write(json.dumps({**values, 'time': time.time()}) + '\n')
-        self.file.flush()
-
-    def close(self):
-        self.file.close()
+        self.lines.append({**values, 'time': time.time()})
+        with whole_file(self.path) as f:
+            f.writelines(json.dumps(line) + '\n' for line in self.lines)
 
 
 # -------------------------------------------------------------------------------------------------------------- devices
@@ -106,6 +106,7 @@ class Story(NamedTuple):
     trunk: np.ndarray
     branches: tuple
     label: int  # 0 or 1: the right ending; -1 where it is not known
+    id: str     # as in the data
 
 
 def encode_dataset(splits, encode, progress=None):
@@ -121,12 +122,12 @@ def encode_dataset(splits, encode, progress=None):
     return [tuple(list(ids(texts)) for texts in (split.story, split.ending1, split.ending2)) for split in splits]
 
 
-def transform_roc(stories, endings1, endings2, labels, n_vocab, max_len):
+def transform_roc(stories, endings1, endings2, labels, ids, n_vocab, max_len):
     """Token ids to `Story`s. `max_len` cuts the story and each ending, each on its own. (`transform_roc` of the original.)"""
     start, delimiter, classify = range(n_vocab, n_vocab + len(SPECIAL_TOKENS))
     return [Story(np.array([start, *story[:max_len], delimiter]),
-                  tuple(np.array([*ending[:max_len], classify]) for ending in endings), label)
-            for story, *endings, label in zip(stories, endings1, endings2, labels)]
+                  tuple(np.array([*ending[:max_len], classify]) for ending in endings), label, name)
+            for story, *endings, label, name in zip(stories, endings1, endings2, labels, ids)]
 
 
 def longest_sequence(stories):
@@ -171,7 +172,7 @@ def collate(stories, first_position, share_context):
     of a shared row stands for two, and carries the sum of both weights.
     """
     rows = []  # each: the parts of a row in order, as (ids, its first position, its branch, its weight)
-    for trunk, branches, _ in stories:
+    for trunk, branches, *_ in stories:
         weights = [1 / (len(trunk) + len(branch) - 1) for branch in branches]
         if share_context:
             rows.append([(trunk, 0, 0, sum(weights))] + [(branch, len(trunk), i, weight)

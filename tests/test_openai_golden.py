@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 
 from datasets import rocstories
-from model_pytorch import Config, OpenAIShards, special_rows
+from model_pytorch import Config, special_rows
 from text_utils import TextEncoder
-from train import FineTuning, build_model, encode_stories, parse_args, run
+from parallel import Ranks
+from train import FineTuning, build_model, encode_stories, fill_model, parse_args, run
 from utils import collate, iter_data, longest_sequence
 
 GOLDEN_DIR = os.environ.get('GOLDEN_DIR') or os.path.join(os.path.dirname(os.path.abspath(__file__)), 'golden', 'rocstories-tiny')
 SPLITS = ('tr', 'va', 'te')
+CPU = [torch.device('cpu')]
 
 
 @pytest.fixture(scope='module')
@@ -95,13 +97,13 @@ def openai_value(name, tensor):
 def tuning(args, config, stories, expected):
     """A run about to begin, with the recorded initial parameters."""
     random_state = np.random.RandomState(args.seed)
-    special = special_rows(args.n_embd, random_state)
-    model = build_model(config, args, OpenAIShards(args.model_dir) if args.n_transfer >= 0 else None, special)
+    model = build_model(config)
+    fill_model(model, args, special_rows(args.n_embd, random_state))
     with torch.no_grad():
         for name, p in model.named_parameters():
             initial = expected[f'initial/{openai_name(name)}']
             p.copy_(torch.from_numpy(initial.T if openai_name(name) == 'clf.w' else initial).view_as(p))
-    return FineTuning(args, model, stories[0], stories[1], [torch.device('cpu')], random_state)
+    return FineTuning(args, model, stories[0], stories[1], CPU, Ranks(CPU), random_state)
 
 
 def assert_parameters(model, expected, when):
@@ -141,7 +143,7 @@ def test_special_rows_and_order_of_batches(expected, args, config, stories):
     special = special_rows(args.n_embd, random_state)
     if args.n_transfer >= 0:
         np.testing.assert_array_equal(special, expected['initial/we'][n_vocab:first_position])
-    batches = [indices for _ in range(args.n_iter) for indices in iter_data(len(stories[0]), args.n_batch, random_state)]
+    batches = [indices for _ in range(args.n_iter) for indices in iter_data(len(stories[0]), args.n_batch * args.n_gpu, random_state)]
     assert len(batches) == expected['hyperparameters']['n_updates_total'] == len(expected['train_x'])
     for n, indices in enumerate(batches):
         batch = [stories[0][i] for i in indices]
@@ -155,7 +157,8 @@ def test_loaded_parameters(expected, args, config):
     """What comes from the shards is what the original had; what does not is drawn by another generator."""
     if args.n_transfer < 0:
         pytest.skip('this recording loads nothing')
-    model = build_model(config, args, OpenAIShards(args.model_dir), special_rows(args.n_embd, np.random.RandomState(args.seed)))
+    model = build_model(config)
+    fill_model(model, args, special_rows(args.n_embd, np.random.RandomState(args.seed)))
     for name, p in model.named_parameters():
         layer = int(name.split('.')[2]) if name.startswith('transformer.h.') else 0
         if name.startswith('transformer.') and layer < args.n_transfer:
@@ -178,7 +181,7 @@ def test_every_update(expected, args, config, tuning):
     """Losses of every update, and the parameters after 1, 10 and all of them."""
     total = expected['hyperparameters']['n_updates_total']
     for _ in range(args.n_iter):
-        for indices in iter_data(len(tuning.train), args.n_batch, tuning.random_state):
+        for indices in iter_data(len(tuning.train), tuning.batch_size, tuning.random_state):
             batch = [tuning.train[i] for i in indices]
             n = tuning.n_updates
             with torch.no_grad():  # dropout is 0: these are the losses that the update sees
@@ -186,7 +189,7 @@ def test_every_update(expected, args, config, tuning):
             clf_losses = F.cross_entropy(logits, torch.tensor([story.label for story in batch]), reduction='none')
             np.testing.assert_allclose(clf_losses, expected['train_clf_losses'][n], rtol=0, atol=1e-5, err_msg=f'update {n + 1}')
             np.testing.assert_allclose(lm_losses, expected['train_lm_losses'][n], rtol=0, atol=1e-5, err_msg=f'update {n + 1}')
-            loss = tuning.update(batch).item()
+            loss = tuning.update(batch)[:-1].mean().item()
             assert loss == pytest.approx(clf_losses.mean().item() + args.lm_coef * lm_losses.mean().item(), abs=1e-5)
             if tuning.n_updates in (1, 10):
                 assert_parameters(tuning.model, expected, f'after_{tuning.n_updates}_update' + 's' * (tuning.n_updates > 1))
@@ -197,7 +200,8 @@ def test_every_update(expected, args, config, tuning):
 def test_whole_run(expected, args, stories, tuning, monkeypatch, capsys):
     """The run of the command line, with only the initial parameters put in: its log, the epoch it keeps, its predictions."""
     initial = tuning.model
-    monkeypatch.setattr('train.build_model', lambda *_: initial)
+    monkeypatch.setattr('train.build_model', lambda config: initial)
+    monkeypatch.setattr('train.fill_model', lambda *_: None)
     run(args)
     with open(os.path.join(args.log_dir, f'{args.desc}.jsonl')) as f:
         log = [json.loads(line) for line in f][1:]
@@ -210,7 +214,7 @@ def test_whole_run(expected, args, stories, tuning, monkeypatch, capsys):
 
     kept = torch.load(os.path.join(args.save_dir, args.desc, 'best_params'), weights_only=True)
     initial.load_state_dict(kept)
-    best = FineTuning(args, initial, stories[0], stories[1], [torch.device('cpu')], None)
+    best = FineTuning(args, initial, stories[0], stories[1], CPU, Ranks(CPU), None)
     for split, name in zip(stories[1:], ('valid', 'test')):
         # Rounding noise alone moves the classifier's bias, in the recording too (its gradient is zero): it shifts both scores of a story alike.
         difference = best.predict(split).numpy() - expected[f'{name}_logits_best']
