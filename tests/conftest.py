@@ -1,5 +1,83 @@
+"""What the tests of whole runs share: a small data set with small weights, and the command line in processes of its own."""
+import json
+import multiprocessing
 import os
+import resource
+import signal
 import sys
 
-os.environ.setdefault('OMP_NUM_THREADS', '2')
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import pytest
+import torch
+
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+GOLDEN = os.path.join(ROOT, 'tests', 'golden', 'rocstories-tiny')
+sys.path.insert(0, ROOT)
+os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [ROOT, os.environ.get('PYTHONPATH')]))  # for the processes that tests start
+
+PROCESSES = multiprocessing.get_context('forkserver')  # a process forked from one that has imported everything starts in no time
+PROCESSES.set_forkserver_preload(['train', 'spacy.lang.en'])
+
+
+def _child(argv, output, file_size, environment):
+    """Body of a process: `train.py argv`, everything it prints in the file `output`, its exit status that of the process."""
+    if file_size:  # no file may grow beyond it, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.environ.update(environment)
+    import train
+    torch.set_num_threads(1)
+    sys.exit(train.main(argv))
+
+
+class Command:
+    """`train.py` on the small data set, writing below `folder`."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def argv(self, *options):
+        return ['--dataset', 'rocstories', '--submit', '--device', 'cpu', '--data_dir', os.path.join(GOLDEN, 'data'), '--model_dir', os.path.join(GOLDEN, 'model'),
+                '--n_valid', '32', '--n_layer', '2', '--n_head', '4', '--n_embd', '32', '--n_ctx', '64', '--n_gpu', '1', '--lr', '1e-3',
+                *(f'--{name}_dir={self.folder / name}' for name in ('log', 'save', 'submission')), *map(str, options)]
+
+    def start(self, *options, file_size=None, **environment):
+        process = PROCESSES.Process(target=_child, args=(self.argv(*options), str(self.folder / 'output'), file_size, environment))
+        process.start()
+        return process
+
+    def run(self, *options, status=0, **start):
+        """To its end. Returns what it printed."""
+        before = len(self.output)
+        process = self.start(*options, **start)
+        process.join()
+        assert process.exitcode == status, self.output[before:]
+        return self.output[before:]
+
+    @property
+    def output(self):
+        path = self.folder / 'output'
+        return path.read_text() if path.exists() else ''
+
+    def log(self, desc='rocstories'):
+        """The log's lines without what no two runs share: the folders and the times."""
+        with open(self.folder / 'log' / f'{desc}.jsonl') as f:
+            lines = [json.loads(line) for line in f]
+        return [{k: v for k, v in line.items() if k != 'time' and not k.endswith('_dir')} for line in lines]
+
+    def read(self, *path):
+        return self.folder.joinpath(*path).read_bytes()
+
+
+@pytest.fixture
+def command(tmp_path):
+    return Command(tmp_path)
+
+
+@pytest.fixture
+def other_command(tmp_path_factory):
+    return Command(tmp_path_factory.mktemp('other'))

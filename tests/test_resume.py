@@ -1,0 +1,207 @@
+"""Work is not lost: whatever happens to a run, resumed it ends as if nothing had happened."""
+import os
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from conftest import GOLDEN, Command
+
+RUN = ('--n_iter', 4, '--save_every', 3)  # dropout is on
+
+
+def assert_same_end(command, undisturbed):
+    """The same log figures, the same best parameters and predictions, bit for bit."""
+    assert command.log()[1:] == undisturbed.log()[1:]
+    assert command.read('submission', 'ROCStories.tsv') == undisturbed.read('submission', 'ROCStories.tsv')
+    assert command.read('save', 'rocstories', 'best_params') == undisturbed.read('save', 'rocstories', 'best_params')
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    command = Command(tmp_path_factory.mktemp('undisturbed'))
+    start = time.monotonic()
+    command.run(*RUN)
+    command.seconds = time.monotonic() - start
+    return command
+
+
+def wait_for(condition, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive() and time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_the_same_seed_gives_the_same_bytes(command, undisturbed):
+    command.run(*RUN)
+    assert_same_end(command, undisturbed)
+
+
+def test_another_seed_does_not(command, undisturbed):
+    command.run(*RUN, '--seed', 43)
+    assert command.read('save', 'rocstories', 'best_params') != undisturbed.read('save', 'rocstories', 'best_params')
+
+
+@pytest.mark.parametrize('seed', [1, 2])
+def test_killed_at_random_moments(command, undisturbed, seed):
+    """SIGKILL, ten times in all, at moments spread over the whole run: reading, training, evaluation, writing, prediction."""
+    random.seed(seed)
+    killed = 0
+    while killed < 5:
+        process = command.start(*RUN, '--resume')
+        process.join(random.uniform(0.2, 1.0) * undisturbed.seconds)
+        if process.is_alive():
+            process.kill()
+            killed += 1
+        process.join()
+    command.run(*RUN, '--resume')
+    assert_same_end(command, undisturbed)
+
+
+def test_killed_inside_the_write_of_a_checkpoint(command, undisturbed):
+    process = command.start(*RUN)
+    folder = command.folder / 'save' / 'rocstories'
+    wait_for(lambda: (folder / 'checkpoint').exists() and any(folder.glob('.checkpoint*')), process)
+    process.kill()
+    process.join()
+    torch.load(folder / 'checkpoint', weights_only=True)  # whole
+    command.run(*RUN, '--resume')
+    assert_same_end(command, undisturbed)
+    assert not list(folder.glob('.*'))  # nothing half-written is left
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signal_then_resume(command, undisturbed, number):
+    process = command.start(*RUN)
+    wait_for((command.folder / 'save' / 'rocstories' / 'checkpoint').exists, process)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number
+    assert '--resume' in command.output.splitlines()[-1]
+    output = command.run(*RUN, '--resume')
+    assert 'resumed after update' in output
+    assert_same_end(command, undisturbed)
+
+
+def test_second_signal_ends_at_once(command, undisturbed):
+    process = command.start(*RUN, '--n_iter', 500)
+    checkpoint = command.folder / 'save' / 'rocstories' / 'checkpoint'
+    wait_for(checkpoint.exists, process)
+    os.kill(process.pid, signal.SIGSTOP)  # so that both arrive before it can finish the update
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGCONT)
+    process.join()
+    assert process.exitcode in (130, 143)
+    torch.load(checkpoint, weights_only=True)
+
+
+@pytest.mark.parametrize('option, value, word', [('--lr', '2e-3', 'lr'), ('--n_batch', 16, 'n_batch * n_gpu'), ('--lm_coef', 0, 'lm_coef'),
+                                                 ('--n_transfer', -1, 'n_transfer'), ('--seed', 1, 'seed')])
+def test_resume_with_other_hyperparameters_refuses(command, option, value, word):
+    command.run('--n_iter', 1)
+    before = command.read('save', 'rocstories', 'checkpoint')
+    output = command.run('--n_iter', 1, '--resume', option, value, status=2)
+    assert f'{word} was ' in output and output.count('\n') == 1
+    assert command.read('save', 'rocstories', 'checkpoint') == before
+
+
+def test_resume_with_other_data_or_weights_refuses(command, tmp_path):
+    command.run('--n_iter', 1)
+    shutil.copytree(os.path.join(GOLDEN, 'data'), tmp_path / 'data')
+    path = next((tmp_path / 'data').glob('*val*'))
+    path.write_text(path.read_text().replace('garden', 'house', 1))
+    assert 'the stories or their encoding was' in command.run('--n_iter', 1, '--resume', '--data_dir', tmp_path / 'data', status=2)
+    shutil.copytree(os.path.join(GOLDEN, 'model'), tmp_path / 'model')
+    shard = np.load(tmp_path / 'model' / 'params_7.npy')
+    shard[3] += 1
+    np.save(tmp_path / 'model' / 'params_7.npy', shard)
+    assert 'the weights at the start was' in command.run('--n_iter', 1, '--resume', '--model_dir', tmp_path / 'model', status=2)
+
+
+def test_resume_where_there_is_nothing_begins(command):
+    assert 'no checkpoint to resume' in command.run('--n_iter', 1, '--resume')
+
+
+def test_starting_again_sets_the_old_checkpoint_aside(command):
+    command.run('--n_iter', 1)
+    before = command.read('save', 'rocstories', 'checkpoint')
+    assert 'checkpoint.old' in command.run('--n_iter', 1)
+    assert command.read('save', 'rocstories', 'checkpoint.old') == before
+
+
+def test_two_runs_of_one_name(command):
+    process = command.start('--n_iter', 500)
+    wait_for((command.folder / 'save' / 'rocstories' / 'running').exists, process)
+    output = command.run('--n_iter', 1, status=2)
+    assert f'process {process.pid} on ' in output.splitlines()[-1]
+    process.kill()
+    process.join()
+    command.run('--n_iter', 1)  # the lock dies with its process
+
+
+def test_full_disk_leaves_the_earlier_files(command):
+    """A limit on the size of files stands for the full disk: the checkpoint no longer fits, the one before stays."""
+    command.run('--n_iter', 1)
+    before = {name: command.read('save', 'rocstories', name) for name in ('best_params', 'checkpoint')}
+    output = command.run('--n_iter', 1, status=2, file_size=len(before['checkpoint']) - 1000)
+    assert f'cannot write {command.folder}/save/rocstories/checkpoint' in output.splitlines()[-1]
+    assert command.read('save', 'rocstories', 'checkpoint.old') == before['checkpoint']
+    assert not list((command.folder / 'save' / 'rocstories').glob('.*'))
+
+
+def fails_above(most):
+    """`FineTuning.forward` with an allocation made to fail in training steps of more than `most` stories."""
+    forward = train.FineTuning.forward
+
+    def failing(self, model, stories, step_size, share_context, lm):
+        if lm and step_size > most:
+            raise torch.OutOfMemoryError('made to fail')
+        return forward(self, model, stories, step_size, share_context, lm)
+    return failing
+
+
+NO_DROPOUT = [f'--{name}_pdrop=0' for name in ('embd', 'attn', 'resid', 'clf')]
+
+
+def test_out_of_memory_halves_the_steps(command, other_command, monkeypatch, capsys):
+    assert train.main(other_command.argv('--n_iter', 1, *NO_DROPOUT)) is None
+    capsys.readouterr()
+    monkeypatch.setattr(train.FineTuning, 'forward', fails_above(2))
+    assert train.main(command.argv('--n_iter', 1, *NO_DROPOUT)) is None
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if 'out of memory' in line] == [f'out of memory: going on with steps of {n} stories; the update stays the same' for n in (4, 2)]
+    assert command.log()[1]['va_cost'] == pytest.approx(other_command.log()[1]['va_cost'], abs=1e-6)
+
+
+def test_out_of_memory_with_one_story(command, monkeypatch, capsys):
+    monkeypatch.setattr(train.FineTuning, 'forward', fails_above(0))
+    assert train.main(command.argv('--n_iter', 1)) == 2
+    assert 'out of memory with one story a step' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('what', ['loss', 'norm'])
+def test_not_finite_stops_and_keeps_the_checkpoint(command, monkeypatch, capsys, what):
+    assert train.main(command.argv('--n_iter', 2, '--save_every', 2)) is None
+    capsys.readouterr()
+    before = command.read('save', 'rocstories', 'best_params')
+    update = train.FineTuning.update
+
+    def broken_update(self, stories):
+        figures = update(self, stories)
+        if self.n_updates == 5:
+            figures[3 if what == 'loss' else -1] = float('nan')
+        return figures
+    monkeypatch.setattr(train.FineTuning, 'update', broken_update)
+    assert train.main(command.argv('--n_iter', 2, '--save_every', 2)) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert 'update 5: ' in message and ('the loss is nan (stories ' if what == 'loss' else 'norm is nan') in message
+    checkpoint = torch.load(command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True)
+    assert checkpoint['n_updates'] == 4
+    assert command.read('save', 'rocstories', 'best_params') == before
