@@ -10,8 +10,14 @@ def language_model_losses(h, we, batch):
     Returns [rows].
     """
     logits = h[batch.lm_parent] @ we.t()  # [predictions, rows of the embedding]
-    losses = F.cross_entropy(logits.float(), batch.lm_target, reduction='none') * batch.lm_weight
-    return torch.zeros(batch.rows, dtype=losses.dtype, device=losses.device).index_add(0, batch.lm_row, losses)
+    losses = F.cross_entropy(full_precision(logits), batch.lm_target, reduction='none')
+    losses = losses * batch.lm_weight.to(losses.dtype)
+    return losses.new_zeros(batch.rows).index_add(0, batch.lm_row, losses)
+
+
+def full_precision(x):
+    """bf16 -> fp32: sums over many terms, and what is logged, do not go through bf16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class MultipleChoiceLossCompute:

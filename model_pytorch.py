@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from loss import language_model_losses
+from loss import full_precision, language_model_losses
 from utils import SPECIAL_TOKENS, InputError
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
@@ -159,7 +159,7 @@ class MultipleChoiceHead(nn.Module):
     def forward(self, h):
         # One mask for both endings of a story.
         mask = F.dropout(h.new_ones(h.shape[0], 1, h.shape[2]), self.clf_pdrop, self.training)
-        return self.linear(h * mask).squeeze(-1).float()
+        return full_precision(self.linear(h * mask).squeeze(-1))
 
 
 class DoubleHeadModel(nn.Module):

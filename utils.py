@@ -146,7 +146,7 @@ class Batch:
     slots: torch.Tensor       # [tokens] where each stands in the padded rows [rows * length]
     lm_parent: torch.Tensor   # [predictions] the token whose state predicts
     lm_target: torch.Tensor   # [predictions] the id to predict
-    lm_weight: torch.Tensor   # [predictions] its weight: LM loss of a row = sum of weight * cross-entropy
+    lm_weight: torch.Tensor   # [predictions] float64, its weight: LM loss of a row = sum of weight * cross-entropy
     lm_row: torch.Tensor      # [predictions] its row
     rows: int
     length: int
@@ -207,7 +207,7 @@ def collate(stories, first_position, share_context):
     return Batch(
         ids=torch.from_numpy(ids), positions=torch.from_numpy(first_position + position), slots=torch.from_numpy(slots),
         lm_parent=torch.from_numpy(parent[predicted]), lm_target=torch.from_numpy(ids[predicted]),
-        lm_weight=torch.from_numpy(np.repeat([part[3] for part in parts], part_lengths)[predicted].astype(np.float32)),
+        lm_weight=torch.from_numpy(np.repeat([part[3] for part in parts], part_lengths)[predicted]),
         lm_row=torch.from_numpy(row[predicted]), rows=len(rows), length=length, branch=branch,
         clf=torch.from_numpy(np.ascontiguousarray(clf)), label=torch.tensor([story.label for story in stories]))
 
