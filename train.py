@@ -4,7 +4,6 @@
 
 Reads top to bottom: options, then the run: encode -> load -> fine-tune -> keep the best -> predict -> analyse.
 """
-import argparse
 import contextlib
 import hashlib
 import itertools
@@ -27,7 +26,8 @@ from model_pytorch import ACT_FNS, Config, DoubleHeadModel, OpenAIShards, init_w
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
-from utils import InputError, ResultLogger, check_writable, collate, encode_dataset, find_devices, iter_data, longest_sequence, transform_roc, whole_file
+from utils import (InputError, Parser, ResultLogger, check_writable, collate, encode_dataset, find_devices, iter_data, longest_sequence, number,
+                   transform_roc, whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
@@ -38,31 +38,15 @@ FREE_ON_RESUME = {  # options that a resumed run may give otherwise; of n_batch 
 
 # -------------------------------------------------------------------------------------------------------------- options
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, without the usage before it."""
-
-    def error(self, message):
-        self.exit(2, f'{self.prog}: error: {message}; see --help\n')
-
-
 def parse_args(argv=None):
-    parser = Parser(description='Fine-tune GPT-1 on the Story Cloze Test (ROCStories), as OpenAI\'s program does.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                                     epilog='Defaults are those of openai/finetune-transformer-lm, unless a line says otherwise.')
-
-    def number(kind, low, high=math.inf, but=()):
-        def convert(text):
-            value = kind(text)
-            if not low <= value <= high or value in (*but, math.inf):
-                raise argparse.ArgumentTypeError(f'{text} is out of range: expected {low} to {high}' + ''.join(f', but not {n}' for n in but))
-            return value
-        convert.__name__ = {int: 'whole number', float: 'number'}[kind]
-        return convert
+    parser = Parser(usage='python train.py --dataset rocstories [options]',
+                    description='Fine-tune GPT-1 on the Story Cloze Test (ROCStories), as OpenAI\'s program does.',
+                    epilog='Defaults are those of openai/finetune-transformer-lm, unless a line says otherwise.')
 
     rate = number(float, 0, 1, but=[1])
 
     group = parser.add_argument_group('what to do')
-    group.add_argument('--dataset', required=True, choices=['rocstories'], help='the data set')
+    group.add_argument('--dataset', choices=['rocstories'], help='the data set')
     group.add_argument('--desc', help='name of the run, for its log and its saved parameters (default: the data set\'s name)')
     group.add_argument('--submit', action='store_true', help='keep the best parameters by validation accuracy, and predict the test set with them')
     group.add_argument('--analysis', action='store_true', help='print validation and test accuracy at the end (needs --submit)')
@@ -124,6 +108,8 @@ def parse_args(argv=None):
     group.add_argument('--save_every', type=number(int, 0), default=100, help='write a checkpoint after this many updates, besides each epoch\'s end; 0: only then')
 
     args = parser.parse_args(argv)
+    if not args.dataset:
+        parser.error('which data set? Type: python train.py --dataset rocstories --submit --analysis')
     args.desc = args.desc or args.dataset
     args.encoder_path = args.encoder_path or os.path.join(args.model_dir, 'encoder_bpe_40000.json')
     args.bpe_path = args.bpe_path or os.path.join(args.model_dir, 'vocab_40000.bpe')

@@ -8,9 +8,12 @@ shared    one row a story, trunk + branch 1 + branch 2: a third fewer tokens for
 
 In both, a token sees the earlier tokens of the trunk and of its own branch, and is predicted from its parent, the token before it on that path.
 """
+import argparse
 import contextlib
 import json
+import math
 import os
+import sys
 import time
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -23,6 +26,50 @@ SPECIAL_TOKENS = ('_start_', '_delimiter_', '_classify_')  # they follow the voc
 
 class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, what was expected, what to do."""
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something, and keeps the line breaks of the description and the epilog."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None or action.default is False or action.default == [] else super()._get_help_string(action)
+
+    def _fill_text(self, text, width, indent):
+        return '\n'.join(super(HelpFormatter, self)._fill_text(line, width, indent) for line in text.splitlines())
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage before it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(formatter_class=HelpFormatter, **kwargs)
+
+    def error(self, message):
+        self.exit(2, f'{self.prog}: error: {message}; see --help\n')
+
+
+def number(kind, low, high=math.inf, but=()):
+    """For an option's `type`: an int or a float from `low` to `high`, but none of `but`."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high or value in (*but, math.inf):
+            raise argparse.ArgumentTypeError(f'{text} is out of range: expected {low} to {high}' + ''.join(f', but not {n}' for n in but))
+        return value
+    convert.__name__ = {int: 'whole number', float: 'number'}[kind]
+    return convert
+
+
+def exit_status(name, run, args):
+    """Run a script. Returns its exit status: 2, with one line on stderr, where something the user gave is wrong."""
+    try:
+        run(args)
+    except InputError as error:
+        print(f'{name}: error: {error}', file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
