@@ -40,14 +40,6 @@ def only_run(folder):
         lock.release()
 
 
-class Stopped(Exception):
-    """The run was asked to stop, and has written its checkpoint."""
-
-    def __init__(self, signum):
-        super().__init__(signal.Signals(signum).name)
-        self.status = 128 + signum  # the shell's convention
-
-
 class StopSignals:
     """Within it, SIGINT and SIGTERM are noted in `received`, for the run to stop after its update; a second one ends the process at once."""
 

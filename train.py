@@ -19,15 +19,15 @@ from torch.nn import DataParallel
 from tqdm import tqdm
 
 import analysis
-from checkpoint import Saver, Stopped, StopSignals, load_checkpoint, load_parameters, only_run
+from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run
 from datasets import rocstories
 from loss import MultipleChoiceLossCompute
 from model_pytorch import ACT_FNS, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model, special_rows
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
-from utils import (InputError, Parser, ResultLogger, check_writable, collate, encode_dataset, find_devices, iter_data, longest_sequence, number,
-                   transform_roc, whole_file)
+from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate, encode_dataset, exit_status, find_devices, iter_data,
+                   longest_sequence, number, transform_roc, whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
@@ -39,7 +39,7 @@ FREE_ON_RESUME = {  # options that a resumed run may give otherwise; of n_batch 
 # -------------------------------------------------------------------------------------------------------------- options
 
 def parse_args(argv=None):
-    parser = Parser(usage='python train.py --dataset rocstories [options]',
+    parser = Parser(prog='train.py', usage='python train.py --dataset rocstories [options]',
                     description='Fine-tune GPT-1 on the Story Cloze Test (ROCStories), as OpenAI\'s program does.',
                     epilog='Defaults are those of openai/finetune-transformer-lm, unless a line says otherwise.')
 
@@ -110,6 +110,7 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if not args.dataset:
         parser.error('which data set? Type: python train.py --dataset rocstories --submit --analysis')
+    args.resume = args.resume or int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun has started the processes again
     args.desc = args.desc or args.dataset
     args.encoder_path = args.encoder_path or os.path.join(args.model_dir, 'encoder_bpe_40000.json')
     args.bpe_path = args.bpe_path or os.path.join(args.model_dir, 'vocab_40000.bpe')
@@ -428,20 +429,7 @@ def find_checkpoint(path, resume):
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    first = os.environ.get('RANK', '0') == '0'  # of several processes, one speaks
-    try:
-        run(args)
-    except InputError as error:
-        if first:
-            print(f'train.py: error: {error}', file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        if first:
-            print('stopped; the same command with --resume goes on from here', file=sys.stderr)
-        return stopped.status
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    return exit_status('train.py', run, parse_args(argv))
 
 
 if __name__ == '__main__':

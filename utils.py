@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, fields, replace
@@ -61,13 +62,29 @@ def number(kind, low, high=math.inf, but=()):
     return convert
 
 
+class Stopped(Exception):
+    """The run was asked to stop by a signal, and has written its checkpoint."""
+
+    def __init__(self, signum):
+        super().__init__(signal.Signals(signum).name)
+        self.status = 128 + signum  # the shell's convention
+
+
 def exit_status(name, run, args):
-    """Run a script. Returns its exit status: 2, with one line on stderr, where something the user gave is wrong."""
+    """Run a script. Returns its exit status: 2, with one line on stderr, where something the user gave is wrong; 128 + its number after a signal."""
+    first = os.environ.get('RANK', '0') == '0'  # of the processes of a run, one speaks
     try:
         run(args)
     except InputError as error:
-        print(f'{name}: error: {error}', file=sys.stderr)
+        if first:
+            print(f'{name}: error: {error}', file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        if first:
+            print('stopped; the same command with --resume goes on from here', file=sys.stderr)
+        return stopped.status
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
