@@ -121,7 +121,8 @@ class TransformerModel(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.embed = nn.Embedding(config.first_position + config.n_ctx, config.n_embd)
+        rows = torch.empty(config.first_position + config.n_ctx, config.n_embd)  # drawing 31 million numbers to overwrite them takes a second
+        self.embed = nn.Embedding.from_pretrained(rows, freeze=False)
         self.embd_pdrop = config.embd_pdrop
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
 

@@ -29,14 +29,20 @@ class Ranks:
                     raise InputError(f'{local_rank + 1} processes or more on a machine with {torch.cuda.device_count()} CUDA devices; lower --nproc_per_node')
                 self.devices = [torch.device('cuda', local_rank)]
                 torch.cuda.set_device(local_rank)
-            dist.init_process_group('nccl' if use_cuda else 'gloo', timeout=timedelta(hours=2))  # rank 0 may load and encode for long
+            limit = timedelta(hours=2)  # rank 0 may load and encode for long
+            store, _, _ = next(dist.rendezvous('env://', timeout=limit))
+            # After a restart, torchrun's store still has the dead processes' addresses: each attempt gets keys of its own.
+            store = dist.PrefixStore(f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)
+            dist.init_process_group('nccl' if use_cuda else 'gloo', store=store, rank=self.rank, world_size=self.size, timeout=limit)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind, error, _):
         if self.size > 1 and kind is None:  # after an error the others may be anywhere: end, and let torchrun end them
             dist.destroy_process_group()
+        if self.size > 1 and (kind is dist.DistBackendError or kind is RuntimeError and 'gloo' in str(error)):
+            raise InputError('another process of this run has ended; its own message says why') from error
 
     @property
     def first(self):

@@ -342,13 +342,6 @@ def read_stories(args):
     return (train, valid, test), config
 
 
-def build_model(config):
-    """The model with its parameters' memory, but no values yet."""
-    with torch.device('meta'):
-        model = DoubleHeadModel(config)
-    return model.to_empty(device='cpu')
-
-
 def fill_model(model, args, special):
     """Load what --n_transfer names, and draw the rest. Raises InputError."""
     loaded = load_openai_pretrained_model(model, OpenAIShards(args.model_dir), special, args.n_transfer) if args.n_transfer >= 0 else []
@@ -387,7 +380,7 @@ def run(args):
         random_state = np.random.RandomState(args.seed)
         special = special_rows(args.n_embd, random_state)
         torch.manual_seed(args.seed)
-        model = build_model(config)
+        model = DoubleHeadModel(config)
         ranks.from_first(lambda: fill_model(model, args, special))
         if ranks.rank:
             torch.manual_seed(args.seed + ranks.rank)  # other dropout masks on each rank

@@ -265,7 +265,7 @@ def test_what_is_not_loaded_is_drawn():
         elif p.dim() == 1:
             assert (p == 0).all()
         elif name != 'task_head.linear.weight':
-            assert p.std().item() == pytest.approx(0.02, rel=0.15) and abs(p.mean().item()) < 0.003
+            assert p.std().item() == pytest.approx(0.02, rel=4 / p.numel() ** 0.5) and abs(p.mean().item()) < 4 * 0.02 / p.numel() ** 0.5
 
 
 def damage(folder, what):

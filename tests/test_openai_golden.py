@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from datasets import rocstories
-from model_pytorch import Config, special_rows
+from model_pytorch import Config, DoubleHeadModel, special_rows
 from text_utils import TextEncoder
 from parallel import Ranks
-from train import FineTuning, build_model, encode_stories, fill_model, parse_args, run
+from train import FineTuning, encode_stories, fill_model, parse_args, run
 from utils import collate, iter_data, longest_sequence
 
 GOLDEN_DIR = os.environ.get('GOLDEN_DIR') or os.path.join(os.path.dirname(os.path.abspath(__file__)), 'golden', 'rocstories-tiny')
@@ -97,7 +97,7 @@ def openai_value(name, tensor):
 def tuning(args, config, stories, expected):
     """A run about to begin, with the recorded initial parameters."""
     random_state = np.random.RandomState(args.seed)
-    model = build_model(config)
+    model = DoubleHeadModel(config)
     fill_model(model, args, special_rows(args.n_embd, random_state))
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -157,7 +157,7 @@ def test_loaded_parameters(expected, args, config):
     """What comes from the shards is what the original had; what does not is drawn by another generator."""
     if args.n_transfer < 0:
         pytest.skip('this recording loads nothing')
-    model = build_model(config)
+    model = DoubleHeadModel(config)
     fill_model(model, args, special_rows(args.n_embd, np.random.RandomState(args.seed)))
     for name, p in model.named_parameters():
         layer = int(name.split('.')[2]) if name.startswith('transformer.h.') else 0
@@ -200,7 +200,7 @@ def test_every_update(expected, args, config, tuning):
 def test_whole_run(expected, args, stories, tuning, monkeypatch, capsys):
     """The run of the command line, with only the initial parameters put in: its log, the epoch it keeps, its predictions."""
     initial = tuning.model
-    monkeypatch.setattr('train.build_model', lambda config: initial)
+    monkeypatch.setattr('train.DoubleHeadModel', lambda config: initial)
     monkeypatch.setattr('train.fill_model', lambda *_: None)
     run(args)
     with open(os.path.join(args.log_dir, f'{args.desc}.jsonl')) as f:

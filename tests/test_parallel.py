@@ -100,7 +100,7 @@ def test_input_errors_end_all_ranks(command):
 
 
 def torchrun(command, *options, max_restarts=0):
-    return subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_addr', '127.0.0.1', '--master_port', str(free_port()),
+    return subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
                              '--max-restarts', str(max_restarts), '--monitor-interval', '0.1', os.path.join(ROOT, 'train.py'), *command.argv(*options)],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
