@@ -6,6 +6,7 @@ import re
 
 import ftfy
 import spacy
+from spacy.tokenizer import Tokenizer
 
 from utils import InputError
 
@@ -32,15 +33,15 @@ def english_tokenizer():
     spaCy takes prefixes and suffixes off a word one at a time, and for each searches all that is left of it; no prefix rule needs that (all are
     anchored), and of the suffix rules only the one for a row of dots.
     """
-    tokenizer = spacy.blank('en').tokenizer
-    prefixes, suffixes = tokenizer.prefix_search.__self__, tokenizer.suffix_search.__self__
+    nlp = spacy.blank('en')
+    rules = nlp.tokenizer
+    suffixes = rules.suffix_search.__self__
 
     def suffix_search(word):
         match = suffixes.search(word[-TAIL:])
         return suffixes.search(word) if match and match.start() < TAIL // 2 else match
 
-    tokenizer.prefix_search, tokenizer.suffix_search = prefixes.match, suffix_search
-    return tokenizer
+    return Tokenizer(nlp.vocab, rules.rules, rules.prefix_search.__self__.match, suffix_search, rules.infix_finditer, url_match=rules.url_match)
 
 
 class TextEncoder:
