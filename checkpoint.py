@@ -1,10 +1,12 @@
 """A run's work is not lost: one run at a time in a folder, signals that wait for the update, checkpoints that appear whole."""
 import contextlib
 import os
+import pickletools
 import signal
 import socket
 import sys
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -89,16 +91,43 @@ class Saver:
 def load_checkpoint(path):
     """What `Saver` wrote, its tensors mapped from the file. Runs no code from it. Raises InputError."""
     try:
+        check_archive(path)
         return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # torch.load promises no exceptions of its own: a damaged file can fail in any of them
-        raise InputError(f'{path} is damaged, or no file of parameters: {str(error).splitlines()[0][:100] if str(error) else type(error).__name__}') from error
+        raise InputError(f'{path} is damaged, or no file of parameters: {str(error)[:100] or type(error).__name__}') from error
+
+
+def check_archive(path):
+    """Raise an exception unless `path` is a zip archive whose checksums hold, as PyTorch does not see to, and that is no larger in memory than on disk."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > os.path.getsize(path):
+            raise ValueError('its parts are larger than the file')
+        if damaged := archive.testzip():
+            raise ValueError(f'the checksum of {damaged} is wrong')
+        for entry in entries:
+            if entry.filename.endswith('.pkl'):  # Python crashes when it hashes a tuple in a tuple in a tuple ... a million deep
+                opcodes = pickletools.genops(archive.read(entry))
+                if sum(opcode.name.startswith('TUPLE') for opcode, *_ in opcodes) > 100_000:
+                    raise ValueError('it has more tuples than any model')
 
 
 def load_parameters(model, path):
     """Load a file of parameters (`best_params`) into `model`. Raises InputError."""
+    parameters = load_checkpoint(path)
     try:
-        model.load_state_dict(load_checkpoint(path))
-    except (AttributeError, TypeError, RuntimeError) as error:
-        raise InputError(f'{path} does not hold the parameters of this model ({str(error).splitlines()[-1].strip()[:100]})') from error
+        model.load_state_dict(parameters)
+    except Exception as error:  # whatever the file holds in their place
+        raise InputError(f'{path} does not hold the parameters of this model ({str(error)[-100:]})') from error
+
+
+def same_form(value, like):
+    """Whether `value` is built as `like`: dicts of the same keys, tensors of the same shape and type with all their numbers in memory, objects of one type."""
+    if isinstance(like, dict):
+        return isinstance(value, dict) and value.keys() == like.keys() and all(same_form(value[key], like[key]) for key in like)
+    if isinstance(like, torch.Tensor):
+        return (type(value) is torch.Tensor and (value.shape, value.dtype, value.layout) == (like.shape, like.dtype, torch.strided)
+                and not value.is_meta and value.is_contiguous())
+    return type(value) is type(like)

@@ -76,7 +76,7 @@ def read_cloze_test(path, need_labels=True):
     else:
         for (number, _), label in zip(rows, labels):
             if label not in ('1', '2'):
-                raise InputError(f'{path}, row {number}: AnswerRightEnding is "{label[:20]}", expected 1 or 2')
+                raise InputError(f'{path}, row {number}: AnswerRightEnding is {label[:20]!r}, expected 1 or 2')
         labels = [int(label) - 1 for label in labels]
     return Stories(id=[row[0] for _, row in rows], story=[' '.join(row[1:5]) for _, row in rows],
                    ending1=[row[5] for _, row in rows], ending2=[row[6] for _, row in rows], label=labels)

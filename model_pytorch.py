@@ -210,9 +210,9 @@ class OpenAIShards:
                              f'lie under model/ of github.com/openai/finetune-transformer-lm') from error
         except (ValueError, RecursionError) as error:
             raise InputError(f'{shapes_path} is not JSON: {str(error)[:80]}') from error
-        if not isinstance(self.shapes, list) or not all(isinstance(shape, list) and shape and all(type(n) is int and 0 < n < 1 << 31 for n in shape)
-                                                       for shape in self.shapes):
-            raise InputError(f'{shapes_path}: expected a list of shapes, each a list of positive integers')
+        if not isinstance(self.shapes, list) or not all(isinstance(shape, list) and 1 <= len(shape) <= 3 and
+                                                       all(type(n) is int and 0 < n < 1 << 31 for n in shape) for shape in self.shapes):
+            raise InputError(f'{shapes_path}: expected a list of shapes, each a list of one to three positive integers')
         if len(self.shapes) < 2 or len(self.shapes) % 12 != 2:
             raise InputError(f'{shapes_path}: {len(self.shapes)} shapes, expected 2 and 12 for each layer')
         self.paths = [os.path.join(folder, f'params_{i}.npy') for i in range(N_SHARDS)]
@@ -224,12 +224,12 @@ class OpenAIShards:
     @staticmethod
     def _open(path):
         try:
-            shard = np.load(path, mmap_mode='r', allow_pickle=False)
+            shard = np.lib.format.open_memmap(path, mode='r')  # knows .npy only: no pickle, no zip
         except OSError as error:
             raise InputError(f'cannot read {path}: {error.strerror or error}') from error
-        except (ValueError, EOFError, SyntaxError, MemoryError, OverflowError, RecursionError, TypeError) as error:
+        except Exception as error:  # the header is a Python literal: a damaged one can fail in any of a dozen exceptions
             raise InputError(f'{path} is cut off or not a NumPy array of numbers ({str(error)[:80]}); fetch it again') from error
-        if not isinstance(shard, np.ndarray) or shard.dtype != np.float32 or shard.ndim != 1:
+        if shard.dtype != np.float32 or shard.ndim != 1:
             raise InputError(f'{path}: expected a flat float32 array')
         return shard
 

@@ -56,8 +56,14 @@ class OpenAIAdam(torch.optim.AdamW):
         return norm
 
     def state_dict(self):
-        return {**super().state_dict(), 't': self.t}
+        """What a run changes: the updates done and the moments."""
+        return {'t': self.t, 'state': super().state_dict()['state']}
 
     def load_state_dict(self, state):
         self.t = state['t']
-        super().load_state_dict({key: value for key, value in state.items() if key != 't'})
+        super().load_state_dict({**super().state_dict(), 'state': state['state']})
+
+    def form(self):
+        """A state_dict after some updates, as to its keys and shapes."""
+        params = [p for group in self.param_groups for p in group['params']]
+        return {'t': 0, 'state': {i: {'step': torch.zeros(()), 'exp_avg': p, 'exp_avg_sq': p} for i, p in enumerate(params)}}

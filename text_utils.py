@@ -1,15 +1,17 @@
 """Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs."""
 import functools
+import heapq
 import json
-import math
 import re
 
 import ftfy
 import spacy
+from spacy.tokenizer import Tokenizer
 
 from utils import InputError
 
-CACHED_WORDS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
+CACHED_TOKENS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
+TAIL = 64                # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
 
 
 def text_standardize(text):
@@ -19,10 +21,27 @@ def text_standardize(text):
     """
     for mark, plain in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
         text = text.replace(mark, plain)
-    text = re.sub(r'''(-+|~+|!+|"+|;+|\?+|\++|,+|\)+|\(+|/+|\*+|\[+|\]+|}+|{+|\|+|_+)''', r' \1 ', text)
+    text = re.sub(r'(([-~!";?+,)(/*[\]}{|_])\2*)', r' \1 ', text)
+    text = re.sub(r'[^\S\n]+', ' ', text)  # before the next line, or that would take quadratic time over a long run of spaces
     text = re.sub(r'\s*\n\s*', ' \n ', text)
-    text = re.sub(r'[^\S\n]+', ' ', text)
     return text.strip()
+
+
+def english_tokenizer():
+    """spaCy's rule-based English tokenizer. Its rules are unchanged, but a long word takes seconds where it took hours.
+
+    spaCy takes prefixes and suffixes off a word one at a time, and for each searches all that is left of it; no prefix rule needs that (all are
+    anchored), and of the suffix rules only the one for a row of dots.
+    """
+    nlp = spacy.blank('en')
+    rules = nlp.tokenizer
+    suffixes = rules.suffix_search.__self__
+
+    def suffix_search(word):
+        match = suffixes.search(word[-TAIL:])
+        return suffixes.search(word) if match and match.start() < TAIL // 2 else match
+
+    return Tokenizer(nlp.vocab, rules.rules, rules.prefix_search.__self__.match, suffix_search, rules.infix_finditer, url_match=rules.url_match)
 
 
 class TextEncoder:
@@ -37,43 +56,57 @@ class TextEncoder:
     def __init__(self, encoder_path, bpe_path):
         self.encoder = read_vocabulary(encoder_path)
         self.bpe_ranks = read_merges(bpe_path)
-        self.tokenizer = spacy.blank('en').tokenizer
-        self.encode_word = functools.lru_cache(maxsize=CACHED_WORDS)(self._encode_word)
+        self.tokenizer = english_tokenizer()
+        self.encode_token = functools.lru_cache(maxsize=CACHED_TOKENS)(self._encode_token)
 
     @property
     def n_vocab(self):
         return len(self.encoder)
 
     def bpe(self, token):
-        """The byte-pair symbols of one token, the last one ending in `</w>`."""
+        """The byte-pair symbols of one token, the last one ending in `</w>`: the best pair is merged wherever it stands, then the next best."""
         symbols = [*token[:-1], token[-1] + '</w>']
-        while len(symbols) > 1:
-            best = min(zip(symbols, symbols[1:]), key=lambda pair: self.bpe_ranks.get(pair, math.inf))
-            if best not in self.bpe_ranks:
-                break
-            merged, i = [], 0
-            while i < len(symbols):
-                if (*symbols[i:i + 2],) == best:
-                    merged.append(symbols[i] + symbols[i + 1])
-                    i += 2
-                else:
-                    merged.append(symbols[i])
-                    i += 1
-            symbols = merged
-        return symbols
+        following, preceding = list(range(1, len(symbols) + 1)), list(range(-1, len(symbols) - 1))
+        candidates = []  # a heap of (rank, place of the left symbol); out of date where that rank is no longer the place's
 
-    def _encode_word(self, word):
-        """Ids of what stands between two spaces: spaCy may cut it into several tokens ("can't" -> "ca" "n't")."""
-        if word == '\n':  # spaCy makes one token of a newline and the space after it; the original then writes its symbols so
-            return (self.encoder.get('\n</w>', 0),)
-        return tuple(self.encoder.get(symbol, 0) for token in self.tokenizer(word) for symbol in self.bpe(token.text.lower()))
+        def rank(left):
+            right = following[left] if left >= 0 else len(symbols)
+            return self.bpe_ranks.get((symbols[left], symbols[right])) if right < len(symbols) else None
+
+        def consider(left):
+            if (r := rank(left)) is not None:
+                heapq.heappush(candidates, (r, left))
+
+        for left in range(len(symbols)):
+            consider(left)
+        while candidates:
+            best, merged = candidates[0][0], []
+            while candidates and candidates[0][0] == best:
+                left = heapq.heappop(candidates)[1]
+                if symbols[left] and rank(left) == best:
+                    right = following[left]
+                    symbols[left], symbols[right] = symbols[left] + symbols[right], ''
+                    following[left] = following[right]
+                    if following[left] < len(symbols):
+                        preceding[following[left]] = left
+                    merged.append(left)
+            for left in merged:
+                if symbols[left]:
+                    consider(preceding[left])
+                    consider(left)
+        return [symbol for symbol in symbols if symbol]
+
+    def _encode_token(self, token):
+        """Ids of one of spaCy's tokens. For a newline, which spaCy makes one token with the space after it, the original writes its symbols so."""
+        symbols = ['\n</w>'] if token == '\n ' else self.bpe(token.lower())
+        return [self.encoder.get(symbol, 0) for symbol in symbols]
 
     def encode(self, text):
         """Token ids of a text; a symbol that is not in the vocabulary is 0 (`<unk>`).
 
-        spaCy's rules never look across a space, so each word is encoded once and remembered.
+        spaCy gets the whole text: what it makes of a word can depend on the words beside it.
         """
-        return [i for word in text_standardize(ftfy.fix_text(text)).split(' ') if word for i in self.encode_word(word)]
+        return [i for token in self.tokenizer(text_standardize(ftfy.fix_text(text))) for i in self.encode_token(token.text)]
 
 
 def _read_text(path, what):

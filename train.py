@@ -7,6 +7,7 @@ Reads top to bottom: options, then the run: encode -> load -> fine-tune -> keep 
 import contextlib
 import hashlib
 import itertools
+import json
 import math
 import os
 import signal
@@ -19,7 +20,7 @@ from torch.nn import DataParallel
 from tqdm import tqdm
 
 import analysis
-from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run
+from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run, same_form
 from datasets import rocstories
 from loss import MultipleChoiceLossCompute
 from model_pytorch import ACT_FNS, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model, special_rows
@@ -286,28 +287,40 @@ class FineTuning:
         if self.ranks.first:
             name, keys, *rest = epoch_state
             self.saver.save(self.path('checkpoint'), {
-                'model': self.model.state_dict(), 'opt': self.opt.state_dict(), 'n_epochs': self.n_epochs, 'n_updates': self.n_updates,
-                'best_score': self.best_score, 'numpy_state': [name, keys.tolist(), *rest], 'torch_states': random_states, 'log': logger.lines,
-                'settings': self.settings})
+                'model': self.model.state_dict(), 'opt': self.opt.state_dict(), 'torch_states': random_states, 'run': json.dumps({
+                    'n_epochs': self.n_epochs, 'n_updates': self.n_updates, 'best_score': self.best_score,
+                    'numpy_state': [name, keys.tolist(), *rest], 'log': logger.lines, 'settings': self.settings})})
 
     def resume(self, checkpoint, path):
         """Go on from a checkpoint. Returns the lines of its log. Raises InputError if it is another run's, or damaged."""
         try:
+            run = json.loads(checkpoint['run'])
             for name, value in self.settings.items() if self.ranks.first else ():
-                if checkpoint['settings'][name] != value:
-                    raise InputError(f'{path} cannot be resumed: {name} was {checkpoint["settings"][name]}, now it is {value}')
+                if run['settings'][name] != value:
+                    raise InputError(f'{path} cannot be resumed: {name} was {run["settings"][name]}, now it is {value}')
+            if not same_form(checkpoint, {'model': self.model.state_dict(), 'opt': self.opt.form(), 'torch_states': [], 'run': ''}):
+                raise ValueError('its tensors are not those of this model')
             self.model.load_state_dict(checkpoint['model'])
             self.opt.load_state_dict(checkpoint['opt'])
-            name, keys, *rest = checkpoint['numpy_state']
-            self.random_state.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-            self.n_epochs, self.n_updates, self.best_score = (checkpoint[name] for name in ('n_epochs', 'n_updates', 'best_score'))
+            self.n_epochs, self.n_updates, self.best_score = n_epochs, n_updates, best_score = run['n_epochs'], run['n_updates'], run['best_score']
+            if not (type(n_epochs) is type(n_updates) is int and 0 <= n_epochs <= self.args.n_iter and n_updates == self.opt.t
+                    and 0 <= n_updates - n_epochs * self.updates_per_epoch <= self.updates_per_epoch and 0 <= best_score <= 100):
+                raise ValueError('its counters do not agree')
+            name, keys, position, *rest = run['numpy_state']
+            if not 0 <= position <= len(keys):  # NumPy does not look
+                raise ValueError('its random state is none')
+            self.random_state.set_state((name, np.array(keys, dtype=np.uint32), position, *rest))
             if self.ranks.rank < len(checkpoint['torch_states']):
                 state = checkpoint['torch_states'][self.ranks.rank]
                 torch.set_rng_state(state['cpu'])
                 torch.cuda.set_rng_state_all(state['cuda'])
-            return checkpoint['log']
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(f'{path} is damaged, or no checkpoint of this program ({str(error).splitlines()[0][:100]})') from error
+            if not (isinstance(run['log'], list) and run['log'] and all(isinstance(line, dict) for line in run['log'])):
+                raise ValueError('its log is none')
+            return run['log']
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged one holds in their place
+            raise InputError(f'{path} is damaged, or no checkpoint of this program ({str(error)[:100]})') from error
 
 
 def fingerprint(arrays):

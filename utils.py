@@ -28,6 +28,9 @@ SPECIAL_TOKENS = ('_start_', '_delimiter_', '_classify_')  # they follow the voc
 class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, what was expected, what to do."""
 
+    def __init__(self, message):
+        super().__init__(' '.join(message.split()))  # file names and what other libraries say may have line ends
+
 
 # --------------------------------------------------------------------------------------------------------- command line
 

@@ -1,4 +1,5 @@
 """Work is not lost: whatever happens to a run, resumed it ends as if nothing had happened."""
+import json
 import os
 import random
 import shutil
@@ -203,5 +204,5 @@ def test_not_finite_stops_and_keeps_the_checkpoint(command, monkeypatch, capsys,
     message = capsys.readouterr().err.splitlines()[-1]
     assert 'update 5: ' in message and ('the loss is nan (stories ' if what == 'loss' else 'norm is nan') in message
     checkpoint = torch.load(command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True)
-    assert checkpoint['n_updates'] == 4
+    assert json.loads(checkpoint['run'])['n_updates'] == 4
     assert command.read('save', 'rocstories', 'best_params') == before
