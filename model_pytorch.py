@@ -13,6 +13,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from functional import dropout, embed
 from loss import full_precision, language_model_losses
 from utils import SPECIAL_TOKENS, InputError
 
@@ -73,7 +74,7 @@ class Attention(nn.Module):
         self.attn_pdrop = config.attn_pdrop
         self.c_attn = Conv1D(3 * config.n_embd, config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.resid_pdrop = config.resid_pdrop
 
     def forward(self, x, batch, mask):
         n_embd = x.shape[-1]
@@ -84,7 +85,7 @@ class Attention(nn.Module):
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
                                            dropout_p=self.attn_pdrop if self.training else 0.0)
         a = a.transpose(1, 2).reshape(-1, n_embd)[batch.slots]  # [rows * length, n_embd] -> [tokens, n_embd]
-        return self.resid_dropout(self.c_proj(a))
+        return dropout(self.c_proj(a), self.resid_pdrop, self.training)
 
 
 class MLP(nn.Module):
@@ -95,10 +96,10 @@ class MLP(nn.Module):
         self.c_fc = Conv1D(4 * config.n_embd, config.n_embd)
         self.c_proj = Conv1D(config.n_embd, 4 * config.n_embd)
         self.act = ACT_FNS[config.afn]
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.resid_pdrop = config.resid_pdrop
 
     def forward(self, x):
-        return self.resid_dropout(self.c_proj(self.act(self.c_fc(x))))
+        return dropout(self.c_proj(self.act(self.c_fc(x))), self.resid_pdrop, self.training)
 
 
 class Block(nn.Module):
@@ -127,8 +128,7 @@ class TransformerModel(nn.Module):
 
     def forward(self, batch):
         """Returns the states h [tokens, n_embd] and the embedding matrix as it was used: in training with dropout, one mask for the whole batch."""
-        we = F.dropout(self.embed.weight, self.embd_pdrop, self.training)
-        h = F.embedding(batch.ids, we) + F.embedding(batch.positions, we)
+        h, we = embed(self.embed.weight, batch.ids, batch.positions, self.embd_pdrop, self.training)
         mask = None if batch.branch is None else attention_mask(batch.branch)
         for block in self.h:
             h = block(h, batch, mask)

@@ -49,7 +49,7 @@ def make_stories(n, config, random_state):
     for _ in range(n):
         story = words(41, 7, config.n_ctx - 23)
         stories.append(Story(np.array([start, *story, delimiter]),
-                             tuple(np.array([*words(9, 3, config.n_ctx - len(story) - 3), classify]) for _ in range(2)), random_state.randint(2)))
+                             tuple(np.array([*words(9, 3, config.n_ctx - len(story) - 3), classify]) for _ in range(2)), random_state.randint(2), ''))
     return stories
 
 
@@ -78,8 +78,8 @@ class Ours:
 
     def train(self, stories):
         self.model.train()
-        clf_losses, lm_losses = self.losses(stories)
-        self.compute_loss(clf_losses, lm_losses, len(stories)).backward()
+        logits, lm_losses, batch = self.forward(stories, self.share_context, lm=True)
+        self.compute_loss(logits, batch.label, lm_losses).mean().backward()
         self.opt.step()
         self.opt.zero_grad(set_to_none=True)
 
@@ -95,7 +95,7 @@ def padded_arrays(stories, config):
     """ids [stories, 2, length], the mask of the real tokens, and where `_classify_` stands [stories, 2]."""
     ids, mask = np.zeros((2, len(stories), 2, config.n_ctx), dtype=np.int64)
     clf = np.zeros((len(stories), 2), dtype=np.int64)
-    for i, (trunk, branches, _) in enumerate(stories):
+    for i, (trunk, branches, *_) in enumerate(stories):
         for j, branch in enumerate(branches):
             n = len(trunk) + len(branch)
             ids[i, j, :n], mask[i, j, :n], clf[i, j] = [*trunk, *branch], 1, n - 1
