@@ -6,8 +6,6 @@ entries, and each pass over them takes about as long as the products of half a l
 import torch
 from torch.autograd.function import once_differentiable
 
-CPU_BLOCK = 1 << 20  # entries that stay in a core's cache from one operation to the next
-
 
 def dropout_mask(shape, p):
     """A bool tensor on the CPU, True with probability 1 - p, to within 1 / 65536.
@@ -60,8 +58,7 @@ class _Embed(torch.autograd.Function):
             we, keep = torch.native_dropout(weight, p, True)
         else:
             we, keep = torch.empty_like(weight, dtype=dtype), torch.empty_like(weight, dtype=torch.bool)
-            rows = max(1, CPU_BLOCK // weight.shape[1])
-            for some, kept, out in zip(weight.split(rows), keep.split(rows), we.split(rows)):
+            for some, kept, out in zip(*_blocks(weight, keep, we)):
                 kept.copy_(dropout_mask(some.shape, p))
                 out.copy_((some * kept).mul_(1 / (1 - p)))
         if we.dtype == weight.dtype:
@@ -80,8 +77,15 @@ class _Embed(torch.autograd.Function):
         for index in ids, positions:
             grad.index_put_((index,), grad_h, accumulate=True)
         if keep is not None:
-            grad.mul_(keep).mul_(1 / (1 - ctx.p))
+            for some, kept in zip(*_blocks(grad, keep)):
+                some.mul_(kept).mul_(1 / (1 - ctx.p))
         return grad, None, None, None, None
+
+
+def _blocks(*matrices):
+    """Matrices of one shape, in blocks of rows that stay in a CPU's cache from one operation to the next."""
+    rows = len(matrices[0]) if matrices[0].is_cuda else max(1, (1 << 20) // matrices[0].shape[1])
+    return [matrix.split(rows) for matrix in matrices]
 
 
 def embed(weight, ids, positions, p, training):
