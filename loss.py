@@ -1,6 +1,7 @@
 """The joint language-model + classification loss of fine-tuning (paper, section 3.2)."""
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 
 def language_model_losses(h, we, batch):
@@ -9,10 +10,42 @@ def language_model_losses(h, we, batch):
     h [tokens, n_embd] states, we [rows of the embedding, n_embd] the (dropped) embedding matrix: the logits are over all its rows.
     Returns [rows].
     """
-    logits = h[batch.lm_parent] @ we.t()  # [predictions, rows of the embedding]
-    losses = F.cross_entropy(full_precision(logits), batch.lm_target, reduction='none')
+    losses = _TiedCrossEntropy.apply(h[batch.lm_parent], we, batch.lm_target)
     losses = losses * batch.lm_weight.to(losses.dtype)
     return losses.new_zeros(batch.rows).index_add(0, batch.lm_row, losses)
+
+
+class _TiedCrossEntropy(torch.autograd.Function):
+    """h [predictions, n_embd], we [rows, n_embd], target [predictions] -> the cross-entropy of softmax(h we^T) at each target, [predictions].
+
+    There is one array of the logits' size (8 stories: 34 million entries): the gradient takes the logits' place. Both ways go over it a few predictions at
+    a time, so that on a CPU all passes but the first find them in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx, h, we, target):
+        dtype = torch.get_autocast_dtype(h.device.type) if torch.is_autocast_enabled(h.device.type) else h.dtype
+        ctx.dtypes = h.dtype, we.dtype
+        h, we = h.to(dtype), we.to(dtype)
+        logits = h @ we.t()
+        ctx.save_for_backward(h, we, target)
+        ctx.logits = logits  # nobody else's, so it may be overwritten
+        return torch.cat([F.cross_entropy(full_precision(some), t, reduction='none') for some, t in zip(*_few_at_a_time(logits, target))])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        h, we, target = ctx.saved_tensors
+        d_logits, ctx.logits = ctx.logits, None
+        for some, t, g in zip(*_few_at_a_time(d_logits, target, grad)):
+            p = full_precision(some).softmax(1)
+            p[torch.arange(len(t), device=t.device), t] -= 1
+            some.copy_(p.mul_(g[:, None]))
+        return (d_logits @ we).to(ctx.dtypes[0]), (d_logits.t() @ h).to(ctx.dtypes[1]), None
+
+
+def _few_at_a_time(*tensors):
+    return [tensor.split(1 << 10 if tensor.is_cuda else 32) for tensor in tensors]
 
 
 def full_precision(x):

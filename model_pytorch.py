@@ -13,6 +13,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from functional import dropout, embed
 from loss import full_precision, language_model_losses
 from utils import SPECIAL_TOKENS, InputError
 
@@ -73,18 +74,39 @@ class Attention(nn.Module):
         self.attn_pdrop = config.attn_pdrop
         self.c_attn = Conv1D(3 * config.n_embd, config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.resid_pdrop = config.resid_pdrop
 
-    def forward(self, x, batch, mask):
+    def forward(self, x, batch, mask, read=None):
+        """`read` [rows * k], k tokens of each row in order: compute only theirs, [rows * k, n_embd]; `mask` is then [rows, 1, k, length]."""
         n_embd = x.shape[-1]
-        qkv = self.c_attn(x)  # [tokens, 3 * n_embd]
-        padded = qkv.new_zeros(batch.rows * batch.length, 3 * n_embd).index_copy(0, batch.slots, qkv)
-        q, k, v = padded.view(batch.rows, batch.length, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each [rows, heads, length, n_embd / heads]
+        if read is None:
+            q, k, v = self.pad(self.c_attn(x), batch)
+        else:
+            q = torch.addmm(self.c_attn.b[:n_embd], x[read], self.c_attn.w[:, :n_embd]).view(batch.rows, -1, self.n_head, n_embd // self.n_head).transpose(1, 2)
+            k, v = self.pad(torch.addmm(self.c_attn.b[n_embd:], x, self.c_attn.w[:, n_embd:]), batch)
         # Padding stands at the end of a row, so no real token sees it.
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
-                                           dropout_p=self.attn_pdrop if self.training else 0.0)
-        a = a.transpose(1, 2).reshape(-1, n_embd)[batch.slots]  # [rows * length, n_embd] -> [tokens, n_embd]
-        return self.resid_dropout(self.c_proj(a))
+        a = attend(q, k, v, mask, self.attn_pdrop if self.training else 0.0)
+        a = a.transpose(1, 2).reshape(-1, n_embd)
+        if read is None:
+            a = a[batch.slots]  # [rows * length, n_embd] -> [tokens, n_embd]
+        return dropout(self.c_proj(a), self.resid_pdrop, self.training)
+
+    def pad(self, x, batch):
+        """[tokens, n * n_embd] -> n times [rows, heads, length, n_embd / heads]."""
+        n = x.shape[1] // self.c_proj.b.shape[0]
+        padded = x.new_zeros(batch.rows * batch.length, x.shape[1]).index_copy(0, batch.slots, x)
+        return padded.view(batch.rows, batch.length, n, self.n_head, -1).permute(2, 0, 3, 1, 4)
+
+
+def attend(q, k, v, mask, p):
+    """F.scaled_dot_product_attention, causal where `mask` is None, with dropout p on the probabilities."""
+    if p == 0 or q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=p)
+    # On the CPU dropout would send it down a path a third slower than this.
+    if mask is None:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril_()
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    return dropout(scores.add_(torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)).softmax(3), p, True) @ v
 
 
 class MLP(nn.Module):
@@ -95,10 +117,10 @@ class MLP(nn.Module):
         self.c_fc = Conv1D(4 * config.n_embd, config.n_embd)
         self.c_proj = Conv1D(config.n_embd, 4 * config.n_embd)
         self.act = ACT_FNS[config.afn]
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.resid_pdrop = config.resid_pdrop
 
     def forward(self, x):
-        return self.resid_dropout(self.c_proj(self.act(self.c_fc(x))))
+        return dropout(self.c_proj(self.act(self.c_fc(x))), self.resid_pdrop, self.training)
 
 
 class Block(nn.Module):
@@ -111,8 +133,10 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.ln_2 = LayerNorm(config.n_embd)
 
-    def forward(self, x, batch, mask):
-        n = self.ln_1(x + self.attn(x, batch, mask))
+    def forward(self, x, batch, mask, read=None):
+        """[tokens, n_embd] -> [tokens, n_embd], or only the tokens of `read`: see `Attention`."""
+        a = self.attn(x, batch, mask, read)
+        n = self.ln_1((x if read is None else x[read]) + a)
         return self.ln_2(n + self.mlp(n))
 
 
@@ -126,14 +150,20 @@ class TransformerModel(nn.Module):
         self.embd_pdrop = config.embd_pdrop
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
 
-    def forward(self, batch):
-        """Returns the states h [tokens, n_embd] and the embedding matrix as it was used: in training with dropout, one mask for the whole batch."""
-        we = F.dropout(self.embed.weight, self.embd_pdrop, self.training)
-        h = F.embedding(batch.ids, we) + F.embedding(batch.positions, we)
+    def forward(self, batch, read=None):
+        """Returns the states h [tokens, n_embd] and the embedding matrix as it was used: in training with dropout, one mask for the whole batch.
+
+        `read` [rows * k], k tokens of each row in order: the last layer computes the states of these alone, h [rows * k, n_embd].
+        """
+        h, we = embed(self.embed.weight, batch.ids, batch.positions, self.embd_pdrop, self.training)
         mask = None if batch.branch is None else attention_mask(batch.branch)
-        for block in self.h:
+        for block in self.h[:-1]:
             h = block(h, batch, mask)
-        return h, we
+        if read is not None:
+            mask = attention_mask(batch.ids.new_zeros(batch.rows, batch.length)) if mask is None else mask
+            row, place = torch.arange(batch.rows, device=read.device)[:, None], (batch.slots[read] % batch.length).view(batch.rows, -1)
+            mask = mask[row, :, place].transpose(1, 2)  # [rows, 1, k, length]
+        return self.h[-1](h, batch, mask, read), we
 
 
 def attention_mask(branch):
@@ -175,8 +205,11 @@ class DoubleHeadModel(nn.Module):
 
     def forward(self, batch, lm=True):
         """Returns the classifier's logits [stories, 2] and the LM loss of each row [rows], or None with `lm=False`."""
+        if not lm:
+            h, _ = self.transformer(batch, read=batch.clf.flatten())
+            return self.task_head(h.view(*batch.clf.shape, -1)), None
         h, we = self.transformer(batch)
-        return self.task_head(h[batch.clf]), self.lm_head(h, we, batch) if lm else None
+        return self.task_head(h[batch.clf]), self.lm_head(h, we, batch)
 
 
 @torch.no_grad()

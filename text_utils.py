@@ -1,6 +1,7 @@
 """Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs."""
 import functools
 import heapq
+import itertools
 import json
 import re
 
@@ -10,8 +11,10 @@ from spacy.tokenizer import Tokenizer
 
 from utils import InputError
 
-CACHED_TOKENS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
-TAIL = 64                # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
+CACHED_WORDS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
+TAIL = 64               # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
+RUN_OF_MARKS = re.compile(r'(([-~!";?+,)(/*\[\]}{|_])\2*)')
+NOTHING_TO_FIX = re.compile(r'[\n -%\'-~]*')  # printable ASCII without &: ftfy leaves it as it is
 
 
 def text_standardize(text):
@@ -21,7 +24,7 @@ def text_standardize(text):
     """
     for mark, plain in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
         text = text.replace(mark, plain)
-    text = re.sub(r'(([-~!";?+,)(/*[\]}{|_])\2*)', r' \1 ', text)
+    text = RUN_OF_MARKS.sub(r' \1 ', text)
     text = re.sub(r'[^\S\n]+', ' ', text)  # before the next line, or that would take quadratic time over a long run of spaces
     text = re.sub(r'\s*\n\s*', ' \n ', text)
     return text.strip()
@@ -57,56 +60,70 @@ class TextEncoder:
         self.encoder = read_vocabulary(encoder_path)
         self.bpe_ranks = read_merges(bpe_path)
         self.tokenizer = english_tokenizer()
-        self.encode_token = functools.lru_cache(maxsize=CACHED_TOKENS)(self._encode_token)
+        self.plain_tokenizer = without_inner_cases(self.tokenizer)
+        self.encode_word = functools.lru_cache(maxsize=CACHED_WORDS)(self._encode_word)
 
     @property
     def n_vocab(self):
         return len(self.encoder)
 
     def bpe(self, token):
-        """The byte-pair symbols of one token, the last one ending in `</w>`: the best pair is merged wherever it stands, then the next best."""
-        symbols = [*token[:-1], token[-1] + '</w>']
-        following, preceding = list(range(1, len(symbols) + 1)), list(range(-1, len(symbols) - 1))
-        candidates = []  # a heap of (rank, place of the left symbol); out of date where that rank is no longer the place's
+        """The byte-pair symbols of one token, the last one ending in `</w>`.
 
-        def rank(left):
-            right = following[left] if left >= 0 else len(symbols)
-            return self.bpe_ranks.get((symbols[left], symbols[right])) if right < len(symbols) else None
+        Again and again the adjacent pair of the lowest rank is merged, at all its places from left to right. The pairs wait in a heap, so a token of n
+        characters takes n log n steps.
+        """
+        ranks, n = self.bpe_ranks, len(token)
+        symbols = [*token[:-1], token[-1] + '</w>', None]  # None: the end, and where a symbol was that has been merged into its left neighbour
+        left, right = [*range(-1, n)], [*range(1, n + 1), n]
+        heap = [(ranks[pair], i) for i, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks]
+        heapq.heapify(heap)
+        while heap:
+            best, touched = heap[0][0], []
+            while heap and heap[0][0] == best:
+                i = heapq.heappop(heap)[1]
+                j = right[i]
+                if ranks.get((symbols[i], symbols[j])) == best:  # else an earlier merge took one of the two
+                    symbols[i], symbols[j] = symbols[i] + symbols[j], None
+                    right[i] = right[j]
+                    left[right[j]] = i
+                    touched += left[i], i
+            for i in touched:
+                if (pair := (symbols[i], symbols[right[i]])) in ranks:
+                    heapq.heappush(heap, (ranks[pair], i))
+        return [symbol for symbol in symbols if symbol is not None]
 
-        def consider(left):
-            if (r := rank(left)) is not None:
-                heapq.heappush(candidates, (r, left))
+    def _encode_tokens(self, tokens):
+        # spaCy makes one token of a newline and the space after it, "\n "; the original then writes its symbols so.
+        return [self.encoder.get(symbol, 0) for token in tokens
+                for symbol in (['\n</w>'] if token.text in ('\n', '\n ') else self.bpe(token.text.lower()))]
 
-        for left in range(len(symbols)):
-            consider(left)
-        while candidates:
-            best, merged = candidates[0][0], []
-            while candidates and candidates[0][0] == best:
-                left = heapq.heappop(candidates)[1]
-                if symbols[left] and rank(left) == best:
-                    right = following[left]
-                    symbols[left], symbols[right] = symbols[left] + symbols[right], ''
-                    following[left] = following[right]
-                    if following[left] < len(symbols):
-                        preceding[following[left]] = left
-                    merged.append(left)
-            for left in merged:
-                if symbols[left]:
-                    consider(preceding[left])
-                    consider(left)
-        return [symbol for symbol in symbols if symbol]
-
-    def _encode_token(self, token):
-        """Ids of one of spaCy's tokens. For a newline, which spaCy makes one token with the space after it, the original writes its symbols so."""
-        symbols = ['\n</w>'] if token == '\n ' else self.bpe(token.lower())
-        return [self.encoder.get(symbol, 0) for symbol in symbols]
+    def _encode_word(self, word):
+        """Ids of what stands between two spaces: spaCy may cut it into several tokens ("can't" -> "ca" "n't"). None if its neighbours may matter."""
+        tokens = self.tokenizer(word)
+        if not word.isalpha() and word not in self.tokenizer.rules and [t.text for t in tokens] != [t.text for t in self.plain_tokenizer(word)]:
+            return None
+        return self._encode_tokens(tokens)
 
     def encode(self, text):
         """Token ids of a text; a symbol that is not in the vocabulary is 0 (`<unk>`).
 
-        spaCy gets the whole text: what it makes of a word can depend on the words beside it.
+        Each word is encoded once and remembered, since spaCy's rules do not look across a space. But for one: an emoticon inside a longer word is left alone
+        where it overlaps with one that spaces stand in; a text with such a word is encoded as a whole.
         """
-        return [i for token in self.tokenizer(text_standardize(ftfy.fix_text(text))) for i in self.encode_token(token.text)]
+        text = text_standardize(text if NOTHING_TO_FIX.fullmatch(text) else ftfy.fix_text(text))
+        words = [self.encode_word(word) for word in text.split(' ') if word]
+        if None in words:
+            return self._encode_tokens(self.tokenizer(text))
+        return list(itertools.chain.from_iterable(words))
+
+
+def without_inner_cases(tokenizer):
+    """A spaCy tokenizer without those special cases (emoticons, mostly) that it also looks for inside of words."""
+    rules = {case: tokens for case, tokens in tokenizer.rules.items()
+             if not (' ' in case or tokenizer.find_prefix(case) or tokenizer.find_suffix(case) or tokenizer.find_infix(case))}
+    return Tokenizer(tokenizer.vocab, rules, tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer,
+                     url_match=tokenizer.url_match)
 
 
 def _read_text(path, what):

@@ -1,0 +1,509 @@
+"""How many times faster is this than what one would otherwise run?
+
+    python benchmarks/finetune.py                    # full size, all variants
+    python benchmarks/finetune.py --variants fp32    # those with "fp32" in their name
+
+On the same batches of made-up stories (lengths as in ROCStories, random weights), turn by turn in one process, it times training steps (dropout on) and
+prediction steps of
+  (a) this project, with separate and shared rows, in fp32 and bf16;
+  (b) `padded`: how the best-known PyTorch port of OpenAI's program works: padded rows, the language-model head in prediction too, attention and norms
+      spelled out, Adam as a loop over the parameters;
+  (c) `transformers`: Hugging Face's OpenAIGPTDoubleHeadsModel with torch.optim.AdamW, if installed.
+First it checks that all of them compute the same losses without dropout. `floor` is what the matrix products of the linear layers and of the
+LM head take alone, measured in the same turns on bare operands of the same shapes; attention's own products (1 %) are left out of it.
+Peak memory is that of a process that does nothing but two training steps of one variant.
+"""
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from loss import MultipleChoiceLossCompute
+from model_pytorch import Config, DoubleHeadModel, init_weights
+from opt import OpenAIAdam
+from utils import Story, collate
+
+LR = 6.25e-5
+LM_COEF = 0.5
+
+
+def make_stories(n, config, random_state):
+    """Stories of random words: 41 +- 7 tokens, endings 9 +- 3, and no sequence longer than n_ctx."""
+    start, delimiter, classify = range(config.n_vocab, config.first_position)
+
+    def words(mean, deviation, most):
+        return random_state.randint(1, config.n_vocab, size=min(max(1, round(random_state.normal(mean, deviation))), most))
+
+    stories = []
+    for _ in range(n):
+        story = words(41, 7, config.n_ctx - 23)
+        stories.append(Story(np.array([start, *story, delimiter]),
+                             tuple(np.array([*words(9, 3, config.n_ctx - len(story) - 3), classify]) for _ in range(2)), random_state.randint(2), ''))
+    return stories
+
+
+# ------------------------------------------------------------------------------------------------------ (a) this project
+
+class Ours:
+    def __init__(self, config, device, weights, share_context, precision):
+        with torch.device(device):
+            self.model = DoubleHeadModel(config)
+        self.device, self.config, self.share_context = device, config, share_context
+        self.precision = precision
+        self.model.load_state_dict(weights)
+        self.opt = OpenAIAdam(self.model.parameters(), lr=LR, schedule='warmup_constant', warmup=0.1, t_total=1000)
+        self.compute_loss = MultipleChoiceLossCompute(LM_COEF)
+
+    def forward(self, stories, share_context, lm):
+        batch = collate(stories, self.config.first_position, share_context)
+        batch = (batch.pin_memory() if self.device.type == 'cuda' else batch).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
+            return *self.model(batch, lm=lm), batch
+
+    def losses(self, stories):
+        """The classification losses [stories], and the LM losses of both sequences together [stories]."""
+        logits, lm_losses, batch = self.forward(stories, self.share_context, lm=True)
+        return F.cross_entropy(logits, batch.label, reduction='none'), lm_losses.view(len(stories), -1).sum(1)
+
+    def train(self, stories):
+        self.model.train()
+        logits, lm_losses, batch = self.forward(stories, self.share_context, lm=True)
+        self.compute_loss(logits, batch.label, lm_losses).mean().backward()
+        self.opt.step()
+        self.opt.zero_grad(set_to_none=True)
+
+    @torch.inference_mode()
+    def predict(self, stories):
+        self.model.eval()
+        return self.forward(stories, True, lm=False)[0]
+
+
+# ------------------------------------------------------------------------------------------------- (b) the plain padded way
+
+def padded_arrays(stories, config):
+    """ids [stories, 2, length], the mask of the real tokens, and where `_classify_` stands [stories, 2]."""
+    ids, mask = np.zeros((2, len(stories), 2, config.n_ctx), dtype=np.int64)
+    clf = np.zeros((len(stories), 2), dtype=np.int64)
+    for i, (trunk, branches, *_) in enumerate(stories):
+        for j, branch in enumerate(branches):
+            n = len(trunk) + len(branch)
+            ids[i, j, :n], mask[i, j, :n], clf[i, j] = [*trunk, *branch], 1, n - 1
+    return torch.from_numpy(ids), torch.from_numpy(mask).float(), torch.from_numpy(clf)
+
+
+def gelu(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+
+
+class PaddedNorm(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.g, self.b = nn.Parameter(torch.ones(n)), nn.Parameter(torch.zeros(n))
+
+    def forward(self, x):
+        mean = x.mean(-1, keepdim=True)
+        variance = (x - mean).pow(2).mean(-1, keepdim=True)
+        return self.g * (x - mean) / torch.sqrt(variance + 1e-5) + self.b
+
+
+class PaddedLinear(nn.Module):
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.w, self.b = nn.Parameter(torch.empty(nx, nf)), nn.Parameter(torch.zeros(nf))
+
+    def forward(self, x):
+        return torch.addmm(self.b, x.view(-1, x.shape[-1]), self.w).view(*x.shape[:-1], -1)
+
+
+class PaddedAttention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn, self.c_proj = PaddedLinear(3 * config.n_embd, config.n_embd), PaddedLinear(config.n_embd, config.n_embd)
+        self.attn_dropout, self.resid_dropout = nn.Dropout(config.attn_pdrop), nn.Dropout(config.resid_pdrop)
+        self.register_buffer('causal', torch.ones(config.n_ctx, config.n_ctx).tril(), persistent=False)
+
+    def forward(self, x):
+        q, k, v = (t.view(*t.shape[:2], self.n_head, -1).transpose(1, 2) for t in self.c_attn(x).split(x.shape[-1], dim=2))
+        w = q @ k.transpose(2, 3) / math.sqrt(v.shape[-1])
+        w = w * self.causal - 1e9 * (1 - self.causal)
+        a = self.attn_dropout(w.softmax(-1)) @ v
+        return self.resid_dropout(self.c_proj(a.transpose(1, 2).reshape(x.shape)))
+
+
+class PaddedMLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.c_fc, self.c_proj = PaddedLinear(4 * config.n_embd, config.n_embd), PaddedLinear(config.n_embd, 4 * config.n_embd)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x):
+        return self.resid_dropout(self.c_proj(gelu(self.c_fc(x))))
+
+
+class PaddedBlock(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.attn, self.ln_1 = PaddedAttention(config), PaddedNorm(config.n_embd)
+        self.mlp, self.ln_2 = PaddedMLP(config), PaddedNorm(config.n_embd)
+
+    def forward(self, x):
+        n = self.ln_1(x + self.attn(x))
+        return self.ln_2(n + self.mlp(n))
+
+
+class PaddedTransformer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.embed = nn.Embedding(config.first_position + config.n_ctx, config.n_embd)
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList(PaddedBlock(config) for _ in range(config.n_layer))
+
+    def forward(self, x):
+        h = self.drop(self.embed(x)).sum(2)  # [sequences, n_ctx, 2] -> [sequences, n_ctx, n_embd]
+        for block in self.h:
+            h = block(h)
+        return h
+
+
+class PaddedHead(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.dropout, self.linear = nn.Dropout(config.clf_pdrop), nn.Linear(config.n_embd, 1)
+
+    def forward(self, h):
+        return self.linear(self.dropout(h)).squeeze(-1)
+
+
+class PaddedModel(nn.Module):
+    """Both heads, always. Parameters have the names of this project's model."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.transformer, self.task_head = PaddedTransformer(config), PaddedHead(config)
+
+    def forward(self, x, clf):
+        h = self.transformer(x)
+        lm_logits = h[:, :-1].reshape(-1, h.shape[-1]) @ self.transformer.embed.weight.t()
+        states = h.view(*clf.shape, *h.shape[1:])
+        return self.task_head(states.gather(2, clf[:, :, None, None].expand(-1, -1, 1, h.shape[-1])).squeeze(2)), lm_logits
+
+
+class LoopAdam(torch.optim.Optimizer):
+    """Adam parameter by parameter, each clipped alone, decay after the step."""
+
+    def __init__(self, params):
+        super().__init__(params, dict(lr=LR, b1=0.9, b2=0.999, e=1e-8, l2=0.01, max_grad_norm=1))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            b1, b2 = group['b1'], group['b2']
+            for p in group['params']:
+                state = self.state[p]
+                if not state:
+                    state.update(t=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+                state['t'] += 1
+                nn.utils.clip_grad_norm_(p, group['max_grad_norm'])
+                state['m'].mul_(b1).add_(p.grad, alpha=1 - b1)
+                state['v'].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
+                lr = group['lr'] * math.sqrt(1 - b2 ** state['t']) / (1 - b1 ** state['t'])
+                p.addcdiv_(state['m'], state['v'].sqrt().add_(group['e']), value=-lr)
+                if p.dim() > 1:
+                    p.add_(p, alpha=-group['lr'] * group['l2'])
+
+
+class Padded:
+    def __init__(self, config, device, weights):
+        with torch.device(device):
+            self.model = PaddedModel(config)
+        self.model.load_state_dict(weights)
+        self.config, self.device = config, device
+        self.opt = LoopAdam(self.model.parameters())
+
+    def forward(self, stories):
+        ids, mask, clf = (t.to(self.device) for t in padded_arrays(stories, self.config))
+        positions = self.config.first_position + torch.arange(self.config.n_ctx, device=self.device)
+        x = torch.stack([ids, positions.expand_as(ids)], 3).flatten(0, 1)
+        return *self.model(x, clf), ids.flatten(0, 1), mask.flatten(0, 1)
+
+    def losses(self, stories):
+        clf_logits, lm_logits, ids, mask = self.forward(stories)
+        lm_losses = F.cross_entropy(lm_logits, ids[:, 1:].flatten(), reduction='none').view(len(ids), -1) * mask[:, 1:]
+        label = torch.tensor([story.label for story in stories], device=self.device)
+        return F.cross_entropy(clf_logits, label, reduction='none'), (lm_losses.sum(1) / mask[:, 1:].sum(1)).view(-1, 2).sum(1)
+
+    def train(self, stories):
+        self.model.train()
+        clf_losses, lm_losses = self.losses(stories)
+        (clf_losses.mean() + LM_COEF * lm_losses.mean() / 2).backward()
+        self.opt.step()
+        self.opt.zero_grad()
+
+    @torch.no_grad()
+    def predict(self, stories):
+        self.model.eval()
+        return self.forward(stories)[0]
+
+
+# ---------------------------------------------------------------------------------------------------- (c) transformers
+
+class HuggingFace:
+    def __init__(self, config, device, weights):
+        from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
+        embed = weights['transformer.embed.weight']
+        # As in OpenAI's program, the language model's logits are over the position rows too; so they are part of this vocabulary.
+        with torch.device(device):
+            self.model = OpenAIGPTDoubleHeadsModel(OpenAIGPTConfig(
+                vocab_size=len(embed), n_positions=config.n_ctx, n_embd=config.n_embd, n_layer=config.n_layer, n_head=config.n_head, num_labels=1,
+                embd_pdrop=config.embd_pdrop, attn_pdrop=config.attn_pdrop, resid_pdrop=config.resid_pdrop, summary_first_dropout=config.clf_pdrop))
+        names = {'transformer.tokens_embed.weight': embed, 'lm_head.weight': embed, 'transformer.positions_embed.weight': embed[config.first_position:],
+                 'multiple_choice_head.summary.weight': weights['task_head.linear.weight'], 'multiple_choice_head.summary.bias': weights['task_head.linear.bias']}
+        for name, value in weights.items():
+            if name.startswith('transformer.h.'):
+                name = name.replace('.w', '.weight') if not '.ln_' in name else name.replace('.g', '.weight')
+                names[name[:-2] + '.bias' if name.endswith('.b') else name] = value
+        self.model.load_state_dict(names)
+        self.config, self.device = config, device
+        self.opt = torch.optim.AdamW(self.model.parameters(), lr=LR, weight_decay=0.01)
+
+    def inputs(self, stories):
+        ids, mask, clf = (t.to(self.device) for t in padded_arrays(stories, self.config))
+        return dict(input_ids=ids, mc_token_ids=clf), ids.masked_fill(mask == 0, -100), torch.tensor([story.label for story in stories], device=self.device)
+
+    def losses(self, stories):
+        inputs, lm_labels, label = self.inputs(stories)
+        out = self.model(**inputs)
+        lm_losses = F.cross_entropy(out.logits[:, :, :-1].flatten(0, 2), lm_labels[:, :, 1:].flatten(), reduction='none').view(len(stories), 2, -1)
+        return F.cross_entropy(out.mc_logits, label, reduction='none'), (lm_losses.sum(2) / (lm_labels[:, :, 1:] >= 0).sum(2)).sum(1)
+
+    def train(self, stories):
+        self.model.train()
+        inputs, lm_labels, label = self.inputs(stories)
+        out = self.model(**inputs, labels=lm_labels, mc_labels=label)
+        (out.mc_loss + LM_COEF * out.loss).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1)
+        self.opt.step()
+        self.opt.zero_grad()
+
+    @torch.no_grad()
+    def predict(self, stories):
+        self.model.eval()
+        return self.model(**self.inputs(stories)[0]).mc_logits
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
+
+VARIANTS = {
+    'separate fp32': (Ours, dict(share_context=False, precision='fp32')),
+    'shared fp32': (Ours, dict(share_context=True, precision='fp32')),
+    'separate bf16': (Ours, dict(share_context=False, precision='bf16')),
+    'shared bf16': (Ours, dict(share_context=True, precision='bf16')),
+    'padded fp32': (Padded, {}),
+    'transformers fp32': (HuggingFace, {}),
+}
+
+
+def products(kind, stories, share_context, config):
+    """The matrix products (m, k, n, how many) that a step cannot do without."""
+    batch = collate(stories, config.first_position, share_context)
+    tokens, n = len(batch.ids), config.n_embd
+    if kind == 'predict':  # of the last layer, all keys and values, and the rest for the `_classify_` tokens alone
+        each = [(n, 3 * n), (n, n), (n, 4 * n), (4 * n, n)]
+        return [(tokens, *shape, config.n_layer - 1) for shape in each] + [(tokens, n, 2 * n, 1)] + \
+               [(2 * len(stories), *shape, 1) for shape in [(n, n), (n, n), (n, 4 * n), (4 * n, n)]]
+    each = [(tokens, n, 3 * n, config.n_layer), (tokens, n, n, config.n_layer), (tokens, n, 4 * n, config.n_layer), (tokens, 4 * n, n, config.n_layer),
+            (len(batch.lm_parent), n, config.first_position + config.n_ctx, 1)]
+    return [shape for m, k, n, count in each for shape in ((m, k, n, count), (m, n, k, count), (k, m, n, count))]
+
+
+class Floor:
+    """What a step's matrix products take alone, on operands of the same shapes, into memory that is already there."""
+
+    def __init__(self, shapes, dtype, device):
+        self.operands = [([torch.randn(*size, device=device).to(dtype) for size in ((m, k), (k, n), (m, n))], count) for m, k, n, count in shapes]
+        self.flop = sum(2 * m * k * n * count for m, k, n, count in shapes)
+
+    def seconds(self, clock):
+        total = 0
+        for (a, b, out), count in self.operands:
+            repeats = min(count, 2)
+            total += clock(lambda: [torch.mm(a, b, out=out) for _ in range(repeats)])[0] / repeats * count
+        return total
+
+
+def peak_bytes(device):
+    """The most memory this process has held: device memory on CUDA, else resident memory."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    with open('/proc/self/status') as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith('VmHWM'))
+
+
+def measure_memory(name, config, device, stories, queue):
+    start = peak_bytes(device)
+    variant, options = VARIANTS[name]
+    model = variant(config, device, make_weights(config), **options)
+    for _ in range(2):
+        model.train(stories)
+    queue.put((peak_bytes(device), start))
+
+
+def make_weights(config):
+    """Random weights, the same each time."""
+    torch.manual_seed(0)
+    model = DoubleHeadModel(config)
+    init_weights(model)
+    return model.state_dict()
+
+
+def spread(values):
+    """Median, and the range of the middle half."""
+    low, median, high = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else values * 3
+    return median, low, high
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--steps', type=int, default=5, help='timed steps of each variant')
+    parser.add_argument('--n_batch', type=int, default=8, help='stories a step')
+    parser.add_argument('--variants', default='', help='only those with this in their name, separated by commas')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--n_layer', type=int, default=12)
+    parser.add_argument('--n_vocab', type=int, default=40478)
+    parser.add_argument('--n_embd', type=int, default=768)
+    parser.add_argument('--n_head', type=int, default=12)
+    parser.add_argument('--no_memory', action='store_true', help='do not measure peak memory')
+    parser.add_argument('--json', help='write the figures to this file')
+    args = parser.parse_args(argv)
+    device = torch.device(args.device)
+    config = Config(n_vocab=args.n_vocab, n_ctx=77, n_embd=args.n_embd, n_head=args.n_head, n_layer=args.n_layer)
+    names = [name for name in VARIANTS if any(part.strip() in name for part in args.variants.split(','))]
+    try:
+        import transformers
+        versions = f'transformers {transformers.__version__}'
+        transformers.logging.set_verbosity_error()
+    except ImportError:
+        names, versions = [name for name in names if 'transformers' not in name], 'no transformers'
+    batches = [make_stories(args.n_batch, config, np.random.RandomState(seed)) for seed in range(args.steps + 1)]
+    machine = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{cpu_name()}, {torch.get_num_threads()} threads'
+    print(f'{machine}; torch {torch.__version__}, {versions}; {args.n_batch} stories a step, {args.steps} steps')
+
+    results = {name: SimpleNamespace(train=[], predict=[], train_cpu=[], predict_cpu=[], memory=None) for name in names}
+    if not args.no_memory:
+        context = multiprocessing.get_context('spawn')
+        for name in names:
+            queue = context.Queue()
+            process = context.Process(target=measure_memory, args=(name, config, device, batches[0], queue))
+            process.start()
+            results[name].memory = queue.get()[0]
+            process.join()
+
+    # One set of parameters for all of our variants: their losses agree, so nothing depends on who trained them.
+    weights, models = make_weights(config), {}
+    for name in names:
+        variant, options = VARIANTS[name]
+        models[name] = variant(config, device, weights, **options)
+        if variant is Ours:
+            first = next(model for model in models.values() if isinstance(model, Ours))
+            models[name].model, models[name].opt = first.model, first.opt
+    check_losses(models, batches[0])
+
+    def clock(function, *arguments):
+        """Wall and processor seconds of a call."""
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        start, cpu = time.perf_counter(), time.process_time()
+        function(*arguments)
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter() - start, time.process_time() - cpu
+
+    floors = {}
+    for name in names:
+        if 'padded' not in name and 'transformers' not in name:
+            share, precision = VARIANTS[name][1].values()
+            dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
+            for kind in ('train', 'predict'):
+                floors[name, kind] = Floor(products(kind, batches[0], share or kind == 'predict', config), dtype, device)
+    floor_seconds = {key: [] for key in floors}
+    for turn, stories in enumerate(batches):
+        for kind in ('train', 'predict'):
+            for name in names:
+                wall, cpu = clock(getattr(models[name], kind), stories)
+                if turn:  # the first turn warms up
+                    getattr(results[name], kind).append(wall)
+                    getattr(results[name], f'{kind}_cpu').append(cpu)
+                if (name, kind) in floors:
+                    seconds = floors[name, kind].seconds(clock)
+                    if turn:
+                        floor_seconds[name, kind].append(seconds)
+
+    rows = []
+    for kind in ('train', 'predict'):
+        print(f'\n{kind:19}  median s (middle half)   CPU s  stories/s  x padded  x transf.  GFLOP  GFLOP/s of mm  x floor' + '  peak GB' * (kind == 'train'))
+        for name in names:
+            result = results[name]
+            median, low, high = spread(getattr(result, kind))
+            row = dict(kind=kind, variant=name, median_s=median, low_s=low, high_s=high, cpu_s=statistics.median(getattr(result, f'{kind}_cpu')),
+                       stories_per_s=args.n_batch / median, seconds=getattr(result, kind))
+            line = f'{name:19}  {median:7.3f} ({low:.3f}-{high:.3f})  {row["cpu_s"]:8.2f}  {row["stories_per_s"]:9.2f}'
+            for other in ('padded fp32', 'transformers fp32'):
+                # Turn by turn, so that what else the machine does falls on both.
+                ratio = statistics.median(b / a for a, b in zip(getattr(result, kind), getattr(results[other], kind))) if other in results else math.nan
+                row[f'times_{other.split()[0]}'] = ratio
+                line += f'  {ratio:8.2f}' + ' ' * (other != 'padded fp32')
+            if (name, kind) in floors:
+                seconds, flop = floor_seconds[name, kind], floors[name, kind].flop
+                row.update(gflop=flop / 1e9, matmul_gflop_per_s=flop / 1e9 / statistics.median(seconds), floor_s=statistics.median(seconds),
+                           times_floor=statistics.median(a / b for a, b in zip(getattr(result, kind), seconds)))
+                line += f'  {row["gflop"]:5.0f}  {row["matmul_gflop_per_s"]:13.0f}  {row["times_floor"]:7.2f}'
+            else:
+                line += ' ' * 31
+            if kind == 'train' and result.memory:
+                row['peak_bytes'] = result.memory
+                line += f'  {result.memory / 1e9:7.2f}'
+            print(line)
+            rows.append(row)
+    if args.json:
+        with open(args.json, 'w', encoding='utf-8') as f:
+            json.dump(dict(machine=machine, torch=torch.__version__, arguments=vars(args), rows=rows), f, indent=1)
+            f.write('\n')
+
+
+def check_losses(models, stories):
+    """Without dropout, all variants compute the same classification and LM losses, story by story."""
+    reference, worst = None, {'fp32': 0, 'bf16': 0}
+    for name, model in models.items():
+        model.model.eval()
+        with torch.no_grad():
+            losses = torch.stack(model.losses(stories)).float().cpu()
+        reference = losses if reference is None else reference
+        precision = name.split()[-1]
+        worst[precision] = max(worst[precision], (losses - reference).abs().max().item())
+    print('losses without dropout: largest difference', ', '.join(f'{value:.1e} in {precision}' for precision, value in worst.items()))
+    if worst['fp32'] > 1e-4 or worst['bf16'] > 0.1:
+        sys.exit('finetune.py: the variants do not compute the same losses')
+
+
+def cpu_name():
+    try:
+        with open('/proc/cpuinfo') as f:
+            return next(line.split(':')[1].strip() for line in f if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return 'CPU'
+
+
+if __name__ == '__main__':
+    main()
