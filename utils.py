@@ -38,7 +38,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None or action.default is False or action.default == [] else super()._get_help_string(action)
 
     def _fill_text(self, text, width, indent):
-        return '\n'.join(super(HelpFormatter, self)._fill_text(line, width, indent) for line in text.splitlines())
+        return '\n'.join(line if line.startswith(' ') else super(HelpFormatter, self)._fill_text(line, width, indent) for line in text.splitlines())
 
 
 class Parser(argparse.ArgumentParser):
