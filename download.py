@@ -130,7 +130,7 @@ def run(args):
     retry = Retry(total=args.retries, backoff_factor=0.5, status_forcelist=[429, 500, 502, 503, 504])
     try:
         with requests.Session() as session:
-            for name, blob_id in tqdm(FILES.items(), desc='files', unit=' files', dynamic_ncols=True, disable=None):
+            for name, blob_id in tqdm(FILES.items(), bar_format='{n_fmt} of {total_fmt} files {bar}', dynamic_ncols=True, disable=None):
                 path = os.path.join(args.model_dir, name)
                 if not os.path.exists(path):
                     fetch(session, args.url.rstrip('/') + '/' + name, path, blob_id, retry, args.timeout)
