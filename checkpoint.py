@@ -1,17 +1,23 @@
 """A run's work is not lost: one run at a time in a folder, signals that wait for the update, checkpoints that appear whole."""
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import sys
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from filelock import FileLock, Timeout
 from torch.utils._pytree import tree_map_only
 
-from utils import InputError, whole_file
+from model_pytorch import ACT_FNS, Config, DoubleHeadModel
+from utils import SPECIAL_TOKENS, InputError, whole_file
+
+FILES = ('encoder_path', 'bpe_path')  # settings that name files
 
 
 @contextlib.contextmanager
@@ -89,16 +95,85 @@ class Saver:
 def load_checkpoint(path):
     """What `Saver` wrote, its tensors mapped from the file. Runs no code from it. Raises InputError."""
     try:
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))  # before PyTorch 1.6 they were no zip files
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # torch.load promises no exceptions of its own: a damaged file can fail in any of them
         raise InputError(f'{path} is damaged, or no file of parameters: {str(error).splitlines()[0][:100] if str(error) else type(error).__name__}') from error
 
 
+def read_parameters(path):
+    """The parameters in a `best_params`, in a checkpoint to resume from, or in a file of the earlier PyTorch port: name -> tensor.
+
+    That port's files may also hold the masks of its attention, a second name for the embedding, and `module.` before each name.
+    All are checked: the names and shapes of a `DoubleHeadModel`, float32, finite. Raises InputError.
+    """
+    state, size = load_checkpoint(path), os.path.getsize(path)
+    if isinstance(state, dict) and isinstance(state.get('model'), dict):
+        state = state['model']
+    if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(p, torch.Tensor) for name, p in state.items()):
+        raise InputError(f'{path} is no file of parameters: expected a dict from names to tensors')
+    state = {name.removeprefix('module.'): p.detach() for name, p in state.items()}
+    state = {name: p for name, p in state.items() if name != 'lm_head.decoder.weight' and not re.fullmatch(r'transformer\.h\.\d+\.attn\.b', name)}
+    for name, p in state.items():
+        if p.layout != torch.strided or p.device.type != 'cpu' or p.dtype != torch.float32 or 4 * p.numel() > size or not torch.isfinite(p).all():
+            raise InputError(f'{path}: {name} is not an array of finite float32 numbers')
+    embed = state.get('transformer.embed.weight', torch.empty(0))
+    if embed.dim() != 2 or len(embed) < 2 + len(SPECIAL_TOKENS) or not embed.shape[1]:
+        raise InputError(f'{path} does not hold the parameters of a GPT: it has no embedding, transformer.embed.weight')
+    with torch.device('meta'):
+        like = DoubleHeadModel(Config(n_vocab=len(embed) - len(SPECIAL_TOKENS) - 1, n_ctx=1, n_embd=embed.shape[1], n_head=1, n_layer=1))
+    n_layer = sum(name.endswith('.ln_1.g') for name in state)
+    wanted = {name.replace('.h.0.', f'.h.{i}.'): p.shape for i in range(n_layer) for name, p in like.named_parameters()}
+    for name in sorted(wanted.keys() ^ state.keys()):
+        raise InputError(f'{path} does not hold the parameters of a GPT with a classifier: it has {"no" if name in wanted else "a stray"} {name}')
+    for name, shape in wanted.items():
+        if state[name].shape != shape:
+            raise InputError(f'{path}: {name} is {list(state[name].shape)}, expected {list(shape)}')
+    return state
+
+
 def load_parameters(model, path):
     """Load a file of parameters (`best_params`) into `model`. Raises InputError."""
     try:
-        model.load_state_dict(load_checkpoint(path))
-    except (AttributeError, TypeError, RuntimeError) as error:
+        model.load_state_dict(read_parameters(path))
+    except RuntimeError as error:
         raise InputError(f'{path} does not hold the parameters of this model ({str(error).splitlines()[-1].strip()[:100]})') from error
+
+
+def read_settings(folder):
+    """What `folder`/settings.json says of the weights beside it: a dict, empty where there is no such file. Raises InputError."""
+    path = os.path.join(folder, 'settings.json')
+    try:
+        with open(path, encoding='utf-8') as f:
+            settings = json.load(f)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path} is not JSON: {str(error)[:80]}') from error
+    n_head, afn = (settings.get('n_head', 1), settings.get('afn', 'gelu')) if isinstance(settings, dict) else (None, None)
+    if type(n_head) is not int or n_head < 1 or afn not in ACT_FNS or not all(isinstance(settings.get(name, ''), str) for name in FILES):
+        raise InputError(f'{path} holds no settings: expected a JSON object with n_head, a whole number, and afn, one of {", ".join(ACT_FNS)}')
+    return settings
+
+
+def load_finetuned_model(path, n_vocab, n_head=12, afn='gelu'):
+    """A `DoubleHeadModel` with the parameters of a file (see `read_parameters`), for evaluation. The file is mapped, not copied.
+
+    n_vocab  size of the vocabulary it was trained with; with it, the other sizes follow from the shapes, but not n_head and afn
+    Raises InputError.
+    """
+    state = read_parameters(path)
+    rows, n_embd = state['transformer.embed.weight'].shape
+    n_ctx = rows - n_vocab - len(SPECIAL_TOKENS)
+    if n_ctx < 1:
+        raise InputError(f'{path} has an embedding of {rows:,} rows, too few for the vocabulary\'s {n_vocab:,} symbols: it was trained with another')
+    if n_embd % n_head:
+        raise InputError(f'{path} has states of width {n_embd}, not divisible by --n_head {n_head}')
+    n_layer = sum(name.endswith('.ln_1.g') for name in state)
+    with torch.device('meta'):
+        model = DoubleHeadModel(Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer, afn=afn))
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_().eval()

@@ -1,4 +1,4 @@
-"""Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs."""
+"""Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs. And back."""
 import functools
 import json
 import math
@@ -9,6 +9,8 @@ import spacy
 
 from utils import InputError
 
+JOINS_LEFT = re.compile(r"[.,!?;:%)\]}]+|n't|nt|'(s|m|re|ve|ll|d)")
+CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}  # others that spaCy cuts
 CACHED_WORDS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
 
 
@@ -36,6 +38,7 @@ class TextEncoder:
 
     def __init__(self, encoder_path, bpe_path):
         self.encoder = read_vocabulary(encoder_path)
+        self.decoder = {i: symbol for symbol, i in self.encoder.items()}
         self.bpe_ranks = read_merges(bpe_path)
         self.tokenizer = spacy.blank('en').tokenizer
         self.encode_word = functools.lru_cache(maxsize=CACHED_WORDS)(self._encode_word)
@@ -74,6 +77,34 @@ class TextEncoder:
         spaCy's rules never look across a space, so each word is encoded once and remembered.
         """
         return [i for word in text_standardize(ftfy.fix_text(text)).split(' ') if word for i in self.encode_word(word)]
+
+    def decode(self, ids):
+        """The text of token ids of the vocabulary, as one would write it, but in lower case: what `encode` lost stays lost.
+
+        Where ids end with a word, their text is the beginning of the text of those ids and more.
+        """
+        words = ''.join(self.decoder[i] if i else '<unk></w>' for i in ids).split('</w>')
+        return detokenize(word for word in words if word)
+
+
+def detokenize(words):
+    """Join spaCy's tokens as English is written: quotes, brackets, contractions and other marks without the spaces that tokenizing set between.
+
+    Never looks ahead. Hyphens and dashes, which `text_standardize` makes alike, all get spaces.
+    """
+    text, before, glued, quoted = '', '', True, set()
+    for word in words:
+        joins_left = word in '/\n' or JOINS_LEFT.fullmatch(word) or (before, word) in CONTRACTIONS
+        joins_right = word in '([{$£#/\n'
+        if word in ('"', "'"):
+            joins_left = word in quoted or word == "'" and before.endswith('s')  # the cats' food
+            joins_right = not joins_left
+            quoted ^= {word} if joins_right or word in quoted else set()
+        elif word == '\n':
+            quoted = set()
+        text += word if glued or joins_left else ' ' + word
+        before, glued = word, joins_right
+    return text
 
 
 def _read_text(path, what):

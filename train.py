@@ -22,7 +22,7 @@ import analysis
 from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run
 from datasets import rocstories
 from loss import MultipleChoiceLossCompute
-from model_pytorch import ACT_FNS, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model, special_rows
+from model_pytorch import ACT_FNS, Config, OpenAIShards, build_model, init_weights, load_openai_pretrained_model, special_rows
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
@@ -340,13 +340,6 @@ def read_stories(args):
     config = Config(n_vocab=encoder.n_vocab, n_ctx=longest_sequence(train + valid + test), n_embd=args.n_embd, n_head=args.n_head, n_layer=args.n_layer,
                     afn=args.afn, embd_pdrop=args.embd_pdrop, attn_pdrop=args.attn_pdrop, resid_pdrop=args.resid_pdrop, clf_pdrop=args.clf_pdrop)
     return (train, valid, test), config
-
-
-def build_model(config):
-    """The model with its parameters' memory, but no values yet."""
-    with torch.device('meta'):
-        model = DoubleHeadModel(config)
-    return model.to_empty(device='cpu')
 
 
 def fill_model(model, args, special):
