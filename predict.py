@@ -1,10 +1,11 @@
 """Say which ending fits a story, with parameters that train.py has kept.
 
-    python predict.py data/cloze_test_test__spring2016.csv
+    python predict.py data/cloze_test_test__spring2016.csv > predictions.csv
     python predict.py "Rick grew up in a troubled household. ..." "He joined a gang." "He is happy now."
     python predict.py
 
-scores the stories of a CSV file in the Story Cloze format (with or without labels), one story, or those typed in.
+scores the stories of a CSV file in the Story Cloze format (with or without labels), one story, or those typed in. For a CSV file it
+writes, as CSV: the scores, the probability of the predicted ending, that ending and the right one (0: the first, 1: the second).
 """
 import contextlib
 import os
@@ -18,7 +19,7 @@ from checkpoint import load_finetuned_model, read_settings
 from datasets import Stories, read_cloze_test
 from model_pytorch import ACT_FNS, load_pretrained_model
 from text_utils import TextEncoder
-from utils import Parser, check_writable, collate, encode_dataset, exit_status, find_devices, number, transform_roc
+from utils import Parser, collate, encode_dataset, exit_status, find_devices, number, transform_roc
 
 BATCH = 64  # stories; no result depends on it
 
@@ -80,14 +81,11 @@ def parse_args(argv=None):
     parser = Parser(usage='python predict.py [FILE.csv | STORY ENDING1 ENDING2] [options]', description=__doc__)
     parser.add_argument('what', nargs='*', help='a CSV file, or a story and two endings; none: they are typed in')
     parser.add_argument('--params', default='save/rocstories/best_params', help='the parameters')
-    parser.add_argument('--out', help='write the predictions of a CSV file to this one: scores, probability, prediction, label')
     add_model_options(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1')
     args = parser.parse_args(argv)
     if len(args.what) not in (0, 1, 3):
         parser.error('give a CSV file, or a story and two endings, or nothing')
-    if args.out and len(args.what) != 1:
-        parser.error('--out is for the predictions of a CSV file')
     return args
 
 
@@ -95,25 +93,22 @@ def run(args):
     """Open the model, score. Raises InputError."""
     [device] = find_devices(args.device, 1)
     stories = read_cloze_test(args.what[0], need_labels=False) if len(args.what) == 1 else None
-    if args.out:
-        check_writable(os.path.dirname(args.out) or '.')
     model, encoder, settings = open_model(args, args.params)
     model.to(device)
     max_len = settings.get('n_ctx', 512) // 2 - 2
 
     def warn(n_cut):
         if n_cut:
-            print(f'{n_cut:,} stor{"ies are" if n_cut > 1 else "y is"} longer than the model\'s {model.config.n_ctx} positions or was in training allowed: '
-                  'the end of the story is not seen', file=sys.stderr)
+            print(f'{n_cut:,} stor{"ies are" if n_cut > 1 else "y is"} longer than the model\'s {model.config.n_ctx} positions: of those, the end is not seen',
+                  file=sys.stderr)
 
     if stories:
         start = time.perf_counter()
         logits, n_cut = score(model, encoder, stories, max_len)
         warn(n_cut)
-        if args.out:
-            analysis.write_predictions(args.out, stories, logits)
-        analysis.print_predictions(stories, logits)
-        print(f'{len(logits):,} stories in {time.perf_counter() - start:.1f} s')
+        analysis.write_predictions(sys.stdout, stories.id, stories.label, logits)
+        right = '' if -1 in stories.label else f', {100 * (logits.argmax(1) == torch.tensor(stories.label)).double().mean():.2f} % right'
+        print(f'{len(logits):,} stories in {time.perf_counter() - start:.1f} s{right}', file=sys.stderr)
         return
     for texts in [args.what] if args.what else typed_stories():
         logits, n_cut = score(model, encoder, Stories(['1'], *([text] for text in texts), [-1]), max_len)
