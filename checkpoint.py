@@ -17,8 +17,6 @@ from torch.utils._pytree import tree_map_only
 from model_pytorch import ACT_FNS, Config, DoubleHeadModel
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
-FILES = ('encoder_path', 'bpe_path')  # settings that name files
-
 
 @contextlib.contextmanager
 def only_run(folder):
@@ -153,9 +151,13 @@ def read_settings(folder):
         raise InputError(f'cannot read {path}: {error.strerror}') from error
     except (ValueError, RecursionError) as error:
         raise InputError(f'{path} is not JSON: {str(error)[:80]}') from error
-    n_head, afn = (settings.get('n_head', 1), settings.get('afn', 'gelu')) if isinstance(settings, dict) else (None, None)
-    if type(n_head) is not int or n_head < 1 or afn not in ACT_FNS or not all(isinstance(settings.get(name, ''), str) for name in FILES):
-        raise InputError(f'{path} holds no settings: expected a JSON object with n_head, a whole number, and afn, one of {", ".join(ACT_FNS)}')
+    wanted = {'n_head': lambda v: type(v) is int and v > 0, 'n_ctx': lambda v: type(v) is int and v > 5, 'afn': lambda v: v in list(ACT_FNS),
+              'encoder_path': lambda v: isinstance(v, str), 'bpe_path': lambda v: isinstance(v, str)}
+    if not isinstance(settings, dict):
+        raise InputError(f'{path} holds no settings: expected a JSON object')
+    for name, fits in wanted.items():
+        if name in settings and not fits(settings[name]):
+            raise InputError(f'{path}: {name} is {str(settings[name])[:40]}, which it cannot be')
     return settings
 
 

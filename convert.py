@@ -115,7 +115,7 @@ def to_openai(source, target):
         f.writelines(['#version: 0.2\n', *(f'{left} {right}\n' for left, right in merges)])
     config = model.config
     with whole_file(os.path.join(target, 'settings.json')) as f:
-        json.dump({'n_layer': config.n_layer, 'n_head': config.n_head, 'n_embd': config.n_embd, 'afn': config.afn}, f, indent=1)
+        json.dump({name: getattr(config, name) for name in ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn')}, f, indent=1)
     save_openai_shards(model, target)
 
 

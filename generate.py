@@ -10,7 +10,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
-from predict import add_model_options, open_model
+from predict import add_model_options, open_model, text_only
 from utils import InputError, Parser, exit_status, find_devices, number
 
 
@@ -61,7 +61,7 @@ def choose(logits, temperature, top_k, top_p, generator):
     if top_k:
         logits[:, top_k:] = -torch.inf
     p = logits.softmax(-1)
-    p[p.cumsum(-1) - p >= top_p] = 0  # those before it reach top_p already; the first always stays
+    p[:, 1:][(p.cumsum(-1) - p)[:, 1:] >= top_p] = 0  # those before it reach top_p already
     return tokens.gather(-1, torch.multinomial(p, 1, generator=generator))
 
 
@@ -110,10 +110,8 @@ def run(args):
     if text is None:
         if sys.stdin.isatty():
             print('type the text to continue, and end it with Ctrl-D', file=sys.stderr)
-        try:
+        with text_only():
             text = sys.stdin.read()
-        except UnicodeDecodeError as error:
-            raise InputError('standard input is not UTF-8 text') from error
     [device] = find_devices(args.device, 1)
     model, encoder, _ = open_model(args, args.params)
     ids = encoder.encode(text)

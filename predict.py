@@ -19,7 +19,7 @@ from checkpoint import load_finetuned_model, read_settings
 from datasets import Stories, read_cloze_test
 from model_pytorch import ACT_FNS, load_pretrained_model
 from text_utils import TextEncoder
-from utils import Parser, collate, encode_dataset, exit_status, find_devices, number, transform_roc
+from utils import InputError, Parser, collate, encode_dataset, exit_status, find_devices, number, transform_roc
 
 BATCH = 64  # stories; no result depends on it
 
@@ -36,6 +36,8 @@ def open_model(args, params=None):
 
     Raises InputError.
     """
+    if params and not os.path.isfile(params):
+        raise InputError(f'no such file: {params}; train.py --submit keeps the best parameters of a run in save/<desc>/best_params (--params names another)')
     model_dir = args.model_dir or 'model/'
     settings = read_settings(os.path.dirname(params) if params else model_dir)
     paths = [os.path.join(model_dir, name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')]
@@ -69,10 +71,19 @@ def score(model, encoder, stories, max_len=254):
     return logits, n_cut
 
 
+@contextlib.contextmanager
+def text_only():
+    """Within it, standard input that is not UTF-8 raises InputError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError('standard input is not UTF-8 text') from error
+
+
 def typed_stories(read=input):
     """Yield (story, ending 1, ending 2) as they are typed, or piped, a line each, until an empty line."""
     ask = 'story:    ', 'ending 1: ', 'ending 2: '
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError), text_only():
         while story := read(ask[0] if sys.stdin.isatty() else ''):
             yield story, *(read(question if sys.stdin.isatty() else '') for question in ask[1:])
 
