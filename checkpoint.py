@@ -1,6 +1,5 @@
 """A run's work is not lost: one run at a time in a folder, signals that wait for the update, checkpoints that appear whole."""
 import contextlib
-import json
 import os
 import re
 import signal
@@ -14,7 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch.utils._pytree import tree_map_only
 
-from model_pytorch import ACT_FNS, Config, DoubleHeadModel
+from model_pytorch import Config, DoubleHeadModel, read_settings
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
 
@@ -139,35 +138,15 @@ def load_parameters(model, path):
         raise InputError(f'{path} does not hold the parameters of this model ({str(error).splitlines()[-1].strip()[:100]})') from error
 
 
-def read_settings(folder):
-    """What `folder`/settings.json says of the weights beside it: a dict, empty where there is no such file. Raises InputError."""
-    path = os.path.join(folder, 'settings.json')
-    try:
-        with open(path, encoding='utf-8') as f:
-            settings = json.load(f)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror}') from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f'{path} is not JSON: {str(error)[:80]}') from error
-    wanted = {'n_head': lambda v: type(v) is int and v > 0, 'n_ctx': lambda v: type(v) is int and v > 5, 'afn': lambda v: v in list(ACT_FNS),
-              'encoder_path': lambda v: isinstance(v, str), 'bpe_path': lambda v: isinstance(v, str)}
-    if not isinstance(settings, dict):
-        raise InputError(f'{path} holds no settings: expected a JSON object')
-    for name, fits in wanted.items():
-        if name in settings and not fits(settings[name]):
-            raise InputError(f'{path}: {name} is {str(settings[name])[:40]}, which it cannot be')
-    return settings
-
-
-def load_finetuned_model(path, n_vocab, n_head=12, afn='gelu'):
+def load_finetuned_model(path, n_vocab, n_head=None, afn=None):
     """A `DoubleHeadModel` with the parameters of a file (see `read_parameters`), for evaluation. The file is mapped, not copied.
 
-    n_vocab  size of the vocabulary it was trained with; with it, the other sizes follow from the shapes, but not n_head and afn
+    n_vocab      size of the vocabulary it was trained with; with it, the other sizes follow from the shapes
+    n_head, afn  where settings.json beside the file does not tell: 12 and gelu
     Raises InputError.
     """
-    state = read_parameters(path)
+    state, settings = read_parameters(path), read_settings(os.path.dirname(path))
+    n_head, afn = n_head or settings.get('n_head', 12), afn or settings.get('afn', 'gelu')
     rows, n_embd = state['transformer.embed.weight'].shape
     n_ctx = rows - n_vocab - len(SPECIAL_TOKENS)
     if n_ctx < 1:

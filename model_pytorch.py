@@ -318,12 +318,36 @@ def load_openai_pretrained_model(model, shards, special, n_transfer=12):
     return [embed, *parameters]
 
 
-def load_pretrained_model(folder, n_head=12, afn='gelu', seed=42):
+def read_settings(folder):
+    """What `folder`/settings.json says of the weights beside it: a dict, empty where there is no such file. Raises InputError."""
+    path = os.path.join(folder, 'settings.json')
+    try:
+        with open(path, encoding='utf-8') as f:
+            settings = json.load(f)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path} is not JSON: {str(error)[:80]}') from error
+    wanted = {'n_head': lambda v: type(v) is int and v > 0, 'n_ctx': lambda v: type(v) is int and v > 5, 'afn': lambda v: v in list(ACT_FNS),
+              'encoder_path': lambda v: isinstance(v, str), 'bpe_path': lambda v: isinstance(v, str)}
+    if not isinstance(settings, dict):
+        raise InputError(f'{path} holds no settings: expected a JSON object')
+    for name, fits in wanted.items():
+        if name in settings and not fits(settings[name]):
+            raise InputError(f'{path}: {name} is {str(settings[name])[:40]}, which it cannot be')
+    return settings
+
+
+def load_pretrained_model(folder, n_head=None, afn=None, seed=42):
     """A `DoubleHeadModel` with all that OpenAI published, or `pretrain.py` wrote, in `folder`; for evaluation until `.train()` is called.
 
+    n_head, afn  where settings.json in the folder does not tell: 12 and gelu
     The special tokens' rows and the classifier are drawn with `seed`, as before fine-tuning. Raises InputError.
     """
-    shards = OpenAIShards(folder)
+    shards, settings = OpenAIShards(folder), read_settings(folder)
+    n_head, afn = n_head or settings.get('n_head', 12), afn or settings.get('afn', 'gelu')
     if not all(len(shape) == 2 for shape in shards.shapes[:2]):
         raise InputError(f'{folder}: params_shapes.json should begin with the shapes of the position and the token embedding')
     (n_ctx, n_embd), (n_vocab, _) = shards.shapes[:2]

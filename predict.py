@@ -15,9 +15,9 @@ import time
 import torch
 
 import analysis
-from checkpoint import load_finetuned_model, read_settings
+from checkpoint import load_finetuned_model
 from datasets import Stories, read_cloze_test
-from model_pytorch import ACT_FNS, load_pretrained_model
+from model_pytorch import ACT_FNS, load_pretrained_model, read_settings
 from text_utils import TextEncoder
 from utils import InputError, Parser, collate, encode_dataset, exit_status, find_devices, number, transform_roc
 
@@ -44,8 +44,7 @@ def open_model(args, params=None):
     if params and not args.model_dir:
         paths = [settings.get('encoder_path', paths[0]), settings.get('bpe_path', paths[1])]
     encoder = TextEncoder(*paths)
-    sizes = args.n_head or settings.get('n_head', 12), args.afn or settings.get('afn', 'gelu')
-    model = load_finetuned_model(params, encoder.n_vocab, *sizes) if params else load_pretrained_model(model_dir, *sizes)
+    model = load_finetuned_model(params, encoder.n_vocab, args.n_head, args.afn) if params else load_pretrained_model(model_dir, args.n_head, args.afn)
     return model, encoder, settings
 
 
