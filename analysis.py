@@ -27,7 +27,6 @@ PUBLISHED = {  # accuracy on the 1,871 stories of the Story Cloze test set, in %
 PUBLISHED_EPOCHS = (74.87, 74.06), (86.90, 83.42), (92.51, 87.43)  # training and validation accuracy in % after each epoch, of the last of these
 TEST_STORIES = 1871
 N_MISTAKES = 10
-SAMPLE_NOTE = 'Sample stories, not ROCStories: do not compare with the paper.'
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -236,10 +235,11 @@ def write_report(folder, arguments, evaluations, stories, scores):
     """
     scores, labels = np.asarray(scores), np.array(stories.label)
     p, predictions, n = confidence(scores), scores.argmax(1), len(labels)
-    known, sample = -1 not in labels, bool(arguments.get('sample'))
+    known, notes = -1 not in labels, arguments.get('sample')
+    notes = list(map(str, notes)) if isinstance(notes, list) else []  # that stories or weights are our sample
     best = max(evaluations, key=lambda line: line['va_acc'])
-    published = known and not sample and n == TEST_STORIES
-    lines = [f'# {plain(str(arguments.get("desc", "run")))}', '', *[f'**{SAMPLE_NOTE}**', ''] * sample,
+    published = known and not notes and n == TEST_STORIES
+    lines = [f'# {plain(str(arguments.get("desc", "run")))}', '', *(line for note in notes for line in (f'**{plain(note)}**', '')),
              f'- Best validation accuracy: **{best["va_acc"]:.2f} %**, after epoch {best["n_epochs"]} (update {best["n_updates"]:,}).']
 
     def picture(name, alt):
@@ -254,7 +254,7 @@ def write_report(folder, arguments, evaluations, stories, scores):
             lines.extend(f'  - {value} % ({name}): {"inside" if interval[0] <= value <= interval[1] else "outside"} the interval.'
                          for name, value in PUBLISHED.items())
             draw_test(picture('test', 'Test accuracy beside published results'), accuracy, interval)
-        elif not sample:
+        elif not notes:
             lines.append(f'- Not compared with published results: those are for the {TEST_STORIES:,} stories of the Story Cloze test set.')
     else:
         lines.append('- Test accuracy: not known, since the test file has no labels.')

@@ -92,7 +92,11 @@ class Saver:
 def load_checkpoint(path):
     """What `Saver` wrote, its tensors mapped from the file. Runs no code from it. Raises InputError."""
     try:
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))  # before PyTorch 1.6 they were no zip files
+        if zipped := zipfile.is_zipfile(path):  # before PyTorch 1.6 they were not
+            with zipfile.ZipFile(path) as archive:
+                if any(entry.compress_type for entry in archive.infolist()):  # torch.save does not compress; a few bytes could unpack to many
+                    raise ValueError('a compressed archive')
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # torch.load promises no exceptions of its own: a damaged file can fail in any of them

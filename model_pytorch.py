@@ -18,6 +18,7 @@ from utils import SPECIAL_TOKENS, InputError, whole_file
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
 N_SHARDS = 10
+MODEL_FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_shapes.json', *(f'params_{i}.npy' for i in range(N_SHARDS)))  # OpenAI's
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,7 @@ class OpenAIShards:
             with open(shapes_path, encoding='utf-8') as f:
                 self.shapes = json.load(f)
         except OSError as error:
-            raise InputError(f'cannot read {shapes_path}: {error.strerror}; the weights\' 11 files (params_shapes.json, params_0.npy to params_9.npy) '
-                             f'lie under model/ of github.com/openai/finetune-transformer-lm') from error
+            raise InputError(f'cannot read {shapes_path}: {error.strerror}; python download.py fetches OpenAI\'s weights and vocabulary') from error
         except (ValueError, RecursionError) as error:
             raise InputError(f'{shapes_path} is not JSON: {str(error)[:80]}') from error
         if not isinstance(self.shapes, list) or not all(isinstance(shape, list) and shape and all(type(n) is int and 0 < n < 1 << 31 for n in shape)

@@ -17,16 +17,16 @@ import torch
 import analysis
 from checkpoint import load_finetuned_model
 from datasets import Stories, read_cloze_test
-from model_pytorch import ACT_FNS, load_pretrained_model, read_settings
+from model_pytorch import ACT_FNS, MODEL_FILES, load_pretrained_model, read_settings
 from text_utils import TextEncoder
-from utils import InputError, Parser, collate, encode_dataset, exit_status, find_devices, number, transform_roc
+from utils import InputError, Parser, collate, default_folder, encode_dataset, exit_status, find_devices, number, same_folder, transform_roc
 
 BATCH = 64  # stories; no result depends on it
 
 
 def add_model_options(parser):
     """The options of every script that opens weights."""
-    parser.add_argument('--model_dir', help='the folder of the vocabulary and of pre-trained weights (default: that of the run, or model/)')
+    parser.add_argument('--model_dir', help='the folder of the vocabulary and of pre-trained weights (default: that of the run, or model/; while OpenAI\'s are not there, our sample)')
     parser.add_argument('--n_head', type=number(int, 1), help='attention heads (default: as settings.json beside the weights says, or 12)')
     parser.add_argument('--afn', choices=list(ACT_FNS), help='activation (default: as settings.json beside the weights says, or gelu)')
 
@@ -38,7 +38,9 @@ def open_model(args, params=None):
     """
     if params and not os.path.isfile(params):
         raise InputError(f'no such file: {params}; train.py --submit keeps the best parameters of a run in save/<desc>/best_params (--params names another)')
-    model_dir = args.model_dir or 'model/'
+    model_dir = args.model_dir or default_folder('model/', MODEL_FILES)
+    if not params and same_folder(model_dir, 'model/sample'):
+        print('our sample model, not OpenAI\'s: python download.py fetches theirs', file=sys.stderr)
     settings = read_settings(os.path.dirname(params) if params else model_dir)
     paths = [os.path.join(model_dir, name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')]
     if params and not args.model_dir:

@@ -112,7 +112,7 @@ def _read_text(path, what):
         with open(path, encoding='utf-8') as f:
             return f.read()
     except OSError as error:
-        raise InputError(f'cannot read the {what} {path}: {error.strerror}') from error
+        raise InputError(f'cannot read the {what} {path}: {error.strerror}; python download.py fetches OpenAI\'s') from error
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not a {what}: it is not UTF-8 text') from error
 

@@ -50,7 +50,7 @@ def parse_args(argv=None):
     group.add_argument('--dataset', choices=['rocstories'], help='the data set')
     group.add_argument('--desc', help='name of the run, for its log and its saved parameters (default: the data set\'s name)')
     group.add_argument('--submit', action='store_true', help='keep the best parameters by validation accuracy, and predict the test set with them')
-    group.add_argument('--analysis', action='store_true', help='at the end, print validation and test accuracy, and write a report (needs --submit)')
+    group.add_argument('--analysis', action='store_true', help='at the end, print validation and test accuracy, and write <desc>/report.md to --analysis_dir (needs --submit)')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='the same seed gives the original\'s batches in its order')
 
     group = parser.add_argument_group('folders and files')
@@ -61,7 +61,7 @@ def parse_args(argv=None):
     group.add_argument('--log_dir', default='log/', help='for <desc>.jsonl')
     group.add_argument('--save_dir', default='save/', help='for <desc>/best_params, settings.json and checkpoint')
     group.add_argument('--submission_dir', default='submission/', help='for ROCStories.tsv')
-    group.add_argument('--analysis_dir', default='analysis/', help='for <desc>/predictions.csv (with --submit), report.md and pictures (with --analysis)')
+    group.add_argument('--analysis_dir', default='analysis/', help='for <desc>/predictions.csv, and the report and its pictures')
 
     group = parser.add_argument_group('data')
     group.add_argument('--n_valid', type=number(int, 1), default=374, help='stories set aside for validation')
@@ -413,9 +413,8 @@ def run(args):
                 with whole_file(os.path.join(report_folder, 'predictions.csv')) as f:
                     analysis.write_predictions(f, *zip(*((story.id, story.label) for story in stories[2])), logits)
             if ranks.first and args.analysis:
-                analysis.write_report(report_folder, *analysis.read_run(report_folder, log_path, args.data_dir))
-                print(f'report: {os.path.join(report_folder, "report.md")}')
                 analysis.rocstories(args.data_dir, submission_path, log_path)
+                analysis.write_report(report_folder, *analysis.read_run(report_folder, log_path, args.data_dir))
 
 
 def find_checkpoint(path, resume):

@@ -3,6 +3,7 @@ import collections
 import json
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -196,7 +197,7 @@ class Bomb:
         return os.mkdir, ('exploded',)
 
 
-@pytest.mark.parametrize('case', ['code', 'text', 'cut', 'list', 'empty', 'stray', 'missing', 'shape', 'nan', 'half', 'huge', 'sparse', 'meta', 'folder', 'nowhere'])
+@pytest.mark.parametrize('case', ['code', 'text', 'cut', 'packed', 'list', 'empty', 'stray', 'missing', 'shape', 'nan', 'half', 'huge', 'sparse', 'meta', 'folder', 'nowhere'])
 def test_files_that_hold_no_parameters(tmp_path, monkeypatch, finetuned, case):
     monkeypatch.chdir(tmp_path)
     state = torch.load(finetuned / 'best_params', weights_only=True)
@@ -208,6 +209,10 @@ def test_files_that_hold_no_parameters(tmp_path, monkeypatch, finetuned, case):
         (tmp_path / 'params').write_text('no parameters')
     elif case == 'cut':
         (tmp_path / 'params').write_bytes((finetuned / 'best_params').read_bytes()[:-1000])
+    elif case == 'packed':
+        with zipfile.ZipFile(finetuned / 'best_params') as plain, zipfile.ZipFile(tmp_path / 'params', 'w', zipfile.ZIP_DEFLATED) as packed:
+            for entry in plain.infolist():
+                packed.writestr(entry.filename, plain.read(entry))
     elif case == 'folder':
         (tmp_path / 'params').mkdir()
     elif case != 'nowhere':
