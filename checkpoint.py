@@ -2,6 +2,7 @@
 import contextlib
 import os
 import pickletools
+import re
 import signal
 import socket
 import sys
@@ -13,7 +14,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch.utils._pytree import tree_map_only
 
-from utils import InputError, whole_file
+from model_pytorch import Config, DoubleHeadModel, read_settings
+from utils import SPECIAL_TOKENS, InputError, whole_file
 
 
 @contextlib.contextmanager
@@ -91,8 +93,9 @@ class Saver:
 def load_checkpoint(path):
     """What `Saver` wrote, its tensors mapped from the file. Runs no code from it. Raises InputError."""
     try:
-        check_archive(path)
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        zipped = zipfile.is_zipfile(path)  # before PyTorch 1.6 they were not
+        check_archive(path) if zipped else check_pickles(path)
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # torch.load promises no exceptions of its own: a damaged file can fail in any of them
@@ -108,19 +111,60 @@ def check_archive(path):
         if damaged := archive.testzip():
             raise ValueError(f'the checksum of {damaged} is wrong')
         for entry in entries:
-            if entry.filename.endswith('.pkl'):  # Python crashes when it hashes a tuple in a tuple in a tuple ... a million deep
-                opcodes = pickletools.genops(archive.read(entry))
-                if sum(opcode.name.startswith('TUPLE') for opcode, *_ in opcodes) > 100_000:
-                    raise ValueError('it has more tuples than any model')
+            if entry.filename.endswith('.pkl'):
+                check_pickle(archive.read(entry))
+
+
+def check_pickles(path):
+    """The same for a file of the old format: five pickles, and the numbers."""
+    with open(path, 'rb') as f:
+        for _ in range(5):
+            check_pickle(f)
+
+
+def check_pickle(pickle):
+    """Raise an exception at more tuples than any model has: Python crashes when it hashes one in one in one ... a million deep."""
+    for number, _ in enumerate(opcode for opcode, *_ in pickletools.genops(pickle) if opcode.name.startswith('TUPLE')):
+        if number > 100_000:
+            raise ValueError('it has more tuples than any model')
+
+
+def read_parameters(path):
+    """The parameters in a `best_params`, in a checkpoint to resume from, or in a file of the earlier PyTorch port: name -> tensor.
+
+    That port's files may also hold the masks of its attention, a second name for the embedding, and `module.` before each name.
+    All are checked: the names and shapes of a `DoubleHeadModel`, float32, finite. Raises InputError.
+    """
+    state, size = load_checkpoint(path), os.path.getsize(path)
+    if isinstance(state, dict) and isinstance(state.get('model'), dict):
+        state = state['model']
+    if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(p, torch.Tensor) for name, p in state.items()):
+        raise InputError(f'{path} is no file of parameters: expected a dict from names to tensors')
+    state = {name.removeprefix('module.'): p.detach() for name, p in state.items()}
+    state = {name: p for name, p in state.items() if name != 'lm_head.decoder.weight' and not re.fullmatch(r'transformer\.h\.\d+\.attn\.b', name)}
+    for name, p in state.items():
+        if p.layout != torch.strided or p.device.type != 'cpu' or p.dtype != torch.float32 or 4 * p.numel() > size or not torch.isfinite(p).all():
+            raise InputError(f'{path}: {name} is not an array of finite float32 numbers')
+    embed = state.get('transformer.embed.weight', torch.empty(0))
+    if embed.dim() != 2 or len(embed) < 2 + len(SPECIAL_TOKENS) or not embed.shape[1]:
+        raise InputError(f'{path} does not hold the parameters of a GPT: it has no embedding, transformer.embed.weight')
+    like = DoubleHeadModel(Config(n_vocab=len(embed) - len(SPECIAL_TOKENS) - 1, n_ctx=1, n_embd=embed.shape[1], n_head=1, n_layer=1))
+    n_layer = sum(name.endswith('.ln_1.g') for name in state)
+    wanted = {name.replace('.h.0.', f'.h.{i}.'): p.shape for i in range(n_layer) for name, p in like.named_parameters()}
+    for name in sorted(wanted.keys() ^ state.keys()):
+        raise InputError(f'{path} does not hold the parameters of a GPT with a classifier: it has {"no" if name in wanted else "a stray"} {name}')
+    for name, shape in wanted.items():
+        if state[name].shape != shape:
+            raise InputError(f'{path}: {name} is {list(state[name].shape)}, expected {list(shape)}')
+    return state
 
 
 def load_parameters(model, path):
     """Load a file of parameters (`best_params`) into `model`. Raises InputError."""
-    parameters = load_checkpoint(path)
     try:
-        model.load_state_dict(parameters)
-    except Exception as error:  # whatever the file holds in their place
-        raise InputError(f'{path} does not hold the parameters of this model ({str(error)[-100:]})') from error
+        model.load_state_dict(read_parameters(path))
+    except RuntimeError as error:
+        raise InputError(f'{path} does not hold the parameters of this model ({str(error).splitlines()[-1].strip()[:100]})') from error
 
 
 def same_form(value, like):
@@ -131,3 +175,24 @@ def same_form(value, like):
         return (type(value) is torch.Tensor and (value.shape, value.dtype, value.layout) == (like.shape, like.dtype, torch.strided)
                 and not value.is_meta and value.is_contiguous())
     return type(value) is type(like)
+
+
+def load_finetuned_model(path, n_vocab, n_head=None, afn=None):
+    """A `DoubleHeadModel` with the parameters of a file (see `read_parameters`), for evaluation. The file is mapped, not copied.
+
+    n_vocab      size of the vocabulary it was trained with; with it, the other sizes follow from the shapes
+    n_head, afn  where settings.json beside the file does not tell: 12 and gelu
+    Raises InputError.
+    """
+    state, settings = read_parameters(path), read_settings(os.path.dirname(path))
+    n_head, afn = n_head or settings.get('n_head', 12), afn or settings.get('afn', 'gelu')
+    rows, n_embd = state['transformer.embed.weight'].shape
+    n_ctx = rows - n_vocab - len(SPECIAL_TOKENS)
+    if n_ctx < 1:
+        raise InputError(f'{path} has an embedding of {rows:,} rows, too few for the vocabulary\'s {n_vocab:,} symbols: it was trained with another')
+    if n_embd % n_head:
+        raise InputError(f'{path} has states of width {n_embd}, not divisible by --n_head {n_head}')
+    n_layer = sum(name.endswith('.ln_1.g') for name in state)
+    model = DoubleHeadModel(Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer, afn=afn))
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_().eval()

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 
 from functional import dropout, embed
 from loss import full_precision, language_model_losses
-from utils import SPECIAL_TOKENS, InputError
+from utils import SPECIAL_TOKENS, InputError, whole_file
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
 N_SHARDS = 10
+MODEL_FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_shapes.json', *(f'params_{i}.npy' for i in range(N_SHARDS)))  # OpenAI's
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,13 @@ class DoubleHeadModel(nn.Module):
         return self.task_head(h[batch.clf]), self.lm_head(h, we, batch)
 
 
+def build_model(config):
+    """A `DoubleHeadModel` with its parameters' memory, but no values yet."""
+    with torch.device('meta'):
+        model = DoubleHeadModel(config)
+    return model.to_empty(device='cpu')
+
+
 @torch.no_grad()
 def init_weights(model, loaded=()):
     """Draw the parameters that are not among `loaded`: weights N(0, 0.02), biases 0, gains 1 (paper, section 4.1)."""
@@ -239,8 +247,7 @@ class OpenAIShards:
             with open(shapes_path, encoding='utf-8') as f:
                 self.shapes = json.load(f)
         except OSError as error:
-            raise InputError(f'cannot read {shapes_path}: {error.strerror}; the weights\' 11 files (params_shapes.json, params_0.npy to params_9.npy) '
-                             f'lie under model/ of github.com/openai/finetune-transformer-lm') from error
+            raise InputError(f'cannot read {shapes_path}: {error.strerror}; python download.py fetches OpenAI\'s weights and vocabulary') from error
         except (ValueError, RecursionError) as error:
             raise InputError(f'{shapes_path} is not JSON: {str(error)[:80]}') from error
         if not isinstance(self.shapes, list) or not all(isinstance(shape, list) and 1 <= len(shape) <= 3 and
@@ -306,6 +313,22 @@ def _layer_shapes(n):
     return (1, n, 3 * n), (3 * n,), (1, n, n), (n,), (n,), (n,), (1, n, 4 * n), (4 * n,), (1, 4 * n, n), (n,), (n,), (n,)
 
 
+def save_openai_shards(model, folder):
+    """Write the embedding and the layers of a model as OpenAI published theirs. The special tokens' rows are left out: fine-tuning draws them.
+
+    `params_shapes.json` comes last: where it is, the rest is whole.
+    """
+    config, embed = model.config, model.transformer.embed.weight
+    parameters = [embed[config.first_position:], embed[:config.n_vocab], *(p for block in model.transformer.h for p in block.parameters())]
+    shapes = [[config.n_ctx, config.n_embd], [config.n_vocab, config.n_embd]] + [list(shape) for shape in _layer_shapes(config.n_embd) * config.n_layer]
+    flat = torch.cat([p.detach().float().cpu().flatten() for p in parameters]).numpy()
+    for i, shard in enumerate(np.array_split(flat, N_SHARDS)):
+        with whole_file(os.path.join(folder, f'params_{i}.npy'), 'wb') as f:
+            np.save(f, shard)
+    with whole_file(os.path.join(folder, 'params_shapes.json')) as f:
+        json.dump(shapes, f)
+
+
 @torch.no_grad()
 def load_openai_pretrained_model(model, shards, special, n_transfer=12):
     """Load OpenAI's embedding and the first `n_transfer` layers into `model`; -1 loads nothing.
@@ -327,3 +350,46 @@ def load_openai_pretrained_model(model, shards, special, n_transfer=12):
     for p, array in zip(parameters, shards.read(2, 12 * n_transfer)):
         p.copy_(torch.from_numpy(array).view_as(p))
     return [embed, *parameters]
+
+
+def read_settings(folder):
+    """What `folder`/settings.json says of the weights beside it: a dict, empty where there is no such file. Raises InputError."""
+    path = os.path.join(folder, 'settings.json')
+    try:
+        with open(path, encoding='utf-8') as f:
+            settings = json.load(f)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path} is not JSON: {str(error)[:80]}') from error
+    wanted = {'n_head': lambda v: type(v) is int and v > 0, 'n_ctx': lambda v: type(v) is int and v > 5, 'afn': lambda v: v in list(ACT_FNS),
+              'encoder_path': lambda v: isinstance(v, str), 'bpe_path': lambda v: isinstance(v, str)}
+    if not isinstance(settings, dict):
+        raise InputError(f'{path} holds no settings: expected a JSON object')
+    for name, fits in wanted.items():
+        if name in settings and not fits(settings[name]):
+            raise InputError(f'{path}: {name} is {str(settings[name])[:40]}, which it cannot be')
+    return settings
+
+
+def load_pretrained_model(folder, n_head=None, afn=None, seed=42):
+    """A `DoubleHeadModel` with all that OpenAI published, or `pretrain.py` wrote, in `folder`; for evaluation until `.train()` is called.
+
+    n_head, afn  where settings.json in the folder does not tell: 12 and gelu
+    The special tokens' rows and the classifier are drawn with `seed`, as before fine-tuning. Raises InputError.
+    """
+    shards, settings = OpenAIShards(folder), read_settings(folder)
+    n_head, afn = n_head or settings.get('n_head', 12), afn or settings.get('afn', 'gelu')
+    if not all(len(shape) == 2 for shape in shards.shapes[:2]):
+        raise InputError(f'{folder}: params_shapes.json should begin with the shapes of the position and the token embedding')
+    (n_ctx, n_embd), (n_vocab, _) = shards.shapes[:2]
+    if n_embd % n_head:
+        raise InputError(f'{folder} has states of width {n_embd}, not divisible by --n_head {n_head}')
+    model = build_model(Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=shards.n_layer, afn=afn))
+    loaded = load_openai_pretrained_model(model, shards, special_rows(n_embd, np.random.RandomState(seed)), shards.n_layer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        init_weights(model, loaded)
+    return model.eval()

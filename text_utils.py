@@ -1,4 +1,4 @@
-"""Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs."""
+"""Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs. And back."""
 import functools
 import heapq
 import itertools
@@ -11,6 +11,8 @@ from spacy.tokenizer import Tokenizer
 
 from utils import InputError
 
+JOINS_LEFT = re.compile(r"[.,!?;:%)\]}]+|n't|nt|'(s|m|re|ve|ll|d)")
+CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}  # others that spaCy cuts
 CACHED_WORDS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
 TAIL = 64               # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
 RUN_OF_MARKS = re.compile(r'(([-~!";?+,)(/*\[\]}{|_])\2*)')
@@ -58,6 +60,7 @@ class TextEncoder:
 
     def __init__(self, encoder_path, bpe_path):
         self.encoder = read_vocabulary(encoder_path)
+        self.decoder = {i: symbol for symbol, i in self.encoder.items()}
         self.bpe_ranks = read_merges(bpe_path)
         self.tokenizer = english_tokenizer()
         self.plain_tokenizer = without_inner_cases(self.tokenizer)
@@ -125,13 +128,41 @@ def without_inner_cases(tokenizer):
     return Tokenizer(tokenizer.vocab, rules, tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer,
                      url_match=tokenizer.url_match)
 
+    def decode(self, ids):
+        """The text of token ids of the vocabulary, as one would write it, but in lower case: what `encode` lost stays lost.
+
+        Where ids end with a word, their text is the beginning of the text of those ids and more.
+        """
+        words = ''.join(self.decoder[i] if i else '<unk></w>' for i in ids).split('</w>')
+        return detokenize(word for word in words if word)
+
+
+def detokenize(words):
+    """Join spaCy's tokens as English is written: quotes, brackets, contractions and other marks without the spaces that tokenizing set between.
+
+    Never looks ahead. Hyphens and dashes, which `text_standardize` makes alike, all get spaces.
+    """
+    text, before, glued, quoted = '', '', True, set()
+    for word in words:
+        joins_left = word in '/\n' or JOINS_LEFT.fullmatch(word) or (before, word) in CONTRACTIONS
+        joins_right = word in '([{$£#/\n'
+        if word in ('"', "'"):
+            joins_left = word in quoted or word == "'" and before.endswith('s')  # the cats' food
+            joins_right = not joins_left
+            quoted ^= {word} if joins_right or word in quoted else set()
+        elif word == '\n':
+            quoted = set()
+        text += word if glued or joins_left else ' ' + word
+        before, glued = word, joins_right
+    return text
+
 
 def _read_text(path, what):
     try:
         with open(path, encoding='utf-8') as f:
             return f.read()
     except OSError as error:
-        raise InputError(f'cannot read the {what} {path}: {error.strerror}') from error
+        raise InputError(f'cannot read the {what} {path}: {error.strerror}; python download.py fetches OpenAI\'s') from error
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not a {what}: it is not UTF-8 text') from error
 

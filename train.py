@@ -23,7 +23,7 @@ import analysis
 from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run, same_form
 from datasets import rocstories
 from loss import MultipleChoiceLossCompute
-from model_pytorch import ACT_FNS, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model, special_rows
+from model_pytorch import ACT_FNS, Config, OpenAIShards, build_model, init_weights, load_openai_pretrained_model, special_rows
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
@@ -33,8 +33,8 @@ from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, co
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
 FREE_ON_RESUME = {  # options that a resumed run may give otherwise; of n_batch and n_gpu, only the product must stay
-    'desc', 'analysis', 'data_dir', 'model_dir', 'encoder_path', 'bpe_path', 'log_dir', 'save_dir', 'submission_dir', 'n_batch', 'n_gpu', 'device',
-    'deterministic', 'save_every', 'resume'}
+    'desc', 'analysis', 'data_dir', 'model_dir', 'encoder_path', 'bpe_path', 'log_dir', 'save_dir', 'submission_dir', 'analysis_dir', 'n_batch',
+    'n_gpu', 'device', 'deterministic', 'save_every', 'resume'}
 
 
 # -------------------------------------------------------------------------------------------------------------- options
@@ -50,7 +50,7 @@ def parse_args(argv=None):
     group.add_argument('--dataset', choices=['rocstories'], help='the data set')
     group.add_argument('--desc', help='name of the run, for its log and its saved parameters (default: the data set\'s name)')
     group.add_argument('--submit', action='store_true', help='keep the best parameters by validation accuracy, and predict the test set with them')
-    group.add_argument('--analysis', action='store_true', help='print validation and test accuracy at the end (needs --submit)')
+    group.add_argument('--analysis', action='store_true', help='at the end, print validation and test accuracy, and write <desc>/report.md to --analysis_dir (needs --submit)')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='the same seed gives the original\'s batches in its order')
 
     group = parser.add_argument_group('folders and files')
@@ -59,8 +59,9 @@ def parse_args(argv=None):
     group.add_argument('--encoder_path', help='the vocabulary (default: encoder_bpe_40000.json in --model_dir)')
     group.add_argument('--bpe_path', help='the merges (default: vocab_40000.bpe in --model_dir)')
     group.add_argument('--log_dir', default='log/', help='for <desc>.jsonl')
-    group.add_argument('--save_dir', default='save/', help='for <desc>/best_params and <desc>/checkpoint')
+    group.add_argument('--save_dir', default='save/', help='for <desc>/best_params, settings.json and checkpoint')
     group.add_argument('--submission_dir', default='submission/', help='for ROCStories.tsv')
+    group.add_argument('--analysis_dir', default='analysis/', help='for <desc>/predictions.csv, and the report and its pictures')
 
     group = parser.add_argument_group('data')
     group.add_argument('--n_valid', type=number(int, 1), default=374, help='stories set aside for validation')
@@ -246,6 +247,8 @@ class FineTuning:
 
     def save_best(self):
         if self.ranks.first:
+            with whole_file(self.path('settings.json')) as f:  # what the parameters do not show: the vocabulary, n_head, afn
+                json.dump(vars(self.args), f, indent=1)
             self.saver.save(self.path('best_params'), self.model.state_dict())
 
     def run(self, logger):
@@ -340,7 +343,7 @@ def encode_stories(splits, encoder, n_ctx):
 
 def read_stories(args):
     """Check the input, in order of cost, and encode it: (train, valid, test), lists of `Story`, and the model's `Config`. Raises InputError."""
-    for folder in (args.log_dir, args.save_dir, *[args.submission_dir] * args.submit):
+    for folder in (args.log_dir, args.save_dir, *[args.submission_dir, args.analysis_dir] * args.submit):
         check_writable(folder)
     encoder = TextEncoder(args.encoder_path, args.bpe_path)
     if args.n_transfer >= 0:
@@ -413,13 +416,17 @@ def run(args):
 
         if args.submit:
             submission_path = os.path.join(args.submission_dir, 'ROCStories.tsv')
-            predictions = tuning.predict_best(stories[2]).argmax(1).tolist()
+            logits = tuning.predict_best(stories[2])
             if ranks.first:
                 with whole_file(submission_path) as f:
                     f.write('index\tprediction\n')
-                    f.writelines(f'{i}\t{prediction}\n' for i, prediction in enumerate(predictions))
+                    f.writelines(f'{i}\t{prediction}\n' for i, prediction in enumerate(logits.argmax(1).tolist()))
+                report_folder = os.path.join(args.analysis_dir, args.desc)
+                with whole_file(os.path.join(report_folder, 'predictions.csv')) as f:
+                    analysis.write_predictions(f, *zip(*((story.id, story.label) for story in stories[2])), logits)
             if ranks.first and args.analysis:
                 analysis.rocstories(args.data_dir, submission_path, log_path)
+                analysis.write_report(report_folder, *analysis.read_run(report_folder, log_path, args.data_dir))
 
 
 def find_checkpoint(path, resume):

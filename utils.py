@@ -41,7 +41,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None or action.default is False or action.default == [] else super()._get_help_string(action)
 
     def _fill_text(self, text, width, indent):
-        return '\n'.join(super(HelpFormatter, self)._fill_text(line, width, indent) for line in text.splitlines())
+        return '\n'.join(line if line.startswith(' ') else super(HelpFormatter, self)._fill_text(line, width, indent) for line in text.splitlines())
 
 
 class Parser(argparse.ArgumentParser):
@@ -125,6 +125,16 @@ def check_writable(folder):
         place = os.path.dirname(place)
     if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f'cannot write to {folder}: {place} is not a folder that you may write to')
+
+
+def default_folder(folder, files):
+    """`folder`; or, if it holds none of `files` and has a subfolder `sample/`, that."""
+    sample = os.path.join(folder, 'sample/')
+    return sample if os.path.isdir(sample) and not any(os.path.exists(os.path.join(folder, name)) for name in files) else folder
+
+
+def same_folder(a, b):
+    return os.path.realpath(a) == os.path.realpath(b)
 
 
 class ResultLogger:

@@ -43,7 +43,7 @@ class Command:
     def argv(self, *options):
         return ['--dataset', 'rocstories', '--submit', '--device', 'cpu', '--data_dir', os.path.join(GOLDEN, 'data'), '--model_dir', os.path.join(GOLDEN, 'model'),
                 '--n_valid', '32', '--n_layer', '2', '--n_head', '4', '--n_embd', '32', '--n_ctx', '64', '--n_gpu', '1', '--lr', '1e-3',
-                *(f'--{name}_dir={self.folder / name}' for name in ('log', 'save', 'submission')), *map(str, options)]
+                *(f'--{name}_dir={self.folder / name}' for name in ('log', 'save', 'submission', 'analysis')), *map(str, options)]
 
     def start(self, *options, file_size=None, **environment):
         process = PROCESSES.Process(target=_child, args=(self.argv(*options), str(self.folder / 'output'), file_size, environment))

@@ -36,7 +36,7 @@ def args(expected, tmp_path_factory):
     out = tmp_path_factory.mktemp('golden')
     argv = ['--dataset', 'rocstories', '--submit', '--n_gpu', '1', '--device', 'cpu', '--data_dir', os.path.join(GOLDEN_DIR, 'data'),
             '--model_dir', os.path.join(GOLDEN_DIR, 'model'),
-            *(f'--{name}_dir={out / name}' for name in ('log', 'save', 'submission'))]
+            *(f'--{name}_dir={out / name}' for name in ('log', 'save', 'submission', 'analysis'))]
     for name, value in expected['hyperparameters'].items():
         if name in ('n_ctx_used', 'max_len', 'n_updates_total'):  # results, checked below
             continue

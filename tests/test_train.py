@@ -185,7 +185,7 @@ def assert_one_line(command, capsys, words):
     assert out == '' and err.count('\n') == 1 and err.startswith('train.py: error: ')
     for word in words:
         assert word in err
-    assert not any((command.folder / name).is_dir() for name in ('log', 'save', 'submission'))  # nothing written
+    assert not any((command.folder / name).is_dir() for name in ('log', 'save', 'submission', 'analysis'))  # nothing written
 
 
 @pytest.mark.parametrize('options, words', [
@@ -215,7 +215,7 @@ def test_nonsense_on_the_command_line(command, options, words, capsys):
     assert_one_line(command, capsys, words)
 
 
-@pytest.mark.parametrize('name', ['log', 'save', 'submission'])
+@pytest.mark.parametrize('name', ['log', 'save', 'submission', 'analysis'])
 def test_output_folder_that_cannot_be_written(command, capsys, name):
     (command.folder / 'file').write_text('not a folder')
     run(command, f'--{name}_dir', command.folder / 'file' / 'x', status=2)
