@@ -14,7 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from loss import full_precision, language_model_losses
-from utils import SPECIAL_TOKENS, InputError
+from utils import SPECIAL_TOKENS, InputError, whole_file
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
 N_SHARDS = 10
@@ -148,6 +148,21 @@ class LMHead(nn.Module):
         return language_model_losses(h, we, batch)
 
 
+class LMModel(nn.Module):
+    """Transformer and language-model head: what is pre-trained (paper, section 3.1). Its parameters have the names of `DoubleHeadModel`'s."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.transformer = TransformerModel(config)
+        self.lm_head = LMHead()
+
+    def forward(self, batch):
+        """Returns the LM loss of each row, [rows]."""
+        h, we = self.transformer(batch)
+        return self.lm_head(h, we, batch)
+
+
 class MultipleChoiceHead(nn.Module):
     """A score for each ending, from the state of its `_classify_`: h [stories, 2, n_embd] -> [stories, 2]."""
 
@@ -270,6 +285,22 @@ class OpenAIShards:
 def _layer_shapes(n):
     """Shapes of a layer's arrays in OpenAI's order, which is also that of `Block`'s parameters (whose matrices lack the leading 1)."""
     return (1, n, 3 * n), (3 * n,), (1, n, n), (n,), (n,), (n,), (1, n, 4 * n), (4 * n,), (1, 4 * n, n), (n,), (n,), (n,)
+
+
+def save_openai_shards(model, folder):
+    """Write the embedding and the layers of a model as OpenAI published theirs. The special tokens' rows are left out: fine-tuning draws them.
+
+    `params_shapes.json` comes last: where it is, the rest is whole.
+    """
+    config, embed = model.config, model.transformer.embed.weight
+    parameters = [embed[config.first_position:], embed[:config.n_vocab], *(p for block in model.transformer.h for p in block.parameters())]
+    shapes = [[config.n_ctx, config.n_embd], [config.n_vocab, config.n_embd]] + [list(shape) for shape in _layer_shapes(config.n_embd) * config.n_layer]
+    flat = torch.cat([p.detach().float().cpu().flatten() for p in parameters]).numpy()
+    for i, shard in enumerate(np.array_split(flat, N_SHARDS)):
+        with whole_file(os.path.join(folder, f'params_{i}.npy'), 'wb') as f:
+            np.save(f, shard)
+    with whole_file(os.path.join(folder, 'params_shapes.json')) as f:
+        json.dump(shapes, f)
 
 
 @torch.no_grad()

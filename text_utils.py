@@ -25,6 +25,11 @@ def text_standardize(text):
     return text.strip()
 
 
+def split_words(text):
+    """A text's words: what stands between spaces once ftfy has mended it and it is standardized. A newline is a word."""
+    return [word for word in text_standardize(ftfy.fix_text(text)).split(' ') if word]
+
+
 class TextEncoder:
     """Byte-pair encoder over OpenAI's vocabulary (`text_utils.TextEncoder` of the original).
 
@@ -73,7 +78,7 @@ class TextEncoder:
 
         spaCy's rules never look across a space, so each word is encoded once and remembered.
         """
-        return [i for word in text_standardize(ftfy.fix_text(text)).split(' ') if word for i in self.encode_word(word)]
+        return [i for word in split_words(text) for i in self.encode_word(word)]
 
 
 def _read_text(path, what):
