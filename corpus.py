@@ -29,7 +29,7 @@ MAX_CHARACTERS = 1000   # in a learned vocabulary: the commonest; OpenAI's has 2
 MAX_WORDS = 1 << 22     # counted at a time; beyond, the rarest are forgotten
 
 
-# ----------------------------------------------------------------------------------------------------- reading the text
+# ---------------------------------------------------------------------------------------------------- reading the text
 
 def find_texts(places):
     """The files among and the .txt files below `places`, as (name, path), in an order that only the names decide. Raises InputError."""
@@ -216,60 +216,65 @@ def vocabulary_files(folder):
     return [os.path.join(folder, name) for name in (ENCODER, MERGES)]
 
 
-def prepare(args, work):
-    """Learn or take the vocabulary and encode the text, unless that is done already. Leaves in the folder `work`
+def prepare(places, out, work, n_merges, vocabulary=None):
+    """Learn `n_merges` byte pairs from the text, or take those of the folder `vocabulary`, and encode the text: unless that is done already.
 
+    Writes the vocabulary to the folder `out`, and to the folder `work`
     tokens.bin   the ids, uint16 where they fit, else uint32
-    tokens.json  what they were made from, how many they are, and their hash
-
+    tokens.json  what they were made from, their number, type and hash
     Raises InputError.
     """
-    texts = find_texts(args.text)
+    texts = find_texts(places)
     prints = [fingerprint(path) for _, path in texts]
     sizes = [size for size, _ in prints]
-    if args.vocabulary:
-        encoder_path, merges_path = vocabulary_files(args.vocabulary)
+    if vocabulary:
+        encoder_path, merges_path = vocabulary_files(vocabulary)
         read_vocabulary(encoder_path), read_merges(merges_path)
     source = {'texts': [[name, *p] for (name, _), p in zip(texts, prints)],
-              'vocabulary': [fingerprint(path) for path in vocabulary_files(args.vocabulary)] if args.vocabulary else args.n_merges}
-    tokens_path, record_path, vocabulary_path = (os.path.join(work, name) for name in ('tokens.bin', 'tokens.json', 'vocabulary.json'))
+              'vocabulary': [fingerprint(path) for path in vocabulary_files(vocabulary)] if vocabulary else n_merges}
+    tokens_path, record_path, vocabulary_record_path = (os.path.join(work, name) for name in ('tokens.bin', 'tokens.json', 'vocabulary.json'))
     record = read_record(record_path)
     if record and record['source'] != source and os.path.exists(checkpoint := os.path.join(work, 'checkpoint')):
         raise InputError(f'{checkpoint} comes from another text or vocabulary: go on with those, or choose another --out')
 
     def unchanged(record):
-        return record.get('source') == source and all(map(os.path.isfile, vocabulary_files(args.out))) \
-            and record['files'] == [fingerprint(path) for path in vocabulary_files(args.out)]
+        return record.get('source') == source and all(map(os.path.isfile, vocabulary_files(out))) \
+            and record['files'] == [fingerprint(path) for path in vocabulary_files(out)]
 
     if unchanged(record) and os.path.isfile(tokens_path) and os.path.getsize(tokens_path) == record['n_tokens'] * np.dtype(record['dtype']).itemsize:
-        print(f'text      as encoded before in {work}', flush=True)
+        print(f'encoded   already, in {tokens_path}', flush=True)
         return
-    os.makedirs(work, exist_ok=True)
     with Workers() as workers:
-        if args.vocabulary:
-            for path, copy in zip(vocabulary_files(args.vocabulary), vocabulary_files(args.out)):
+        if vocabulary:
+            for path, copy in zip(vocabulary_files(vocabulary), vocabulary_files(out)):
                 with open(path, 'rb') as f, whole_file(copy, 'wb') as g:
                     shutil.copyfileobj(f, g)
-        elif not unchanged(read_record(vocabulary_path)):
+        elif not unchanged(read_record(vocabulary_record_path)):
             tokens = count_tokens(workers.map(count_words, texts, sizes, 'counting words'))
-            characters, merges = learn_byte_pairs(tokens, args.n_merges)
-            write_vocabulary(args.out, characters, merges)
+            characters, merges = learn_byte_pairs(tokens, n_merges)
+            write_vocabulary(out, characters, merges)
             print(f'learned   {len(merges):,} byte pairs of {len(characters):,} characters, from {tokens.total():,} words, {len(tokens):,} of them different',
                   flush=True)
-        made = {'source': source, 'files': [fingerprint(path) for path in vocabulary_files(args.out)]}
-        with whole_file(vocabulary_path) as f:
+        made = {'source': source, 'files': [fingerprint(path) for path in vocabulary_files(out)]}
+        with whole_file(vocabulary_record_path) as f:
             json.dump(made, f)
-        dtype = 'uint16' if text_encoder(args.out).n_vocab <= 1 << 16 else 'uint32'
+        dtype = 'uint16' if len(read_vocabulary(vocabulary_files(out)[0])) <= 1 << 16 else 'uint32'
         digest, n_bytes, started = hashlib.blake2b(), 0, time.monotonic()
-        with open(tokens_path, 'wb') as f:  # counts only when tokens.json says that it is whole
-            for data in workers.map(functools.partial(encode_block, folder=args.out, dtype=dtype), texts, sizes, 'encoding'):
+        with whole_file(tokens_path, 'wb') as f:
+            for data in workers.map(functools.partial(encode_block, folder=out, dtype=dtype), texts, sizes, 'encoding'):
                 n_bytes += f.write(data)
                 digest.update(data)
-            f.flush()
-            os.fsync(f.fileno())
     seconds = time.monotonic() - started
     n_tokens = n_bytes // np.dtype(dtype).itemsize
     with whole_file(record_path) as f:
         json.dump({**made, 'n_tokens': n_tokens, 'dtype': dtype, 'hash': digest.hexdigest()}, f)
     print(f'encoded   {sum(sizes) / 1e6:,.1f} MB of text in {len(texts):,} file{"s" * (len(texts) > 1)} into {n_tokens:,} tokens '
           f'in {seconds:,.1f} s ({sum(sizes) / 1e6 / seconds:,.1f} MB/s)', flush=True)
+
+
+def open_tokens(work):
+    """What `prepare` left: the ids, mapped from the file, and their hash."""
+    record = read_record(os.path.join(work, 'tokens.json'))
+    if not record['n_tokens']:
+        raise InputError('the text is empty')
+    return np.memmap(os.path.join(work, 'tokens.bin'), record['dtype'], 'r'), record['hash']

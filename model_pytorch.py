@@ -18,6 +18,7 @@ from utils import SPECIAL_TOKENS, InputError, whole_file
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
 N_SHARDS = 10
+MODEL_FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_shapes.json', *(f'params_{i}.npy' for i in range(N_SHARDS)))  # OpenAI's
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Reads top to bottom: options, then the run: encode -> load -> fine-tune -> keep 
 import contextlib
 import hashlib
 import itertools
+import json
 import math
 import os
 import signal
@@ -20,23 +21,47 @@ from tqdm import tqdm
 
 import analysis
 from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run
-from datasets import rocstories
+from datasets import FILES, rocstories
 from loss import MultipleChoiceLossCompute
-from model_pytorch import ACT_FNS, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model, special_rows
+from model_pytorch import (ACT_FNS, MODEL_FILES, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model,
+                           special_rows)
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
-from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate, encode_dataset, exit_status, find_devices, iter_data,
-                   longest_sequence, number, transform_roc, whole_file)
+from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
+                   iter_data, longest_sequence, number, same_folder, transform_roc, whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
 FREE_ON_RESUME = {  # options that a resumed run may give otherwise; of n_batch and n_gpu, only the product must stay
     'desc', 'analysis', 'data_dir', 'model_dir', 'encoder_path', 'bpe_path', 'log_dir', 'save_dir', 'submission_dir', 'n_batch', 'n_gpu', 'device',
-    'deterministic', 'save_every', 'resume'}
+    'deterministic', 'save_every', 'resume', 'sample'}
+MODEL_SETTINGS = {'n_ctx': int, 'n_embd': int, 'n_head': int, 'n_layer': int, 'afn': str, 'n_iter': int, 'n_batch': int, 'lr': float}
 
 
 # -------------------------------------------------------------------------------------------------------------- options
+
+def model_settings(folder):
+    """The options whose defaults the model in `folder` sets: none where it has no settings.json, as OpenAI's, which our defaults fit. Raises InputError."""
+    path = os.path.join(folder, 'settings.json')
+    try:
+        with open(path, encoding='utf-8') as f:
+            settings = json.load(f)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path} is not JSON: {str(error)[:80]}') from error
+    if not isinstance(settings, dict):
+        raise InputError(f'{path}: expected a JSON object, from options of train.py to their values')
+    for name, value in settings.items():
+        if name not in MODEL_SETTINGS:
+            raise InputError(f'{path}: "{name[:20]}" is not among what a model may set ({", ".join(MODEL_SETTINGS)})')
+        if name == 'afn' and value not in list(ACT_FNS) or name != 'afn' and (type(value) not in (MODEL_SETTINGS[name], int) or not 0 < value < 1e6):
+            raise InputError(f'{path}: "{name}" is {json.dumps(value)[:20]}, expected {" or ".join(ACT_FNS) if name == "afn" else "a positive number"}')
+    return settings
+
 
 def parse_args(argv=None):
     parser = Parser(prog='train.py', usage='python train.py --dataset rocstories [options]',
@@ -53,8 +78,9 @@ def parse_args(argv=None):
     group.add_argument('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='the same seed gives the original\'s batches in its order')
 
     group = parser.add_argument_group('folders and files')
-    group.add_argument('--data_dir', default='data/', help='the two Story Cloze CSV files')
-    group.add_argument('--model_dir', default='model/', help='OpenAI\'s weights and vocabulary (ours)')
+    group.add_argument('--data_dir', help='the two Story Cloze CSV files (default: data/, or while they are not there, our sample, data/sample/)')
+    group.add_argument('--model_dir', help='OpenAI\'s weights and vocabulary, or those of pretrain.py, whose settings.json sets defaults for other options '
+                                           '(default: model/, or while they are not there, our sample, model/sample/)')
     group.add_argument('--encoder_path', help='the vocabulary (default: encoder_bpe_40000.json in --model_dir)')
     group.add_argument('--bpe_path', help='the merges (default: vocab_40000.bpe in --model_dir)')
     group.add_argument('--log_dir', default='log/', help='for <desc>.jsonl')
@@ -108,6 +134,13 @@ def parse_args(argv=None):
     group.add_argument('--save_every', type=number(int, 0), default=100, help='write a checkpoint after this many updates, besides each epoch\'s end; 0: only then')
 
     args = parser.parse_args(argv)
+    data_dir = args.data_dir or default_folder('data/', itertools.chain(*FILES.values()))
+    model_dir = args.model_dir or default_folder('model/', MODEL_FILES)
+    try:
+        parser.set_defaults(data_dir=data_dir, model_dir=model_dir, **model_settings(model_dir))  # what was typed still wins
+    except InputError as error:
+        parser.exit(2, f'{parser.prog}: error: {error}\n')
+    args = parser.parse_args(argv)
     if not args.dataset:
         parser.error('which data set? Type: python train.py --dataset rocstories --submit --analysis')
     args.resume = args.resume or int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun has started the processes again
@@ -123,6 +156,11 @@ def parse_args(argv=None):
         parser.error('--analysis reads the predictions of --submit: give both')
     if os.path.basename(args.desc) != args.desc or args.desc in ('.', '..'):
         parser.error(f'--desc {args.desc}: expected a name without folders')
+    args.sample = []
+    if same_folder(args.data_dir, 'data/sample'):
+        args.sample.append('sample stories, not ROCStories: do not compare with the paper')
+    if same_folder(args.model_dir, 'model/sample'):
+        args.sample.append('sample model, not OpenAI\'s weights: do not compare with the paper')
     return args
 
 
@@ -363,8 +401,12 @@ def describe(args, splits, model, tuning):
     cuda, n_devices = tuning.devices[0].type == 'cuda', len(tuning.devices) * tuning.ranks.size
     on = f'{n_devices} x {torch.cuda.get_device_name(tuning.devices[0])}' if cuda else f'CPU, {torch.get_num_threads()} threads'
     processes = f', {tuning.ranks.size} processes' if tuning.ranks.size > 1 else ''
-    lines = [('data', f'{n_train:,} training, {n_valid:,} validation, {n_test:,} test stories; the longest sequence, n_ctx, is {model.config.n_ctx} tokens'),
+    settings = os.path.join(args.model_dir, 'settings.json')
+    lines = [*(('note', note) for note in args.sample),
+             ('data', f'{n_train:,} training, {n_valid:,} validation, {n_test:,} test stories; the longest sequence, n_ctx, is {model.config.n_ctx} tokens'),
              ('model', f'{parameters:,} parameters: {source}'),
+             ('options', ', '.join(f'{name} {getattr(args, name)}' for name in MODEL_SETTINGS)),
+             *[('', f'those not given: from {settings}')] * os.path.exists(settings),
              ('batch', f'{tuning.batch_size} stories an update; {tuning.updates_per_epoch} updates an epoch, {tuning.n_updates_total} in all'),
              ('device', f'{on}{processes}; {args.precision}{", deterministic: some operations are slower" if args.deterministic and cuda else ""}')]
     if args.n_gpu > n_devices or not cuda and args.n_gpu > 1:

@@ -124,6 +124,16 @@ def check_writable(folder):
         raise InputError(f'cannot write to {folder}: {place} is not a folder that you may write to')
 
 
+def default_folder(folder, files):
+    """`folder`; or, if it holds none of `files` and has a subfolder `sample/`, that."""
+    sample = os.path.join(folder, 'sample/')
+    return sample if os.path.isdir(sample) and not any(os.path.exists(os.path.join(folder, name)) for name in files) else folder
+
+
+def same_folder(a, b):
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
 class ResultLogger:
     """A JSON-lines log (the original's format): all arguments first, then a line for each evaluation, each with its `time`.
 
