@@ -19,6 +19,9 @@ from utils import SPECIAL_TOKENS, InputError, whole_file
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
 N_SHARDS = 10
+SETTINGS = {  # what settings.json, beside weights that are not OpenAI's, may say: options of train.py, and where the vocabulary is
+    'n_ctx': int, 'n_embd': int, 'n_head': int, 'n_layer': int, 'afn': str, 'n_iter': int, 'n_batch': int, 'lr': float, 'encoder_path': str, 'bpe_path': str}
+KINDS = {int: 'positive whole number', float: 'positive number', str: 'text'}
 MODEL_FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_shapes.json', *(f'params_{i}.npy' for i in range(N_SHARDS)))  # OpenAI's
 
 
@@ -180,6 +183,21 @@ class LMHead(nn.Module):
         return language_model_losses(h, we, batch)
 
 
+class LMModel(nn.Module):
+    """Transformer and language-model head: what is pre-trained (paper, section 3.1). Its parameters have the names of `DoubleHeadModel`'s."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.transformer = TransformerModel(config)
+        self.lm_head = LMHead()
+
+    def forward(self, batch):
+        """Returns the LM loss of each row, [rows]."""
+        h, we = self.transformer(batch)
+        return self.lm_head(h, we, batch)
+
+
 class MultipleChoiceHead(nn.Module):
     """A score for each ending, from the state of its `_classify_`: h [stories, 2, n_embd] -> [stories, 2]."""
 
@@ -211,13 +229,6 @@ class DoubleHeadModel(nn.Module):
             return self.task_head(h.view(*batch.clf.shape, -1)), None
         h, we = self.transformer(batch)
         return self.task_head(h[batch.clf]), self.lm_head(h, we, batch)
-
-
-def build_model(config):
-    """A `DoubleHeadModel` with its parameters' memory, but no values yet."""
-    with torch.device('meta'):
-        model = DoubleHeadModel(config)
-    return model.to_empty(device='cpu')
 
 
 @torch.no_grad()
@@ -353,7 +364,7 @@ def load_openai_pretrained_model(model, shards, special, n_transfer=12):
 
 
 def read_settings(folder):
-    """What `folder`/settings.json says of the weights beside it: a dict, empty where there is no such file. Raises InputError."""
+    """What `folder`/settings.json says of the weights beside it: a dict of `SETTINGS`, empty where there is no such file. Raises InputError."""
     path = os.path.join(folder, 'settings.json')
     try:
         with open(path, encoding='utf-8') as f:
@@ -364,13 +375,14 @@ def read_settings(folder):
         raise InputError(f'cannot read {path}: {error.strerror}') from error
     except (ValueError, RecursionError) as error:
         raise InputError(f'{path} is not JSON: {str(error)[:80]}') from error
-    wanted = {'n_head': lambda v: type(v) is int and v > 0, 'n_ctx': lambda v: type(v) is int and v > 5, 'afn': lambda v: v in list(ACT_FNS),
-              'encoder_path': lambda v: isinstance(v, str), 'bpe_path': lambda v: isinstance(v, str)}
     if not isinstance(settings, dict):
         raise InputError(f'{path} holds no settings: expected a JSON object')
-    for name, fits in wanted.items():
-        if name in settings and not fits(settings[name]):
-            raise InputError(f'{path}: {name} is {str(settings[name])[:40]}, which it cannot be')
+    for name, value in settings.items():
+        kind = SETTINGS.get(name)
+        if kind is None:
+            raise InputError(f'{path}: "{name[:20]}" is not among what a model may set ({", ".join(SETTINGS)})')
+        if name == 'afn' and value not in list(ACT_FNS) or type(value) not in (kind, int)[:1 + (kind is float)] or kind is not str and not 0 < value < 1e6:
+            raise InputError(f'{path}: "{name}" is {json.dumps(value)[:40]}, expected {" or ".join(ACT_FNS) if name == "afn" else f"a {KINDS[kind]}"}')
     return settings
 
 
@@ -387,7 +399,7 @@ def load_pretrained_model(folder, n_head=None, afn=None, seed=42):
     (n_ctx, n_embd), (n_vocab, _) = shards.shapes[:2]
     if n_embd % n_head:
         raise InputError(f'{folder} has states of width {n_embd}, not divisible by --n_head {n_head}')
-    model = build_model(Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=shards.n_layer, afn=afn))
+    model = DoubleHeadModel(Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=shards.n_layer, afn=afn))
     loaded = load_openai_pretrained_model(model, shards, special_rows(n_embd, np.random.RandomState(seed)), shards.n_layer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

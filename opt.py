@@ -17,7 +17,13 @@ def warmup_constant(x, warmup=0.002):
     return x / warmup if x <= warmup else 1.0
 
 
-SCHEDULES = {'warmup_linear': warmup_linear, 'warmup_cosine': warmup_cosine, 'warmup_constant': warmup_constant}
+def warmup_cosine_to_zero(x, warmup=0.002):
+    """The paper's for pre-training (section 4.1): up to 1 within `warmup`, then down along half a cosine; `warmup_cosine` jumps between the two."""
+    return x / warmup if x <= warmup else 0.5 * (1 + math.cos(math.pi * (x - warmup) / (1 - warmup)))
+
+
+SCHEDULES = {'warmup_linear': warmup_linear, 'warmup_cosine': warmup_cosine, 'warmup_constant': warmup_constant,
+             'warmup_cosine_to_zero': warmup_cosine_to_zero}
 
 
 class OpenAIAdam(torch.optim.AdamW):

@@ -111,14 +111,14 @@ class LossMeter:
     The lag is a fixed number, not "whatever has arrived", so that all ranks act on the same update.
     """
 
-    def __init__(self, lag):
-        self.lag = lag
-        self.pending = []  # (update, its story ids, figures on the host, event after which they are there)
+    def __init__(self, lag, unit='stories'):
+        self.lag, self.unit = lag, unit
+        self.pending = []  # (update, its stories' or windows' names, figures on the host, event after which they are there)
         self.loss = math.nan  # the newest that was read, mean over the stories
         self.stop = False  # whether a rank was asked to stop
 
     def add(self, n_updates, ids, figures):
-        """figures [stories + 2]: the loss of each story, the gradients' norm, and the signal received, or 0."""
+        """figures [ids + 2]: the loss of each of `ids`, the gradients' norm, and the signal received, or 0."""
         event = None
         if figures.is_cuda:
             figures = torch.empty_like(figures, device='cpu', pin_memory=True).copy_(figures, non_blocking=True)
@@ -134,7 +134,7 @@ class LossMeter:
             self._read()
 
     def _read(self):
-        """Raises InputError if a loss or the norm is not finite, naming the update and the stories."""
+        """Raises InputError if a loss or the norm is not finite, naming the update and the stories or windows."""
         n_updates, ids, figures, event = self.pending.pop(0)
         if event:
             event.synchronize()
@@ -145,4 +145,5 @@ class LossMeter:
             what = f'the loss is {self.loss}' if wrong else f'the gradients\' norm is {norm}'
             wrong = wrong or ids
             more = f' and {len(wrong) - 8} more' if len(wrong) > 8 else ''
-            raise InputError(f'update {n_updates}: {what} (stories {", ".join(wrong[:8])}{more}); what was saved before is kept. A lower --lr may help')
+            raise InputError(f'update {n_updates}: {what} ({self.unit} {", ".join(map(str, wrong[:8]))}{more}); '
+                             f'what was saved before is kept. A lower --lr may help')

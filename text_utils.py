@@ -49,6 +49,11 @@ def english_tokenizer():
     return Tokenizer(nlp.vocab, rules.rules, rules.prefix_search.__self__.match, suffix_search, rules.infix_finditer, url_match=rules.url_match)
 
 
+def split_words(text):
+    """A text's words: what stands between spaces once ftfy has mended it and it is standardized. A newline is a word."""
+    return [word for word in text_standardize(text if NOTHING_TO_FIX.fullmatch(text) else ftfy.fix_text(text)).split(' ') if word]
+
+
 class TextEncoder:
     """Byte-pair encoder over OpenAI's vocabulary (`text_utils.TextEncoder` of the original).
 
@@ -114,19 +119,9 @@ class TextEncoder:
         Each word is encoded once and remembered, since spaCy's rules do not look across a space. But for one: an emoticon inside a longer word is left alone
         where it overlaps with one that spaces stand in; a text with such a word is encoded as a whole.
         """
-        text = text_standardize(text if NOTHING_TO_FIX.fullmatch(text) else ftfy.fix_text(text))
-        words = [self.encode_word(word) for word in text.split(' ') if word]
-        if None in words:
-            return self._encode_tokens(self.tokenizer(text))
-        return list(itertools.chain.from_iterable(words))
-
-
-def without_inner_cases(tokenizer):
-    """A spaCy tokenizer without those special cases (emoticons, mostly) that it also looks for inside of words."""
-    rules = {case: tokens for case, tokens in tokenizer.rules.items()
-             if not (' ' in case or tokenizer.find_prefix(case) or tokenizer.find_suffix(case) or tokenizer.find_infix(case))}
-    return Tokenizer(tokenizer.vocab, rules, tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer,
-                     url_match=tokenizer.url_match)
+        words = split_words(text)
+        ids = [self.encode_word(word) for word in words]
+        return self._encode_tokens(self.tokenizer(' '.join(words))) if None in ids else list(itertools.chain.from_iterable(ids))
 
     def decode(self, ids):
         """The text of token ids of the vocabulary, as one would write it, but in lower case: what `encode` lost stays lost.
@@ -135,6 +130,14 @@ def without_inner_cases(tokenizer):
         """
         words = ''.join(self.decoder[i] if i else '<unk></w>' for i in ids).split('</w>')
         return detokenize(word for word in words if word)
+
+
+def without_inner_cases(tokenizer):
+    """A spaCy tokenizer without those special cases (emoticons, mostly) that it also looks for inside of words."""
+    rules = {case: tokens for case, tokens in tokenizer.rules.items()
+             if not (' ' in case or tokenizer.find_prefix(case) or tokenizer.find_suffix(case) or tokenizer.find_infix(case))}
+    return Tokenizer(tokenizer.vocab, rules, tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer,
+                     url_match=tokenizer.url_match)
 
 
 def detokenize(words):

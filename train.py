@@ -21,20 +21,22 @@ from tqdm import tqdm
 
 import analysis
 from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run, same_form
-from datasets import rocstories
+from datasets import FILES, rocstories
 from loss import MultipleChoiceLossCompute
-from model_pytorch import ACT_FNS, Config, OpenAIShards, build_model, init_weights, load_openai_pretrained_model, special_rows
+from model_pytorch import (ACT_FNS, MODEL_FILES, SETTINGS, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model,
+                           read_settings, special_rows)
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
-from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate, encode_dataset, exit_status, find_devices, iter_data,
-                   longest_sequence, number, transform_roc, whole_file)
+from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
+                   iter_data, longest_sequence, number, same_folder, transform_roc, whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
 FREE_ON_RESUME = {  # options that a resumed run may give otherwise; of n_batch and n_gpu, only the product must stay
     'desc', 'analysis', 'data_dir', 'model_dir', 'encoder_path', 'bpe_path', 'log_dir', 'save_dir', 'submission_dir', 'analysis_dir', 'n_batch',
-    'n_gpu', 'device', 'deterministic', 'save_every', 'resume'}
+    'n_gpu', 'device', 'deterministic', 'save_every', 'resume', 'sample'}
+SETTING_OPTIONS = [name for name, kind in SETTINGS.items() if kind is not str or name == 'afn']  # those whose defaults a model's settings.json sets
 
 
 # -------------------------------------------------------------------------------------------------------------- options
@@ -54,8 +56,9 @@ def parse_args(argv=None):
     group.add_argument('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='the same seed gives the original\'s batches in its order')
 
     group = parser.add_argument_group('folders and files')
-    group.add_argument('--data_dir', default='data/', help='the two Story Cloze CSV files')
-    group.add_argument('--model_dir', default='model/', help='OpenAI\'s weights and vocabulary (ours)')
+    group.add_argument('--data_dir', help='the two Story Cloze CSV files (default: data/, or while they are not there, our sample, data/sample/)')
+    group.add_argument('--model_dir', help='OpenAI\'s weights and vocabulary, or those of pretrain.py, whose settings.json sets defaults for other options '
+                                           '(default: model/, or while they are not there, our sample, model/sample/)')
     group.add_argument('--encoder_path', help='the vocabulary (default: encoder_bpe_40000.json in --model_dir)')
     group.add_argument('--bpe_path', help='the merges (default: vocab_40000.bpe in --model_dir)')
     group.add_argument('--log_dir', default='log/', help='for <desc>.jsonl')
@@ -110,6 +113,13 @@ def parse_args(argv=None):
     group.add_argument('--save_every', type=number(int, 0), default=100, help='write a checkpoint after this many updates, besides each epoch\'s end; 0: only then')
 
     args = parser.parse_args(argv)
+    data_dir = args.data_dir or default_folder('data/', itertools.chain(*FILES.values()))
+    model_dir = args.model_dir or default_folder('model/', MODEL_FILES)
+    try:
+        parser.set_defaults(data_dir=data_dir, model_dir=model_dir, **{name: value for name, value in read_settings(model_dir).items() if name in SETTING_OPTIONS})  # what was typed still wins
+    except InputError as error:
+        parser.exit(2, f'{parser.prog}: error: {error}\n')
+    args = parser.parse_args(argv)
     if not args.dataset:
         parser.error('which data set? Type: python train.py --dataset rocstories --submit --analysis')
     args.resume = args.resume or int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun has started the processes again
@@ -125,6 +135,11 @@ def parse_args(argv=None):
         parser.error('--analysis reads the predictions of --submit: give both')
     if os.path.basename(args.desc) != args.desc or args.desc in ('.', '..'):
         parser.error(f'--desc {args.desc}: expected a name without folders')
+    args.sample = []
+    if same_folder(args.data_dir, 'data/sample'):
+        args.sample.append('sample stories, not ROCStories: do not compare with the paper')
+    if same_folder(args.model_dir, 'model/sample'):
+        args.sample.append('sample model, not OpenAI\'s weights: do not compare with the paper')
     return args
 
 
@@ -248,7 +263,7 @@ class FineTuning:
     def save_best(self):
         if self.ranks.first:
             with whole_file(self.path('settings.json')) as f:  # what the parameters do not show: the vocabulary, n_head, afn
-                json.dump(vars(self.args), f, indent=1)
+                json.dump({name: getattr(self.args, name) for name in SETTINGS}, f, indent=1)
             self.saver.save(self.path('best_params'), self.model.state_dict())
 
     def run(self, logger):
@@ -372,8 +387,12 @@ def describe(args, splits, model, tuning):
     cuda, n_devices = tuning.devices[0].type == 'cuda', len(tuning.devices) * tuning.ranks.size
     on = f'{n_devices} x {torch.cuda.get_device_name(tuning.devices[0])}' if cuda else f'CPU, {torch.get_num_threads()} threads'
     processes = f', {tuning.ranks.size} processes' if tuning.ranks.size > 1 else ''
-    lines = [('data', f'{n_train:,} training, {n_valid:,} validation, {n_test:,} test stories; the longest sequence, n_ctx, is {model.config.n_ctx} tokens'),
+    settings = os.path.join(args.model_dir, 'settings.json')
+    lines = [*(('note', note) for note in args.sample),
+             ('data', f'{n_train:,} training, {n_valid:,} validation, {n_test:,} test stories; the longest sequence, n_ctx, is {model.config.n_ctx} tokens'),
              ('model', f'{parameters:,} parameters: {source}'),
+             ('options', ', '.join(f'{name} {getattr(args, name)}' for name in SETTING_OPTIONS)),
+             *[('', f'those not given: from {settings}')] * os.path.exists(settings),
              ('batch', f'{tuning.batch_size} stories an update; {tuning.updates_per_epoch} updates an epoch, {tuning.n_updates_total} in all'),
              ('device', f'{on}{processes}; {args.precision}{", deterministic: some operations are slower" if args.deterministic and cuda else ""}')]
     if args.n_gpu > n_devices or not cuda and args.n_gpu > 1:

@@ -289,6 +289,17 @@ def collate(stories, first_position, share_context):
         clf=torch.from_numpy(np.ascontiguousarray(clf)), label=torch.tensor([story.label for story in stories]))
 
 
+def collate_windows(ids, first_position):
+    """Windows of running text, ids [rows, length] int64, as a `Batch`: plain chains, each token after the first predicted, their mean a row's loss."""
+    rows, length = ids.shape
+    ids = torch.from_numpy(ids)
+    index = torch.arange(rows * length).view(rows, length)
+    predictions = rows * (length - 1)
+    return Batch(ids=ids.flatten(), positions=first_position + torch.arange(length).repeat(rows), slots=index.flatten(),
+                 lm_parent=index[:, :-1].flatten(), lm_target=ids[:, 1:].flatten(), lm_weight=torch.full((predictions,), 1 / (length - 1), dtype=torch.float64),
+                 lm_row=torch.arange(rows).repeat_interleave(length - 1), rows=rows, length=length)
+
+
 def iter_data(n_stories, n_batch, random_state):
     """Yield the story numbers of each batch of one epoch, shuffled; the last partial batch is dropped.
 
