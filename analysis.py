@@ -316,7 +316,7 @@ def summarize(runs):
 
 def parse_args(argv=None):
     parser = Parser(usage='python analysis.py [--desc NAME ...] [options]', description=__doc__)
-    parser.add_argument('--desc', nargs='+', default=['rocstories'], help='names of the runs')
+    parser.add_argument('--desc', nargs='+', metavar='NAME', help='names of the runs (default: rocstories)')
     parser.add_argument('--log_dir', default='log/', help='their logs')
     parser.add_argument('--analysis_dir', default='analysis/', help='their <desc>/predictions.csv, and where the reports go')
     parser.add_argument('--data_dir', help='the Story Cloze CSV files (default: where each run read them)')
@@ -327,7 +327,7 @@ def run(args):
     """Report on runs that have ended. Raises InputError."""
     check_writable(args.analysis_dir)
     runs = []
-    for desc in args.desc:
+    for desc in args.desc or ['rocstories']:
         folder = os.path.join(args.analysis_dir, desc)
         arguments, evaluations, stories, scores = read_run(folder, os.path.join(args.log_dir, f'{desc}.jsonl'), args.data_dir)
         write_report(folder, arguments, evaluations, stories, scores)

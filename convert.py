@@ -1,10 +1,10 @@
 """Exchange weights with Hugging Face's `openai-gpt` format.
 
-    python convert.py openai-gpt/ model/                      Hugging Face's folder -> OpenAI's files
-    python convert.py model/ openai-gpt/                      OpenAI's files -> Hugging Face's folder
-    python convert.py save/rocstories/best_params finetuned/  fine-tuned parameters -> Hugging Face's folder
+    python convert.py openai-gpt/ model/
+    python convert.py model/ openai-gpt/
+    python convert.py save/rocstories/best_params finetuned/
 
-What the source is shows which way to go. The last loads with OpenAIGPTDoubleHeadsModel.from_pretrained, its vocabulary with OpenAIGPTTokenizer.from_pretrained.
+turn Hugging Face's folder into OpenAI's files; these into Hugging Face's; and fine-tuned parameters into Hugging Face's. The last loads with OpenAIGPTDoubleHeadsModel.from_pretrained, its vocabulary with OpenAIGPTTokenizer.from_pretrained.
 That tokenizer cuts some words otherwise than OpenAI's program ("can't"): for the same scores, give the model the ids of text_utils.TextEncoder.
 """
 import json

@@ -1,7 +1,7 @@
 """Continue a text with GPT-1, pre-trained or fine-tuned.
 
     python generate.py "Rick grew up in a troubled household."
-    echo "It was a dark and stormy night." | python generate.py --n_samples 3 --temperature 0.8
+    echo "It was a dark night." | python generate.py --n_samples 3
 
 The model knows lower-case text only. One that was fine-tuned reads the text as a story's beginning, after `_start_`.
 """

@@ -1,7 +1,7 @@
 """Say which ending fits a story, with parameters that train.py has kept.
 
     python predict.py data/cloze_test_test__spring2016.csv > predictions.csv
-    python predict.py "Rick grew up in a troubled household. ..." "He joined a gang." "He is happy now."
+    python predict.py "Rick grew up in ..." "He joined a gang." "He is happy."
     python predict.py
 
 scores the stories of a CSV file in the Story Cloze format (with or without labels), one story, or those typed in. For a CSV file it

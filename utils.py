@@ -10,6 +10,7 @@ In both, a token sees the earlier tokens of the trunk and of its own branch, and
 """
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -41,7 +42,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None or action.default is False or action.default == [] else super()._get_help_string(action)
 
     def _fill_text(self, text, width, indent):
-        return '\n'.join(line if line.startswith(' ') else super(HelpFormatter, self)._fill_text(line, width, indent) for line in text.splitlines())
+        """Paragraphs are filled; lines that begin with spaces, and empty ones, stay."""
+        parts = itertools.groupby(text.strip().splitlines(), lambda line: line.startswith(' ') or not line)
+        fill = super()._fill_text
+        return '\n'.join('\n'.join(lines) if as_is else fill(' '.join(lines), width, indent) for as_is, lines in parts)
 
 
 class Parser(argparse.ArgumentParser):

@@ -17,7 +17,7 @@ def examples():
                     yield pytest.param(match[1], id=f'{name}, line {text.count(chr(10), 0, match.start()) + 1}')
 
 
-@pytest.mark.parametrize('code', examples())
+@pytest.mark.parametrize('code', list(examples()))
 def test_example(code, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     exec(compile(code, 'README', 'exec'), {'__name__': 'readme'})
