@@ -6,8 +6,10 @@ import json
 import re
 
 import ftfy
-import spacy
+from spacy.lang.en import English
 from spacy.tokenizer import Tokenizer
+from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
+from spacy.vocab import create_vocab
 
 from utils import InputError
 
@@ -38,15 +40,14 @@ def english_tokenizer():
     spaCy takes prefixes and suffixes off a word one at a time, and for each searches all that is left of it; no prefix rule needs that (all are
     anchored), and of the suffix rules only the one for a row of dots.
     """
-    nlp = spacy.blank('en')
-    rules = nlp.tokenizer
-    suffixes = rules.suffix_search.__self__
+    rules = English.Defaults
+    prefixes, suffixes, infixes = compile_prefix_regex(rules.prefixes), compile_suffix_regex(rules.suffixes), compile_infix_regex(rules.infixes)
 
     def suffix_search(word):
         match = suffixes.search(word[-TAIL:])
         return suffixes.search(word) if match and match.start() < TAIL // 2 else match
 
-    return Tokenizer(nlp.vocab, rules.rules, rules.prefix_search.__self__.match, suffix_search, rules.infix_finditer, url_match=rules.url_match)
+    return Tokenizer(create_vocab('en', rules), rules.tokenizer_exceptions, prefixes.match, suffix_search, infixes.finditer, url_match=rules.url_match)
 
 
 def split_words(text):

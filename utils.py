@@ -116,9 +116,9 @@ def whole_file(path, mode='w'):
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(beside)
-        if isinstance(error, OSError) or 'PytorchStreamWriter' in str(error):  # torch.save words a failed write its own way
-            why = getattr(error, 'strerror', None) or 'is the disk full?'
-            raise InputError(f'cannot write {path}: {why}; what stood there before is unchanged') from error
+        failed = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save words a failed write its own way
+        if isinstance(failed, OSError):
+            raise InputError(f'cannot write {path}: {failed.strerror}; what stood there before is unchanged') from error
         raise
 
 
