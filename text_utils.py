@@ -132,6 +132,14 @@ class TextEncoder:
         """Token ids of one text."""
         return self.encode_all([text])[0]
 
+    def decode(self, ids):
+        """The text of token ids of the vocabulary, as one would write it, but in lower case: what `encode` lost stays lost.
+
+        Where ids end with a word, their text is the beginning of the text of those ids and more.
+        """
+        words = ''.join(self.decoder[i] if i else '<unk></w>' for i in ids).split('</w>')
+        return detokenize(word for word in words if word)
+
 
 def _lines(tokens):
     """The tokens before, between and after newlines."""
@@ -150,14 +158,6 @@ def without_inner_cases(tokenizer):
              if not (' ' in case or tokenizer.find_prefix(case) or tokenizer.find_suffix(case) or tokenizer.find_infix(case))}
     return Tokenizer(tokenizer.vocab, rules, tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer,
                      url_match=tokenizer.url_match)
-
-    def decode(self, ids):
-        """The text of token ids of the vocabulary, as one would write it, but in lower case: what `encode` lost stays lost.
-
-        Where ids end with a word, their text is the beginning of the text of those ids and more.
-        """
-        words = ''.join(self.decoder[i] if i else '<unk></w>' for i in ids).split('</w>')
-        return detokenize(word for word in words if word)
 
 
 def detokenize(words):
