@@ -192,10 +192,10 @@ def text_encoder(folder):
 def encode_block(block, folder, dtype):
     """The token ids of a block of text, as bytes. Each line that is not blank ends with the newline's id."""
     encoder = text_encoder(folder)
-    newline, = encoder.encode_word('\n')
+    newline = encoder.encoder.get('\n</w>', 0)
+    lines = list(read_lines(*block))
     ids = []
-    for line, ends in read_lines(*block):
-        line = encoder.encode(line)
+    for line, (_, ends) in zip(encoder.encode_all([text for text, _ in lines]), lines):
         ids += line
         if line and ends:
             ids.append(newline)

@@ -57,7 +57,7 @@ def score(model, encoder, stories, max_len=254):
     As in training, a story and its endings are cut to `max_len` tokens each; then also to the positions the model has.
     """
     n_ctx, device = model.config.n_ctx, model.transformer.embed.weight.device
-    [encoded] = encode_dataset([stories], encoder.encode)
+    [encoded] = encode_dataset([stories], encoder.encode_all)
     room = n_ctx - 3  # for the special tokens
     endings = [[ids[:min(max_len, room)] for ids in encoded[i]] for i in (1, 2)]
     texts = [ids[:min(max_len, room - max(map(len, pair)))] for ids, *pair in zip(encoded[0], *endings)]

@@ -1,5 +1,4 @@
 """Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs. And back."""
-import functools
 import heapq
 import itertools
 import json
@@ -70,7 +69,7 @@ class TextEncoder:
         self.bpe_ranks = read_merges(bpe_path)
         self.tokenizer = english_tokenizer()
         self.plain_tokenizer = without_inner_cases(self.tokenizer)
-        self.encode_word = functools.lru_cache(maxsize=CACHED_WORDS)(self._encode_word)
+        self.words = {'\n': self._ids(['\n'])}  # the ids of each word met
 
     @property
     def n_vocab(self):
@@ -102,27 +101,43 @@ class TextEncoder:
                     heapq.heappush(heap, (ranks[pair], i))
         return [symbol for symbol in symbols if symbol is not None]
 
-    def _encode_tokens(self, tokens):
-        # spaCy makes one token of a newline and the space after it, "\n "; the original then writes its symbols so.
-        return [self.encoder.get(symbol, 0) for token in tokens
-                for symbol in (['\n</w>'] if token.text in ('\n', '\n ') else self.bpe(token.text.lower()))]
+    def _ids(self, tokens):
+        """spaCy makes one token of a newline and the space after it; the original writes its symbols so."""
+        return [self.encoder.get(symbol, 0) for token in tokens for symbol in (['\n</w>'] if token[0] == '\n' else self.bpe(token.lower()))]
 
-    def _encode_word(self, word):
-        """Ids of what stands between two spaces: spaCy may cut it into several tokens ("can't" -> "ca" "n't"). None if its neighbours may matter."""
-        tokens = self.tokenizer(word)
-        if not word.isalpha() and word not in self.tokenizer.rules and [t.text for t in tokens] != [t.text for t in self.plain_tokenizer(word)]:
-            return None
-        return self._encode_tokens(tokens)
+    def _learn(self, words):
+        """Put the ids of words into `self.words`, or None for a word whose neighbours may matter. A word is what stands between two spaces.
 
-    def encode(self, text):
-        """Token ids of a text; a symbol that is not in the vocabulary is 0 (`<unk>`).
+        A call of spaCy costs as much as a hundred words, so it gets a thousand at a time, on lines of their own: no rule reaches over a newline.
+        """
+        for i in range(0, len(words), 1000):
+            some = words[i:i + 1000]
+            tokens, plain = ([[token.text for token in line] for line in _lines(tokenizer(' \n '.join(some)))]
+                             for tokenizer in (self.tokenizer, self.plain_tokenizer))
+            for word, its_tokens, its_plain in zip(some, tokens, plain, strict=True):
+                alone = its_tokens == its_plain or word in self.tokenizer.rules
+                self.words[word] = self._ids(its_tokens) if alone else None
+
+    def encode_all(self, texts):
+        """Token ids of each text; a symbol that is not in the vocabulary is 0 (`<unk>`).
 
         Each word is encoded once and remembered, since spaCy's rules do not look across a space. But for one: an emoticon inside a longer word is left alone
         where it overlaps with one that spaces stand in; a text with such a word is encoded as a whole.
         """
-        words = split_words(text)
-        ids = [self.encode_word(word) for word in words]
-        return self._encode_tokens(self.tokenizer(' '.join(words))) if None in ids else list(itertools.chain.from_iterable(ids))
+        texts = [split_words(text) for text in texts]
+        if len(self.words) > CACHED_WORDS:
+            self.words = {'\n': self._ids(['\n'])}
+        self._learn(list({word: None for words in texts for word in words if word not in self.words}))
+        encoded = []
+        for words in texts:
+            ids = [self.words[word] for word in words]
+            whole = None in ids
+            encoded.append(self._ids([token.text for token in self.tokenizer(' '.join(words))]) if whole else list(itertools.chain.from_iterable(ids)))
+        return encoded
+
+    def encode(self, text):
+        """Token ids of one text."""
+        return self.encode_all([text])[0]
 
     def decode(self, ids):
         """The text of token ids of the vocabulary, as one would write it, but in lower case: what `encode` lost stays lost.
@@ -131,6 +146,17 @@ class TextEncoder:
         """
         words = ''.join(self.decoder[i] if i else '<unk></w>' for i in ids).split('</w>')
         return detokenize(word for word in words if word)
+
+
+def _lines(tokens):
+    """The tokens before, between and after newlines."""
+    lines = [[]]
+    for token in tokens:
+        if token.text[0] == '\n':
+            lines.append([])
+        else:
+            lines[-1].append(token)
+    return lines
 
 
 def without_inner_cases(tokenizer):

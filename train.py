@@ -352,7 +352,7 @@ def fingerprint(arrays):
 def encode_stories(splits, encoder, n_ctx):
     """`datasets.Stories` of each split to lists of `utils.Story`, with texts cut to n_ctx // 2 - 2 tokens."""
     with tqdm(total=3 * sum(len(split.id) for split in splits), unit=' texts', desc='encoding', leave=False, dynamic_ncols=True, disable=None) as bar:
-        encoded = encode_dataset(splits, encoder.encode, bar)
+        encoded = encode_dataset(splits, encoder.encode_all, bar)
     return [transform_roc(*ids, split.label, split.id, encoder.n_vocab, max_len=n_ctx // 2 - 2) for split, ids in zip(splits, encoded)]
 
 

@@ -190,17 +190,17 @@ class Story(NamedTuple):
     id: str     # as in the data
 
 
-def encode_dataset(splits, encode, progress=None):
+def encode_dataset(splits, encode_all, progress=None):
     """Encode the `datasets.Stories` of each split: a list of (stories, endings1, endings2), each a list of token ids for each text.
 
-    `encode` takes one text. `progress` is a tqdm bar, or nothing.
+    `encode_all` takes a list of texts. `progress` is a tqdm bar, or nothing.
     """
-    def ids(texts):
-        for text in texts:
-            yield encode(text)
-            if progress is not None:
-                progress.update()
-    return [tuple(list(ids(texts)) for texts in (split.story, split.ending1, split.ending2)) for split in splits]
+    def encode(texts):
+        ids = encode_all(texts)
+        if progress is not None:
+            progress.update(len(texts))
+        return ids
+    return [tuple(encode(texts) for texts in (split.story, split.ending1, split.ending2)) for split in splits]
 
 
 def transform_roc(stories, endings1, endings2, labels, ids, n_vocab, max_len):
