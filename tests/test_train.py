@@ -30,15 +30,15 @@ def test_a_run_writes_its_files(command, capsys):
     assert err == ''  # no bars where stderr is no terminal
 
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ['data', 'model', 'batch', 'device']
+    assert [line.split()[0] for line in lines[:5]] == ['data', 'model', 'options', 'batch', 'device']
     assert '80 training, 32 validation, 40 test stories' in lines[0] and '52 tokens' in lines[0]
-    assert '10 updates an epoch, 20 in all' in lines[2]
+    assert '10 updates an epoch, 20 in all' in lines[3]
 
     log = command.log('mine')
     assert log[0]['desc'] == 'mine' and log[0]['lr'] == 1e-3 and log[0]['n_iter'] == 2
     assert [(line['n_epochs'], line['n_updates']) for line in log[1:]] == [(1, 10), (2, 20)]
     assert all(list(line) == ['n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc'] for line in log[1:])
-    assert lines[4:6] == ['{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'.format(**line) for line in log[1:]]
+    assert lines[5:7] == ['{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'.format(**line) for line in log[1:]]
 
     submission = pd.read_csv(command.folder / 'submission' / 'ROCStories.tsv', sep='\t')
     assert list(submission.columns) == ['index', 'prediction'] and submission['index'].tolist() == list(range(40))
@@ -46,7 +46,7 @@ def test_a_run_writes_its_files(command, capsys):
     with open(os.path.join(GOLDEN, 'data', TEST), newline='') as f:
         labels = [int(row['AnswerRightEnding']) - 1 for row in csv.DictReader(f)]
     accuracy = 100 * np.mean(submission['prediction'] == labels)
-    assert lines[6:8] == [f'ROCStories Valid Accuracy: {max(line["va_acc"] for line in log[1:]):.2f}', f'ROCStories Test Accuracy:  {accuracy:.2f}']
+    assert lines[7:9] == [f'ROCStories Valid Accuracy: {max(line["va_acc"] for line in log[1:]):.2f}', f'ROCStories Test Accuracy:  {accuracy:.2f}']
     assert (command.folder / 'save' / 'mine' / 'best_params').exists()
 
 
@@ -163,7 +163,7 @@ CASES = {
     'no header': (lambda f: break_csv(f, VAL, lambda data: data.split(b'\n', 1)[1]), [VAL, 'row 1', 'header', 'InputStoryid']),
     'only a header': (lambda f: break_csv(f, TEST, lambda data: data.split(b'\n', 1)[0]), [TEST, 'no stories']),
     'too few columns': (lambda f: break_csv(f, VAL, edit_row(5, lambda row: row.pop())), [VAL, 'row 5', '7 columns, expected 8']),
-    'wrong label': (lambda f: break_csv(f, TEST, edit_row(7, set_label)), [TEST, 'row 7', '"3"', 'expected 1 or 2']),
+    'wrong label': (lambda f: break_csv(f, TEST, edit_row(7, set_label)), [TEST, 'row 7', "is '3'", 'expected 1 or 2']),
     'not UTF-8': (lambda f: break_csv(f, VAL, lambda data: data.replace(b'Pia', b'P\xefa', 1)), [VAL, 'UTF-8']),
     'vocabulary is none': (lambda f: (f / 'model' / 'encoder_bpe_40000.json').write_text('[1]'), ['encoder_bpe_40000.json is not a vocabulary']),
     'merges are none': (lambda f: (f / 'model' / 'vocab_40000.bpe').write_text('#version\na b c\n'), ['vocab_40000.bpe is not a merges file', 'line 2']),
@@ -247,7 +247,7 @@ def test_help_is_grouped(capsys):
 
 
 def test_defaults_are_the_originals():
-    args = vars(train.parse_args(['--dataset', 'rocstories']))
+    args = vars(train.parse_args(['--dataset', 'rocstories', '--data_dir', 'data/', '--model_dir', 'model/']))
     expected = dict(desc='rocstories', log_dir='log/', save_dir='save/', data_dir='data/', submission_dir='submission/', submit=False, analysis=False, seed=42, n_iter=3,
                     n_batch=8, max_grad_norm=1, lr=6.25e-5, lr_warmup=0.002, n_ctx=512, n_embd=768, n_head=12, n_layer=12, embd_pdrop=0.1, attn_pdrop=0.1,
                     resid_pdrop=0.1, clf_pdrop=0.1, l2=0.01, vector_l2=False, n_gpu=4, opt='adam', afn='gelu', lr_schedule='warmup_linear',
