@@ -96,7 +96,7 @@ def test_collate_against_a_slow_padded_version(stories, share_context):
     assert batch.clf.tolist() == np.array([n for n, (_, _, token) in enumerate(flat) if token['clf']]).reshape(-1, 2).tolist()
     assert batch.label.tolist() == [story.label for story in stories]
 
-    order = np.lexsort([batch.lm_target, batch.lm_parent, batch.lm_row])
+    order = np.lexsort([batch.lm_weight, batch.lm_target, batch.lm_parent, batch.lm_row])
     predicted = sorted((r, place[r, token['parent']], token['id'], token['weight']) for r, _, token in flat if token['position'])
     found = np.stack([batch.lm_row, batch.lm_parent, batch.lm_target, batch.lm_weight], axis=1)[order]
     np.testing.assert_allclose(found, predicted, rtol=1e-6)

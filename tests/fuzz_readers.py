@@ -1,0 +1,441 @@
+"""Feed every reader damaged and hostile files: each must give a right result or an InputError of one line, soon and in little memory.
+
+    python tests/fuzz_readers.py --seconds 60
+
+prints how many inputs each reader was given, took, refused, and failed on. A failing input is kept in --keep. `test_fuzz.py` does a little of the same.
+"""
+import argparse
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import re
+import resource
+import signal
+import sys
+import tempfile
+import time
+import types
+import warnings
+import zipfile
+from pathlib import Path
+
+import conftest  # noqa: F401 (the path to the modules)
+import numpy as np
+import torch
+
+import analysis
+from checkpoint import load_checkpoint, load_parameters
+from conftest import GOLDEN, Command
+from datasets import FILES, Stories, read_cloze_test
+from model_pytorch import Config, DoubleHeadModel, OpenAIShards, special_rows
+from parallel import Ranks
+from text_utils import TextEncoder, read_merges, read_vocabulary
+from test_text_utils import SlowEncoder
+from train import FineTuning, build_model, fill_model, parse_args
+from utils import InputError, transform_roc, whole_file
+
+SECONDS = 20  # one input may take, on a busy machine
+MEMORY = 2 << 30  # bytes one reader may map beyond what it begins with
+TOKENS = [b'', b'\x00', b'\xff\xfe', b'\xef\xbb\xbf', b'\n', b'\r', b'"', b'""', b',', b'\t', b'-1', b'0', b'1e999', b'NaN', b'Infinity', b'null', b'true', b'{}', b'[]',
+          b'9' * 30, b'9' * 5000, b'[' * 3000, b'{"a":' * 3000, b'\\ud800', b'\xed\xa0\x80', b'\xe2\x80\xa8', b'x' * 200_000, b'2147483648', b'(', b"'", b'None', b'1j', b'0x10']
+GOLDEN_MODEL = os.path.join(GOLDEN, 'model')
+
+
+def mutate(data, rng):
+    """A damaged copy: bits flipped, cut off, pieces moved, numbers and marks exchanged; once or a few times."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 1, 2, 5, 20])):
+        i, n = rng.randrange(len(data) + 1), min(len(data), int(2 ** rng.uniform(0, 12)))
+        kind = rng.randrange(8)
+        if kind == 0 and i < len(data):
+            data[i] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del data[i:]
+        elif kind == 2:
+            del data[i:i + n]
+        elif kind == 3:
+            j = rng.randrange(len(data) + 1)
+            data[i:i] = data[j:j + n]
+        elif kind == 4:
+            data[i:i + rng.choice([0, 1, 4])] = rng.choice(TOKENS)
+        elif kind == 5 and (numbers := list(re.finditer(rb'\d+', data[:100_000]))):
+            number = rng.choice(numbers)
+            data[number.start():number.end()] = rng.choice([b'-1', b'0', b'1', b'3', b'%d' % (int(number.group()[:9]) + 1), b'99999999999999999999', b'4294967296', b'1.5', b'1e9'])
+        elif kind == 6:
+            data[i:i + 4] = rng.choice([0, 1, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1]).to_bytes(4, rng.choice(['little', 'big']))
+        elif kind == 7:
+            data[i:i + n] = rng.randbytes(n)
+    return bytes(data)
+
+
+def read_bytes(*path):
+    with open(os.path.join(*path), 'rb') as f:
+        return f.read()
+
+
+class Reader:
+    """How to make an input (bytes) and how to read it. `read` raises InputError or returns; AssertionError if what it returns is wrong."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, 'input')
+
+    def make(self, rng):
+        return mutate(rng.choice(self.seeds), rng)
+
+    def read(self, data):
+        with open(self.path, 'wb') as f:
+            f.write(data)
+        self.read_file(self.path)
+
+
+class Text(Reader):
+    """Ids must be those of the slow encoder."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        paths = os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'), os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe')
+        self.encoder, self.slow = TextEncoder(*paths), SlowEncoder(*paths)
+        self.seeds = [text.encode() for text in ("He couldn't go -- \"why?\"\nOh… it's 5$ at http://a.b/c?d=e_f.", 'Ã©tÃ© &amp; 漢字 o.O :x <3 U.S. 10km²', "'s n't e.g. ..", '%€#' * 300,
+                                                 "doin' 're:Xx the ' 's.D : x.'ll")]
+
+    def read(self, data):
+        try:
+            text = data.decode('utf-8', 'surrogatepass')
+        except UnicodeDecodeError:
+            text = data.decode('latin-1')
+        ids = self.encoder.encode(text)
+        assert len(text) > 5000 or ids == self.slow.encode(text)
+
+
+class StoryCloze(Reader):
+    seeds = [b'\n'.join(read_bytes(GOLDEN, 'data', name[0]).split(b'\n')[:12]) for name in FILES.values()]
+
+    def read_file(self, path):
+        for need_labels in (True, False):
+            stories = read_cloze_test(path, need_labels)
+            assert len(set(map(len, stories))) == 1 and stories.id and set(stories.label) <= ({0, 1} if need_labels else {-1, 0, 1})
+
+
+class Vocabulary(Reader):
+    seeds = [read_bytes(GOLDEN_MODEL, 'encoder_bpe_40000.json'), b'{"a": 0, "b": 1, "\\u00e9</w>": 2}']
+
+    def read_file(self, path):
+        encoder = read_vocabulary(path)
+        assert sorted(encoder.values()) == list(range(len(encoder)))
+
+
+class Merges(Reader):
+    seeds = [read_bytes(GOLDEN_MODEL, 'vocab_40000.bpe')]
+
+    def read_file(self, path):
+        assert all(len(pair) == 2 for pair in read_merges(path))
+
+
+class Shapes(Reader):
+    """params_shapes.json beside whole shards."""
+    file, seeds = 'params_shapes.json', [read_bytes(GOLDEN_MODEL, 'params_shapes.json')]
+
+    def __init__(self, folder):
+        self.folder, self.path = folder, os.path.join(folder, self.file)
+        for name in os.listdir(GOLDEN_MODEL):
+            os.symlink(os.path.join(GOLDEN_MODEL, name), os.path.join(folder, name))
+        os.unlink(self.path)
+
+    def read_file(self, path):
+        shards = OpenAIShards(self.folder)
+        shards.check(len(json.loads(Vocabulary.seeds[0])), 32, 2)
+        for shape, array in zip(shards.shapes, shards.read(0, len(shards.shapes))):
+            assert list(array.shape) == shape and array.dtype == np.float32 and np.isfinite(array).all()
+
+
+class Shard(Shapes):
+    """One shard among whole ones: damaged, or with a header made up from all that NumPy's format allows."""
+    file, seeds = 'params_3.npy', [read_bytes(GOLDEN_MODEL, 'params_3.npy')]
+
+    def make(self, rng):
+        if rng.random() < 0.5:
+            return super().make(rng)
+        n = (len(self.seeds[0]) - 128) // 4
+        descr = rng.choice(["'<f4'", "'<f4'", "'>f4'", "'|O'", "'<f8'", "'<c8'", "'<U9'", "'|V4'", "[('a', '<f4')]", "[('a', '<f4', (3,)), ('b', '|O')]", "'f4,f4'", '[]', 'None', '7', "'<M8[s]'",
+                            "('<f4', (2,))", "'|S4'", "'x'", '{}', '[[]]', "[('a',)]", "'" + ',f4' * 2000 + "'", "'<f4"])
+        shape = rng.choice([f'({n},)', f'({n},)', f'({n}, 1)', '()', '(0,)', f'({n + 1},)', f'({n - 1},)', f'{n}', '(-1,)', '(-5, -5)', f'({2 ** 62}, 4)', f'({2 ** 63},)', f'({10 ** 30},)',
+                            '(True,)', f'({n}.0,)', "('a',)", f'({n},) * 9', '(' * 90 + ')' * 90, f'({"1," * 70})', f'[{n}]', 'None', f'({n}L,)', '{}', f'({2 ** 31}, {2 ** 31}, {2 ** 2})'])
+        header = f"{{'descr': {descr}, 'fortran_order': {rng.choice(['False', 'True', '0', 'None'])}, 'shape': {shape}, }}"
+        version = rng.choice([1, 1, 1, 2, 3, 0, 9])
+        size = (len(header) if rng.random() < 0.9 else rng.choice([0, 2 ** 16 - 1])).to_bytes(2 if version == 1 else 4, 'little')
+        return b'\x93NUMPY' + bytes([version, 0]) + size + header.encode() + self.seeds[0][128:]
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        npz, pickled, objects = io.BytesIO(), pickle.dumps(np.zeros(3)), io.BytesIO()
+        np.savez(npz, a=np.zeros(5000, dtype=np.float32))
+        np.save(objects, np.array([Hostile()], dtype=object))
+        self.seeds = [*self.seeds, npz.getvalue(), pickled, objects.getvalue(), pickle.dumps(Hostile())]
+
+
+class Hostile:
+    """Pickled, it would write a file when it is loaded."""
+    marker = os.path.join(tempfile.gettempdir(), f'fuzz_readers_{os.getpid()}_ran')
+
+    def __reduce__(self):
+        return open, (self.marker, 'w')
+
+
+def tiny_run(folder):
+    """A run on made-up stories, as small as can be, after two updates."""
+    args = parse_args(Command(Path(folder)).argv('--n_embd', 4, '--n_head', 2, '--n_layer', 1, '--n_transfer', -1, '--n_batch', 2))
+    stories = transform_roc([[1, 2]] * 4, [[3]] * 4, [[4, 5]] * 4, [0, 1] * 2, list('abcd'), 8, 10)
+    torch.manual_seed(1)
+    random_state = np.random.RandomState(1)
+    model = build_model(Config(8, 9, 4, 2, 1))
+    fill_model(model, args, special_rows(4, random_state))
+    tuning = FineTuning(args, model, stories, stories[:2], [torch.device('cpu')], Ranks([torch.device('cpu')]), random_state)
+    return tuning
+
+
+
+def rebuilt(archive, change):
+    """A copy of a zip archive, each entry's bytes after `change(name, bytes)`, with checksums that hold."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(out, 'w') as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, change(entry.filename, source.read(entry)))
+    return out.getvalue()
+
+
+def saved(state):
+    out = io.BytesIO()
+    torch.save(state, out)
+    return out.getvalue()
+
+
+def pickles():
+    """Pickles that ask for what no checkpoint needs."""
+    def call(module, name, *arguments):
+        return f'c{module}\n{name}\n('.encode() + b''.join(arguments) + b'tR.'
+
+    def number(n):
+        return b'\x8a\x09' + n.to_bytes(9, 'little', signed=True)
+
+    huge = number(10 ** 13)
+    return [b'\x80\x02' + body for body in (
+        b'}' + b')' + b'\x85' * 1_000_000 + b'K\x01s.',  # a key so deep that Python's stack ends before its hash is known
+        b']' * 300_000 + b'a' * 299_999 + b'.',
+        *(call(module, name, huge) for module, name in [('__builtin__', 'bytearray'), ('torch.storage', 'UntypedStorage'), ('torch', 'Tensor'), ('torch', 'FloatTensor')]),
+        call('torch._utils', '_rebuild_meta_tensor_no_storage', b'ctorch\nfloat32\n', huge + b'\x85', b'K\x01\x85', b'\x89'),
+        call('os', 'system', b'X\x04\x00\x00\x00true'), call('builtins', 'eval', b'X\x01\x00\x00\x001'),
+    )]
+
+
+class Checkpoint(Reader):
+    """`load_checkpoint` and `FineTuning.resume`, and an update after it."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.tuning = tiny_run(folder)
+        epoch_state = self.tuning.random_state.get_state()
+        self.tuning.update(self.tuning.train[:2])
+        self.tuning.save_checkpoint(epoch_state, types.SimpleNamespace(lines=[{'desc': 'x', 'time': 1.0}]))
+        self.path = self.tuning.path('checkpoint')
+        self.whole = read_bytes(self.path)
+        self.state = torch.load(self.path, weights_only=True)
+        self.hostile = [rebuilt(self.whole, lambda name, data, body=body: body if name.endswith('data.pkl') else data) for body in pickles()]
+        self.hostile += [saved(Hostile()), pickle.dumps(Hostile()), pickle.dumps({'model': 1}), saved({'a': 1}), saved(torch.zeros(3))]
+        compressed = io.BytesIO()
+        with zipfile.ZipFile(compressed, 'w', zipfile.ZIP_DEFLATED) as target:
+            for name in ('data.pkl', 'data/0', 'version', 'byteorder'):
+                target.writestr(f'archive/{name}', bytes(200_000_000 if name == 'data/0' else 10))
+        self.hostile.append(compressed.getvalue())
+
+    def make(self, rng):
+        kind = rng.random()
+        if kind < 0.3:
+            return mutate(self.whole, rng)
+        if kind < 0.5:  # damaged inside, with checksums that hold
+            chosen = rng.choice([name for name in zipfile.ZipFile(io.BytesIO(self.whole)).namelist() if rng.random() < 0.5 or name.endswith('data.pkl')])
+            return rebuilt(self.whole, lambda name, data: mutate(data, rng) if name == chosen else data)
+        if kind < 0.55:
+            return rng.choice(self.hostile)
+        return saved(self.changed(self.state, rng, depth=0))
+
+    def changed(self, state, rng, depth):
+        """A copy with one thing in it of another form."""
+        others = [None, 0, -1, 1 << 40, 1.5, float('nan'), '', 'x', b'x', [], {}, (), [0] * 5, torch.zeros(()), torch.zeros(3), torch.zeros(1).expand(1 << 40), torch.zeros(0),
+                  torch.zeros(5, dtype=torch.uint8), torch.empty(3, device='meta'), torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,)), True]
+        if isinstance(state, dict) and state and (depth == 0 or rng.random() < 0.9):
+            state, key = dict(state), rng.choice(list(state))
+            what = rng.random()
+            if what < 0.1:
+                del state[key]
+            elif what < 0.2:
+                state[rng.choice(['x', 0, 1 << 40, None, 'model.x'])] = state[key]
+            else:
+                state[key] = self.changed(state[key], rng, depth + 1)
+            return state
+        if isinstance(state, str) and depth == 1 and rng.random() < 0.9:  # the part that is JSON
+            run = json.loads(state)
+            if rng.random() < 0.3:
+                return mutate(state.encode(), rng).decode('utf-8', 'replace')
+            key = rng.choice([*run, 'numpy_state', 'log'])
+            if isinstance(run[key], list) and run[key] and rng.random() < 0.8:
+                run[key][rng.randrange(len(run[key]))] = rng.choice([None, -1, 0, 1 << 40, 1.5, 'x', [], {}, [0] * 624, [1 << 40] * 624, ['x'] * 624, float('nan')])
+            else:
+                run[key] = rng.choice([None, -1, 0, 1, 2, 100, 1 << 40, 10 ** 400, 1.5, 'x', [], {}, True, float('nan')])
+            return json.dumps(run)
+        if isinstance(state, torch.Tensor) and rng.random() < 0.7:
+            return rng.choice([state.double(), state.half(), state.to(torch.int64), state[None], torch.zeros(()).expand(state.shape), state.flatten()[:1], state.to('meta'),
+                               state.to(torch.complex64), torch.nn.Parameter(state.float()), state.t().contiguous().t() if state.dim() == 2 else state.flatten()[:0], state.to_sparse() if state.dim() else state])
+        if isinstance(state, list) and state and rng.random() < 0.5:
+            return [self.changed(state[0], rng, depth + 1), *state[1:]]
+        return rng.choice(others)
+
+    def read_file(self, path):
+        lines = self.tuning.resume(load_checkpoint(path), path)
+        assert isinstance(lines, list) and all(isinstance(line, dict) for line in lines)
+        json.dumps(lines)
+        self.tuning.random_state.permutation(700)
+        self.tuning.update(self.tuning.train[:2])
+
+
+class Parameters(Checkpoint):
+    """`load_parameters` of best_params. What is taken without a word must be what was saved."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.state = self.tuning.model.state_dict()
+        self.whole = saved(self.state)
+        self.expected = {name: tensor.clone() for name, tensor in self.state.items()}
+        self.damaged = False
+
+    def make(self, rng):
+        if rng.random() < 0.5:
+            return mutate(self.whole, rng)
+        return super().make(rng)
+
+    def read_file(self, path):
+        model = self.tuning.model
+        load_parameters(model, path)
+        if zipfile.ZipFile(path).testzip() is None and os.path.getsize(path) == len(self.whole):  # damaged in the file, not before its checksums were made
+            data = read_bytes(path)
+            if sum(a != b for a, b in zip(data, self.whole)) < 40:
+                assert all(torch.equal(tensor, self.expected[name]) for name, tensor in model.state_dict().items())
+
+
+class Log(Reader):
+    seeds = [b''.join(json.dumps(line).encode() + b'\n' for line in [{'desc': 'x', 'lr': 1e-5, 'data_dir': 'data/', 'time': 1.0}, *(
+        dict(n_epochs=i, n_updates=i, tr_cost=0.5, va_cost=0.6, tr_acc=75.0, va_acc=60.0, time=2.0) for i in range(3))])]
+
+    def read_file(self, path):
+        _, evaluations = analysis.read_log(path)
+        assert evaluations and all(-1e30 < max(line['va_acc'] for line in evaluations) < 1e30 for _ in evaluations)
+
+
+class Submission(Reader):
+    seeds = [b'index\tprediction\n' + b''.join(b'%d\t%d\n' % (i, i % 2) for i in range(20))]
+
+    def read_file(self, path):
+        assert set(analysis.read_predictions(path)) <= {0, 1}
+
+
+class Scores(Reader):
+    """predictions.csv"""
+    stories = Stories(list('abc'), ['x'] * 3, ['y'] * 3, ['z'] * 3, [0, 1, 0])
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        with whole_file(self.path) as f:
+            analysis.write_predictions(f, self.stories.id, self.stories.label, [[0.5, 1], [3, -2], [1e-3, 7]])
+        self.seeds = [read_bytes(self.path)]
+
+    def read_file(self, path):
+        scores = analysis.read_scores(path, self.stories)
+        assert scores.shape == (3, 2) and np.isfinite(scores).all()
+
+
+READERS = {'text': Text, 'stories (CSV)': StoryCloze, 'vocabulary': Vocabulary, 'merges': Merges, 'params_shapes.json': Shapes, 'shard (.npy)': Shard,
+           'checkpoint, resumed': Checkpoint, 'best_params': Parameters, 'log': Log, 'submission': Submission, 'predictions.csv': Scores}
+
+
+def attempt(reader, data):
+    """'taken', 'refused', or what went wrong."""
+    signal.alarm(SECONDS)
+    try:
+        reader.read(data)
+        outcome = 'taken'
+    except InputError as error:
+        outcome = 'refused' if len(str(error).splitlines()) == 1 else f'a message of several lines: {error!r}'
+    except BaseException as error:
+        outcome = f'{type(error).__name__}: {error}'
+    finally:
+        signal.alarm(0)
+    return 'it ran code' if os.path.exists(Hostile.marker) else outcome
+
+
+@contextlib.contextmanager
+def bounds():
+    """Within it, this process can map MEMORY bytes more than it has, and what takes longer than SECONDS after a `signal.alarm(SECONDS)` fails."""
+    def too_slow(*_):
+        raise TimeoutError(f'more than {SECONDS} s')
+    with open('/proc/self/statm') as f:
+        mapped = int(f.read().split()[0]) * resource.getpagesize()
+    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, too_slow)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+    signal.signal(signal.SIGALRM, handler)
+
+
+def work(name, seed, seconds, keep, counts):
+    """Body of a process: inputs for one reader, until the time is up."""
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        reader = READERS[name](folder)
+        with bounds():
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                data = reader.make(rng)
+                with open(os.path.join(keep, f'last {name.split()[0]}'), 'wb') as f:  # what is left if the process dies
+                    f.write(data)
+                counts[0] += 1
+                outcome = attempt(reader, data)
+                counts[1 if outcome == 'taken' else 2 if outcome == 'refused' else 3] += 1
+                if outcome not in ('taken', 'refused'):
+                    path = os.path.join(keep, f'{name.split()[0]} {counts[3]}')
+                    with open(path, 'wb') as f:
+                        f.write(data)
+                    print(f'{name}: {outcome[:300]!r}: {path}', file=sys.stderr, flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--seconds', type=float, default=60, help='for all readers together')
+    parser.add_argument('--readers', nargs='+', choices=READERS, default=list(READERS))
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--keep', default=tempfile.mkdtemp(prefix='fuzz_readers_'), help='folder for the inputs that failed')
+    args = parser.parse_args()
+    os.makedirs(args.keep, exist_ok=True)
+    failed = 0
+    print(f'{"reader":22}{"tried":>10}{"taken":>10}{"refused":>10}{"failed":>10}')
+    for name in args.readers:
+        counts, seed, end = multiprocessing.Array('q', 4), args.seed, time.monotonic() + args.seconds / len(args.readers)
+        while (left := end - time.monotonic()) > 0:
+            process = multiprocessing.Process(target=work, args=(name, seed, left, args.keep, counts))
+            process.start()
+            process.join()
+            if process.exitcode:
+                counts[3] += 1
+                print(f'{name}: its process died ({process.exitcode}): {args.keep}/last {name.split()[0]}', file=sys.stderr)
+            seed += 1
+        failed += counts[3]
+        print(f'{name:22}' + ''.join(f'{n:10,}' for n in counts), flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
