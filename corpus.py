@@ -88,8 +88,8 @@ def read_lines(path, start, size):
         raise InputError(f'{path} is not UTF-8 text (byte {start + error.start:,}: {error.reason}); save it again as UTF-8') from error
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error
-    if data:
-        yield from ((line, True) for line in lines[:-1])
+    yield from ((line, True) for line in lines[:-1])
+    if lines[-1]:
         yield lines[-1], stop == size
 
 

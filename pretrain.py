@@ -233,13 +233,17 @@ class PreTraining:
 def plot(lines, path):
     """Draw the perplexity of the held-out text, and of the text trained on, by update, from the lines of the log."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(7, 4.2), layout='constrained')
-    axes = figure.add_subplot()
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+    figure = Figure(figsize=(7, 4.2))
+    axes = figure.subplots()
     updates = [line['n_updates'] for line in lines]
-    axes.plot(updates, [math.exp(line['tr_loss']) for line in lines], color='#9aa5b1', marker='.', label='text trained on, with dropout')
+    axes.plot(updates, [math.exp(line['tr_loss']) for line in lines], color='#9aa5b1', marker='.', label='text trained on')
     axes.plot(updates, [line['va_perplexity'] for line in lines], color='#0b6bcb', marker='.', label=f'held-out text: {lines[-1]["va_perplexity"]:.2f} at last')
     axes.set(xlabel='updates', ylabel='perplexity', yscale='log', title='Pre-training')
-    axes.grid(alpha=0.3, which='both')
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter('%g'))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     with whole_file(path, 'wb') as f:
         figure.savefig(f, format='png', dpi=120)

@@ -35,7 +35,8 @@ EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first
 EVALUATION_BATCH = 64  # stories; no result depends on it
 FREE_ON_RESUME = {  # options that a resumed run may give otherwise; of n_batch and n_gpu, only the product must stay
     'desc', 'analysis', 'data_dir', 'model_dir', 'encoder_path', 'bpe_path', 'log_dir', 'save_dir', 'submission_dir', 'analysis_dir', 'n_batch',
-    'n_gpu', 'device', 'deterministic', 'save_every', 'resume', 'sample'}
+    'n_gpu', 'device', 'deterministic', 'save_every', 'resume', 'sample',
+    'tensorboard'}
 SETTING_OPTIONS = [name for name, kind in SETTINGS.items() if kind is not str or name == 'afn']  # those whose defaults a model's settings.json sets
 
 
@@ -53,6 +54,7 @@ def parse_args(argv=None):
     group.add_argument('--desc', help='name of the run, for its log and its saved parameters (default: the data set\'s name)')
     group.add_argument('--submit', action='store_true', help='keep the best parameters by validation accuracy, and predict the test set with them')
     group.add_argument('--analysis', action='store_true', help='at the end, print validation and test accuracy, and write <desc>/report.md to --analysis_dir (needs --submit)')
+    group.add_argument('--tensorboard', action='store_true', help='write the log\'s figures for TensorBoard too, to <desc>/ in --log_dir, if it is installed (ours)')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='the same seed gives the original\'s batches in its order')
 
     group = parser.add_argument_group('folders and files')

@@ -17,7 +17,8 @@ sys.path.insert(0, ROOT)
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [ROOT, os.environ.get('PYTHONPATH')]))  # for the processes that tests start
 
 PROCESSES = multiprocessing.get_context('forkserver')  # a process forked from one that has imported everything starts in no time
-PROCESSES.set_forkserver_preload(['train', 'spacy.lang.en', 'torch._dynamo', 'torch.nn.parallel.distributed'])
+PROCESSES.set_forkserver_preload(['train', 'pretrain', 'spacy.lang.en', 'torch._dynamo', 'torch.nn.parallel.distributed', 'tokenizers', 'matplotlib.figure',
+                                  'matplotlib.backends.backend_agg'])
 
 
 def _child(argv, output, file_size, environment):
