@@ -36,7 +36,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         h, we, target = ctx.saved_tensors
-        d_logits, ctx.logits = ctx.logits, None
+        d_logits, ctx.logits = h @ we.t() if ctx.logits is None else ctx.logits, None  # None: with retain_graph, backward a second time
         for some, t, g in zip(*_few_at_a_time(d_logits, target, grad)):
             p = full_precision(some).softmax(1)
             p[torch.arange(len(t), device=t.device), t] -= 1

@@ -69,7 +69,7 @@ class TextEncoder:
         self.bpe_ranks = read_merges(bpe_path)
         self.tokenizer = english_tokenizer()
         self.plain_tokenizer = without_inner_cases(self.tokenizer)
-        self.words = {'\n': self._ids(['\n'])}  # the ids of each word met
+        self.forget()
 
     @property
     def n_vocab(self):
@@ -101,6 +101,9 @@ class TextEncoder:
                     heapq.heappush(heap, (ranks[pair], i))
         return [symbol for symbol in symbols if symbol is not None]
 
+    def forget(self):
+        self.words = {'\n': self._ids(['\n'])}  # the ids of each word met, or None: see `_learn`
+
     def _ids(self, tokens):
         """spaCy makes one token of a newline and the space after it; the original writes its symbols so."""
         return [self.encoder.get(symbol, 0) for token in tokens for symbol in (['\n</w>'] if token[0] == '\n' else self.bpe(token.lower()))]
@@ -126,7 +129,7 @@ class TextEncoder:
         """
         texts = [split_words(text) for text in texts]
         if len(self.words) > CACHED_WORDS:
-            self.words = {'\n': self._ids(['\n'])}
+            self.forget()
         self._learn(list({word: None for words in texts for word in words if word not in self.words}))
         encoded = []
         for words in texts:

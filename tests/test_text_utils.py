@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import GOLDEN
-from text_utils import TextEncoder, text_standardize
+from text_utils import NOTHING_TO_FIX, TextEncoder, text_standardize
 from utils import InputError
 
 PATHS = [os.path.join(GOLDEN, 'model', name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')]
@@ -123,6 +123,26 @@ def test_each_text_by_itself(encoder):
     """What an encoder remembers of other texts changes nothing."""
     fresh = TextEncoder(*PATHS)
     assert [fresh.encode(text) for text in reversed(TRICKY)] == [encoder.encode(text) for text in reversed(TRICKY)]
+
+
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(several=st.lists(texts, max_size=8))
+def test_many_texts_at_once(encoder, slow, several):
+    encoder.forget()
+    assert encoder.encode_all(several) == [slow.encode(text) for text in several]
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(text=st.text(st.characters(max_codepoint=127)))
+def test_texts_that_need_no_mending(text):
+    assert not NOTHING_TO_FIX.fullmatch(text) or ftfy.fix_text(text) == text
+
+
+def test_memory_is_bounded(encoder, monkeypatch):
+    monkeypatch.setattr('text_utils.CACHED_WORDS', 100)
+    for i in range(20):
+        encoder.encode(' '.join(f'{i}a{j}' for j in range(30)))
+    assert len(encoder.words) <= 130 + 2
 
 
 def test_n_vocab(encoder):

@@ -1,0 +1,184 @@
+"""What replaces PyTorch's own functions, against those."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+import model_pytorch
+from functional import dropout, dropout_mask, embed
+from loss import language_model_losses
+from model_pytorch import Config, DoubleHeadModel, attend, attention_mask, init_weights
+from test_model import CONFIG, STORIES
+from utils import collate
+
+
+def double(*size, seed=0):
+    return torch.randn(*size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+# --------------------------------------------------------------------------------------------------------------- dropout
+
+@pytest.mark.parametrize('p', [0.1, 0.25, 0.5, 0.999])
+def test_rate_and_independence_of_the_mask(p):
+    torch.manual_seed(0)
+    keep = dropout_mask(torch.Size([1000, 1000]), p)
+    deviation = (p * (1 - p) / keep.numel()) ** 0.5
+    assert abs(keep.double().mean() - (1 - p)) < 5 * deviation + 1 / 65536
+    for axis in 0, 1:  # neighbours, and the rows and columns of the four entries that come from one random number, know nothing of each other
+        for distance in 1, 2, 3, 4:
+            both = keep.narrow(axis, 0, 1000 - distance) & keep.narrow(axis, distance, 1000 - distance)
+            expected = (1 - p) ** 2
+            assert abs(both.double().mean() - expected) < 6 * (expected / both.numel()) ** 0.5 + 1e-4
+    assert (keep.double().mean(0) - (1 - p)).abs().max() < 6 * (p * (1 - p) / 1000) ** 0.5 + 1e-3
+
+
+@pytest.mark.parametrize('n', [1, 2, 3, 4, 5, 31])
+def test_masks_of_any_size(n):
+    assert dropout_mask(torch.Size([n]), 0.5).shape == (n,)
+
+
+def test_same_seed_same_mask():
+    """It is PyTorch's generator that is drawn from, the one that checkpoints keep."""
+    x = torch.ones(64, 33)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first, second = dropout(x, 0.5, True), dropout(x, 0.5, True)
+    assert not torch.equal(first, second)
+    torch.set_rng_state(state)
+    assert torch.equal(dropout(x, 0.5, True), first) and torch.equal(dropout(x, 0.5, True), second)
+
+
+def test_dropout_scales_and_so_does_its_gradient():
+    x = torch.randn(50, 40, requires_grad=True)
+    dropped = dropout(x, 0.25, True)
+    kept = dropped != 0
+    torch.testing.assert_close(dropped, torch.where(kept, x / 0.75, 0.0))
+    gradient, = torch.autograd.grad(dropped, x, torch.full_like(x, 3.0))
+    torch.testing.assert_close(gradient, torch.where(kept, 4.0, 0.0))
+    assert dropout(x, 0.25, False) is x and dropout(x, 0, True) is x
+
+
+# ------------------------------------------------------------------------------------------------------------- embedding
+
+@pytest.mark.parametrize('p', [0, 0.3])
+@pytest.mark.parametrize('lm', [False, True])
+def test_embedding_and_its_gradient(p, lm):
+    """Against look-ups in the dropped matrix; two batches' gradients add up."""
+    weight, w, ids, positions = double(50, 6), double(50, 6, seed=1).detach(), torch.tensor([3, 7, 3, 0]), torch.tensor([40, 41, 42, 40])
+    expected = torch.zeros_like(weight)
+    for _ in range(2):
+        h, we = embed(weight, ids, positions, p, True)
+        scale = (we != 0).double() / (1 - p)
+        torch.testing.assert_close(we, weight * scale)
+        torch.testing.assert_close(h, we[ids] + we[positions])
+        ((h ** 2).sum() + (we * w).sum() * lm).backward()
+        dropped = weight * scale
+        loss = ((F.embedding(ids, dropped) + F.embedding(positions, dropped)) ** 2).sum() + (dropped * w).sum() * lm
+        expected = expected + torch.autograd.grad(loss, weight)[0]
+    torch.testing.assert_close(weight.grad, expected)
+    assert p == 0 or (weight.grad == 0).any()
+
+
+def test_embedding_of_many_rows():
+    """More than one block of the CPU's cache."""
+    torch.manual_seed(0)
+    weight = torch.ones(5000, 256)
+    we = embed(weight, torch.tensor([0, 4999]), torch.tensor([1, 4998]), 0.1, True)[1]
+    torch.testing.assert_close(we.unique(), torch.tensor([0, 1 / 0.9]))
+    assert all(abs((part != 0).float().mean() - 0.9) < 0.005 for part in we.split(1000))
+
+
+def test_embedding_in_bf16():
+    """The matrix comes in the precision that the head computes in; the states and the gradient stay whole."""
+    weight = torch.randn(50, 6, requires_grad=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        h, we = embed(weight, torch.tensor([3, 4]), torch.tensor([40, 41]), 0.5, True)
+    scale = (we != 0) * 2
+    assert we.dtype == torch.bfloat16 and torch.equal(we, (weight * scale).bfloat16())
+    torch.testing.assert_close(h, (weight * scale)[[3, 4]] + (weight * scale)[[40, 41]])
+    (we.float().sum() + h.sum()).backward()
+    expected = scale.float()
+    expected[[3, 4, 40, 41]] *= 2
+    torch.testing.assert_close(weight.grad, expected)
+
+
+# ---------------------------------------------------------------------------------------------------------- language model
+
+def slow_losses(h, we, batch):
+    losses = F.cross_entropy((h[batch.lm_parent] @ we.t()).double(), batch.lm_target, reduction='none') * batch.lm_weight
+    return torch.zeros(batch.rows, dtype=torch.float64).index_add(0, batch.lm_row, losses)
+
+
+@pytest.mark.parametrize('share_context', [False, True])
+def test_lm_losses_and_gradients(share_context):
+    """More predictions than one pass takes, a gradient of its own for each row."""
+    batch = collate(STORIES * 2, CONFIG.first_position, share_context)
+    h, we = double(len(batch.ids), 6), double(CONFIG.first_position + CONFIG.n_ctx, 6, seed=1)
+    assert len(batch.lm_parent) > 64
+    row_weights = double(batch.rows, seed=2).detach()
+    results = []
+    for function in language_model_losses, slow_losses:
+        losses = function(h, we, batch)
+        results.append((losses, *torch.autograd.grad((losses * row_weights).sum(), (h, we))))
+    torch.testing.assert_close(*results)
+
+
+def test_lm_gradients_by_finite_differences():
+    batch = collate(STORIES[:1], CONFIG.first_position, True)
+    h, we = double(len(batch.ids), 3), double(CONFIG.first_position + CONFIG.n_ctx, 3, seed=1)
+    assert torch.autograd.gradcheck(lambda h, we: language_model_losses(h, we, batch), (h, we))
+
+
+def test_lm_losses_of_sure_predictions_stay_finite():
+    batch = collate(STORIES, CONFIG.first_position, False)
+    h, we = 300 * torch.randn(len(batch.ids), 6), torch.randn(CONFIG.first_position + CONFIG.n_ctx, 6)
+    h.requires_grad_()
+    losses = language_model_losses(h, we, batch)
+    assert losses.isfinite().all() and losses.max() > 100
+    losses.sum().backward()
+    assert h.grad.isfinite().all()
+
+
+def test_bf16_rounds_the_products_only():
+    """In bf16 the logits are rounded, but sums over them are not: the losses are those of the rounded logits to fp32 precision."""
+    batch = collate(STORIES, CONFIG.first_position, False)
+    h, we = torch.randn(len(batch.ids), 6, requires_grad=True), torch.randn(CONFIG.first_position + CONFIG.n_ctx, 6, requires_grad=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = language_model_losses(h, we, batch)
+    expected = slow_losses(h.bfloat16(), we.bfloat16(), batch)
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+    gradients, slow_gradients = (torch.autograd.grad(x.sum(), (h, we)) for x in (losses, expected))
+    for gradient, slow in zip(gradients, slow_gradients):
+        assert gradient.dtype == torch.float32 and (gradient - slow).norm() < 0.02 * slow.norm()
+
+
+# ------------------------------------------------------------------------------------------------------------- attention
+
+@pytest.mark.parametrize('branches', [False, True])
+def test_attention_with_dropout(branches, monkeypatch):
+    """Away from the random mask it is scaled_dot_product_attention; with it, the probabilities are what is dropped."""
+    q, k, v = double(3, 2, 4, 7, 5)
+    branch = torch.tensor([[0, 0, 0, 1, 1, 2, 2]] * 2)
+    mask = attention_mask(branch) if branches else None
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    torch.testing.assert_close(attend(q, k, v, mask, 0), expected)
+    seen = []
+    monkeypatch.setattr(model_pytorch, 'dropout', lambda x, p, training: seen.append((x, p, training)) or x)
+    torch.testing.assert_close(attend(q, k, v, mask, 0.1), expected)
+    (probabilities, p, training), = seen
+    assert (p, training) == (0.1, True)
+    torch.testing.assert_close(probabilities.sum(3), torch.ones_like(probabilities[..., 0]))
+
+
+@pytest.mark.parametrize('share_context', [False, True])
+@pytest.mark.parametrize('n_layer', [1, 3])
+def test_the_last_layer_where_it_is_read(share_context, n_layer):
+    """Without the LM head the last layer computes the `_classify_` states alone: the same scores, and the same gradients."""
+    model = DoubleHeadModel(Config(**{**CONFIG.__dict__, 'n_layer': n_layer})).double().eval()
+    torch.manual_seed(0)
+    init_weights(model)
+    batch = collate(STORIES, CONFIG.first_position, share_context)
+    results = []
+    for lm in True, False:
+        logits, _ = model(batch, lm=lm)
+        results.append((logits, *torch.autograd.grad((logits * torch.arange(8).view(4, 2)).sum(), list(model.parameters()))))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
