@@ -35,7 +35,7 @@ from model_pytorch import Config, DoubleHeadModel, OpenAIShards, special_rows
 from parallel import Ranks
 from text_utils import TextEncoder, read_merges, read_vocabulary
 from test_text_utils import SlowEncoder
-from train import FineTuning, build_model, fill_model, parse_args
+from train import FineTuning, fill_model, parse_args
 from utils import InputError, transform_roc, whole_file
 
 SECONDS = 20  # one input may take, on a busy machine
@@ -191,7 +191,7 @@ def tiny_run(folder):
     stories = transform_roc([[1, 2]] * 4, [[3]] * 4, [[4, 5]] * 4, [0, 1] * 2, list('abcd'), 8, 10)
     torch.manual_seed(1)
     random_state = np.random.RandomState(1)
-    model = build_model(Config(8, 9, 4, 2, 1))
+    model = DoubleHeadModel(Config(8, 9, 4, 2, 1))
     fill_model(model, args, special_rows(4, random_state))
     tuning = FineTuning(args, model, stories, stories[:2], [torch.device('cpu')], Ranks([torch.device('cpu')]), random_state)
     return tuning

@@ -42,11 +42,11 @@ def test_encode_dataset():
     class Bar:
         texts = 0
 
-        def update(self):
-            self.texts += 1
+        def update(self, n):
+            self.texts += n
     bar = Bar()
     split = Stories(['a', 'b'], ['x', 'yy'], ['', 'z'], ['zz', 'z'], [0, 1])
-    assert encode_dataset([split, split], lambda text: [len(text)], bar) == [([[1], [2]], [[0], [1]], [[2], [1]])] * 2
+    assert encode_dataset([split, split], lambda texts: [[len(text)] for text in texts], bar) == [([[1], [2]], [[0], [1]], [[2], [1]])] * 2
     assert bar.texts == 12
 
 
