@@ -232,12 +232,12 @@ class DoubleHeadModel(nn.Module):
 
 
 @torch.no_grad()
-def init_weights(model, loaded=()):
-    """Draw the parameters that are not among `loaded`: weights N(0, 0.02), biases 0, gains 1 (paper, section 4.1)."""
+def init_weights(model, loaded=(), std=0.02):
+    """Draw the parameters that are not among `loaded`: weights N(0, std), biases 0, gains 1 (paper, section 4.1)."""
     loaded = set(map(id, loaded))
     for name, p in model.named_parameters():
         if id(p) not in loaded:
-            p.normal_(0, 0.02) if p.dim() > 1 else p.fill_(name.endswith('.g'))
+            p.normal_(0, std) if p.dim() > 1 else p.fill_(name.endswith('.g'))
 
 
 def special_rows(n_embd, random_state):

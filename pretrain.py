@@ -296,7 +296,8 @@ def run(args):
                         n_layer=args.n_layer, afn=args.afn, embd_pdrop=args.embd_pdrop, attn_pdrop=args.attn_pdrop, resid_pdrop=args.resid_pdrop)
         torch.manual_seed(args.seed)
         model = LMModel(config)
-        init_weights(model)
+        # The paper's 0.02 at its width. What passes a layer grows with std * sqrt(width): with 0.02, narrow models do not get beyond word frequencies.
+        init_weights(model, std=0.02 * math.sqrt(768 / args.n_embd))
         training = PreTraining(args, model.to(device), tokens, tokens_hash, device, ranks)
         lines = []
         if args.resume and os.path.exists(training.checkpoint_path):

@@ -5,10 +5,6 @@ import json
 import re
 
 import ftfy
-from spacy.lang.en import English
-from spacy.tokenizer import Tokenizer
-from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
-from spacy.vocab import create_vocab
 
 from utils import InputError
 
@@ -39,6 +35,12 @@ def english_tokenizer():
     spaCy takes prefixes and suffixes off a word one at a time, and for each searches all that is left of it; no prefix rule needs that (all are
     anchored), and of the suffix rules only the one for a row of dots.
     """
+    # spaCy takes as long to import as PyTorch, and of several processes only the first encodes.
+    from spacy.lang.en import English
+    from spacy.tokenizer import Tokenizer
+    from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
+    from spacy.vocab import create_vocab
+
     rules = English.Defaults
     prefixes, suffixes, infixes = compile_prefix_regex(rules.prefixes), compile_suffix_regex(rules.suffixes), compile_infix_regex(rules.infixes)
 
@@ -166,7 +168,7 @@ def without_inner_cases(tokenizer):
     """A spaCy tokenizer without those special cases (emoticons, mostly) that it also looks for inside of words."""
     rules = {case: tokens for case, tokens in tokenizer.rules.items()
              if not (' ' in case or tokenizer.find_prefix(case) or tokenizer.find_suffix(case) or tokenizer.find_infix(case))}
-    return Tokenizer(tokenizer.vocab, rules, tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer,
+    return type(tokenizer)(tokenizer.vocab, rules, tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer,
                      url_match=tokenizer.url_match)
 
 

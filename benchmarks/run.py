@@ -49,9 +49,10 @@ class Phases:
         setattr(owner, function, timed)
 
 
-def resident_bytes():
-    with open('/proc/self/statm') as f:
-        return int(f.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+def resident_bytes(which='VmRSS'):
+    """Memory held now, or (`VmHWM`) the most so far."""
+    with open('/proc/self/status') as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith(which))
 
 
 def main(argv):
@@ -98,7 +99,7 @@ def main(argv):
     print()
     for name, seconds in phases.seconds.items():
         print(f'{name:26} {seconds:8.2f} s  {100 * seconds / total:5.1f} %')
-    print(f'{"all":26} {total:8.2f} s')
+    print(f'{"all":26} {total:8.2f} s; at most {resident_bytes("VmHWM") / 1e9:.2f} GB resident')
     epochs = []
     for epoch in sorted({epoch for epoch, _ in device_seconds}):
         seconds = [value for of, value in device_seconds if of == epoch]
@@ -108,7 +109,7 @@ def main(argv):
         print(f'epoch {epoch + 1}: an update {first:.3f} s at the beginning, {last:.3f} s at the end; {memory[epoch + 1] / 1e9:.2f} GB resident after it')
     if json_path:
         with open(json_path, 'w', encoding='utf-8') as f:
-            json.dump(dict(seconds=phases.seconds, total=total, epochs=epochs, argv=argv), f, indent=1)
+            json.dump(dict(seconds=phases.seconds, total=total, peak_bytes=resident_bytes('VmHWM'), epochs=epochs, argv=argv), f, indent=1)
             f.write('\n')
     return status
 
