@@ -6,6 +6,7 @@ Reads top to bottom: options, then the run: encode -> load -> fine-tune -> keep 
 """
 import contextlib
 import hashlib
+import importlib.util
 import itertools
 import json
 import math
@@ -28,7 +29,7 @@ from model_pytorch import (ACT_FNS, MODEL_FILES, SETTINGS, Config, DoubleHeadMod
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
-from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
+from utils import (InputError, Parser, ResultLogger, Stopped, TensorBoardLogger, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
                    iter_data, longest_sequence, number, same_folder, transform_roc, whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
@@ -107,7 +108,6 @@ def parse_args(argv=None):
     group.add_argument('--n_gpu', type=number(int, 1), default=4, help='devices the batch is meant for; with fewer, the same update is done in steps')
     group.add_argument('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1; auto is cuda where there is one (ours)')
     group.add_argument('--precision', choices=['fp32', 'bf16'], default='fp32', help='of the matrix products (ours)')
-
     group.add_argument('--deterministic', action='store_true', help='the same seed gives the same bytes on a GPU too, more slowly; on a CPU it always does (ours)')
 
     group = parser.add_argument_group('going on after a stop (ours)')
@@ -362,6 +362,8 @@ def read_stories(args):
     """Check the input, in order of cost, and encode it: (train, valid, test), lists of `Story`, and the model's `Config`. Raises InputError."""
     for folder in (args.log_dir, args.save_dir, *[args.submission_dir, args.analysis_dir] * args.submit):
         check_writable(folder)
+    if args.tensorboard and not importlib.util.find_spec('tensorboard'):
+        raise InputError('--tensorboard: it is not installed; type: pip install tensorboard')
     encoder = TextEncoder(args.encoder_path, args.bpe_path)
     if args.n_transfer >= 0:
         OpenAIShards(args.model_dir).check(encoder.n_vocab, args.n_embd, args.n_transfer)
@@ -428,7 +430,7 @@ def run(args):
         lines = tuning.resume(checkpoint, tuning.path('checkpoint')) if checkpoint else []
         del checkpoint
         log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
-        logger = ranks.from_first(lambda: ResultLogger(log_path, lines, **vars(args)))
+        logger = (TensorBoardLogger if args.tensorboard else ResultLogger)(log_path, lines, **vars(args)) if ranks.first else None
         if ranks.first:
             print(describe(args, stories, model, tuning), flush=True)
             if lines:

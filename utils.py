@@ -158,6 +158,21 @@ class ResultLogger:
             f.writelines(json.dumps(line) + '\n' for line in self.lines)
 
 
+class TensorBoardLogger(ResultLogger):
+    """A log that TensorBoard, which must be installed, shows too."""
+
+    def __init__(self, path, lines=(), **arguments):
+        from torch.utils.tensorboard import SummaryWriter
+        self.writer = SummaryWriter(os.path.splitext(path)[0])
+        super().__init__(path, lines, **arguments)
+
+    def log(self, **values):
+        super().log(**values)
+        for name in {'tr_cost', 'va_cost', 'tr_acc', 'va_acc'} & values.keys():
+            self.writer.add_scalar(name, values[name], values['n_updates'])
+        self.writer.flush()
+
+
 # -------------------------------------------------------------------------------------------------------------- devices
 
 def find_devices(device, n_gpu):

@@ -56,6 +56,20 @@ def test_pandas_reads_the_log_after_its_first_line(command):
     assert log['n_updates'].tolist() == [10, 20]
 
 
+def test_tensorboard(command):
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    run(command, '--n_iter', 2, '--tensorboard')
+    events = EventAccumulator(str(command.folder / 'log' / 'rocstories')).Reload()
+    assert [(event.step, event.value) for event in events.Scalars('va_acc')] == [(line['n_updates'], line['va_acc']) for line in command.log()[1:]]
+
+
+def test_tensorboard_that_is_not_installed(command, monkeypatch, capsys):
+    monkeypatch.setattr(train.importlib.util, 'find_spec', lambda name: None)
+    run(command, '--tensorboard', status=2)
+    assert_one_line(command, capsys, ['pip install tensorboard'])
+
+
 def test_without_submit(command, capsys):
     argv = [option for option in command.argv('--n_iter', 1) if option != '--submit']
     assert train.main(argv) is None
