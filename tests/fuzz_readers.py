@@ -23,13 +23,13 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import conftest  # noqa: F401 (the path to the modules)
 import numpy as np
 import torch
 
+from conftest import GOLDEN, Command  # first: it sets the path to the modules
+
 import analysis
 from checkpoint import load_checkpoint, load_parameters
-from conftest import GOLDEN, Command
 from datasets import FILES, Stories, read_cloze_test
 from model_pytorch import Config, DoubleHeadModel, OpenAIShards, special_rows
 from parallel import Ranks
@@ -309,7 +309,6 @@ class Parameters(Checkpoint):
         self.state = self.tuning.model.state_dict()
         self.whole = saved(self.state)
         self.expected = {name: tensor.clone() for name, tensor in self.state.items()}
-        self.damaged = False
 
     def make(self, rng):
         if rng.random() < 0.5:

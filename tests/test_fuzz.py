@@ -19,7 +19,7 @@ from fuzz_readers import READERS, Hostile, attempt, bounds, pickles, rebuilt, sa
 from model_pytorch import OpenAIShards
 from utils import InputError
 
-COUNTS = {'text': 60, 'checkpoint, resumed': 60, 'best_params': 150}  # of the others, 200
+COUNTS = {'text': 30, 'checkpoint, resumed': 50, 'best_params': 150}  # of the others, 200
 
 
 @pytest.fixture(scope='module', autouse=True)
