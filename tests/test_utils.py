@@ -75,7 +75,8 @@ def slow_rows(stories, share_context):
 
 
 tokens = st.lists(st.integers(0, N_VOCAB - 1), max_size=6)
-many_stories = st.lists(st.builds(lambda a, b, c, label: transform_roc([a], [b], [c], [label], ['x'], N_VOCAB, 5)[0], tokens, tokens, tokens, st.integers(0, 1)),
+many_stories = st.lists(st.builds(lambda a, b, c, label: transform_roc([a], [b], [c], [label], ['x'], N_VOCAB, 5)[0], tokens, tokens, tokens,
+                                  st.integers(0, 1)),
                         min_size=1, max_size=5)
 
 
@@ -110,7 +111,7 @@ def test_collate_against_a_slow_padded_version(stories, share_context):
 @settings(max_examples=50, deadline=None, database=None)
 @given(stories=many_stories)
 def test_both_layouts_weigh_the_same_predictions(stories):
-    """The sum of the weights of each predicted token, by what it follows, is the same in both layouts; over all of them it is one for each sequence."""
+    """The weights of each predicted token, by what it follows, have the same sum in both layouts; all together, one for each sequence."""
     totals = []
     for share_context in (False, True):
         batch = collate(stories, FIRST_POSITION, share_context)
@@ -258,7 +259,8 @@ def test_find_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 3)
     assert find_devices('auto', 2) == find_devices('cuda', 2) == [torch.device('cuda', 0), torch.device('cuda', 1)]
-    assert len(find_devices('auto', 8)) == 3 and find_devices('cuda:2', 8) == [torch.device('cuda', 2)] and find_devices('cpu', 8) == [torch.device('cpu')]
+    assert len(find_devices('auto', 8)) == 3 and find_devices('cuda:2', 8) == [torch.device('cuda', 2)] and find_devices('cpu',
+        8) == [torch.device('cpu')]
     with pytest.raises(InputError, match='there are 3 CUDA devices here'):
         find_devices('cuda:3', 1)
 
