@@ -103,7 +103,7 @@ def load_checkpoint(path):
 
 
 def check_archive(path):
-    """Raise an exception unless `path` is a zip archive whose checksums hold, as PyTorch does not see to, and that is no larger in memory than on disk."""
+    """Raise an exception unless `path` is a zip archive whose checksums hold (PyTorch does not look), and no larger in memory than on disk."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > os.path.getsize(path):
@@ -168,7 +168,7 @@ def load_parameters(model, path):
 
 
 def same_form(value, like):
-    """Whether `value` is built as `like`: dicts of the same keys, tensors of the same shape and type with all their numbers in memory, objects of one type."""
+    """Whether `value` is built as `like`: dicts of the same keys, tensors of the same shape and type with all their numbers, objects of one type."""
     if isinstance(like, dict):
         return isinstance(value, dict) and value.keys() == like.keys() and all(same_form(value[key], like[key]) for key in like)
     if isinstance(like, torch.Tensor):

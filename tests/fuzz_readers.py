@@ -2,7 +2,7 @@
 
     python tests/fuzz_readers.py --seconds 60
 
-prints how many inputs each reader was given, took, refused, and failed on. A failing input is kept in --keep. `test_fuzz.py` does a little of the same.
+prints how many inputs each reader was given, took, refused, and failed on. A failing input is kept in --keep. `test_fuzz.py` does a little of it.
 """
 import argparse
 import contextlib
@@ -23,13 +23,13 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import conftest  # noqa: F401 (the path to the modules)
 import numpy as np
 import torch
 
+from conftest import GOLDEN, Command  # first: it sets the path to the modules
+
 import analysis
 from checkpoint import load_checkpoint, load_parameters
-from conftest import GOLDEN, Command
 from datasets import FILES, Stories, read_cloze_test
 from model_pytorch import Config, DoubleHeadModel, OpenAIShards, special_rows
 from parallel import Ranks
@@ -40,8 +40,10 @@ from utils import InputError, transform_roc, whole_file
 
 SECONDS = 20  # one input may take, on a busy machine
 MEMORY = 2 << 30  # bytes one reader may map beyond what it begins with
-TOKENS = [b'', b'\x00', b'\xff\xfe', b'\xef\xbb\xbf', b'\n', b'\r', b'"', b'""', b',', b'\t', b'-1', b'0', b'1e999', b'NaN', b'Infinity', b'null', b'true', b'{}', b'[]',
-          b'9' * 30, b'9' * 5000, b'[' * 3000, b'{"a":' * 3000, b'\\ud800', b'\xed\xa0\x80', b'\xe2\x80\xa8', b'x' * 200_000, b'2147483648', b'(', b"'", b'None', b'1j', b'0x10']
+TOKENS = [b'', b'\x00', b'\xff\xfe', b'\xef\xbb\xbf', b'\n', b'\r', b'"', b'""', b',', b'\t', b'-1', b'0', b'1e999', b'NaN', b'Infinity', b'null',
+          b'true', b'{}', b'[]',
+          b'9' * 30, b'9' * 5000, b'[' * 3000, b'{"a":' * 3000, b'\\ud800', b'\xed\xa0\x80', b'\xe2\x80\xa8', b'x' * 200_000, b'2147483648', b'(',
+          b"'", b'None', b'1j', b'0x10']
 GOLDEN_MODEL = os.path.join(GOLDEN, 'model')
 
 
@@ -64,7 +66,8 @@ def mutate(data, rng):
             data[i:i + rng.choice([0, 1, 4])] = rng.choice(TOKENS)
         elif kind == 5 and (numbers := list(re.finditer(rb'\d+', data[:100_000]))):
             number = rng.choice(numbers)
-            data[number.start():number.end()] = rng.choice([b'-1', b'0', b'1', b'3', b'%d' % (int(number.group()[:9]) + 1), b'99999999999999999999', b'4294967296', b'1.5', b'1e9'])
+            data[number.start():number.end()] = rng.choice([b'-1', b'0', b'1', b'3', b'%d' % (int(number.group()[:9]) + 1), b'99999999999999999999',
+                                                            b'4294967296', b'1.5', b'1e9'])
         elif kind == 6:
             data[i:i + 4] = rng.choice([0, 1, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1]).to_bytes(4, rng.choice(['little', 'big']))
         elif kind == 7:
@@ -99,7 +102,8 @@ class Text(Reader):
         super().__init__(folder)
         paths = os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'), os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe')
         self.encoder, self.slow = TextEncoder(*paths), SlowEncoder(*paths)
-        self.seeds = [text.encode() for text in ("He couldn't go -- \"why?\"\nOh… it's 5$ at http://a.b/c?d=e_f.", 'Ã©tÃ© &amp; 漢字 o.O :x <3 U.S. 10km²', "'s n't e.g. ..", '%€#' * 300,
+        self.seeds = [text.encode() for text in ("He couldn't go -- \"why?\"\nOh… it's 5$ at http://a.b/c?d=e_f.",
+                                                 'Ã©tÃ© &amp; 漢字 o.O :x <3 U.S. 10km²', "'s n't e.g. ..", '%€#' * 300,
                                                  "doin' 're:Xx the ' 's.D : x.'ll")]
 
     def read(self, data):
@@ -160,10 +164,13 @@ class Shard(Shapes):
         if rng.random() < 0.5:
             return super().make(rng)
         n = (len(self.seeds[0]) - 128) // 4
-        descr = rng.choice(["'<f4'", "'<f4'", "'>f4'", "'|O'", "'<f8'", "'<c8'", "'<U9'", "'|V4'", "[('a', '<f4')]", "[('a', '<f4', (3,)), ('b', '|O')]", "'f4,f4'", '[]', 'None', '7', "'<M8[s]'",
+        descr = rng.choice(["'<f4'", "'<f4'", "'>f4'", "'|O'", "'<f8'", "'<c8'", "'<U9'", "'|V4'", "[('a', '<f4')]",
+                            "[('a', '<f4', (3,)), ('b', '|O')]", "'f4,f4'", '[]', 'None', '7', "'<M8[s]'",
                             "('<f4', (2,))", "'|S4'", "'x'", '{}', '[[]]', "[('a',)]", "'" + ',f4' * 2000 + "'", "'<f4"])
-        shape = rng.choice([f'({n},)', f'({n},)', f'({n}, 1)', '()', '(0,)', f'({n + 1},)', f'({n - 1},)', f'{n}', '(-1,)', '(-5, -5)', f'({2 ** 62}, 4)', f'({2 ** 63},)', f'({10 ** 30},)',
-                            '(True,)', f'({n}.0,)', "('a',)", f'({n},) * 9', '(' * 90 + ')' * 90, f'({"1," * 70})', f'[{n}]', 'None', f'({n}L,)', '{}', f'({2 ** 31}, {2 ** 31}, {2 ** 2})'])
+        shape = rng.choice([f'({n},)', f'({n},)', f'({n}, 1)', '()', '(0,)', f'({n + 1},)', f'({n - 1},)', f'{n}', '(-1,)', '(-5, -5)',
+                            f'({2 ** 62}, 4)', f'({2 ** 63},)', f'({10 ** 30},)',
+                            '(True,)', f'({n}.0,)', "('a',)", f'({n},) * 9', '(' * 90 + ')' * 90, f'({"1," * 70})', f'[{n}]', 'None', f'({n}L,)',
+                            '{}', f'({2 ** 31}, {2 ** 31}, {2 ** 2})'])
         header = f"{{'descr': {descr}, 'fortran_order': {rng.choice(['False', 'True', '0', 'None'])}, 'shape': {shape}, }}"
         version = rng.choice([1, 1, 1, 2, 3, 0, 9])
         size = (len(header) if rng.random() < 0.9 else rng.choice([0, 2 ** 16 - 1])).to_bytes(2 if version == 1 else 4, 'little')
@@ -225,7 +232,8 @@ def pickles():
     return [b'\x80\x02' + body for body in (
         b'}' + b')' + b'\x85' * 1_000_000 + b'K\x01s.',  # a key so deep that Python's stack ends before its hash is known
         b']' * 300_000 + b'a' * 299_999 + b'.',
-        *(call(module, name, huge) for module, name in [('__builtin__', 'bytearray'), ('torch.storage', 'UntypedStorage'), ('torch', 'Tensor'), ('torch', 'FloatTensor')]),
+        *(call(module, name, huge) for module, name in [('__builtin__', 'bytearray'), ('torch.storage', 'UntypedStorage'), ('torch', 'Tensor'),
+                                                        ('torch', 'FloatTensor')]),
         call('torch._utils', '_rebuild_meta_tensor_no_storage', b'ctorch\nfloat32\n', huge + b'\x85', b'K\x01\x85', b'\x89'),
         call('os', 'system', b'X\x04\x00\x00\x00true'), call('builtins', 'eval', b'X\x01\x00\x00\x001'),
     )]
@@ -256,7 +264,8 @@ class Checkpoint(Reader):
         if kind < 0.3:
             return mutate(self.whole, rng)
         if kind < 0.5:  # damaged inside, with checksums that hold
-            chosen = rng.choice([name for name in zipfile.ZipFile(io.BytesIO(self.whole)).namelist() if rng.random() < 0.5 or name.endswith('data.pkl')])
+            names = zipfile.ZipFile(io.BytesIO(self.whole)).namelist()
+            chosen = rng.choice([name for name in names if rng.random() < 0.5 or name.endswith('data.pkl')])
             return rebuilt(self.whole, lambda name, data: mutate(data, rng) if name == chosen else data)
         if kind < 0.55:
             return rng.choice(self.hostile)
@@ -264,7 +273,8 @@ class Checkpoint(Reader):
 
     def changed(self, state, rng, depth):
         """A copy with one thing in it of another form."""
-        others = [None, 0, -1, 1 << 40, 1.5, float('nan'), '', 'x', b'x', [], {}, (), [0] * 5, torch.zeros(()), torch.zeros(3), torch.zeros(1).expand(1 << 40), torch.zeros(0),
+        others = [None, 0, -1, 1 << 40, 1.5, float('nan'), '', 'x', b'x', [], {}, (), [0] * 5, torch.zeros(()), torch.zeros(3),
+                  torch.zeros(1).expand(1 << 40), torch.zeros(0),
                   torch.zeros(5, dtype=torch.uint8), torch.empty(3, device='meta'), torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,)), True]
         if isinstance(state, dict) and state and (depth == 0 or rng.random() < 0.9):
             state, key = dict(state), rng.choice(list(state))
@@ -282,13 +292,16 @@ class Checkpoint(Reader):
                 return mutate(state.encode(), rng).decode('utf-8', 'replace')
             key = rng.choice([*run, 'numpy_state', 'log'])
             if isinstance(run[key], list) and run[key] and rng.random() < 0.8:
-                run[key][rng.randrange(len(run[key]))] = rng.choice([None, -1, 0, 1 << 40, 1.5, 'x', [], {}, [0] * 624, [1 << 40] * 624, ['x'] * 624, float('nan')])
+                run[key][rng.randrange(len(run[key]))] = rng.choice([None, -1, 0, 1 << 40, 1.5, 'x', [], {}, [0] * 624, [1 << 40] * 624,
+                                                                     ['x'] * 624, float('nan')])
             else:
                 run[key] = rng.choice([None, -1, 0, 1, 2, 100, 1 << 40, 10 ** 400, 1.5, 'x', [], {}, True, float('nan')])
             return json.dumps(run)
         if isinstance(state, torch.Tensor) and rng.random() < 0.7:
-            return rng.choice([state.double(), state.half(), state.to(torch.int64), state[None], torch.zeros(()).expand(state.shape), state.flatten()[:1], state.to('meta'),
-                               state.to(torch.complex64), torch.nn.Parameter(state.float()), state.t().contiguous().t() if state.dim() == 2 else state.flatten()[:0], state.to_sparse() if state.dim() else state])
+            return rng.choice([state.double(), state.half(), state.to(torch.int64), state[None], torch.zeros(()).expand(state.shape),
+                               state.flatten()[:1], state.to('meta'),
+                               state.to(torch.complex64), torch.nn.Parameter(state.float()),
+                               state.t().contiguous().t() if state.dim() == 2 else state.flatten()[:0], state.to_sparse() if state.dim() else state])
         if isinstance(state, list) and state and rng.random() < 0.5:
             return [self.changed(state[0], rng, depth + 1), *state[1:]]
         return rng.choice(others)
@@ -309,7 +322,6 @@ class Parameters(Checkpoint):
         self.state = self.tuning.model.state_dict()
         self.whole = saved(self.state)
         self.expected = {name: tensor.clone() for name, tensor in self.state.items()}
-        self.damaged = False
 
     def make(self, rng):
         if rng.random() < 0.5:
@@ -319,10 +331,9 @@ class Parameters(Checkpoint):
     def read_file(self, path):
         model = self.tuning.model
         load_parameters(model, path)
-        if zipfile.ZipFile(path).testzip() is None and os.path.getsize(path) == len(self.whole):  # damaged in the file, not before its checksums were made
-            data = read_bytes(path)
-            if sum(a != b for a, b in zip(data, self.whole)) < 40:
-                assert all(torch.equal(tensor, self.expected[name]) for name, tensor in model.state_dict().items())
+        data = read_bytes(path)
+        if len(data) == len(self.whole) and sum(a != b for a, b in zip(data, self.whole)) < 40:  # damaged in the file, not before it was written
+            assert all(torch.equal(tensor, self.expected[name]) for name, tensor in model.state_dict().items())
 
 
 class Log(Reader):

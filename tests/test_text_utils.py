@@ -48,7 +48,8 @@ class SlowEncoder:
         return ' '.join(symbols).replace('\n  </w>', '\n</w>').split(' ')
 
     def encode(self, text):
-        return [self.encoder.get(symbol, 0) for token in self.tokenizer(slow_standardize(ftfy.fix_text(text))) for symbol in self.bpe(token.text.lower())]
+        tokens = self.tokenizer(slow_standardize(ftfy.fix_text(text)))
+        return [self.encoder.get(symbol, 0) for token in tokens for symbol in self.bpe(token.text.lower())]
 
 
 def slow_standardize(text):
@@ -82,8 +83,10 @@ def test_standardize(text, expected):
 
 TRICKY = [
     '', ' ', '\n', 'a', "Tom couldn't go.\nHe'd lost $1,000!!!", '“Smart” ‘quotes’…', 'r&amp;b &lt;3', 'Ã©tÃ© mojibake', 'ﬁne ﬂow', 'e\u0301',
-    'İstanbul DŽ ß', '漢字とかな', '😀👨‍👩‍👧', 'a\x00b', '\ufeffx', '\ud800', 'x\udfffy', 'http://a.b/c?d=e_f', 'a@b.co', '10km² 5°C. U.S. e.g. Mr.', 'o.O :) :-( <3',
-    "doin' 're:x", "the ' 's.D", ': x.\'ll', 'd.Md.', "''", "' '", 'a\\b', '....', '.' * 99, 'a' + '.' * 99, '5' + 'mmHg' * 30, '%' * 99, 'ab%' * 40, 'aaaaaaaaa', 'abababab',
+    'İstanbul DŽ ß', '漢字とかな', '😀👨‍👩‍👧', 'a\x00b', '\ufeffx', '\ud800', 'x\udfffy', 'http://a.b/c?d=e_f', 'a@b.co', '10km² 5°C. U.S. e.g. Mr.',
+    'o.O :) :-( <3',
+    "doin' 're:x", "the ' 's.D", ': x.\'ll', 'd.Md.', "''", "' '", 'a\\b', '....', '.' * 99, 'a' + '.' * 99, '5' + 'mmHg' * 30, '%' * 99,
+    'ab%' * 40, 'aaaaaaaaa', 'abababab',
     'the ' * 50, '\n \n\n x', 'x \n ', '\u2028', '\u200b',
 ]
 
@@ -94,11 +97,12 @@ def test_tricky_texts(encoder, slow, text):
 
 
 # What the rules are about, beside any character at all.
-pieces = st.sampled_from([*" \n\t'’.,:;$€%#-–…\\\"aAbxX19°²", "'s", "n't", "'re", 'Cos', 'e.g.', 'o.O', ':x', '<3', '5km', '$1', '...', 'the', 'http://', '&amp;', 'Ã©'])
+pieces = st.sampled_from([*" \n\t'’.,:;$€%#-–…\\\"aAbxX19°²", "'s", "n't", "'re", 'Cos', 'e.g.', 'o.O', ':x', '<3', '5km', '$1', '...', 'the',
+                          'http://', '&amp;', 'Ã©'])
 texts = st.one_of(st.text(st.characters(exclude_categories=[])), st.lists(pieces, max_size=25).map(''.join))  # lone surrogates too
 
 
-@settings(max_examples=600, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(text=texts)
 def test_any_text(encoder, slow, text):
     ids = slow.encode(text)
@@ -112,8 +116,10 @@ def test_any_merges(tmp_path, seed):
     """Also merges in an order that no training gives."""
     rng = random.Random(seed)
     symbols = [''.join(parts) for n in range(1, 6) for parts in itertools.product('ab', repeat=n)]
-    (tmp_path / 'encoder.json').write_text(json.dumps({symbol: i for i, symbol in enumerate(['<unk>', *symbols, *(symbol + '</w>' for symbol in symbols)])}))
-    (tmp_path / 'merges.bpe').write_text('#version\n' + ''.join(f'{rng.choice(symbols[:14])} {rng.choice(symbols[:14])}{rng.choice(["", "</w>"])}\n' for _ in range(60)))
+    vocabulary = ['<unk>', *symbols, *(symbol + '</w>' for symbol in symbols)]
+    (tmp_path / 'encoder.json').write_text(json.dumps({symbol: i for i, symbol in enumerate(vocabulary)}))
+    merges = [f'{rng.choice(symbols[:14])} {rng.choice(symbols[:14])}{rng.choice(["", "</w>"])}' for _ in range(60)]
+    (tmp_path / 'merges.bpe').write_text('\n'.join(['#version', *merges, '']))
     paths = str(tmp_path / 'encoder.json'), str(tmp_path / 'merges.bpe')
     words = [''.join(rng.choices('ab', k=rng.randint(1, 30))) for _ in range(200)]
     assert [TextEncoder(*paths).encode(' '.join(words))] == [SlowEncoder(*paths).encode(' '.join(words))]
@@ -122,6 +128,8 @@ def test_any_merges(tmp_path, seed):
 def test_each_text_by_itself(encoder):
     """What an encoder remembers of other texts changes nothing."""
     fresh = TextEncoder(*PATHS)
+    assert fresh.encode_all(TRICKY) == [encoder.encode(text) for text in TRICKY]
+    fresh.forget()
     assert [fresh.encode(text) for text in reversed(TRICKY)] == [encoder.encode(text) for text in reversed(TRICKY)]
 
 
@@ -150,7 +158,8 @@ def test_n_vocab(encoder):
         assert encoder.n_vocab == len(json.load(f))
 
 
-@pytest.mark.parametrize('text', [' ' * 100_000 + 'x', 'a' * 100_000, 'ab' * 50_000, 'The quick brown fox'.replace(' ', '') * 6_000, '.' * 100_000, '!?' * 50_000,
+@pytest.mark.parametrize('text', [' ' * 100_000 + 'x', 'a' * 100_000, 'ab' * 50_000, 'The quick brown fox'.replace(' ', '') * 6_000, '.' * 100_000,
+                                  '!?' * 50_000,
                                   '漢' * 100_000, '\n' * 100_000, '%' * 10_000, "'s" * 5_000, '€' * 5_000, 'a' + '$' * 10_000, '\U0001f600' * 5_000])
 def test_a_long_word_is_encoded_in_bounded_time(encoder, text):
     start = time.process_time()
@@ -158,8 +167,10 @@ def test_a_long_word_is_encoded_in_bounded_time(encoder, text):
     assert time.process_time() - start < 10  # a fraction of a second each on a quiet machine; some took hours
 
 
-@pytest.mark.parametrize('content', [b'', b'[]', b'{}', b'null', b'{"a": 1}', b'{"a": 0, "b": 0}', b'{"a": 0, "b": 2}', b'{"a": -1}', b'{"a": 0.0}', b'{"a": true}', b'{"a": NaN}', b'{"a": "0"}',
-                                     b'{"a": null}', b'{"a": ' + b'9' * 5000 + b'}', b'[' * 100_000, b'{"a":' * 100_000, b'\xff\xfe', b'\xef\xbb\xbf{"a": 0}', b'{"a": 0'])
+@pytest.mark.parametrize('content', [b'', b'[]', b'{}', b'null', b'{"a": 1}', b'{"a": 0, "b": 0}', b'{"a": 0, "b": 2}', b'{"a": -1}', b'{"a": 0.0}',
+                                     b'{"a": true}', b'{"a": NaN}', b'{"a": "0"}',
+                                     b'{"a": null}', b'{"a": ' + b'9' * 5000 + b'}', b'[' * 100_000, b'{"a":' * 100_000, b'\xff\xfe',
+                                     b'\xef\xbb\xbf{"a": 0}', b'{"a": 0'])
 def test_what_is_no_vocabulary(tmp_path, content):
     path = tmp_path / 'encoder.json'
     path.write_bytes(content)

@@ -3,8 +3,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import PROCESSES
 from datasets import Stories
 from utils import (InputError, ResultLogger, Story, check_writable, collate, encode_dataset, find_devices, iter_data, longest_sequence, transform_roc,
                    whole_file)
@@ -76,7 +75,8 @@ def slow_rows(stories, share_context):
 
 
 tokens = st.lists(st.integers(0, N_VOCAB - 1), max_size=6)
-many_stories = st.lists(st.builds(lambda a, b, c, label: transform_roc([a], [b], [c], [label], ['x'], N_VOCAB, 5)[0], tokens, tokens, tokens, st.integers(0, 1)),
+many_stories = st.lists(st.builds(lambda a, b, c, label: transform_roc([a], [b], [c], [label], ['x'], N_VOCAB, 5)[0], tokens, tokens, tokens,
+                                  st.integers(0, 1)),
                         min_size=1, max_size=5)
 
 
@@ -111,7 +111,7 @@ def test_collate_against_a_slow_padded_version(stories, share_context):
 @settings(max_examples=50, deadline=None, database=None)
 @given(stories=many_stories)
 def test_both_layouts_weigh_the_same_predictions(stories):
-    """The sum of the weights of each predicted token, by what it follows, is the same in both layouts; over all of them it is one for each sequence."""
+    """The weights of each predicted token, by what it follows, have the same sum in both layouts; all together, one for each sequence."""
     totals = []
     for share_context in (False, True):
         batch = collate(stories, FIRST_POSITION, share_context)
@@ -183,34 +183,41 @@ def test_a_folder_where_the_file_should_be(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['x', 'z'] and (tmp_path / 'z').read_text() == 'old'
 
 
-def python(code, *argv, **kwargs):
-    return subprocess.Popen([sys.executable, '-c', code, *map(str, argv)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+def _write(path, torch_file, file_size, pipe):
+    """Body of a process that writes 400,000 bytes to `path` where no file may grow beyond `file_size`, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    try:
+        with whole_file(path, 'wb') as f:
+            torch.save(torch.zeros(100_000), f) if torch_file else f.write(bytes(400_000))
+            f.flush()
+            pipe.send('written')
+            time.sleep(60)
+    except InputError as error:
+        pipe.send(str(error))
 
 
-@pytest.mark.parametrize('write', ['f.write(b"x" * 100_000)', 'torch.save(torch.zeros(100_000), f)'])
-def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, write):
-    """A limit on the size of files stands for the full disk."""
+@pytest.mark.parametrize('torch_file', [False, True])
+def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, torch_file):
     path = tmp_path / 'x'
     path.write_text('old')
-
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-    process = python(f'import sys, torch\nfrom utils import *\ntry:\n    with whole_file(sys.argv[1], "wb") as f:\n        {write}\nexcept InputError as error:\n    print(error)',
-                     path, preexec_fn=limit)
-    out, err = process.communicate()
-    assert out.startswith(f'cannot write {path}: ') and len(out.splitlines()) == 1 and not err
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=_write, args=(str(path), torch_file, 50_000, theirs))
+    process.start()
+    assert ours.recv() == f'cannot write {path}: File too large; what stood there before is unchanged'
+    process.join()
     assert path.read_text() == 'old' and os.listdir(tmp_path) == ['x']
 
 
 def test_killed_inside_the_write(tmp_path):
     path = tmp_path / 'x'
     path.write_text('old')
-    process = python('import sys, time\nfrom utils import whole_file\nwith whole_file(sys.argv[1]) as f:\n    f.write("new")\n    f.flush()\n    print("now", flush=True)\n    time.sleep(60)',
-                     path)
-    assert process.stdout.readline() == 'now\n'
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=_write, args=(str(path), True, 1_000_000, theirs))
+    process.start()
+    assert ours.recv() == 'written'
     process.kill()
-    process.communicate()
+    process.join()
     assert path.read_text() == 'old'
     assert all(name.endswith('.part') for name in os.listdir(tmp_path) if name != 'x')  # `only_run` clears it away
 
@@ -252,7 +259,8 @@ def test_find_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 3)
     assert find_devices('auto', 2) == find_devices('cuda', 2) == [torch.device('cuda', 0), torch.device('cuda', 1)]
-    assert len(find_devices('auto', 8)) == 3 and find_devices('cuda:2', 8) == [torch.device('cuda', 2)] and find_devices('cpu', 8) == [torch.device('cpu')]
+    assert len(find_devices('auto', 8)) == 3 and find_devices('cuda:2', 8) == [torch.device('cuda', 2)] and find_devices('cpu',
+        8) == [torch.device('cpu')]
     with pytest.raises(InputError, match='there are 3 CUDA devices here'):
         find_devices('cuda:3', 1)
 
