@@ -75,8 +75,8 @@ def test_what_is_loaded_runs_no_code(readers, name):
 @pytest.mark.parametrize('descr, shape', [
     ("'<f4'", '(10000000000000,)'), ("'<f4'", '(-1,)'), ("'<f4'", '(4611686018427387904, 4)'), ("'<f4'", '(1' + '0' * 400 + ',)'), ("'<f4'", '()'),
     ("'<f4'", '(5011, 1)'), ("'<f4'", '(5010,)'),
-    ("'<f4'", '(0,)'), ("'>f4'", '(5011,)'), ("'<f8'", '(2505,)'), ("'|O'", '(5011,)'), ('[]', '(5011,)'), ("'|V0'", '(5011,)'),
-    ("[('a', '<f4')]", '(5011,)'), ("'<f4", '(5011,)'), ('7', '(5011,)'),
+    ("'<f4'", '(0,)'), ('[]', '(-1,)'), ('{}', '(-1,)'), ("'>f4'", '(5011,)'), ("'<f8'", '(2505,)'), ("'|O'", '(5011,)'), ('[]', '(5011,)'),
+    ("'|V0'", '(5011,)'), ("[('a', '<f4')]", '(5011,)'), ("'<f4", '(5011,)'), ('7', '(5011,)'),
     ("'<f4'", '(' * 1000), ("'<f4'", '("a",)'), ("'<f4'", '__import__("os").abort()'),
 ])
 @pytest.mark.filterwarnings('ignore')
@@ -162,7 +162,7 @@ def edit(run, **changes):
       for key in ('n_epochs', 'n_updates', 'best_score', 'numpy_state', 'log', 'settings')
       for value in (None, -1, 101, 1 << 70, 'x', [], {}, [7], float('nan'))),
     *(lambda state, position=position: state.update(run=edit(state['run'], numpy_state=['MT19937', [1] * 624, position, 0, 0.0]))
-      for position in (-1, 625, 1 << 40, 'x')),
+      for position in (-1, 625, 10 ** 6, 1 << 40, 'x')),
     lambda state: state.update(run=edit(state['run'], numpy_state=['MT19937', [1 << 40] * 624, 0, 0, 0.0])),
     lambda state: state.update(run=edit(state['run'], numpy_state=['PCG64', [1] * 624, 0, 0, 0.0])),
     lambda state: state['torch_states'][0].update(cpu=torch.zeros(5056, dtype=torch.uint8)),
