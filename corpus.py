@@ -69,7 +69,7 @@ def cut(f, offset, size):
         return size
     if found := re.search(rb' (?=\S)', near):
         return offset + found.start()
-    return offset + next(i for i, byte in enumerate(near[1:]) if byte & 0xC0 != 0x80)  # at least between two characters
+    return offset + next((i for i, byte in enumerate(near[1:]) if byte & 0xC0 != 0x80), 0)  # at least between two characters
 
 
 def read_lines(path, start, size):
@@ -253,8 +253,8 @@ def prepare(places, out, work, n_merges, vocabulary=None):
             tokens = count_tokens(workers.map(count_words, texts, sizes, 'counting words'))
             characters, merges = learn_byte_pairs(tokens, n_merges)
             write_vocabulary(out, characters, merges)
-            print(f'learned   {len(merges):,} byte pairs of {len(characters):,} characters, from {tokens.total():,} words, {len(tokens):,} of them different',
-                  flush=True)
+            print(f'learned   {len(merges):,} byte pairs of {len(characters):,} characters, from {tokens.total():,} words, '
+                  f'{len(tokens):,} of them different', flush=True)
         made = {'source': source, 'files': [fingerprint(path) for path in vocabulary_files(out)]}
         with whole_file(vocabulary_record_path) as f:
             json.dump(made, f)

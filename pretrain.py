@@ -30,7 +30,8 @@ from text_utils import read_vocabulary
 from utils import InputError, Parser, ResultLogger, Stopped, check_writable, collate_windows, exit_status, find_devices, iter_data, number, whole_file
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity good to a percent, and quick to evaluate
-FREE_ON_RESUME = {'text', 'out', 'vocabulary', 'resume', 'device', 'n_micro', 'eval_every', 'save_every'}  # options that a resumed run may give otherwise
+# Options that a resumed run may give otherwise
+FREE_ON_RESUME = {'text', 'out', 'vocabulary', 'resume', 'device', 'n_micro', 'eval_every', 'save_every'}
 
 
 # -------------------------------------------------------------------------------------------------------------- options
@@ -133,9 +134,9 @@ class PreTraining:
     def update(self, windows):
         """One update from a global batch of windows, of which each rank takes its share, n_micro at a time.
 
-        Returns its figures for `LossMeter`: the loss of each window and the norm of the gradients, [windows + 1]. Dropout's random numbers follow from
-        the seed, the update and the place in the batch: none of their states need be saved, and the number of ranks changes no mask as long as
-        n_micro divides their shares.
+        Returns its figures for `LossMeter`: the loss of each window and the norm of the gradients, [windows + 1].
+        Dropout's random numbers follow from the seed, the update and the place in the batch: no state of theirs need be saved, and the number of
+        ranks changes no mask as long as n_micro divides their shares.
         """
         self.model.train()
         losses = torch.zeros(len(windows), device=self.device)
@@ -202,8 +203,8 @@ class PreTraining:
         args, tokens_per_update = self.args, self.args.n_batch * self.args.n_ctx
         meter = LossMeter(lag=2 if self.device.type == 'cuda' else 0, unit='windows')
         since = self.n_updates, time.monotonic()  # of the stretch whose speed is measured
-        with StopSignals() as signals, tqdm(total=self.n_updates_total * tokens_per_update, initial=self.n_updates * tokens_per_update, unit=' tokens',
-                                            unit_scale=True, desc='pre-training', leave=False, dynamic_ncols=True,
+        with StopSignals() as signals, tqdm(total=self.n_updates_total * tokens_per_update, initial=self.n_updates * tokens_per_update,
+                                            unit=' tokens', unit_scale=True, desc='pre-training', leave=False, dynamic_ncols=True,
                                             disable=None if self.ranks.first else True) as bar:
             while self.n_updates < self.n_updates_total:
                 epoch, done = divmod(self.n_updates, self.updates_per_epoch)
@@ -238,7 +239,8 @@ def plot(lines, path):
     axes = figure.subplots()
     updates = [line['n_updates'] for line in lines]
     axes.plot(updates, [math.exp(line['tr_loss']) for line in lines], color='#9aa5b1', marker='.', label='text trained on')
-    axes.plot(updates, [line['va_perplexity'] for line in lines], color='#0b6bcb', marker='.', label=f'held-out text: {lines[-1]["va_perplexity"]:.2f} at last')
+    axes.plot(updates, [line['va_perplexity'] for line in lines], color='#0b6bcb', marker='.',
+              label=f'held-out text: {lines[-1]["va_perplexity"]:.2f} at last')
     axes.set(xlabel='updates', ylabel='perplexity', yscale='log', title='Pre-training')
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FormatStrFormatter('%g'))
@@ -258,7 +260,8 @@ def check_out(args, work):
         return
     for path in (os.path.join(work, 'checkpoint'), *(os.path.join(args.out, name) for name in ('params_shapes.json', 'params_0.npy'))):
         if os.path.exists(path):
-            raise InputError(f'{args.out} holds an earlier run\'s work ({os.path.basename(path)}): give --resume to go on with it, or choose another --out')
+            raise InputError(f'{args.out} holds an earlier run\'s work ({os.path.basename(path)}): give --resume to go on with it, '
+                             f'or choose another --out')
     if not os.path.exists(os.path.join(work, 'vocabulary.json')) and any(map(os.path.exists, vocabulary_files(args.out))):
         raise InputError(f'{args.out} holds a vocabulary from elsewhere ({ENCODER}, {MERGES}): choose another --out')
 
@@ -268,12 +271,15 @@ def describe(training):
     args, config, parameters = training.args, training.model.config, sum(p.numel() for p in training.model.parameters())
     cuda, size = training.device.type == 'cuda', training.ranks.size
     on = f'{size} x {torch.cuda.get_device_name(training.device)}' if cuda else f'CPU, {torch.get_num_threads()} threads'
-    lines = [('text', f'{len(training.tokens):,} tokens: {training.n_windows:,} windows of {args.n_ctx} to train on, {len(training.heldout):,} held out'),
-             ('model', f'{parameters:,} parameters: {args.n_layer} layers, {args.n_head} heads, width {args.n_embd}, vocabulary of {config.n_vocab:,}'),
+    lines = [('text', f'{len(training.tokens):,} tokens: {training.n_windows:,} windows of {args.n_ctx} to train on, '
+                      f'{len(training.heldout):,} held out'),
+             ('model', f'{parameters:,} parameters: {args.n_layer} layers, {args.n_head} heads, width {args.n_embd}, '
+                       f'vocabulary of {config.n_vocab:,}'),
              ('batch', f'{args.n_batch} windows an update; {training.updates_per_epoch:,} updates an epoch, {training.n_updates_total:,} in all'),
              ('device', f'{on}{f", {size} processes" * (size > 1)}; {args.precision}')]
     if cuda and size < torch.cuda.device_count():
-        lines.append(('', f'here are {torch.cuda.device_count()} CUDA devices; torchrun --nproc_per_node {torch.cuda.device_count()} pretrain.py ... uses them all'))
+        n = torch.cuda.device_count()
+        lines.append(('', f'{n} CUDA devices are here: torchrun --nproc_per_node {n} pretrain.py ... uses all'))
     return '\n'.join(f'{name:10}{text}' for name, text in lines)
 
 
@@ -296,7 +302,7 @@ def run(args):
                         n_layer=args.n_layer, afn=args.afn, embd_pdrop=args.embd_pdrop, attn_pdrop=args.attn_pdrop, resid_pdrop=args.resid_pdrop)
         torch.manual_seed(args.seed)
         model = LMModel(config)
-        # The paper's 0.02 at its width. What passes a layer grows with std * sqrt(width): with 0.02, narrow models do not get beyond word frequencies.
+        # The paper's 0.02 at its width. What passes a layer grows with std * sqrt(width): with 0.02, a narrow model stays at word frequencies.
         init_weights(model, std=0.02 * math.sqrt(768 / args.n_embd))
         training = PreTraining(args, model.to(device), tokens, tokens_hash, device, ranks)
         lines = []
@@ -316,7 +322,8 @@ def run(args):
                 settings = {name: getattr(args, name) for name in ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn')}
                 json.dump({**settings, 'lr': args.lr / 4}, f, indent=1)  # the paper's ratio of the two peaks, 6.25e-5 to 2.5e-4
             save_openai_shards(model, args.out)
-            print(f'written   {args.out}; to fine-tune it: python train.py --dataset rocstories --submit --analysis --model_dir {shlex.quote(args.out)}')
+            print(f'written   {args.out}; to fine-tune it: '
+                  f'python train.py --dataset rocstories --submit --analysis --model_dir {shlex.quote(args.out)}')
 
 
 def main(argv=None):

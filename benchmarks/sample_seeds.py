@@ -2,8 +2,8 @@
 
     python benchmarks/sample_seeds.py
 
-Runs `python train.py --dataset rocstories --submit --analysis --n_gpu 8` for each seed on the sample's stories, as it stands and with `--n_transfer -1`,
-in a temporary folder, and prints a table. Options after `--` go to train.py.
+Runs `python train.py --dataset rocstories --submit --analysis --n_gpu 8` for each seed on the sample's stories, as it stands and with
+`--n_transfer -1`, writing to a temporary folder, and prints a table. Options after `--` go to train.py.
 """
 import argparse
 import os
