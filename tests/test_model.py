@@ -296,7 +296,7 @@ def damage(folder, what):
 
 @pytest.mark.parametrize('what, message', [
     ('missing', 'cannot read .*params_3.npy'), ('cut off', 'params_3.npy is cut off'), ('total size', 'the shards hold 7,[0-9]+ floats, but'),
-    ('float64', 'params_3.npy: expected a flat float32'), ('NaN', 'params_3.npy contains NaN'), ('pickled', 'params_3.npy is cut off or not'),
+    ('float64', 'params_3.npy: expected a flat float32'), ('NaN', 'params_3.npy contains NaN'), ('pickled', 'params_3.npy: expected a flat float32'),
     ('not NumPy', 'params_3.npy is cut off or not'), ('shapes missing', 'cannot read .*params_shapes.json'), ('shapes not JSON', 'is not JSON'),
     ('shapes negative', 'expected a list of shapes')])
 def test_damaged_shards(shards, what, message):
