@@ -39,6 +39,8 @@ class Ranks:
         return self
 
     def __exit__(self, kind, error, _):
+        """Every `parallel_model` must be gone by then. The last to let go of the process group waits for its threads, which may wait for Python's lock:
+        `DistributedDataParallel` holds it meanwhile (torch 2.11 to 2.13), and so the process would never end."""
         if self.size > 1 and kind is None:  # after an error the others may be anywhere: end, and let torchrun end them
             dist.destroy_process_group()
         if self.size > 1 and (kind is dist.DistBackendError or kind is RuntimeError and 'gloo' in str(error)):

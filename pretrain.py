@@ -295,35 +295,39 @@ def run(args):
             check_out(args, work)
             stack.enter_context(only_run(work))
             prepare(args.text, args.out, work, args.n_merges, args.vocabulary)
-        ranks = stack.enter_context(Ranks(devices))
-        device = ranks.devices[0]
-        tokens, tokens_hash = open_tokens(work)
-        config = Config(n_vocab=len(read_vocabulary(vocabulary_files(args.out)[0])), n_ctx=args.n_ctx, n_embd=args.n_embd, n_head=args.n_head,
-                        n_layer=args.n_layer, afn=args.afn, embd_pdrop=args.embd_pdrop, attn_pdrop=args.attn_pdrop, resid_pdrop=args.resid_pdrop)
-        torch.manual_seed(args.seed)
-        model = LMModel(config)
-        # The paper's 0.02 at its width. What passes a layer grows with std * sqrt(width): with 0.02, a narrow model stays at word frequencies.
-        init_weights(model, std=0.02 * math.sqrt(768 / args.n_embd))
-        training = PreTraining(args, model.to(device), tokens, tokens_hash, device, ranks)
-        lines = []
-        if args.resume and os.path.exists(training.checkpoint_path):
-            lines = training.resume(load_checkpoint(training.checkpoint_path))
-        logger = ranks.from_first(lambda: ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **vars(args)))
-        if ranks.first:
-            print(describe(training), flush=True)
-            if args.resume:
-                print(f'resumed   after update {training.n_updates:,} of {training.n_updates_total:,}', flush=True)
-        try:
-            training.run(logger)
-        except torch.OutOfMemoryError as error:
-            raise InputError(f'out of memory with {args.n_micro} windows at a time: lower --n_micro and go on with --resume') from error
-        if ranks.first:
-            with whole_file(os.path.join(args.out, 'settings.json')) as f:  # for train.py
-                settings = {name: getattr(args, name) for name in ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn')}
-                json.dump({**settings, 'lr': args.lr / 4}, f, indent=1)  # the paper's ratio of the two peaks, 6.25e-5 to 2.5e-4
-            save_openai_shards(model, args.out)
-            print(f'written   {args.out}; to fine-tune it: '
-                  f'python train.py --dataset rocstories --submit --analysis --model_dir {shlex.quote(args.out)}')
+        pre_train(args, work, stack.enter_context(Ranks(devices)))
+
+
+def pre_train(args, work, ranks):
+    """What each of the processes does."""
+    device = ranks.devices[0]
+    tokens, tokens_hash = open_tokens(work)
+    config = Config(n_vocab=len(read_vocabulary(vocabulary_files(args.out)[0])), n_ctx=args.n_ctx, n_embd=args.n_embd, n_head=args.n_head,
+                    n_layer=args.n_layer, afn=args.afn, embd_pdrop=args.embd_pdrop, attn_pdrop=args.attn_pdrop, resid_pdrop=args.resid_pdrop)
+    torch.manual_seed(args.seed)
+    model = LMModel(config)
+    # The paper's 0.02 at its width. What passes a layer grows with std * sqrt(width): with 0.02, a narrow model stays at word frequencies.
+    init_weights(model, std=0.02 * math.sqrt(768 / args.n_embd))
+    training = PreTraining(args, model.to(device), tokens, tokens_hash, device, ranks)
+    lines = []
+    if args.resume and os.path.exists(training.checkpoint_path):
+        lines = training.resume(load_checkpoint(training.checkpoint_path))
+    logger = ranks.from_first(lambda: ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **vars(args)))
+    if ranks.first:
+        print(describe(training), flush=True)
+        if args.resume:
+            print(f'resumed   after update {training.n_updates:,} of {training.n_updates_total:,}', flush=True)
+    try:
+        training.run(logger)
+    except torch.OutOfMemoryError as error:
+        raise InputError(f'out of memory with {args.n_micro} windows at a time: lower --n_micro and go on with --resume') from error
+    if ranks.first:
+        with whole_file(os.path.join(args.out, 'settings.json')) as f:  # for train.py
+            settings = {name: getattr(args, name) for name in ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn')}
+            json.dump({**settings, 'lr': args.lr / 4}, f, indent=1)  # the paper's ratio of the two peaks, 6.25e-5 to 2.5e-4
+        save_openai_shards(model, args.out)
+        print(f'written   {args.out}; to fine-tune it: '
+              f'python train.py --dataset rocstories --submit --analysis --model_dir {shlex.quote(args.out)}')
 
 
 def main(argv=None):

@@ -411,7 +411,13 @@ def run(args):
     if args.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         torch.use_deterministic_algorithms(True)
-    with Ranks(devices) as ranks, contextlib.ExitStack() as stack:
+    with Ranks(devices) as ranks:
+        fine_tune(args, ranks)
+
+
+def fine_tune(args, ranks):
+    """What each of the processes does."""
+    with contextlib.ExitStack() as stack:
         devices = ranks.devices
         stories, config = ranks.from_first(lambda: read_stories(args))
 

@@ -28,12 +28,19 @@ def start_ranks(command, n, *options):
     return [command.start(*options, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) for rank in range(n)]
 
 
+def join_ranks(processes, status):
+    """To their end; one that hangs has no exit status."""
+    for process in processes:
+        process.join(60)
+    exitcodes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert exitcodes == [status] * len(processes)
+
+
 def run_ranks(command, n, *options):
     """`train.py` in n processes, as torchrun starts them."""
-    processes = start_ranks(command, n, *options)
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * n, command.output
+    join_ranks(start_ranks(command, n, *options), 0)
 
 
 @pytest.fixture(scope='module')
@@ -44,7 +51,6 @@ def alone(tmp_path_factory):
     return command
 
 
-@pytest.mark.skip(reason='open: since the faster embedding was merged, a run of several processes hangs at its end')
 @pytest.mark.parametrize('ranks, options', [(2, ['--n_batch', 20]), (3, ['--n_batch', 20]), (4, ['--n_batch', 5, '--n_gpu', 4]), (3, ['--n_batch', 2, '--n_gpu', 10])])
 def test_ranks_and_micro_batches_give_the_same(command, alone, ranks, options):
     run_ranks(command, ranks, *options, *NO_DROPOUT)
@@ -58,21 +64,18 @@ def test_ranks_and_micro_batches_give_the_same(command, alone, ranks, options):
     assert command.output.count('data  ') == 1  # one rank speaks
 
 
-@pytest.mark.skip(reason='open: since the faster embedding was merged, a run of several processes hangs at its end')
 def test_more_ranks_than_stories(command):
     """A rank without a share still takes part in the sum."""
     run_ranks(command, 3, '--n_batch', 2, '--n_iter', 1, '--save_every', 0, *NO_DROPOUT)
     assert command.log()[1]['n_updates'] == 40
 
 
-@pytest.mark.skip(reason='open: since the faster embedding was merged, a run of several processes hangs at its end')
 def test_with_dropout_a_rerun_repeats_it(command, other_command):
     for c in (command, other_command):
         run_ranks(c, 2, '--n_iter', 1)
     assert_same_end(command, other_command)
 
 
-@pytest.mark.skip(reason='open: since the faster embedding was merged, a run of several processes hangs at its end')
 def test_ranks_draw_different_masks(command):
     """Two ranks with the same story and the same masks would have equal losses."""
     run_ranks(command, 2, '--n_iter', 1)
@@ -81,7 +84,6 @@ def test_ranks_draw_different_masks(command):
     assert not torch.equal(first, second)
 
 
-@pytest.mark.skip(reason='open: since the faster embedding was merged, a run of several processes hangs at its end')
 def test_a_signal_stops_all_ranks_at_the_same_update_and_resumes(command, other_command):
     run_ranks(other_command, 2, '--n_iter', 4)
     processes = start_ranks(command, 2, '--n_iter', 4)
@@ -89,19 +91,13 @@ def test_a_signal_stops_all_ranks_at_the_same_update_and_resumes(command, other_
         assert all(process.is_alive() for process in processes)
         time.sleep(0.002)
     os.kill(processes[1].pid, signal.SIGTERM)  # one is enough
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [143, 143]
+    join_ranks(processes, 143)
     run_ranks(command, 2, '--n_iter', 4, '--resume')
     assert_same_end(command, other_command)
 
 
-@pytest.mark.skip(reason='open: since the faster embedding was merged, a run of several processes hangs at its end')
 def test_input_errors_end_all_ranks(command):
-    processes = start_ranks(command, 2, '--n_valid', 112)
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [2, 2]
+    join_ranks(start_ranks(command, 2, '--n_valid', 112), 2)
     assert command.output.count('\n') == 1
 
 
@@ -120,7 +116,6 @@ def kill_a_rank(agent, when):
     os.kill(int(children[-1]), signal.SIGKILL)
 
 
-@pytest.mark.skip(reason='open: since the faster embedding was merged, a run of several processes hangs at its end')
 def test_a_killed_rank_restarts_to_the_same_end(command, other_command):
     """`torchrun --max-restarts`: all ranks start again, from the last checkpoint."""
     options = ('--n_iter', 6, '--save_every', 2)
@@ -133,7 +128,6 @@ def test_a_killed_rank_restarts_to_the_same_end(command, other_command):
     assert_same_end(command, other_command)
 
 
-@pytest.mark.skip(reason='open: since the faster embedding was merged, a run of several processes hangs at its end')
 def test_a_dead_rank_ends_the_run(command):
     agent = torchrun(command, '--n_iter', 500)
     kill_a_rank(agent, (command.folder / 'save' / 'rocstories' / 'checkpoint').exists)

@@ -437,7 +437,6 @@ def test_the_sample_stands_in_for_missing_files_only(tmp_path, monkeypatch):
     assert folders() == ('data/', 'model/', 768, [])
 
 
-@pytest.mark.skip(reason='open: not yet checked after the merge')
 def test_killed_at_random_moments(command, undisturbed):
     """SIGKILL while words are counted, while the text is encoded, and three times in training: the end is the same, bit for bit."""
     random.seed(3)
@@ -453,7 +452,6 @@ def test_killed_at_random_moments(command, undisturbed):
     assert not list(command.out.rglob('*.part'))
 
 
-@pytest.mark.skip(reason='open: not yet checked after the merge')
 def test_a_signal_stops_after_the_update(command, undisturbed):
     process = command.start('--save_every', 1000)
     wait_for(lambda: 'update 15,' in command.output, process)
@@ -482,7 +480,6 @@ def test_resuming_with_other_settings_or_text(command, text, tmp_path):
 NO_DROPOUT = ('--embd_pdrop', 0, '--attn_pdrop', 0, '--resid_pdrop', 0, '--n_iter', 1)
 
 
-@pytest.mark.skip(reason='open: not yet checked after the merge')
 @pytest.mark.parametrize('ranks', [2, 3])
 def test_processes_together_do_the_same_updates(tmp_path, text, command, ranks):
     """Three share 20 windows unevenly."""
@@ -494,7 +491,6 @@ def test_processes_together_do_the_same_updates(tmp_path, text, command, ranks):
         assert line == pytest.approx(expected, abs=1e-5, rel=1e-6)
 
 
-@pytest.mark.skip(reason='open: not yet checked after the merge')
 def test_dropout_does_not_depend_on_the_number_of_processes(command, undisturbed):
     """Each micro-batch has random numbers of its own: 2 x 10 windows, 5 at a time, have the masks of 1 x 20. Stopped and resumed besides."""
     process = command.start()
