@@ -19,9 +19,16 @@ from utils import SPECIAL_TOKENS, InputError, whole_file
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
 N_SHARDS = 10
+KINDS = {
+    'a positive whole number': lambda value: type(value) is int and 0 < value < 1e6,
+    'a positive number': lambda value: type(value) in (int, float) and 0 < value < 1e6,
+    'a number from 0 to below 1': lambda value: type(value) in (int, float) and 0 <= value < 1,
+    ' or '.join(ACT_FNS): lambda value: value in list(ACT_FNS),
+    'a text': lambda value: isinstance(value, str)}
+WHOLE, POSITIVE, RATE, ACTIVATION, TEXT = KINDS
 SETTINGS = {  # what settings.json, beside weights that are not OpenAI's, may say: options of train.py, and where the vocabulary is
-    'n_ctx': int, 'n_embd': int, 'n_head': int, 'n_layer': int, 'afn': str, 'n_iter': int, 'n_batch': int, 'lr': float, 'encoder_path': str, 'bpe_path': str}
-KINDS = {int: 'positive whole number', float: 'positive number', str: 'text'}
+    'n_ctx': WHOLE, 'n_embd': WHOLE, 'n_head': WHOLE, 'n_layer': WHOLE, 'afn': ACTIVATION, 'embd_pdrop': RATE, 'attn_pdrop': RATE, 'resid_pdrop': RATE,
+    'n_iter': WHOLE, 'n_batch': WHOLE, 'lr': POSITIVE, 'encoder_path': TEXT, 'bpe_path': TEXT}
 MODEL_FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_shapes.json', *(f'params_{i}.npy' for i in range(N_SHARDS)))  # OpenAI's
 
 
@@ -383,13 +390,17 @@ def read_settings(folder):
         raise InputError(f'{path} is not JSON: {str(error)[:80]}') from error
     if not isinstance(settings, dict):
         raise InputError(f'{path} holds no settings: expected a JSON object')
-    for name, value in settings.items():
-        kind = SETTINGS.get(name)
-        if kind is None:
-            raise InputError(f'{path}: "{name[:20]}" is not among what a model may set ({", ".join(SETTINGS)})')
-        if name == 'afn' and value not in list(ACT_FNS) or type(value) not in (kind, int)[:1 + (kind is float)] or kind is not str and not 0 < value < 1e6:
-            raise InputError(f'{path}: "{name}" is {json.dumps(value)[:40]}, expected {" or ".join(ACT_FNS) if name == "afn" else f"a {KINDS[kind]}"}')
+    check_settings(settings, path)
     return settings
+
+
+def check_settings(settings, where):
+    """Raise InputError, saying `where`, unless all is among `SETTINGS` and of its kind."""
+    for name, value in settings.items():
+        if name not in SETTINGS:
+            raise InputError(f'{where}: "{name[:20]}" is not among what a model may set ({", ".join(SETTINGS)})')
+        if not KINDS[SETTINGS[name]](value):
+            raise InputError(f'{where}: "{name}" is {json.dumps(value)[:40]}, expected {SETTINGS[name]}')
 
 
 def load_pretrained_model(folder, n_head=None, afn=None, seed=42):

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from checkpoint import Saver, StopSignals, load_checkpoint, only_run
 from corpus import ENCODER, MERGES, open_tokens, prepare, vocabulary_files
-from model_pytorch import ACT_FNS, Config, LMModel, init_weights, save_openai_shards
+from model_pytorch import ACT_FNS, Config, LMModel, check_settings, init_weights, save_openai_shards
 from opt import OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import read_vocabulary
@@ -31,7 +31,7 @@ from utils import InputError, Parser, ResultLogger, Stopped, check_writable, col
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity good to a percent, and quick to evaluate
 # Options that a resumed run may give otherwise
-FREE_ON_RESUME = {'text', 'out', 'vocabulary', 'resume', 'device', 'n_micro', 'eval_every', 'save_every'}
+FREE_ON_RESUME = {'text', 'out', 'vocabulary', 'settings', 'resume', 'device', 'n_micro', 'eval_every', 'save_every'}
 
 
 # -------------------------------------------------------------------------------------------------------------- options
@@ -47,6 +47,9 @@ def parse_args(argv=None):
     group.add_argument('--out', required=True, help='folder for the vocabulary, the weights, the log and the curve')
     group.add_argument('--resume', action='store_true', help='go on with what is in --out')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='for the weights, the order of the windows and dropout (ours)')
+
+    group.add_argument('--settings', nargs='+', default=[], metavar='NAME=VALUE',
+                       help='what settings.json shall tell train.py, besides the sizes, the dropout and a quarter of --lr: n_iter=5, say (ours)')
 
     group = parser.add_argument_group('vocabulary')
     group.add_argument('--n_merges', type=number(int, 0), default=40000, help='byte pairs to learn from the text')
@@ -86,6 +89,11 @@ def parse_args(argv=None):
 
     args = parser.parse_args(argv)
     args.resume = args.resume or int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun has started the processes again
+    try:
+        args.settings = {name: json.loads(value) for name, _, value in (setting.partition('=') for setting in args.settings)}
+        check_settings(args.settings, '--settings')
+    except (ValueError, InputError) as error:
+        parser.error(f'--settings: expected NAME=VALUE, such as n_iter=5 ({error})')
     if args.n_embd % args.n_head:
         parser.error(f'--n_embd {args.n_embd} is not divisible by --n_head {args.n_head}')
     return args
@@ -323,8 +331,8 @@ def pre_train(args, work, ranks):
         raise InputError(f'out of memory with {args.n_micro} windows at a time: lower --n_micro and go on with --resume') from error
     if ranks.first:
         with whole_file(os.path.join(args.out, 'settings.json')) as f:  # for train.py
-            settings = {name: getattr(args, name) for name in ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn')}
-            json.dump({**settings, 'lr': args.lr / 4}, f, indent=1)  # the paper's ratio of the two peaks, 6.25e-5 to 2.5e-4
+            settings = {name: getattr(args, name) for name in ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop')}
+            json.dump({**settings, 'lr': args.lr / 4, **args.settings}, f, indent=1)  # the paper's ratio of the two peaks, 6.25e-5 to 2.5e-4
         save_openai_shards(model, args.out)
         print(f'written   {args.out}; to fine-tune it: '
               f'python train.py --dataset rocstories --submit --analysis --model_dir {shlex.quote(args.out)}')

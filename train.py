@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import itertools
 import json
-import math
 import os
 import signal
 import sys
@@ -38,7 +37,7 @@ FREE_ON_RESUME = {  # options that a resumed run may give otherwise; of n_batch 
     'desc', 'analysis', 'data_dir', 'model_dir', 'encoder_path', 'bpe_path', 'log_dir', 'save_dir', 'submission_dir', 'analysis_dir', 'n_batch',
     'n_gpu', 'device', 'deterministic', 'save_every', 'resume', 'sample',
     'tensorboard'}
-SETTING_OPTIONS = [name for name, kind in SETTINGS.items() if kind is not str or name == 'afn']  # those whose defaults a model's settings.json sets
+SETTING_OPTIONS = [name for name in SETTINGS if not name.endswith('_path')]  # those whose defaults a model's settings.json sets
 
 
 # -------------------------------------------------------------------------------------------------------------- options

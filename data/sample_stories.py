@@ -11,11 +11,12 @@ ending to the clue helps, since everything else is balanced by construction:
   as often as wrong and every position is right equally often, so the endings alone say nothing;
 - everything but the clue (names, things, neutral sentences) is drawn without looking at the variant, and every clue meets the same two kinds of
   ending, so words of the context added to words of the endings say nothing either;
-- a clue rarely shares a telling word with its right ending, and about two thirds of the schemas are not about good or bad luck; in some, the
-  cheerful ending is the right one after the gloomy clue.
+- a clue rarely shares a telling word with its right ending.
 
-There are many clues with many phrasings: 1,871 labelled stories are too few to learn them from, a language model that has read many
-stories knows them. That is the paper's claim about pre-training, in miniature. These are not ROCStories: do not compare figures with the paper's.
+One of the two endings of a schema is a happy one, and its first words say so ("Luckily, ..." or "Sadly, ..."). Which clue leads to it has to be learnt
+for each clue: a burst pipe floods the classroom, and luckily the test is off. There are 410 clues: 1,871 labelled stories are too few to learn
+them from, a language model that has read many stories knows them. That is the paper's claim about pre-training, in miniature. These are not
+ROCStories: do not compare figures with the paper's.
 """
 import argparse
 import csv
@@ -26,10 +27,9 @@ import uuid
 from dataclasses import dataclass, field
 
 # The table. A block is a schema: `family: title`, then slots of its own (`thing = cake | pie`), then the sentences 1 to 5, where 5 is the
-# ending and `3a`, `3b` are the third sentence of variants a and b. ` | ` separates phrasings; (one|another) is a choice within a phrasing. An indented
+# ending, happy (`5a+`) or not (`5b-`), and `3a`, `3b` are the third sentence of variants a and b. ` | ` separates phrasings; (one|another) is a choice within a phrasing. An indented
 # line goes on with the one before. Slots stay the same through a story: {name} with {he} {him} {his}, a second person {friend} with {he2} {him2}
 # {his2}, {relative}, {day}, {weekday}, {city}, {color}. "a/an" becomes the right article, and a sentence gets its capital letter.
-# "(mood turns)": the cheerful ending is the right one after the gloomy clue.
 SCHEMAS = '''
 weather: umbrella or sunglasses
 place = the market | the library | the post office | the station | the town hall | the barber
@@ -45,13 +45,13 @@ place = the market | the library | the post office | the station | the town hall
   The pavement was already shimmering (in the heat|like an oven).
 4 {name} went back to the hall and opened the closet. | {he} turned around and searched the (shelf|drawer|closet) in the hall. |
   So {he} went back and took something from the (shelf|hook) in the hall.
-5a {name} left with a big umbrella in {his} hand. | The old umbrella kept {him} dry all the way. |
+5a- {name} left with a big umbrella in {his} hand. | The old umbrella kept {him} dry all the way. |
   {he} put up the hood of {his} raincoat and set off. | Soon {he} was stepping over puddles in rubber boots. |
   {he} reached {place} under an umbrella.
-5b {name} left with dark sunglasses on {his} nose. | The old straw hat kept {his} face cool all the way. |
+5b+ {name} left with dark sunglasses on {his} nose. | The old straw hat kept {his} face cool all the way. |
   {he} rubbed sunscreen on {his} arms and set off. | Soon {he} was looking for shade in {his} sandals. | {he} reached {place} in sunglasses.
 
-weather: snow day or school day (mood turns)
+weather: snow day or school day
 subject = math | history | spelling | geography | science
 1 {name} woke up early on {weekday} and did not want to get up. | On {weekday} the alarm clock rang at six, and {name} groaned. |
   {name} had hardly slept, and now it was {weekday} morning.
@@ -65,10 +65,10 @@ subject = math | history | spelling | geography | science
   Every bus in the county was running as usual.
 4 {name} told {his} {relative} and looked out at the white street. | {he} put on two sweaters and went out of the front door. |
   {name} pulled on {his} warmest coat and stepped outside.
-5a {he} spent the whole morning building a snowman. | All the children met on the hill with their sleds. |
+5a+ {he} spent the whole morning building a snowman. | All the children met on the hill with their sleds. |
   By noon {he} had won three snowball fights. | {name} raced {his} sled down the hill until dark. |
   The morning was one long, merry snowball fight.
-5b {he} spent the whole morning answering hard questions. | All the children sat at their desks with their papers. |
+5b- {he} spent the whole morning answering hard questions. | All the children sat at their desks with their papers. |
   By noon {he} had filled four pages with answers. | {name} chewed {his} pencil over the test until noon. |
   The morning was one long, quiet {subject} test.
 
@@ -84,32 +84,12 @@ weather: kite in the wind
   Every flag along the road hung limp. | The trees stood still, and the smoke rose straight up. | Sailboats were lying motionless in the bay.
 4 {name} held on to the string and started to run. | {name} took the string in both hands and counted to three. |
   {name} let out some string and ran as fast as {he} could.
-5a The kite shot up and danced high above the roofs. | Soon it was only a {color} dot in the sky. |
+5a+ The kite shot up and danced high above the roofs. | Soon it was only a {color} dot in the sky. |
   {he} needed both hands to hold the pulling string. | It climbed until the whole string was used up. |
   A minute later it was looping over {his} head.
-5b The kite dragged along the ground and stayed there. | Soon it lay like a {color} rag in the grass. |
+5b- The kite dragged along the ground and stayed there. | Soon it lay like a {color} rag in the grass. |
   {he} rolled up the slack string and gave up. | It dropped every time {he} let go of it. |
   A minute later it was bumping along behind {his} heels.
-
-weather: dry or drenched garden
-plant = tomatoes | beans | roses | strawberries | pumpkins | sunflowers | carrots
-1 {name} grew {plant} in a small garden behind the house. | {name} had planted {plant} (behind the house|along the fence) in spring. |
-  The {plant} in the garden were {name}'s pride.
-2a It had not rained for (three|four|five) weeks. | The soil was cracked and hard as stone. |
-  A heat wave had been baking the town since {day}. | The dust lay thick on the beds. | The grass had turned yellow and the well was empty.
-2b It had not stopped raining for (three|four|five) days. | The soil was soft as a sponge. |
-  Thunderstorms had been pounding the town since {day}. | Snails were crawling over the beds. |
-  The paths were deep in mud and the creek was rising.
-3 In the evening {he} put on old shoes and went outside. | {he} went out before (breakfast|dinner) to have a closer look. |
-  {friend}, who lived next door, called {name} over to the fence.
-4 {name} walked slowly along the rows and thought about what to do. | {name} knelt down and touched the ground with one finger. |
-  It was clear that something had to be done before (dark|night).
-5a {he} unrolled the hose and let it run for an hour. | {he} dragged watering cans around until {his} arms hurt. |
-  The thirsty roots drank everything {he} gave them. | {name} turned on the sprinkler and left it on. |
-  Then {he} filled the watering can again and again.
-5b {he} left the hose alone and dug a drain. | {he} shoveled away the mud until {his} arms hurt. |
-  The drowning roots needed a ditch, so {he} dug one. | {name} turned off the sprinkler and left it off. |
-  Then {he} bailed out the flooded beds again and again.
 
 mishaps: phone dropped
 1 {name} was talking to {friend} on {his} new phone. | {name} had a new phone and called {friend} to tell {him2} about it. |
@@ -122,9 +102,9 @@ mishaps: phone dropped
   There was nothing but hard bricks down there. | It bounced twice on the parking lot. | A truck drove over it before anybody could move.
 4b It landed in a flower bed (two|three) floors below. | It sank into the bushes without a sound. |
   There was nothing but soft grass down there. | It bounced twice on an old mattress. | A neighbor caught it before anybody could scream.
-5a {he} took the pieces to a repair shop. | Splinters were all that was left of the screen. | The next day {he} had to buy another one. |
+5a- {he} took the pieces to a repair shop. | Splinters were all that was left of the screen. | The next day {he} had to buy another one. |
   {friend} heard a crash and then nothing more. | The screen looked like a spider web from then on.
-5b {he} wiped it clean and went on talking. | Not a scratch could be found on the screen. | The next day it still worked like new. |
+5b+ {he} wiped it clean and went on talking. | Not a scratch could be found on the screen. | The next day it still worked like new. |
   {friend} heard a rustle and then a sigh of relief. | The screen looked as good as ever that day.
 
 mishaps: locked out
@@ -140,9 +120,9 @@ mishaps: locked out
 4b {friend} was watching television and came at once. | A light was on at {friend}'s, and steps came closer. |
   {friend} still had the spare key from last month. | {friend} smiled and reached for a hook on the wall. |
   {friend} knew where the landlord kept the spare key.
-5a {name} spent the night on the cold stairs. | The locksmith came at two and charged a fortune. | In the end {he} broke a window to get in. |
+5a- {name} spent the night on the cold stairs. | The locksmith came at two and charged a fortune. | In the end {he} broke a window to get in. |
   {he} climbed up the drainpipe and in through the bathroom. | It was morning before {name} saw {his} bed.
-5b {name} spent the night in {his} own warm bed. | The door was open a minute later, without any cost. |
+5b+ {name} spent the night in {his} own warm bed. | The door was open a minute later, without any cost. |
   In the end {he} walked in as if nothing had happened. | {he} said thank you and went in through the door. |
   It was two minutes before {name} saw {his} bed.
 
@@ -158,9 +138,9 @@ drink = grape juice | cherry juice | red wine | blackberry juice | tomato juice
   A pale wool rug drank up every drop. | It splashed over the chairs of light suede.
 4b It poured all over the stone tiles. | It ran straight into the steel sink. | It dripped from the glass table in a second. |
   A rubber mat caught every drop. | It splashed over the chairs of hard plastic.
-5a {name} scrubbed for hours, but the stain stayed. | The cleaners said that the mark would never come out. |
+5a- {name} scrubbed for hours, but the stain stayed. | The cleaners said that the mark would never come out. |
   {name} offered to pay for the ruined fabric. | {friend} later hid the ugly spot under a pillow. | Salt and soap only made the stain larger.
-5b {name} wiped once, and there was no stain. | The guests saw that not a mark was left. | {name} mopped it up before anyone could complain. |
+5b+ {name} wiped once, and there was no stain. | The guests saw that not a mark was left. | {name} mopped it up before anyone could complain. |
   {friend} later could not even find the spot. | A wet cloth was enough to make it shine.
 
 mishaps: alarm clock
@@ -174,27 +154,10 @@ place = the airport | the office | the station | the harbor | the hospital
   The new battery of the clock did its job. | {his} {relative} called at five, as promised. | Wide awake, {he} switched it off and sprang up.
 4 In the kitchen {name} looked at the big clock on the wall. | {he} brushed {his} teeth and looked at {his} watch. |
   {name} got dressed and looked at the clock above the stove.
-5a {he} ran out of the house with wet hair. | {he} reached {place} more than an hour late. | There was no time left for a sip of coffee. |
+5a- {he} ran out of the house with wet hair. | {he} reached {place} more than an hour late. | There was no time left for a sip of coffee. |
   {he} jumped into a taxi and begged the driver to race. | Everyone at {place} had given up waiting.
-5b {he} made pancakes and read the whole newspaper. | {he} reached {place} almost an hour early. |
+5b+ {he} made pancakes and read the whole newspaper. | {he} reached {place} almost an hour early. |
   There was time left for a second cup of coffee. | {he} strolled to the bus stop and hummed a tune. | Nobody else at {place} had arrived yet.
-
-plans: movie or park
-1 {name} wanted to take {friend} out on {day} afternoon. | {name} and {friend} had agreed to spend {day} afternoon together. |
-  {day} was {friend}'s birthday, and {name} wanted to take {him2} out.
-2 They had not seen each other (for months|since Christmas|since last summer). | The weather was mild, and both of them had the day off.
-3a {friend} had hay fever and stayed away from grass. | {friend} talked about nothing but actors and directors. |
-  {friend} was longing for a dark room and a good thriller. | {friend} had read that the new comedy was hilarious. |
-  {friend} could name every Oscar winner since 1950.
-3b {friend} had been indoors all week and wanted fresh air. | {friend} talked about nothing but birds and wild flowers. |
-  {friend} was longing for sunshine and the smell of earth. | {friend} had read that the cherries were in bloom. |
-  {friend} could name every duck on the pond.
-4 {name} thought for a moment and then had an idea. | {name} knew at once where to go and picked {him2} up at (two|three|four).
-5a They shared a bucket of popcorn in the front row. | They sat in red seats until the credits rolled. |
-  {name} bought two tickets for the early show. | The screen was huge, and both forgot the time. |
-  When the lights came on, they were still laughing.
-5b They shared a bag of nuts under an oak. | They sat on a bench until the sun set. | {name} brought a blanket for the lawn by the lake. |
-  The path was long, and both forgot the time. | When the swans came close, they were still laughing.
 
 plans: many guests or few
 group = office | class | team | choir | orchestra
@@ -207,12 +170,12 @@ group = office | class | team | choir | orchestra
   Even {his} cousins had other plans that night. | Nobody seemed to have time.
 4 On the morning of the party {name} went shopping and counted the chairs. |
   {name} looked around the living room and began to (cook|tidy up|decorate).
-5a {he} borrowed twenty chairs from the church. | The crowd danced in the house and in the yard. |
+5a+ {he} borrowed twenty chairs from the church. | The crowd danced in the house and in the yard. |
   {he} needed four huge pots to feed everyone. | The line for the buffet reached the front door. | At eight people stood shoulder to shoulder.
-5b {he} found that the kitchen table was big enough. | The tiny circle chatted quietly around the fire. |
+5b- {he} found that the kitchen table was big enough. | The tiny circle chatted quietly around the fire. |
   {he} needed one small pan to feed everyone. | The buffet was still almost untouched at the end. | At eight all of them fit on the sofa.
 
-plans: quiet weekend (mood turns)
+plans: quiet weekend
 1 {name} had invited {friend} to stay for the weekend. | {friend} was going to spend the weekend at {name}'s (house|cottage|apartment).
 2 {name} was tired after a long week at the (bank|hospital|office|factory). |
   It had been a hard week at the (bank|hospital|office|factory), and {name} was exhausted.
@@ -224,29 +187,12 @@ plans: quiet weekend (mood turns)
   {friend} had invited a rock band as well.
 4 {name} put the kettle on and thought about the two days ahead. |
   {name} looked around the (tidy|small|clean) living room and took a deep breath.
-5a {he} enjoyed two days of peace with a book. | {he} slept until ten and took a long bath. | For two days nobody asked {him} for anything. |
+5a+ {he} enjoyed two days of peace with a book. | {he} slept until ten and took a long bath. | For two days nobody asked {him} for anything. |
   {he} had not been so rested for a year. | It was a wonderfully calm and lazy weekend.
-5b {he} washed dishes and made beds for two days. | {he} was up at five and never sat down. |
+5b- {he} washed dishes and made beds for two days. | {he} was up at five and never sat down. |
   For two days everybody asked {him} for something. | {he} had not been so worn out for a year. | It was a terribly loud and busy weekend.
 
-travel: sea or mountains
-1 {name} and {friend} had saved all year for a vacation. | {name} and {friend} had two weeks off in (June|July|August). |
-  At last the vacation of {name} and {friend} began.
-2 They left early on {day} with a full car. | On {day} they locked the door and drove off before dawn.
-3a In the trunk lay fins, masks and a beach ball. | {friend} had packed three swimsuits and a snorkel. |
-  A sign along the road promised fresh oysters. | Soon the air smelled of salt, and gulls were crying. |
-  The guidebook on {friend}'s knees was about tides and lighthouses.
-3b In the trunk lay ropes, poles and a compass. | {friend} had packed three pairs of thick boots. |
-  A sign along the road warned of falling rocks. | Soon the air grew thin, and cowbells were ringing. |
-  The guidebook on {friend}'s knees was about glaciers and cliffs.
-4 Late in the afternoon they arrived at their little cabin. | They sang along with the radio and arrived in the afternoon. |
-  After (five|six|seven) hours on the road, they arrived.
-5a Every morning they dived into the waves. | They came home with pockets full of shells. | The next day they built a giant sandcastle. |
-  They rented a boat and fished in the bay. | At night they listened to the surf.
-5b Every morning they climbed a new peak. | They came home with pictures from five summits. | The next day they hiked up to the snow. |
-  They hired a guide and crossed the pass. | At night they listened to the wind in the pines.
-
-travel: missed train (mood turns)
+travel: missed train
 1 {name} was on the way to a (meeting|conference|lecture) in {city}. | On {weekday} {name} had to go to {city} for {his} company.
 2 {he} had a ticket for the train at noon. | The only direct train left at noon, and {he} had a ticket.
 3a The taxi got stuck, and the train left without {him}. | {he} read the timetable wrong and came too late. |
@@ -257,10 +203,10 @@ travel: missed train (mood turns)
   An open bridge let {him} through before noon.
 4 {name} sat down and unwrapped a sandwich. | {name} opened a newspaper and began to read. |
   {name} found a place to sit and took off {his} coat.
-5a At the station {he} met {friend} and laughed for hours. | {he} explored the old town and loved every minute. |
+5a+ At the station {he} met {friend} and laughed for hours. | {he} explored the old town and loved every minute. |
   Between two trains {he} met {friend}, whom {he} later married. | The free hours in the sun were wonderful. |
   A street band outside the station made {his} day.
-5b A baby screamed beside {him} until {city}. | The heating in the car failed, and {he} froze. |
+5b- A baby screamed beside {him} until {city}. | The heating in the car failed, and {he} froze. |
   The man beside {him} snored and smelled of fish. | The ride in the crowded car was awful. |
   Somebody spilled coffee on {him} at the first stop.
 
@@ -274,40 +220,24 @@ travel: hotel room
 3b The window faced a garden full of roses. | Only a fountain was whispering in the yard below. |
   Through the thick walls they heard nothing at all. | The room lay at the end of an empty corridor. | Snow had fallen and covered the street.
 4 {friend} lay down on the bed and turned off the lamp. | They brushed their teeth and turned off the lamp.
-5a {name} stuffed paper into {his} ears and cursed. | At three they were still wide awake. |
+5a- {name} stuffed paper into {his} ears and cursed. | At three they were still wide awake. |
   In the morning they had dark rings under their eyes. | They begged for another room before dawn. | Nobody closed an eye that night.
-5b {name} was asleep in less than a minute. | At nine they were still snoring like bears. | In the morning they were bursting with energy. |
+5b+ {name} was asleep in less than a minute. | At nine they were still snoring like bears. | In the morning they were bursting with energy. |
   They dreamed like babies until the late breakfast. | Nobody opened an eye that night.
 
-travel: empty tank or flat tire
-1 {name} was driving home from {city} late at night. | On {day} {name} drove to {city} to visit {friend}. |
-  {name} took the old road from {city} to the coast.
-2 There was hardly any traffic, and the next town was far. | {he} was listening to the radio and thinking of nothing in particular.
-3a The needle of the gauge had been on zero for miles. | The engine coughed twice and died. | {he} had passed the last pumps without stopping. |
-  A red light below the speedometer was blinking. | {he} had been too stingy to fill up before leaving.
-3b There was a bang, and the car began to wobble. | The steering wheel pulled hard to the left. | {he} had driven over a board full of nails. |
-  Something was flapping below the fender. | {he} had hit a sharp rock in a curve.
-4 {he} let the car roll to the side and got out. | {he} stopped beside the road and got out with a sigh.
-5a {he} walked five miles with an empty can. | A farmer sold {him} two gallons of gas. | A trucker shared some fuel with {him}. |
-  After that {he} kept a full can in the trunk. | A bottle of gas was enough to get {him} home.
-5b {he} jacked up the car and changed the wheel. | A farmer helped {him} with the rusty bolts. | A trucker lent {him} a jack and a wrench. |
-  After that {he} kept two spare wheels in the trunk. | A patch on the rubber was enough to get {him} home.
-
-gifts: novel or wool
-who = grandmother | aunt | godmother | great-aunt
-1 {name} needed a birthday gift for {his} {who}. | The birthday of {name}'s {who} was on {day}. |
-  {name} wanted to give {his} {who} something nice for Christmas.
-2a Her shelves bent under hundreds of paperbacks. | She never went to bed before finishing a chapter. |
-  She spent every evening with a detective story. | She knew every line of Agatha Christie. | She had just joined a circle of readers.
-2b Her baskets overflowed with half-finished socks. | She never went out without a handmade shawl. |
-  Her needles clicked every evening by the radio. | She dressed every baby in the street in mittens. |
-  She had just joined a circle of knitters.
-3 {name} went to town on {day} with (twenty|thirty) dollars in {his} pocket. | {name} asked {friend} to come along to the shops.
-4 {he} looked around for a long time before {he} paid. | The clerk was patient and helped {name} to choose.
-5a She opened the parcel and began page one. | The thick novel kept her busy for a month. | She was delighted with the signed first edition. |
-  {name} wrapped the mystery in brown paper. | By evening she knew who the murderer was.
-5b She opened the parcel and stroked the soft wool. | The thick yarn kept her busy for a month. |
-  She was delighted with the twelve balls of yarn. | {name} wrapped the wool in brown paper. | By evening she had started a new sweater.
+travel: passport
+1 {name} was about to fly to {city} with {friend}. | On {day} {name} and {friend} wanted to fly to {city}.
+2 {he} had packed two suitcases and taken a taxi to the airport. | {he} stood in a long line and talked with {friend}.
+3a {he} had left {his} passport in a drawer at home. | {his} passport had run out in spring. |
+  A thief had stolen {his} passport on the train. | {he} had taken {his} {relative}'s passport by mistake. |
+  {his} passport had been through the washing machine.
+3b {he} had checked twice that {his} passport was in {his} bag. | {his} passport had been renewed in spring. |
+  A neat cover protected {his} passport. | {he} had put {his} passport on top of everything else. | {his} passport was as good as new.
+4 The officer looked up and asked {name} for {his} papers. | The officer looked at {name} and then at the screen.
+5a- The plane took off without {him}. | {he} had to cancel the whole trip. | {he} saw {his} suitcases come back on the belt. |
+  {name} was sent home with both bags. | {friend} had to fly alone.
+5b+ The two of them got seats by the window. | {he} was in {city} that night. | {he} saw the clouds from above an hour later. |
+  {name} was waved through with a smile. | {friend} was flying beside {him} soon.
 
 gifts: too small or just right
 item = jacket | coat | cardigan | shirt | blazer
@@ -318,9 +248,9 @@ item = jacket | coat | cardigan | shirt | blazer
   A seam ripped when {he} raised {his} arms. | It would have suited a child of six.
 4b The sleeves ended exactly at {his} wrists. | {he} could close every single button. | It was comfortable, and {he} could breathe easily. |
   Nothing pulled when {he} raised {his} arms. | It might have been made by a tailor.
-5a On {day} {he} took it back to the store. | {name} exchanged it for a larger size. | {his} little nephew wore it from then on. |
+5a- On {day} {he} took it back to the store. | {name} exchanged it for a larger size. | {his} little nephew wore it from then on. |
   {he} asked for the receipt as politely as {he} could. | In the end it went to a younger cousin.
-5b On {day} {he} wore it to the office. | {name} refused to take it off at bedtime. | {he} wore it nearly every day from then on. |
+5b+ On {day} {he} wore it to the office. | {name} refused to take it off at bedtime. | {he} wore it nearly every day from then on. |
   {he} asked where {he} could get a second one. | In the end it was {his} favorite for years.
 
 gifts: secret kept or spoiled
@@ -333,26 +263,10 @@ gifts: secret kept or spoiled
   {name} was expecting leftovers and television. | {name} had heard that {friend} was in {city}. |
   {friend} had hidden the invitations very well.
 4 At (seven|eight) o'clock {name} opened the door, and the lights went on. | When {name} came home from work, all of them jumped up.
-5a {name} had practiced an astonished face for days. | {he} only pretended to be shocked. | "I have known it for a week," {name} admitted. |
+5a- {name} had practiced an astonished face for days. | {he} only pretended to be shocked. | {name} admitted that {he} had known it for a week. |
   {he} had even prepared a little speech. | {name} winked and said that {he} was not surprised.
-5b {name} dropped {his} bag and stared at the faces. | {he} screamed and nearly fell over. | "I had no idea at all," {name} stammered. |
+5b+ {name} dropped {his} bag and stared at the faces. | {he} screamed and nearly fell over. | {name} stammered that {he} had had no idea at all. |
   {he} was not able to say a word. | {name} turned pale and had to sit down.
-
-gifts: tea or coffee
-1 {friend} had helped {name} to (move|paint the house|fix the roof). | {friend} had looked after {name}'s (plants|cat|mail) for three weeks.
-2 {name} wanted to say thank you with a little present. | A small gift was the least that {name} could do.
-3a {friend} had a shelf with nine china pots. | Every day at four {friend} put the kettle on. |
-  {friend} was fond of everything with mint or chamomile. | {friend} had traveled to the plantations of Darjeeling. |
-  {friend} always asked for a slice of lemon and hot water.
-3b {friend} owned a shiny Italian espresso machine. | Every day at six {friend} needed something strong to wake up. |
-  {friend} was fond of everything with foam and a bitter taste. | {friend} had traveled to the roasters of Brazil. |
-  {friend} knew all the baristas in town by name.
-4 On {day} {name} went to a small shop near the (station|harbor|church). |
-  {name} remembered a good shop on (Main Street|Market Street|Mill Lane).
-5a {name} chose a tin of green leaves. | {friend} brewed a pot of Earl Grey right away. | {name} had some fine tea wrapped in silk paper. |
-  Soon they were sipping tea from thin cups. | The tea from Ceylon was gone in a week.
-5b {name} chose a bag of dark beans. | {friend} ground a handful of beans right away. | {name} had some fine coffee wrapped in silk paper. |
-  Soon they were sipping coffee from thick mugs. | The coffee from Kenya was gone in a week.
 
 school: exam
 subject = math | history | chemistry | Latin | physics | biology
@@ -366,57 +280,12 @@ subject = math | history | chemistry | Latin | physics | biology
   {name} had asked {friend} to quiz {him} on every chapter.
 3 The teacher handed out the sheets and looked at the clock. | It was (hot|cold|very quiet) in the room when the sheets were handed out.
 4 {name} read the first question and picked up {his} pen. | {name} turned the sheet over and read the first question.
-5a {he} did not understand a word of it. | {his} grade was the worst in the class. | {he} stared at the ceiling for an hour. |
+5a- {he} did not understand a word of it. | {his} grade was the worst in the class. | {he} stared at the ceiling for an hour. |
   {name} handed in a nearly empty sheet. | {he} had to repeat the course in summer.
-5b {he} knew the answer before the end of the line. | {his} grade was the best in the class. | {he} wrote without a pause for an hour. |
+5b+ {he} knew the answer before the end of the line. | {his} grade was the best in the class. | {he} wrote without a pause for an hour. |
   {name} handed in six full pages. | {he} passed the course with honors.
 
-school: French or Spanish
-1 In fall, {name} had to choose a language at (school|college). | {name} had to pick a new language for the next term.
-2 Two courses were offered, and both teachers were (nice|popular|young). | The list on the wall offered two courses at the same hour.
-3a {his} grandparents lived in a village near Lyon. | {he} dreamed of working as a cook in Paris. | {he} adored the songs of Edith Piaf. |
-  {his} best friend was moving to Quebec. | {he} had always wanted to see the Eiffel Tower.
-3b {his} grandparents lived in a village near Seville. | {he} dreamed of working as a guide in Peru. |
-  {he} adored the paintings of Frida Kahlo. | {his} best friend was moving to Mexico. | {he} had always wanted to dance tango in Buenos Aires.
-4 After a talk with {his} {relative}, {name} signed {his} name on a list. | {name} thought it over for a day and made {his} choice.
-5a Soon {he} greeted everyone with "bonjour". | By spring {he} could order croissants without help. |
-  Within a year {he} wrote letters in French. | French verbs soon covered {his} bathroom mirror. | {name} sang French songs in the shower.
-5b Soon {he} greeted everyone with "hola". | By spring {he} could order tapas without help. | Within a year {he} wrote letters in Spanish. |
-  Spanish verbs soon covered {his} bathroom mirror. | {name} sang Spanish songs in the shower.
-
-school: volcano or seedlings
-1 Every child had to show a project at the science fair. | {name} wanted to win the science fair at school. |
-  The science fair was in (two|three|four) weeks.
-2 {name} asked {his} {relative} for help and cleared the kitchen table. |
-  {name} thought about it for days and filled a notebook with sketches.
-3a {he} had always loved things that fizz and explode. | {he} bought vinegar, baking soda and red dye. |
-  {he} modeled a mountain out of clay with a hole on top. | {his} favorite book was about the end of Pompeii. |
-  A trip to Hawaii had given {him} the idea.
-3b {he} had always loved things that sprout and bloom. | {he} bought pots, soil and a lamp. | {he} laid wet cotton into a row of jars. |
-  {his} favorite book was about jungles and orchids. | A visit to a greenhouse had given {him} the idea.
-4 On {weekday} the judges stopped in front of {name}'s table. | At the fair {friend} and the other children gathered around the table.
-5a Red foam shot up and ran over the table. | Everybody jumped back when the lava came. | {name}'s little volcano erupted three times. |
-  With a loud hiss the crater overflowed. | Everybody clapped when the eruption began.
-5b Green shoots stood in a row under the light. | Everybody bent down to smell the blossoms. | {name}'s little beans had grown three inches. |
-  With a ruler {he} measured the tallest stem. | Everybody admired how the roots had spread.
-
-school: zoo or museum
-1 {name}'s class went on a trip on {weekday}. | On {weekday} the whole class went on a trip to {city}. |
-  {name} had been looking forward to the class trip for weeks.
-2 The bus left at eight, and {name} sat next to {friend}. | {name} and {friend} shared a seat on the bus and a bag of (chips|nuts|cherries).
-3a All month they had been learning about wild animals. | The teacher told them not to feed anyone. | From far away they heard a lion roar. |
-  A giraffe was painted on the gate. | The man at the gate was carrying a bucket of fish.
-3b All month they had been learning about ancient Egypt. | The teacher told them not to lean on the showcases. |
-  From far away they saw the marble columns. | A pharaoh was painted on the gate. | The man at the gate was handing out maps of the galleries.
-4 {friend} had brought a camera and ran ahead. | They formed a long line, and {friend} went in first.
-5a A monkey stole {friend}'s hat, and everybody laughed. | {name} liked the elephants best. |
-  At feeding time the seals amazed the whole class. | {name} stood in front of the snakes for an hour. |
-  In the afternoon they petted the goats.
-5b A mummy frightened {friend}, and everybody laughed. | {name} liked the golden masks best. |
-  In the treasure room the crowns amazed the whole class. | {name} stood in front of the swords for an hour. |
-  In the afternoon they copied the hieroglyphs.
-
-school: canceled test (mood turns)
+school: canceled test
 1 On {weekday} {name}'s class was supposed to write a long test. | The most important test of the year was on {weekday}. |
   {name} was afraid of the test on {weekday}.
 2 {name} had sharpened four pencils and felt nervous. | {name} came early and sat down in the (first|second|last) row.
@@ -425,9 +294,9 @@ school: canceled test (mood turns)
 3b The teacher was waiting at the desk with a stern face. | The phones were collected, and the desks moved apart. |
   A stack of fresh copies lay on the desk. | The teacher wrote the time on the board. | The last bell rang, and the door was shut.
 4 {friend} turned around and looked at {name}. | For a moment it was very quiet, and {name} looked at {friend}.
-5a Cheering, they all ran out to play soccer. | {name} laughed with relief and packed {his} bag. |
+5a+ They all cheered and ran out to play soccer. | {name} laughed with relief and packed {his} bag. |
   They spent the lesson telling jokes in the yard. | Nobody had to write a line that day. | {name} bought ice cream to celebrate the luck.
-5b Sighing, they all bent over their questions. | {name} groaned and filled page after page. |
+5b- They all sighed and bent over their questions. | {name} groaned and filled page after page. |
   They spent the lesson sweating over hard problems. | Nobody dared to look up for two hours. | {name} rubbed {his} sore hand at the end.
 
 work: bus or bicycle
@@ -439,10 +308,10 @@ work: bus or bicycle
 3b The bus drivers had gone on strike. | A fallen tree was blocking the bus lane. | The bus line to {his} part of town had been closed. |
   A notice said that no bus would run. | The bus depot had burned down in the night.
 4 {name} looked at {his} watch and knew what to do. | {name} finished {his} breakfast, thought for a second and hurried out.
-5a {he} ran to the stop and bought a ticket. | {name} got the last seat behind the driver. |
+5a- {he} ran to the stop and bought a ticket. | {name} got the last seat behind the driver. |
   {he} stood in the crowded aisle and arrived in time. | {he} read the paper while the driver fought the traffic. |
   {name} got off at the fourth stop.
-5b {he} put on {his} helmet and pedaled off. | {name} leaned into the curves with cold ears. |
+5b+ {he} put on {his} helmet and pedaled off. | {name} leaned into the curves with cold ears. |
   {he} pedaled through the empty park and arrived in time. | {he} rang {his} bell and rolled past the traffic. |
   {name} locked the frame to the fence.
 
@@ -455,9 +324,9 @@ floor = fifth | sixth | seventh | eighth | ninth
 3b A sign said that the staircase was being painted. | {he} had three heavy boxes to bring up. | {he} had sprained {his} ankle on the weekend. |
   Smoke was coming out of the staircase. | {he} had to push a cart with a printer.
 4 A meeting with {friend} began in five minutes. | {name} wanted to be at {his} desk in five minutes.
-5a {he} climbed and climbed and arrived panting. | {name} held on to the railing, out of breath. | {he} took two steps at a time. |
+5a- {he} climbed and climbed and arrived panting. | {name} held on to the railing, out of breath. | {he} took two steps at a time. |
   {his} legs were burning when {he} reached the {floor} floor. | {he} counted more than a hundred steps.
-5b {he} pressed the button and arrived with a ding. | {name} leaned on the back wall and relaxed. | {he} rode up without moving a foot. |
+5b+ {he} pressed the button and arrived with a ding. | {name} leaned on the back wall and relaxed. | {he} rode up without moving a foot. |
   The doors slid open when {he} reached the {floor} floor. | {he} watched the numbers light up.
 
 work: night or day
@@ -469,14 +338,14 @@ job = nurse | guard | baker | porter | reporter | cook
 3b The shift began at ten in the morning. | The rest of the town worked at the same time. | The sun was up when {he} left the house. |
   On the schedule {his} hours ran from nine to five. | {he} came back with the last light.
 4 After a week {name} was used to the rhythm. | It took {name} a month to get used to the hours.
-5a {he} drew the curtains at breakfast time and slept. | {his} bedtime was now at nine in the morning. |
+5a- {he} drew the curtains at breakfast time and slept. | {his} bedtime was now at nine in the morning. |
   {he} had dinner when {his} neighbors had breakfast. | {he} wore earplugs since children shouted all day. |
   At noon {he} was always fast asleep.
-5b {he} closed the curtains after the news and slept. | {his} bedtime was now at ten in the evening. |
+5b+ {he} closed the curtains after the news and slept. | {his} bedtime was now at ten in the evening. |
   {he} had breakfast when {his} neighbors had breakfast. | {he} wore sunglasses on the way to the bus. |
   At midnight {he} was always fast asleep.
 
-work: fired or promoted (mood turns)
+work: fired or promoted
 dream = bake bread | build guitars | repair clocks | make cheese | grow apples | carve toys
 1 {name} had worked at the (paper mill|bank|car factory) for (ten|twelve|twenty) years. |
   For (ten|twelve|twenty) years {name} had worked at the (steel works|insurance).
@@ -486,12 +355,25 @@ dream = bake bread | build guitars | repair clocks | make cheese | grow apples |
 3b In spring the company doubled in size. | The boss gave {him} an office with three phones. | The boss told {him} that {he} was promoted. |
   One morning {he} found {his} name on the director's door. | A letter said that {his} salary was doubled.
 4 {name} told {his} {relative} about it that evening. | It took {name} some time to get used to the news.
-5a {he} opened a little shop and was happier than ever. | Now {he} could {dream} all day, and {he} loved it. |
+5a+ {he} opened a little shop and was happier than ever. | Now {he} could {dream} all day, and {he} loved it. |
   {he} slept well again and sang in the morning. | A year later {he} was proud of {his} own workshop. |
   {name} finally had time, and {he} smiled a lot.
-5b {he} worked until midnight and was sadder than ever. | Now {he} could never {dream} again, and {he} missed it. |
+5b- {he} worked until midnight and was sadder than ever. | Now {he} could never {dream} again, and {he} missed it. |
   {he} slept badly now and worried in the morning. | A year later {he} hardly knew {his} own children. |
   {name} never had time, and {he} frowned a lot.
+
+work: interview
+1 {name} had applied for a job at a (bank|museum|newspaper|school). | On {weekday} {name} had an interview at a (bank|museum|newspaper|school).
+2 {he} put on {his} best shirt and arrived early. | {name}'s {relative} drove {him} there and waited outside.
+3 A woman with gray hair asked {name} to sit down. | {name} was called in and sat down in front of three people.
+4a {he} could not answer a single question. | {he} had forgotten the name of the company. |
+  {he} knocked a glass of water over the papers. | {he} yawned twice and looked at {his} phone. | {he} came in slippers and argued with everyone.
+4b {he} answered every single question. | {he} knew the whole history of the company. |
+  {he} showed them a plan that nobody had thought of. | {he} listened well and made them laugh. | {he} brought letters of praise from three bosses.
+5a- {name} was told to look elsewhere. | The door closed behind {him} after five minutes. | Nobody ever called {him} back. |
+  {he} got a polite refusal in the mail. | {his} name was crossed off the list.
+5b+ {name} was told to start on Monday. | The whole table stood up and shook {his} hand. | Everybody wanted {him} on the team. |
+  {he} got a contract in the mail. | {his} name was put at the top of the list.
 
 food: cake
 thing = apple cake | cherry pie | plum tart | carrot cake | almond cake | pumpkin pie
@@ -503,9 +385,9 @@ thing = apple cake | cherry pie | plum tart | carrot cake | almond cake | pumpki
 3b Then {he} sat down and watched through the glass. | A loud ring reminded {him} of the time. | {he} had set the oven exactly right. |
   A sweet smell filled the kitchen when {he} came back. | The timer rang, and {he} came running.
 4 {name} put on thick gloves and opened the oven. | {name} took the {thing} out and put it on the table.
-5a {he} scraped the black crust into the trash. | In the end {he} bought a/an {thing} at the bakery. |
+5a- {he} scraped the black crust into the trash. | In the end {he} bought a/an {thing} at the bakery. |
   Even the birds did not touch the crumbs. | It was hard as charcoal and tasted bitter. | {name} opened the windows and started over.
-5b {he} dusted the golden crust with sugar. | In the end everybody asked for a second slice. | Within minutes not a crumb was left. |
+5b+ {he} dusted the golden crust with sugar. | In the end everybody asked for a second slice. | Within minutes not a crumb was left. |
   It was soft as a cloud and tasted wonderful. | {name} called the guests and served it proudly.
 
 food: soup
@@ -518,74 +400,10 @@ kind = pea | bean | lentil | carrot | tomato | mushroom | pumpkin
 3b {he} left out the salt, and the shaker was empty. | {he} did not season it because {he} thought {he} had. |
   One spoonful tasted like dishwater. | {friend} tried it and asked if it was hot water. | {he} had only used half an onion and no salt.
 4 {name} stirred the pot and thought hard. | {name} made a face and looked around the kitchen.
-5a {he} added a quart of water and some cream. | Three raw potatoes soaked up the worst of it. | {he} thinned it with a lot of milk. |
+5a- {he} added a quart of water and some cream. | Three raw potatoes soaked up the worst of it. | {he} thinned it with a lot of milk. |
   {name} diluted it until it was mild. | More and more water made it fit to eat.
-5b {he} added a spoon of pepper and some chili. | Three cloves of garlic gave it some life. | {he} spiced it with a lot of curry. |
+5b+ {he} added a spoon of pepper and some chili. | Three cloves of garlic gave it some life. | {he} spiced it with a lot of curry. |
   {name} seasoned it until it was tasty. | More and more herbs made it fit to eat.
-
-food: with or without meat
-1 {name} invited {friend} to dinner on {day}. | On {day} {friend} was coming to {name}'s for dinner. |
-  {name} wanted to cook something special for {friend}.
-2a {friend} lived on beans and greens for the sake of animals. | A visit to a slaughterhouse had changed {friend}'s diet. |
-  {friend} could not bear the thought of eating an animal. | {friend} said that chickens were friends, not food. |
-  {friend} had been a strict vegetarian since childhood.
-2b {friend} left every vegetable on the plate. | A plate of greens made {friend} angry. | {friend} could not bear the smell of cabbage. |
-  {friend} said that salad was for rabbits. | {friend} had been a passionate hunter since childhood.
-3 {name} looked through four cookbooks and wrote a list. | {name} asked {his} {relative} for a good old recipe.
-4 {he} spent the afternoon shopping, chopping and tasting. | {he} was in the kitchen (from noon|for hours) and hummed a tune.
-5a {he} served lasagna with spinach and mushrooms. | The stuffed peppers were a great success. | {friend} asked for more of the lentil curry. |
-  The pumpkin risotto was gone in ten minutes. | On the table stood a big dish of grilled eggplant.
-5b {he} served spare ribs with barbecue sauce. | The stuffed turkey was a great success. | {friend} asked for more of the beef stew. |
-  The roast pork was gone in ten minutes. | On the table stood a big dish of fried sausages.
-
-food: hot or cold
-work = painted the fence | cleaned the barn | repaired the roof | washed the cars | stacked the firewood
-1 {name} and {friend} had {work} all day long. | On {day} {name} and {friend} {work} behind the house.
-2 They had been outside since breakfast and were worn out. | The work was hard, and they hardly talked.
-3a Their fingers were blue, and frost covered the yard. | The thermometer showed ten below zero. | Icicles were hanging from the gutter. |
-  {friend}'s teeth were chattering. | Their breath hung in white clouds.
-3b Their shirts were soaked, and dust covered the yard. | The thermometer showed a hundred degrees. | The tar on the road was melting. |
-  {friend}'s neck was sunburned. | The dog was panting in the shade.
-4 At four {name} went to the kitchen and came back with a tray. | Then {name}'s {relative} came out of the kitchen with a tray.
-5a They warmed their hands on mugs of cocoa. | Steaming soup had never tasted so good. | There was hot punch with cinnamon. |
-  The hot chocolate made their cheeks glow. | {friend} wrapped {his2} hands around the teapot.
-5b They cooled their cheeks with glasses of lemonade. | Chilled melon had never tasted so good. | There was iced tea with mint. |
-  The lemon sherbet made their teeth ache. | {friend} pressed an ice cube to {his2} face.
-
-food: omelet or biscuits
-1 {name} wanted to make breakfast for {his} {relative}. | On {day} {name} got up early to make breakfast for everyone. |
-  {friend} was staying the night, and {name} wanted to make a nice breakfast.
-2 {he} tiptoed to the kitchen at seven and opened the cupboards. | The shops were still closed, so {he} had to use what was there.
-3a There were plenty of eggs, but no flour at all. | The hens had laid well, but mice had eaten the flour. |
-  The flour was full of moths, but the eggs were fresh. | {friend} had borrowed all the flour and brought six eggs. |
-  Where the flour used to be, {he} found a dozen eggs.
-3b There was plenty of flour, but no eggs at all. | The flour was fresh, but the hens had not laid. |
-  The eggs were rotten, but there was a bag of flour. | {friend} had borrowed all the eggs and brought some flour. |
-  Where the eggs used to be, {he} found a bag of flour.
-4 {name} smiled, tied on an apron and began. | {name} turned on the radio and set to work.
-5a Soon a fluffy omelet was sizzling in the pan. | {he} scrambled everything with butter and chives. |
-  The omelet with cheese was finished in minutes. | {he} cracked one after the other into the pan. |
-  They had them boiled, with salt and pepper.
-5b Soon a tray of biscuits was rising in the oven. | {he} kneaded everything with butter and milk. |
-  The flatbread with cheese was finished in minutes. | {he} rolled out the dough and cut it into rounds. |
-  They had fresh rolls, with jam and honey.
-
-pets: dog or cat
-1 {name} lived alone and wished for some company. | For {his} birthday {name} was allowed to choose a pet. |
-  Since {friend} had moved out, {name} felt lonely at home.
-2a {name} jogged ten miles every morning. | {name} needed somebody to bark at strangers. | {name} went hiking in any weather. |
-  {name} dreamed of throwing sticks on the beach. | {name} wanted a pet that could be trained to herd sheep.
-2b {name} lived in a tiny attic and was seldom at home. | {name} needed somebody to chase the mice away. |
-  {name} hated going out in bad weather. | {name} dreamed of something purring on {his} lap. |
-  {name} wanted a pet that washed itself and slept a lot.
-3 On {day} {he} went to the animal shelter with {friend}. | {his} {relative} drove {him} to the animal shelter on {day}.
-4 They walked from cage to cage, and {name} fell in love at once. | In the last cage {name} found just what {he} was looking for.
-5a That evening {he} bought a leash and a bone. | The puppy wagged its tail all the way home. |
-  {name} called the puppy (Rex|Bruno) and taught it to sit. | The next morning they fetched balls in the park. |
-  Happy barking filled the house from then on.
-5b That evening {he} bought a litter box and a brush. | The kitten slept in its basket all the way home. |
-  {name} called the kitten (Minka|Luna) and gave it cream. | The next morning it was curled up on the windowsill. |
-  Soft meowing filled the house from then on.
 
 pets: at the vet
 1 {name}'s old dog had not eaten since {day}. | {name} noticed that {his} dog was lying in the corner all day. |
@@ -597,9 +415,9 @@ pets: at the vet
   Something sharp was stuck deep in its throat.
 4b The X-ray showed (nothing at all|no fault at all). | Its temperature was perfectly normal. | The vet laughed and scratched its ears. |
   The results of the blood test were excellent. | It was only tired from chasing squirrels.
-5a It had to be operated on that night. | {name} went home alone with an empty leash. | It stayed at the clinic for a week. |
+5a- It had to be operated on that night. | {name} went home alone with an empty leash. | It stayed at the clinic for a week. |
   {name} waited for hours outside the operating room. | A difficult operation saved its life.
-5b It trotted home with a biscuit in its mouth. | {name} went home with a dog that pulled the leash. |
+5b+ It trotted home with a biscuit in its mouth. | {name} went home with a dog that pulled the leash. |
   It was back on the sofa within the hour. | {name} laughed with relief and paid twenty dollars. | A good long nap was all it needed.
 
 pets: cat up or down
@@ -612,10 +430,24 @@ cat = Tiger | Mimi | Shadow | Pepper | Socks | Ginger
 3b A thin meow came from below the bed. | {friend} pointed at the bottom of the closet. | Two green eyes looked out from behind the sofa. |
   The neighbor's dog was sniffing at a drawer. | {friend} saw a tail in the heap of laundry.
 4 {cat} was clearly too scared to move. | {name} spoke softly to {cat}, but that was not enough.
-5a The firefighters came with a long ladder. | {name} climbed up and carried {cat} down. | It took a rope and a ladder to reach {cat}. |
+5a- The firefighters came with a long ladder. | {name} climbed up and carried {cat} down. | It took a rope and a ladder to reach {cat}. |
   In the end {cat} jumped down into a blanket. | {friend} held the ladder while {name} climbed.
-5b {name} knelt down with a can of tuna. | {name} crawled in and pulled {cat} out. | It took a flashlight and a sausage to lure {cat}. |
+5b+ {name} knelt down with a can of tuna. | {name} crawled in and pulled {cat} out. | It took a flashlight and a sausage to lure {cat}. |
   In the end {cat} crept out, covered with dust. | {friend} moved the furniture while {name} crawled.
+
+pets: runaway dog
+dog = Rex | Bruno | Bella | Rocky | Lucky
+1 {name}'s dog {dog} ran away on {day}. | On {day} {dog}, {name}'s dog, slipped off the leash.
+2 {he} hung posters on every tree in the street. | {he} searched the park with {friend} until it was dark.
+3a Weeks passed without any sign. | All that {he} found was a torn collar. | Nobody had seen the dog anywhere. |
+  There were only strangers at the shelter. | The rain washed the posters away.
+3b The next day there was a bark at the door. | A boy had found the collar and the dog. | A neighbor had seen the dog at the bakery. |
+  There was a call from the shelter. | A woman with a poster in her hand rang the bell.
+4 {name} had not slept and opened the door. | {name} took the leash and went out once more.
+5a- {dog} was never seen again. | The basket stayed empty that winter. | {he} gave the bowl and the leash away. |
+  {he} cried over the old pictures of {dog}. | The garden was silent from then on.
+5b+ {dog} jumped up and licked {his} face. | The basket was full again that night. | {he} filled the bowl to the rim. |
+  {he} hugged {dog} and would not let go. | The garden was full of barking again.
 
 sport: final
 1 {name} played for the (school|town|village) soccer team. | {name} was the captain of the (school|town|village) soccer team.
@@ -627,9 +459,9 @@ sport: final
 4b {name} headed the ball past {his} own goalkeeper. | Their own goalkeeper slipped and lost the ball. |
   {friend} lost the ball, and the rivals scored from thirty yards. | The rivals took a penalty and did not miss. |
   {name} kicked the ball into the wrong net.
-5a The team lifted the silver cup and sang. | {name} danced through the streets until morning. | Fireworks were lit all over town that night. |
+5a+ The team lifted the silver cup and sang. | {name} danced through the streets until morning. | Fireworks were lit all over town that night. |
   {he} kissed the gold medal again and again. | The fans carried {him} around the field.
-5b The team watched the others lift the cup. | {name} hid in {his} room until morning. | It was very quiet all over town that night. |
+5b- The team watched the others lift the cup. | {name} hid in {his} room until morning. | It was very quiet all over town that night. |
   {he} put the silver medal into a drawer. | The fans went home without a word.
 
 sport: marathon
@@ -640,36 +472,23 @@ sport: marathon
 3b After five miles {his} legs still felt light. | {he} found a good pace and flew over the bridge. |
   {he} jumped over every bottle on the road. | {his} heart was calm, and {he} felt strong. | Half of the way was only a warm-up for {him}.
 4 {friend} stood at the side of the road and shouted {name}'s name. | People were waving flags at the side of the road.
-5a A doctor bandaged {his} leg in the tent. | {he} gave up and took the bus to the finish. | {he} sat on the curb and watched the others pass. |
+5a- A doctor bandaged {his} leg in the tent. | {he} gave up and took the bus to the finish. | {he} sat on the curb and watched the others pass. |
   {name} hobbled home on {friend}'s arm. | {he} cried because it was over so soon.
-5b A girl hung a medal around {his} neck. | {he} sprinted the last mile to the finish. | {he} passed the others and beat {his} own record. |
+5b+ A girl hung a medal around {his} neck. | {he} sprinted the last mile to the finish. | {he} passed the others and beat {his} own record. |
   {name} danced home on {friend}'s arm. | {he} cheered because {he} had really done it.
 
-sport: skating or swimming
-1 {name} and {friend} lived near a small lake. | A small lake lay behind the house of {name}'s {relative}.
-2 On {day} {name} and {friend} had nothing to do and walked to the shore. | After lunch on {day}, {name} and {friend} ran down to the shore.
-3a The water had been hard as glass since New Year. | Men were drilling holes in the middle of it. | Their noses were red from the frost. |
-  Snow had to be swept off the surface first. | The footbridge was covered with frost.
-3b The water had been warm as a bath since June. | Men were rowing boats in the middle of it. | Their noses were red from the sun. |
-  Dragonflies were buzzing over the surface. | The footbridge was hot under their bare feet.
-4 They dropped their bags and could hardly wait. | {name} was ready first and laughed at {friend}.
-5a They laced up their skates and raced away. | {friend} glided backward without falling. | They played hockey with a tin can. |
-  {name} turned a pirouette and fell on {his} back. | Arm in arm they slid to the other side.
-5b They put on their swimsuits and raced away. | {friend} floated on {his2} back without moving. | They played water polo with an old ball. |
-  {name} turned a somersault from the pier. | Arm in arm they jumped in with a splash.
-
-sport: basketball or chess
-1 {name} was new in town and wanted to join a club. | After the move to {city}, {name} looked for a club to join.
-2 {his} {relative} told {him} that it was a good way to make friends. | There were two clubs, and both met on {day} evening.
-3a {name} could never sit still. | {name} was taller than all {his} cousins. | {name} had quick hands and strong legs. |
-  {name} wanted to run and sweat after school. | {name} jumped so high that {he} touched the door frames.
-3b {name} could sit still for hours. | {name} was more patient than all {his} cousins. | {name} had a sharp mind and a good memory. |
-  {name} wanted to think and be quiet after school. | {name} liked to plan ten steps ahead.
-4 {he} was nervous on the first evening, but everyone was friendly. | {friend} took {him} along and introduced {him} to the others.
-5a {he} threw the ball through the hoop six times. | {name} learned to dribble with both hands. | By winter {he} could dunk with ease. |
-  The coach let {him} play center. | {his} jersey was soaked after an hour.
-5b {he} took the captain's queen with a pawn. | {name} learned to open with both knights. | By winter {he} could checkmate with ease. |
-  The coach let {him} play the black pieces. | {his} bishop was trapped after an hour.
+sport: penalty
+1 There was one minute left in the game against {city}. | {name}'s team was playing against {city} on {day}.
+2 The score was even, and the whole stadium was standing. | {friend} was sitting in the front row and held {his2} breath.
+3 The referee blew the whistle, and {name} put the ball on the spot. | {name} was chosen to take the penalty.
+4a {he} slipped on the wet grass. | {he} kicked the ball over the bar. | The keeper jumped to the right side. |
+  The ball hit the post and bounced away. | {his} shot was weak and slow.
+4b {he} ran up without any doubt. | {he} kicked the ball just below the bar. | The keeper jumped to the wrong side. |
+  The ball hit the post and bounced in. | {his} shot was hard and fast.
+5a- The others won in extra time. | {he} hid {his} face in {his} shirt. | {name} walked off the field alone. |
+  Nobody said a word in the bus. | The fans went home in silence.
+5b+ The whole team piled up on {him}. | {he} threw {his} shirt into the air. | {name} was carried off the field on shoulders. |
+  Everybody sang in the bus. | The fans danced until midnight.
 
 friendship: far away or next door
 1 {name} and {friend} had been best friends since kindergarten. | {friend} had always been {name}'s best friend.
@@ -681,27 +500,10 @@ friendship: far away or next door
   {friend} was sent to live with {name}'s family. | A truck took {friend}'s furniture just around the corner. |
   Now {name} could see into {friend}'s window from bed.
 4 Both of them thought about how things would change. | They talked about what it would be like for them.
-5a They wrote each other a letter every week. | From then on they talked by video on Sundays. | They saw each other only once a year. |
+5a- They wrote each other a letter every week. | From then on they talked by video on Sundays. | They saw each other only once a year. |
   {name} saved every cent for a plane ticket. | {name} pinned {friend}'s postcards to the wall.
-5b They walked to school together every morning. | From then on they had breakfast together on Sundays. | They saw each other ten times a day. |
+5b+ They walked to school together every morning. | From then on they had breakfast together on Sundays. | They saw each other ten times a day. |
   {name} never had to wait long for a playmate. | {name} knew what {friend}'s family had for dinner.
-
-friendship: pirate or ghost
-1 {friend} was giving a costume party on {day}. | On {day} there was a costume party at {friend}'s house.
-2 {name} had no costume and very little money. | {name} had only an hour to make a costume.
-3a In the attic {he} found an eye patch and a wooden sword. | {his} {relative} lent {him} a stuffed parrot. |
-  {his} {relative} sewed a black flag with a skull. | {he} found a three-cornered hat and high boots. |
-  {he} painted a scar on {his} cheek and tied on a hook.
-3b In the attic {he} found an old white sheet. | {his} {relative} lent {him} a rattling chain. |
-  {his} {relative} sewed a long robe out of pale curtains. | {he} found some chalk to whiten {his} face. |
-  {he} cut two holes for the eyes into a tablecloth.
-4 {friend} opened the door and clapped {his2} hands. | All the guests stared when {name} came in.
-5a {name} shouted "ahoy" and asked for the treasure. | {name} was the wildest pirate of the evening. |
-  All night {he} searched for gold below the chairs. | {he} won first prize with a sailor's song. |
-  {name} captured the buffet and sailed off with a cake.
-5b {name} moaned "boo" and floated through the room. | {name} was the scariest ghost of the evening. |
-  All night {he} jumped at people from behind the chairs. | {he} won first prize with a hollow howl. |
-  {name} haunted the buffet and vanished with a cake.
 
 friendship: quarrel
 1 {name} and {friend} had a bad fight about (money|a board game|a borrowed bike). |
@@ -713,9 +515,9 @@ friendship: quarrel
   {friend} had already written a long apology. | {friend} asked how {name} had been.
 4b {friend} looked away. | {friend} hissed and said, "It was your fault." | With a cold look {friend} got up and left. |
   {friend} had already given away all of {name}'s presents. | {friend} acted as if {name} were air.
-5a They hugged and went for ice cream. | {name} was glad to have {his} friend back. | Soon they were laughing about the whole thing. |
+5a+ They hugged and went for ice cream. | {name} was glad to have {his} friend back. | Soon they were laughing about the whole thing. |
   The next day they had lunch together. | {name} forgave {him2} on the spot.
-5b They never spoke to each other again. | {name} was sad to lose {his} friend. | Soon they were complaining about each other. |
+5b- They never spoke to each other again. | {name} was sad to lose {his} friend. | Soon they were complaining about each other. |
   The next day they had lunch at separate tables. | {name} tore up the pictures of them.
 
 health: broken bone or cold
@@ -726,9 +528,9 @@ health: broken bone or cold
   A virus had caught {him}. | {he} had a sore throat and a running nose.
 3 {his} {relative} was worried and called the doctor right away. | {his} {relative} drove {him} to the doctor before breakfast.
 4 The doctor looked at {name} and told {him} to be patient. | {name} had to wait for an hour before the doctor came.
-5a {he} had to wear a cast for six weeks. | All {his} friends signed the white plaster. | The X-ray showed a crack in the wrist. |
+5a- {he} had to wear a cast for six weeks. | All {his} friends signed the white plaster. | The X-ray showed a crack in the wrist. |
   {name} learned to write with {his} left hand. | {his} arm stayed in a sling until Easter.
-5b {he} had to drink hot tea for six days. | All {his} friends sent tissues and oranges. | The thermometer showed a high fever. |
+5b+ {he} had to drink hot tea for six days. | All {his} friends sent tissues and oranges. | The thermometer showed a high fever. |
   {name} learned to like bitter cough syrup. | {his} neck stayed in a scarf until Sunday.
 
 health: glasses
@@ -739,9 +541,9 @@ health: glasses
   {he} squinted and guessed every letter wrong. | {he} had to walk up until {his} nose touched it.
 4b {he} read the smallest line with ease. | Even the last line was crisp and clear. | {he} did not take a single "B" for an "8". |
   {he} smiled and got every letter right. | {he} could have read it from across the street.
-5a {he} picked a round frame and looked very wise. | {name} had to put on glasses to drive. | With the right lenses the world had sharp edges. |
-  {he} saw the leaves on the trees for the first time. | {name} was told to come back for thick glasses.
-5b {he} was told to drink more and sleep longer. | {name} did not have to wear anything to drive. | A new pillow cured {him} in the end. |
+5a- {he} had to pick a heavy frame. | {name} had to put on glasses to drive. | Without thick lenses the world had no edges. |
+  {he} could no longer read without thick lenses. | {name} was told to come back for thick glasses.
+5b+ {he} was told to drink more and sleep longer. | {name} did not have to wear anything to drive. | A new pillow cured {him} in the end. |
   {he} was sent home since there was nothing to correct. | {name} was told to turn off the screen at night.
 
 home: power cut
@@ -752,9 +554,9 @@ home: power cut
 3b Luckily the whole street stayed bright. | A tree fell just beside the wires along the road. | The lamps flickered once and stayed on. |
   The screen glowed, and the fridge went on humming. | With a flash the storm was over.
 4 {name} and {friend} looked at each other and laughed. | {name} got up for a moment and fetched something from the kitchen.
-5a They lit candles and told ghost stories. | By flashlight they played cards until bedtime. | They ate the ice cream before it could melt. |
+5a- They lit candles and told ghost stories. | By flashlight they played cards until bedtime. | They ate the ice cream before it could melt. |
   {name} made shadow animals in the light of a match. | The ending would have to wait for another day.
-5b They turned up the sound and watched the ending. | With popcorn they watched until bedtime. | They heated a pizza in the microwave. |
+5b+ They turned up the sound and watched the ending. | With popcorn they watched until bedtime. | They heated a pizza in the microwave. |
   {name} wiped away a tear when the hero died. | The film was so good that they watched it again.
 
 home: mouse or branch
@@ -767,23 +569,10 @@ home: mouse or branch
   Green leaves lay on the bedroom windowsill. | Long wooden fingers were scraping across the glass. |
   The old elm was knocking against the roof.
 4 On {day} {name} decided to put an end to it. | {name} told {friend} about it and made a plan.
-5a {he} set a trap with a bit of bacon. | {he} borrowed {friend}'s cat for a week. | {he} filled the hole in the wall with plaster. |
+5a- {he} set a trap with a bit of bacon. | {he} borrowed {friend}'s cat for a week. | {he} filled the hole in the wall with plaster. |
   A little guest with whiskers was carried to the field. | {name} caught it in a shoe box at dawn.
-5b {he} cut off a bough with a saw. | {he} borrowed {friend}'s ladder for a day. | {he} trimmed the crown on that side. |
+5b+ {he} cut off a bough with a saw. | {he} borrowed {friend}'s ladder for a day. | {he} trimmed the crown on that side. |
   A heap of twigs was carried to the field. | {name} had firewood for a month.
-
-home: blue or yellow
-1 {name} moved into a new apartment and wanted to paint the bedroom. | The walls of {name}'s bedroom were gray and needed paint.
-2 {friend} came with brushes and a ladder to help. | On {day} {name} and {friend} drove to the paint store.
-3a It was to remind {name} of the ocean. | {name} had brought a photo of a summer sky. | It was to look like a field of forget-me-nots. |
-  The label on the can said "Deep Sea". | {name} wanted to feel like a diver in the morning.
-3b It was to remind {name} of ripe wheat. | {name} had brought a photo of a lemon tree. | It was to look like a field of buttercups. |
-  The label on the can said "Butter and Honey". | {name} wanted to wake up in sunlight every morning.
-4 After two coats and a pizza, the work was done. | They worked until the evening and then stepped back.
-5a The blue walls made the room look larger. | {name} went to bed with blue fingers. | {friend} had blue spots on {his2} shoes. |
-  They agreed that blue was the right choice. | "I love this blue," said {name}.
-5b The yellow walls made the room look larger. | {name} went to bed with yellow fingers. | {friend} had yellow spots on {his2} shoes. |
-  They agreed that yellow was the right choice. | "I love this yellow," said {name}.
 
 money: found wallet
 1 {name} found a wallet on (the sidewalk|a park bench|the bus) on {day}. |
@@ -794,9 +583,9 @@ money: found wallet
 3b Behind the bills there was no card and no name. | There was no letter and not even a receipt. | No license was tucked into the side. |
   {friend} did not know the child on the photo in it. | Nothing at all was written inside the flap.
 4 {name} did not think of keeping a cent. | {name} counted the money and went on {his} way.
-5a The owner opened the door and hugged {him}. | {name} rang the owner's bell that evening. | {he} went to the house and gave it back. |
+5a+ The owner opened the door and hugged {him}. | {name} rang the owner's bell that evening. | {he} went to the house and gave it back. |
   {he} got a bunch of flowers as a reward. | That night the owner slept well again.
-5b An officer opened a drawer and locked it away. | {name} went to the police that evening. | {he} went to the lost and found office. |
+5b- An officer opened a drawer and locked it away. | {name} went to the police that evening. | {he} went to the lost and found office. |
   {he} put up a notice at the town hall. | That night nobody knew who the owner was.
 
 money: savings
@@ -808,9 +597,9 @@ thing = guitar | telescope | bicycle | camera | trumpet | microscope
 3b {he} lost every dollar of {his} pay at cards. | {he} lay in the hammock all summer. | {he} was fired from three jobs in three months. |
   {he} bought comics and a heap of toys. | {he} always bought candy and took taxis.
 4 In September {name} went to the shop with {friend}. | On {day} {name} went to the shop and emptied {his} pockets.
-5a {he} carried the {thing} home with pride. | The clerk handed {him} the {thing} with a smile. |
+5a+ {he} carried the {thing} home with pride. | The clerk handed {him} the {thing} with a smile. |
   That night the {thing} stood beside {his} bed. | {name} tried out the {thing} on the way home. | There was even enough for a case.
-5b {he} looked at the {thing} and walked home. | The clerk put the {thing} back with a frown. |
+5b- {he} looked at the {thing} and walked home. | The clerk put the {thing} back with a frown. |
   That night the {thing} stood in the shop window. | {name} dreamed of the {thing} for another year. | There was only enough for an ice cream.
 
 money: market day
@@ -822,39 +611,23 @@ fruit = apples | plums | pears | cherries | peaches | apricots
 3b Not a soul came because of the cold rain. | A cook shook his head and went to another stand. |
   The newspaper had warned of worms in the {fruit}. | {he} yawned and read the paper twice. | The road to the market was closed that day.
 4 At noon the bell rang, and {name} began to pack. | {name} stayed until the end and then cleaned the table.
-5a {he} drove home with empty crates and a full purse. | {he} counted the bills and whistled. | {name} came home without a single one. |
+5a+ {he} drove home with empty crates and a full purse. | {he} counted the bills and whistled. | {name} came home without a single one. |
   {he} could afford a new coat that evening. | The next week {he} asked for a larger table.
-5b {he} drove home with full crates and an empty purse. | {he} boiled forty jars of jam. | {name} gave {friend} a crate as a present. |
+5b- {he} drove home with full crates and an empty purse. | {he} boiled forty jars of jam. | {name} gave {friend} a crate as a present. |
   {he} fed the pigs with them that evening. | The next week {he} stayed at home.
 
-hobbies: drums or violin
-1 {name} wanted to learn an instrument. | {name}'s parents offered to pay for music lessons. |
-  On {day} {name} went to the music school for the first time.
-2a {he} loved everything that was loud and fast. | {he} was always tapping on tables with spoons. |
-  {he} banged on pots until {his} {relative} complained. | {he} wanted to march at the head of a parade. |
-  {he} was not good at tunes, but at rhythm.
-2b {he} loved everything that was soft and slow. | {he} was always humming sad melodies. |
-  {he} listened to string quartets until {his} {relative} complained. | {he} wanted to play waltzes at weddings. |
-  {he} was not good at rhythm, but at tunes.
-3 {friend}'s uncle was a teacher and offered a free lesson. | A teacher showed {name} all the instruments in the room.
-4 For a year {name} practiced every day before dinner. | After a few lessons {name} could hardly stop.
-5a Soon {he} had broken three pairs of sticks. | {name} hit the cymbals with a big grin. | The neighbors thought of distant thunder. |
-  {he} sat in the back and kept the beat. | {name} got a snare for {his} birthday.
-5b Soon {he} had broken three strings. | {name} closed {his} eyes and moved the bow. | The neighbors thought of a yowling cat. |
-  {he} sat in the first row of the orchestra. | {name} got a fiddle for {his} birthday.
-
-hobbies: birds or stars
-1 {name} bought a good camera with {his} first pay. | {name}'s {relative} gave {him} a camera for {his} birthday.
-2a {he} got up at dawn and hid in the reeds. | {he} put some crumbs on the windowsill. | {he} built a blind near some nests. |
-  {he} followed a cheerful song into the woods. | {he} learned to tell feathers apart.
-2b {he} stayed up until midnight on a dark hill. | {he} put a tripod in the moonless garden. | {he} built a dome with a telescope. |
-  {he} drove into the desert, far from every lamp. | {he} learned to find Mars and Saturn.
-3 {friend} came along with a thermos and two chairs. | {friend} thought that it was boring but kept {name} company.
-4 For a long time nothing happened, and then {name} pressed the button. | {name} waited patiently for an hour and took a single picture.
-5a A kingfisher with a fish was in the picture. | It showed a robin with its beak open. | {he} had caught a woodpecker at work. |
-  The eagle's wings filled the frame. | The owl's chicks looked into the lens.
-5b A comet with a tail was in the picture. | It showed the craters of the moon. | {he} had caught a meteor in its fall. |
-  The Milky Way filled the frame. | The rings of a planet could be seen.
+money: lottery
+1 {name} bought a lottery ticket every {weekday}. | {friend} gave {name} a lottery ticket for {his} birthday.
+2 {he} always chose the birthdays of {his} family. | {he} pinned it to the wall above the table.
+3 On {day} evening {name} turned on the television. | On {day} {name} opened the newspaper and looked for the numbers.
+4a Not one of {his} numbers was there. | {he} had thrown the ticket away by mistake. | {he} had forgotten to hand the ticket in. |
+  All of the numbers but one were wrong. | It had been nothing but a misprint.
+4b Every one of {his} numbers was there. | {he} held the ticket in {his} hand and trembled. | {he} had handed the ticket in just in time. |
+  All of the numbers but one were right. | It was the jackpot at last.
+5a- {he} had spent two dollars for nothing. | {he} threw the paper into the fire. | {name} went to work as always the next day. |
+  Nothing was left but a scrap of paper. | The dream of a house by the sea was over.
+5b+ {he} bought a house by the sea. | {he} invited the whole street to dinner. | {name} never had to go to work again. |
+  A check with many zeros came in the mail. | The dream of a trip around the world came true.
 
 hobbies: fishing
 1 {name} and {friend} went fishing on {day}. | At dawn on {day}, {name} and {friend} rowed out on the lake. |
@@ -865,10 +638,23 @@ hobbies: fishing
 3b Hour after hour both floats lay still. | {name}'s rod did not move at all. | {friend} did not even unfold the net. |
   The bucket was empty and dry at ten. | Only an old boot came up from below.
 4 When the church bell rang, they packed up and went home. | At noon they packed up and drove home.
-5a They grilled six trout over the fire. | The whole street came for a fish dinner. | {name} spent the afternoon scraping off scales. |
+5a+ They grilled six trout over the fire. | The whole street came for a fish dinner. | {name} spent the afternoon scraping off scales. |
   {friend} took a picture of the giant pike. | They had to give some away.
-5b They warmed up some beans over the fire. | On the way they stopped for a burger. | {name} opened a can of sardines. |
+5b- They warmed up some beans over the fire. | On the way they stopped for a burger. | {name} opened a can of sardines. |
   {friend} made jokes about their bad luck. | They had to order a pizza.
+
+hobbies: audition
+1 There was an audition for the musical on {day}, and {name} went. | {name} wanted to sing in the musical at (school|the theater).
+2 {he} had practiced one song (for weeks|every night). | {he} put on {his} {color} sweater and warmed up {his} voice.
+3 {friend} played the piano, and {name} stepped onto the stage. | When {his} turn came, {name} walked to the middle of the stage.
+4a {his} voice cracked in the first line. | {he} forgot the words after a minute. | The jury covered their ears. |
+  A fit of coughing would not stop. | {he} sang much too low and turned red.
+4b {his} voice filled the hall to the last row. | {he} knew every word by heart. | The jury put down their pens to listen. |
+  Not a single note was wrong. | {he} held the last note until the lamps shook.
+5a- {name} had to sell the tickets instead. | Somebody else got the part. | {he} was sent home after one verse. |
+  {name} never sang in public again. | {he} watched the musical from the last row.
+5b+ {name} got the leading part. | Everybody stood up and clapped. | {he} was asked to sing another verse. |
+  {name} sang every evening in June. | {his} picture was on all the posters.
 '''
 
 FEMALE = ('Ada Alice Amina Amy Anna Beth Carla Carmen Chloe Clara Daisy Diana Elena Ella Emma Eva Fatima Grace Hanna Hazel Helen Ida Ines Iris Ivy Jane '
@@ -877,6 +663,10 @@ FEMALE = ('Ada Alice Amina Amy Anna Beth Carla Carmen Chloe Clara Daisy Diana El
 MALE = ('Adam Ahmed Alan Alex Amir Andy Anton Ben Bill Boris Carl Carlos Chen Dan David Diego Ed Eli Emil Eric Felix Finn Frank Fred George Greg Hassan '
         'Henry Hugo Ian Igor Ivan Jack James Jim Joe John Jorge Ken Kevin Kofi Leo Liam Luis Marco Max Mike Milo Noah Omar Oscar Otto Paul Pedro Peter '
         'Raj Ralph Ray Sam Simon Steve Theo Tim Tom Victor Walter').split()
+OPENINGS = {  # of an ending
+    '+': ['Luckily', 'Happily', 'Fortunately', 'Thankfully', 'Best of all', 'To {his} joy', 'To {his} delight'],
+    '-': ['Unluckily', 'Unhappily', 'Unfortunately', 'Sadly', 'Worst of all', 'To {his} sorrow', 'To {his} distress'],
+}
 SLOTS = {
     'day': 'Monday Tuesday Wednesday Thursday Friday Saturday Sunday'.split(),
     'weekday': 'Monday Tuesday Wednesday Thursday Friday'.split(),
@@ -899,6 +689,7 @@ class Schema:
     title: str
     slots: dict = field(default_factory=dict)
     phrasings: list = field(default_factory=lambda: [{} for _ in range(5)])
+    moods: dict = field(default_factory=dict)  # '+' or '-' of the endings of each variant
 
 
 def parse_schemas(table=SCHEMAS):
@@ -912,8 +703,10 @@ def parse_schemas(table=SCHEMAS):
             if rest.startswith('= '):
                 schema.slots[key] = rest[2:].split(' | ')
             else:
-                for variant in key[1:] or 'ab':
+                for variant in key[1:2] or 'ab':
                     schema.phrasings[int(key[0]) - 1][variant] = rest.split(' | ')
+                if key[2:]:
+                    schema.moods[variant] = key[2]
         schemas.append(schema)
     return schemas
 
@@ -921,6 +714,12 @@ def parse_schemas(table=SCHEMAS):
 def phrase(phrasings, rng):
     """One of the phrasings, with its (one|another) choices made and its slots still open."""
     return re.sub(r'\((.+?)\)', lambda choice: rng.choice(choice[1].split('|')), rng.choice(phrasings))
+
+
+def phrase_ending(schema, variant, rng):
+    """An ending of a variant, its slots still open: the opening, which tells the mood, and a phrasing."""
+    ending = phrase(schema.phrasings[4][variant], rng)
+    return f'{rng.choice(OPENINGS[schema.moods[variant]])}, {ending[0].lower()}{ending[1:]}'
 
 
 def draw_slots(schema, rng):
@@ -960,7 +759,7 @@ def labelled_rows(schemas, n, rng, taken):
     for pair in range((n + 1) // 2):
         turn, which = divmod(pair, len(schemas))
         schema, order = schemas[which], ('ab', 'ba')[(turn + which) % 2]
-        endings = [phrase(schema.phrasings[4][variant], rng) for variant in order]
+        endings = [phrase_ending(schema, variant, rng) for variant in order]
         for variant in 'ab':
             slots, context = draw_context(schema, variant, rng, taken)
             story_id = uuid.UUID(int=rng.getrandbits(128), version=4)
@@ -983,7 +782,7 @@ def unlabelled_stories(n, seed):
     for _ in range(n):
         schema, variant = rng.choice(schemas), rng.choice('ab')
         slots, context = draw_context(schema, variant, rng, taken)
-        yield ' '.join((*context, fill(phrase(schema.phrasings[4][variant], rng), slots)))
+        yield ' '.join((*context, fill(phrase_ending(schema, variant, rng), slots)))
 
 
 def write_whole(path, write):

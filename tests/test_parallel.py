@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from conftest import ROOT, Command
+from conftest import PROCESSES, ROOT, Command
 from model_pytorch import DoubleHeadModel, init_weights
 from parallel import DevicesModel, LossMeter, Ranks
 from test_model import CONFIG, STORIES
@@ -23,9 +23,14 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start_ranks(command, n, *options):
+def rank_environments(n):
+    """What torchrun tells each of n processes."""
     port = str(free_port())
-    return [command.start(*options, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) for rank in range(n)]
+    return [dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) for rank in range(n)]
+
+
+def start_ranks(command, n, *options):
+    return [command.start(*options, **environment) for environment in rank_environments(n)]
 
 
 def join_ranks(processes, status):
@@ -62,6 +67,23 @@ def test_ranks_and_micro_batches_give_the_same(command, alone, ranks, options):
         if name != 'task_head.linear.bias':  # only rounding noise moves it
             torch.testing.assert_close(state[name], value, rtol=0, atol=2e-5 if not name.endswith('c_attn.b') else 1e-3, msg=lambda m: f'{name}: {m}')
     assert command.output.count('data  ') == 1  # one rank speaks
+
+
+def _check_recording(output, environment):
+    os.environ.update(environment)
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', os.path.join(ROOT, 'tests', 'test_openai_golden.py') + '::test_every_update']))
+
+
+@pytest.mark.parametrize('n', [2, 3, 4])
+def test_ranks_against_the_recorded_run(n, tmp_path):
+    """OpenAI's own program, update by update: each rank runs the test of one process, whose updates are then made by all of them."""
+    processes = [PROCESSES.Process(target=_check_recording, args=(str(tmp_path / 'output'), environment)) for environment in rank_environments(n)]
+    for process in processes:
+        process.start()
+    join_ranks(processes, 0)
+    assert (tmp_path / 'output').read_text().count('1 passed') == n
 
 
 def test_more_ranks_than_stories(command):

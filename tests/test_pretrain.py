@@ -61,7 +61,7 @@ class Pretrain:
     def argv(self, *options):
         return [*map(str, ('--text', self.text, '--out', self.out, '--device', 'cpu', '--n_merges', 100, '--n_ctx', 16, '--n_embd', 16, '--n_head', 2,
                            '--n_layer', 2, '--n_iter', 2, '--n_batch', 20, '--n_micro', 5, '--lr', 3e-3, '--lr_warmup', 10, '--eval_every', 15,
-                           '--save_every', 7, *options))]
+                           '--save_every', 7, '--settings', 'n_batch=4', *options))]
 
     def start(self, *options, **environment):
         process = PROCESSES.Process(target=_child, args=(self.argv(*options), str(self.folder / 'output'), environment))
@@ -371,7 +371,8 @@ def test_what_a_run_writes(undisturbed):
     whole = np.concatenate(shards)
     assert whole.dtype == np.float32 and len(whole) == sum(map(math.prod, shapes))
     assert [len(shard) for shard in shards] == [len(part) for part in np.array_split(whole, 10)]
-    assert json.loads((out / 'settings.json').read_text()) == dict(n_ctx=16, n_embd=16, n_head=2, n_layer=2, afn='gelu', lr=3e-3 / 4)
+    assert json.loads((out / 'settings.json').read_text()) == dict(
+        n_ctx=16, n_embd=16, n_head=2, n_layer=2, afn='gelu', embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, lr=3e-3 / 4, n_batch=4)
     log = undisturbed.log()
     assert [line['n_updates'] for line in log] == [15, 30, 34]
     assert log[-1]['va_perplexity'] == pytest.approx(math.exp(log[-1]['va_loss'])) and log[-1]['va_perplexity'] < log[0]['va_perplexity']
@@ -403,12 +404,12 @@ def test_train_takes_the_folder(undisturbed, tmp_path, capsys):
     for words in ('embedding and 2 of 2 layers', 'n_embd 16, n_head 2, n_layer 2', f'from {undisturbed.out}/settings.json'):
         assert words in printed
     args = train.parse_args([*argv, '--lr', '0.5'])
-    assert (args.n_ctx, args.n_embd, args.n_transfer, args.lr, args.n_batch) == (16, 16, 2, 0.5, 8)
+    assert (args.n_ctx, args.n_embd, args.n_transfer, args.lr, args.n_batch) == (16, 16, 2, 0.5, 4)
 
 
 @pytest.mark.parametrize('settings, message', [
     ('{"n_embd": 0}', 'positive'), ('{"n_embd": 1.5}', 'positive'), ('{"lr": NaN}', 'positive'), ('{"afn": []}', 'gelu'),
-    ('{"save_dir": "/"}', 'save_dir'), ('[]', 'object'), ('{', 'JSON'), ('{"n_layer": true}', 'positive')])
+    ('{"save_dir": "/"}', 'save_dir'), ('{"attn_pdrop": 1}', 'below 1'), ('[]', 'object'), ('{', 'JSON'), ('{"n_layer": true}', 'positive')])
 def test_bad_settings_are_one_line(tmp_path, capsys, settings, message):
     (tmp_path / 'settings.json').write_text(settings)
     with pytest.raises(SystemExit) as stop:

@@ -1,6 +1,5 @@
 """Whole runs of the command line on a small data set and small weights."""
 import csv
-import json
 import os
 import shutil
 import subprocess
