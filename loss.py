@@ -4,13 +4,13 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 
-def language_model_losses(h, we, batch):
+def language_model_losses(h, we, batch, take_we=False):
     """LM loss of each row: the weighted cross-entropy of every token, given the state of its parent.
 
     h [tokens, n_embd] states, we [rows of the embedding, n_embd] the (dropped) embedding matrix: the logits are over all its rows.
-    Returns [rows].
+    `take_we`: the gradient of `we` may take its place, since nobody reads it afterwards. Returns [rows].
     """
-    losses = _TiedCrossEntropy.apply(h[batch.lm_parent], we, batch.lm_target)
+    losses = _TiedCrossEntropy.apply(h[batch.lm_parent], we, batch.lm_target, take_we)
     losses = losses * batch.lm_weight.to(losses.dtype)
     return losses.new_zeros(batch.rows).index_add(0, batch.lm_row, losses)
 
@@ -23,9 +23,9 @@ class _TiedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, h, we, target):
+    def forward(ctx, h, we, target, take_we):
         dtype = torch.get_autocast_dtype(h.device.type) if torch.is_autocast_enabled(h.device.type) else h.dtype
-        ctx.dtypes = h.dtype, we.dtype
+        ctx.dtypes, ctx.take_we = (h.dtype, we.dtype), take_we and we.dtype == dtype
         h, we = h.to(dtype), we.to(dtype)
         logits = h @ we.t()
         ctx.save_for_backward(h, we, target)
@@ -41,7 +41,9 @@ class _TiedCrossEntropy(torch.autograd.Function):
             p = full_precision(some).softmax(1)
             p[torch.arange(len(t), device=t.device), t] -= 1
             some.copy_(p.mul_(g[:, None]))
-        return (d_logits @ we).to(ctx.dtypes[0]), (d_logits.t() @ h).to(ctx.dtypes[1]), None
+        d_h = (d_logits @ we).to(ctx.dtypes[0])
+        d_we = torch.mm(d_logits.t(), h, out=we.detach() if ctx.take_we else None)  # a second time through, autograd sees that `we` has changed
+        return d_h, d_we.to(ctx.dtypes[1]), None, None
 
 
 def _few_at_a_time(*tensors):

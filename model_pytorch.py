@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from functional import dropout, embed
+from functional import activated_linear, dropout, dropped_attention, embed
 from loss import full_precision, language_model_losses
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
@@ -113,11 +113,9 @@ def attend(q, k, v, mask, p):
     """F.scaled_dot_product_attention, causal where `mask` is None, with dropout p on the probabilities."""
     if p == 0 or q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=p)
-    # On the CPU dropout would send it down a path a third slower than this.
     if mask is None:
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril_()
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
-    return dropout(scores.add_(torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)).softmax(3), p, True) @ v
+    return dropped_attention(q, k, v, mask, p)
 
 
 class MLP(nn.Module):
@@ -131,7 +129,7 @@ class MLP(nn.Module):
         self.resid_pdrop = config.resid_pdrop
 
     def forward(self, x):
-        return dropout(self.c_proj(self.act(self.c_fc(x))), self.resid_pdrop, self.training)
+        return dropout(activated_linear(self.c_fc(x), self.c_proj.w, self.c_proj.b, self.act), self.resid_pdrop, self.training)
 
 
 class Block(nn.Module):
@@ -161,6 +159,11 @@ class TransformerModel(nn.Module):
         self.embd_pdrop = config.embd_pdrop
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
 
+    @property
+    def drops_we(self):
+        """Whether the matrix that `forward` returns is a copy, made for this batch."""
+        return self.training and self.embd_pdrop > 0
+
     def forward(self, batch, read=None):
         """Returns the states h [tokens, n_embd] and the embedding matrix as it was used: in training with dropout, one mask for the whole batch.
 
@@ -186,8 +189,8 @@ def attention_mask(branch):
 class LMHead(nn.Module):
     """The language-model head. Its weights are the embedding matrix, special and position rows included, as in the original."""
 
-    def forward(self, h, we, batch):
-        return language_model_losses(h, we, batch)
+    def forward(self, h, we, batch, take_we):
+        return language_model_losses(h, we, batch, take_we)
 
 
 class LMModel(nn.Module):
@@ -202,7 +205,7 @@ class LMModel(nn.Module):
     def forward(self, batch):
         """Returns the LM loss of each row, [rows]."""
         h, we = self.transformer(batch)
-        return self.lm_head(h, we, batch)
+        return self.lm_head(h, we, batch, take_we=self.transformer.drops_we)
 
 
 class MultipleChoiceHead(nn.Module):
@@ -235,7 +238,7 @@ class DoubleHeadModel(nn.Module):
             h, _ = self.transformer(batch, read=batch.clf.flatten())
             return self.task_head(h.view(*batch.clf.shape, -1)), None
         h, we = self.transformer(batch)
-        return self.task_head(h[batch.clf]), self.lm_head(h, we, batch)
+        return self.task_head(h[batch.clf]), self.lm_head(h, we, batch, take_we=self.transformer.drops_we)
 
 
 @torch.no_grad()

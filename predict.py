@@ -19,7 +19,7 @@ from checkpoint import load_finetuned_model
 from datasets import Stories, read_cloze_test
 from model_pytorch import ACT_FNS, MODEL_FILES, load_pretrained_model, read_settings
 from text_utils import TextEncoder
-from utils import InputError, Parser, collate, default_folder, encode_dataset, exit_status, find_devices, number, same_folder, transform_roc
+from utils import InputError, Parser, collate, default_folder, encode_dataset, exit_status, is_sample, find_devices, number, transform_roc
 
 BATCH = 64  # stories; no result depends on it
 
@@ -39,7 +39,7 @@ def open_model(args, params=None):
     if params and not os.path.isfile(params):
         raise InputError(f'no such file: {params}; train.py --submit keeps the best parameters of a run in save/<desc>/best_params (--params names another)')
     model_dir = args.model_dir or default_folder('model/', MODEL_FILES)
-    if not params and same_folder(model_dir, 'model/sample'):
+    if not params and is_sample(model_dir, 'model'):
         print('our sample model, not OpenAI\'s: python download.py fetches theirs', file=sys.stderr)
     settings = read_settings(os.path.dirname(params) if params else model_dir)
     paths = [os.path.join(model_dir, name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')]

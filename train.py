@@ -29,7 +29,7 @@ from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
 from utils import (InputError, Parser, ResultLogger, Stopped, TensorBoardLogger, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
-                   iter_data, longest_sequence, number, same_folder, transform_roc, whole_file)
+                   is_sample, iter_data, longest_sequence, number, transform_roc, whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
@@ -137,9 +137,9 @@ def parse_args(argv=None):
     if os.path.basename(args.desc) != args.desc or args.desc in ('.', '..'):
         parser.error(f'--desc {args.desc}: expected a name without folders')
     args.sample = []
-    if same_folder(args.data_dir, 'data/sample'):
+    if is_sample(args.data_dir, 'data'):
         args.sample.append('sample stories, not ROCStories: do not compare with the paper')
-    if same_folder(args.model_dir, 'model/sample'):
+    if is_sample(args.model_dir, 'model'):
         args.sample.append('sample model, not OpenAI\'s weights: do not compare with the paper')
     return args
 

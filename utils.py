@@ -137,8 +137,10 @@ def default_folder(folder, files):
     return sample if os.path.isdir(sample) and not any(os.path.exists(os.path.join(folder, name)) for name in files) else folder
 
 
-def same_folder(a, b):
-    return os.path.realpath(a) == os.path.realpath(b)
+def is_sample(folder, kind):
+    """Whether `folder` is our sample of a `kind`, data or model: below the working folder, or beside this file."""
+    places = '', os.path.dirname(os.path.abspath(__file__))
+    return os.path.realpath(folder) in [os.path.realpath(os.path.join(place, kind, 'sample')) for place in places]
 
 
 class ResultLogger:

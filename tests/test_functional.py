@@ -3,7 +3,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import model_pytorch
 from functional import dropout, dropout_mask, embed
 from loss import language_model_losses
 from model_pytorch import Config, DoubleHeadModel, attend, attention_mask, init_weights
@@ -154,19 +153,22 @@ def test_bf16_rounds_the_products_only():
 # ------------------------------------------------------------------------------------------------------------- attention
 
 @pytest.mark.parametrize('branches', [False, True])
-def test_attention_with_dropout(branches, monkeypatch):
-    """Away from the random mask it is scaled_dot_product_attention; with it, the probabilities are what is dropped."""
+def test_attention_with_dropout(branches):
+    """Without dropout it is scaled_dot_product_attention; with it, the probabilities are what is dropped. So for the gradients."""
     q, k, v = double(3, 2, 4, 7, 5)
     branch = torch.tensor([[0, 0, 0, 1, 1, 2, 2]] * 2)
     mask = attention_mask(branch) if branches else None
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-    torch.testing.assert_close(attend(q, k, v, mask, 0), expected)
-    seen = []
-    monkeypatch.setattr(model_pytorch, 'dropout', lambda x, p, training: seen.append((x, p, training)) or x)
-    torch.testing.assert_close(attend(q, k, v, mask, 0.1), expected)
-    (probabilities, p, training), = seen
-    assert (p, training) == (0.1, True)
-    torch.testing.assert_close(probabilities.sum(3), torch.ones_like(probabilities[..., 0]))
+    torch.testing.assert_close(attend(q, k, v, mask, 0), F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None))
+    torch.manual_seed(1)
+    fast = attend(q, k, v, mask, 0.3)
+    torch.manual_seed(1)
+    keep = dropout_mask(torch.Size([2, 4, 7, 7]), 0.3)
+    seen = torch.ones(7, 7, dtype=torch.bool).tril() if mask is None else mask
+    slow = (q @ k.transpose(2, 3) / 5 ** 0.5).masked_fill(~seen, -torch.inf).softmax(3) * keep / (1 - 0.3) @ v
+    torch.testing.assert_close(fast, slow)
+    weight = torch.randn_like(slow)
+    for gradient, expected in zip(*(torch.autograd.grad((out * weight).sum(), (q, k, v)) for out in (fast, slow))):
+        torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize('share_context', [False, True])
