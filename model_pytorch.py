@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from functional import activated_linear, dropout, dropped_attention, embed
+from functional import activated_linear, dropout, dropped_attention, embed, padded
 from loss import full_precision, language_model_losses
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
@@ -90,32 +90,21 @@ class Attention(nn.Module):
     def forward(self, x, batch, mask, read=None):
         """`read` [rows * k], k tokens of each row in order: compute only theirs, [rows * k, n_embd]; `mask` is then [rows, 1, k, length]."""
         n_embd = x.shape[-1]
-        if read is None:
-            q, k, v = self.pad(self.c_attn(x), batch)
+        p = self.attn_pdrop if self.training else 0
+        if p and not x.is_cuda and read is None:
+            a = dropped_attention(self.c_attn(x), batch, mask, self.n_head, p)
         else:
-            q = torch.addmm(self.c_attn.b[:n_embd], x[read], self.c_attn.w[:, :n_embd]).view(batch.rows, -1, self.n_head, n_embd // self.n_head).transpose(1, 2)
-            k, v = self.pad(torch.addmm(self.c_attn.b[n_embd:], x, self.c_attn.w[:, n_embd:]), batch)
-        # Padding stands at the end of a row, so no real token sees it.
-        a = attend(q, k, v, mask, self.attn_pdrop if self.training else 0.0)
-        a = a.transpose(1, 2).reshape(-1, n_embd)
-        if read is None:
-            a = a[batch.slots]  # [rows * length, n_embd] -> [tokens, n_embd]
+            if read is None:
+                q, k, v = padded(self.c_attn(x), batch, self.n_head, 3)
+            else:
+                q = torch.addmm(self.c_attn.b[:n_embd], x[read], self.c_attn.w[:, :n_embd]).view(batch.rows, -1, self.n_head, n_embd // self.n_head).transpose(1, 2)
+                k, v = padded(torch.addmm(self.c_attn.b[n_embd:], x, self.c_attn.w[:, n_embd:]), batch, self.n_head, 2)
+            # Padding stands at the end of a row, so no real token sees it.
+            a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=p)
+            a = a.transpose(1, 2).reshape(-1, n_embd)
+            if read is None:
+                a = a[batch.slots]  # [rows * length, n_embd] -> [tokens, n_embd]
         return dropout(self.c_proj(a), self.resid_pdrop, self.training)
-
-    def pad(self, x, batch):
-        """[tokens, n * n_embd] -> n times [rows, heads, length, n_embd / heads]."""
-        n = x.shape[1] // self.c_proj.b.shape[0]
-        padded = x.new_zeros(batch.rows * batch.length, x.shape[1]).index_copy(0, batch.slots, x)
-        return padded.view(batch.rows, batch.length, n, self.n_head, -1).permute(2, 0, 3, 1, 4)
-
-
-def attend(q, k, v, mask, p):
-    """F.scaled_dot_product_attention, causal where `mask` is None, with dropout p on the probabilities."""
-    if p == 0 or q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=p)
-    if mask is None:
-        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril_()
-    return dropped_attention(q, k, v, mask, p)
 
 
 class MLP(nn.Module):

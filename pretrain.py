@@ -27,7 +27,8 @@ from model_pytorch import ACT_FNS, Config, LMModel, check_settings, init_weights
 from opt import OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import read_vocabulary
-from utils import InputError, Parser, ResultLogger, Stopped, check_writable, collate_windows, exit_status, find_devices, iter_data, number, whole_file
+from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate_windows, exit_status, find_devices, iter_data, keep_freed_memory, number,
+                   whole_file)
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity good to a percent, and quick to evaluate
 # Options that a resumed run may give otherwise
@@ -294,6 +295,7 @@ def describe(training):
 def run(args):
     """Learn byte pairs, encode, train, write. Raises InputError, before the costly work where the input is at fault, and Stopped."""
     devices = find_devices(args.device, n_gpu=max(torch.cuda.device_count(), 1))
+    keep_freed_memory()
     work = os.path.join(args.out, 'work')
     n_ranks = int(os.environ.get('WORLD_SIZE', 1))
     if args.n_batch < n_ranks:

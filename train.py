@@ -29,7 +29,7 @@ from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, parallel_model
 from text_utils import TextEncoder
 from utils import (InputError, Parser, ResultLogger, Stopped, TensorBoardLogger, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
-                   is_sample, iter_data, longest_sequence, number, transform_roc, whole_file)
+                   is_sample, iter_data, keep_freed_memory, longest_sequence, number, transform_roc, whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
@@ -407,6 +407,7 @@ def describe(args, splits, model, tuning):
 def run(args):
     """Encode, load, fine-tune, predict, analyse. Raises InputError, before the costly work where the input is at fault, and Stopped."""
     devices = find_devices(args.device, args.n_gpu)
+    keep_freed_memory()
     if args.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         torch.use_deterministic_algorithms(True)

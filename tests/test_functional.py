@@ -3,9 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from functional import dropout, dropout_mask, embed
+from functional import dropout, dropout_mask, dropped_attention, embed, padded
 from loss import language_model_losses
-from model_pytorch import Config, DoubleHeadModel, attend, attention_mask, init_weights
+from model_pytorch import Config, DoubleHeadModel, attention_mask, init_weights
 from test_model import CONFIG, STORIES
 from utils import collate
 
@@ -152,23 +152,46 @@ def test_bf16_rounds_the_products_only():
 
 # ------------------------------------------------------------------------------------------------------------- attention
 
-@pytest.mark.parametrize('branches', [False, True])
-def test_attention_with_dropout(branches):
-    """Without dropout it is scaled_dot_product_attention; with it, the probabilities are what is dropped. So for the gradients."""
-    q, k, v = double(3, 2, 4, 7, 5)
-    branch = torch.tensor([[0, 0, 0, 1, 1, 2, 2]] * 2)
-    mask = attention_mask(branch) if branches else None
-    torch.testing.assert_close(attend(q, k, v, mask, 0), F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None))
+def attention(qkv, batch, mask, n_head, keep):
+    """Row by row, head by head: softmax(q k / sqrt(size)) where `mask` tells, its entries times `keep`, times v. qkv [tokens, 3 * n_embd]."""
+    row, place = batch.slots // batch.length, batch.slots % batch.length
+    outputs = []
+    for i in range(batch.rows):
+        q, k, v = (x.unflatten(1, (n_head, -1)).transpose(0, 1) for x in qkv[row == i].chunk(3, 1))  # each [heads, length of the row, size]
+        n, seen = q.shape[1], mask[i, 0] if mask.dim() == 4 else mask
+        a = (q @ k.transpose(1, 2) / q.shape[2] ** 0.5).masked_fill(~seen[:n, :n], -torch.inf).softmax(2) * keep[i, :, :n, :n]
+        outputs.append((a @ v).transpose(0, 1).flatten(1))
+    assert (place[1:] == place[:-1] + 1).sum() == len(place) - batch.rows  # packed in order
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize('share_context', [False, True])
+def test_attention_with_dropout(share_context):
+    """The probabilities are what is dropped, each entry by its own mask; so for the gradient."""
+    batch = collate(STORIES, CONFIG.first_position, share_context)
+    qkv, n_head, p = double(len(batch.ids), 3 * 10), 2, 0.3
+    mask = attention_mask(batch.branch) if share_context else None
     torch.manual_seed(1)
-    fast = attend(q, k, v, mask, 0.3)
+    fast = dropped_attention(qkv, batch, mask, n_head, p)
     torch.manual_seed(1)
-    keep = dropout_mask(torch.Size([2, 4, 7, 7]), 0.3)
-    seen = torch.ones(7, 7, dtype=torch.bool).tril() if mask is None else mask
-    slow = (q @ k.transpose(2, 3) / 5 ** 0.5).masked_fill(~seen, -torch.inf).softmax(3) * keep / (1 - 0.3) @ v
+    keep = dropout_mask(torch.Size([batch.rows, n_head, batch.length, batch.length]), p) / (1 - p)
+    seen = torch.ones(batch.length, batch.length, dtype=torch.bool).tril() if mask is None else mask
+    slow = attention(qkv, batch, seen, n_head, keep)
     torch.testing.assert_close(fast, slow)
     weight = torch.randn_like(slow)
-    for gradient, expected in zip(*(torch.autograd.grad((out * weight).sum(), (q, k, v)) for out in (fast, slow))):
-        torch.testing.assert_close(gradient, expected)
+    gradient, expected = (torch.autograd.grad((out * weight).sum(), qkv)[0] for out in (fast, slow))
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_padding_and_its_gradient():
+    batch = collate(STORIES, CONFIG.first_position, False)
+    x = double(len(batch.ids), 2 * 6)
+    first, second = padded(x, batch, 3, 2)  # [rows, heads, length, 2]
+    assert first.shape == (batch.rows, 3, batch.length, 2)
+    back = torch.stack([first, second], 2).permute(0, 3, 2, 1, 4).reshape(-1, 12)[batch.slots]
+    assert torch.equal(back, x) and first.count_nonzero() == 6 * len(batch.ids)
+    gradient, = torch.autograd.grad((back ** 2).sum(), x)
+    torch.testing.assert_close(gradient, 2 * x)
 
 
 @pytest.mark.parametrize('share_context', [False, True])
