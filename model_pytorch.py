@@ -225,7 +225,8 @@ class DoubleHeadModel(nn.Module):
         """Returns the classifier's logits [stories, 2] and the LM loss of each row [rows], or None with `lm=False`."""
         if not lm:
             h, _ = self.transformer(batch, read=batch.clf.flatten())
-            return self.task_head(h.view(*batch.clf.shape, -1)), None
+            logits = self.task_head(h.view(*batch.clf.shape, -1))
+            return torch.where(batch.clf == batch.clf[:, :1], logits[:, :1], logits), None  # one ending twice: one score, to the last bit
         h, we = self.transformer(batch)
         return self.task_head(h[batch.clf]), self.lm_head(h, we, batch, take_we=self.transformer.drops_we)
 

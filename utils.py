@@ -309,6 +309,9 @@ def collate(stories, first_position, share_context):
         branch[slots] = np.repeat([part[2] for part in parts], part_lengths)
         branch = torch.from_numpy(branch.reshape(len(rows), length))
         clf = clf.reshape(-1, 3)[:, 1:]
+        # Endings that are alike (once cut, say) are one: rounding must not choose between them. In separate rows it does not.
+        alike = [np.array_equal(*branches) for _, branches, *_ in stories]
+        clf[alike, 1] = clf[alike, 0]
     else:
         clf = clf.reshape(-1, 2, 2)[:, :, 1]
     return Batch(

@@ -317,3 +317,13 @@ def test_more_positions_than_the_weights_have(shards):
     model = DoubleHeadModel(Config(**{**CONFIG.__dict__, 'n_ctx': 41}))
     with pytest.raises(InputError, match='40 positions; lower --n_ctx'):
         load_openai_pretrained_model(model, OpenAIShards(shards[0]), np.zeros((3, CONFIG.n_embd), np.float32), 2)
+
+
+@pytest.mark.parametrize('n', [1, 2, 5, 16])
+def test_endings_that_are_alike_score_alike(n):
+    """To the last bit, in float32: the original then predicts the first."""
+    model = make_model(dtype=torch.float32).eval()
+    stories = [story._replace(branches=story.branches[:1] * 2) for story in make_stories([(9, 3 + i % 3, 5) for i in range(n)])]
+    with torch.inference_mode():
+        logits, _ = model(collate(stories, CONFIG.first_position, share_context=True), lm=False)
+    assert torch.equal(logits[:, 0], logits[:, 1])

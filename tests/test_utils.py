@@ -93,7 +93,9 @@ def test_collate_against_a_slow_padded_version(stories, share_context):
     assert batch.ids.tolist() == [token['id'] for _, _, token in flat]
     assert batch.positions.tolist() == [FIRST_POSITION + token['position'] for _, _, token in flat]
     assert batch.slots.tolist() == [r * length + c for r, c, _ in flat]
-    assert batch.clf.tolist() == np.array([n for n, (_, _, token) in enumerate(flat) if token['clf']]).reshape(-1, 2).tolist()
+    clf = [n for n, (_, _, token) in enumerate(flat) if token['clf']]
+    assert batch.clf.tolist() == [[a, a if share_context and story.branches[0].tolist() == story.branches[1].tolist() else b]
+                                  for story, a, b in zip(stories, clf[::2], clf[1::2], strict=True)]
     assert batch.label.tolist() == [story.label for story in stories]
 
     order = np.lexsort([batch.lm_weight, batch.lm_target, batch.lm_parent, batch.lm_row])
