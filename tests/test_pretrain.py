@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 import corpus
 import pretrain
 import train
-from conftest import GOLDEN, PROCESSES
+from conftest import GOLDEN, PROCESSES, child
 from model_pytorch import (MODEL_FILES, Config, DoubleHeadModel, LMModel, OpenAIShards, init_weights, load_openai_pretrained_model,
                            special_rows)
 from parallel import Ranks
-from test_parallel import free_port
+from test_parallel import join_ranks, start_ranks
 from text_utils import TextEncoder, read_merges, text_standardize
 
 NAMES = ('work/tokens.bin', *MODEL_FILES, 'settings.json')
@@ -43,15 +43,6 @@ def text(tmp_path_factory):
     return path
 
 
-def _child(argv, output, environment):
-    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    raise SystemExit(pretrain.main(argv))
-
-
 class Pretrain:
     """`pretrain.py` on the small text, writing to `folder/out`."""
 
@@ -64,14 +55,13 @@ class Pretrain:
                            '--save_every', 7, '--settings', 'n_batch=4', *options))]
 
     def start(self, *options, **environment):
-        process = PROCESSES.Process(target=_child, args=(self.argv(*options), str(self.folder / 'output'), environment))
+        process = PROCESSES.Process(target=child, args=('pretrain', self.argv(*options), str(self.folder / 'output'), environment))
         process.start()
         return process
 
-    def run(self, *options, status=0, ranks=1):
-        before, port = len(self.output), str(free_port())
-        environment = dict(WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-        processes = [self.start(*options, **(dict(environment, RANK=str(rank), LOCAL_RANK=str(rank)) if ranks > 1 else {})) for rank in range(ranks)]
+    def run(self, *options, status=0, ranks=1, **environment):
+        before = len(self.output)
+        processes = start_ranks(self, ranks, *options, **environment) if ranks > 1 else [self.start(*options)]
         for process in processes:
             process.join()
         assert [process.exitcode for process in processes] == [status] * ranks, self.output[before:]
@@ -481,12 +471,17 @@ def test_resuming_with_other_settings_or_text(command, text, tmp_path):
 NO_DROPOUT = ('--embd_pdrop', 0, '--attn_pdrop', 0, '--resid_pdrop', 0, '--n_iter', 1)
 
 
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory, text):
+    """A run of one process, without dropout."""
+    command = Pretrain(tmp_path_factory.mktemp('alone'), text)
+    command.run(*NO_DROPOUT)
+    return command
+
+
 @pytest.mark.parametrize('ranks', [2, 3])
-def test_processes_together_do_the_same_updates(tmp_path, text, command, ranks):
+def test_processes_together_do_the_same_updates(alone, command, ranks):
     """Three share 20 windows unevenly."""
-    (tmp_path / 'alone').mkdir()
-    alone = Pretrain(tmp_path / 'alone', text)
-    alone.run(*NO_DROPOUT)
     assert command.run(*NO_DROPOUT, '--n_micro', 3, ranks=ranks).count('batch  ') == 1
     for line, expected in zip(command.log(), alone.log(), strict=True):
         assert line == pytest.approx(expected, abs=1e-5, rel=1e-6)
@@ -502,6 +497,59 @@ def test_dropout_does_not_depend_on_the_number_of_processes(command, undisturbed
     command.run('--resume', ranks=2)
     for line, expected in zip(command.log(), undisturbed.log(), strict=True):
         assert line == pytest.approx(expected, abs=1e-4)
+
+
+def test_processes_stop_together_and_end_together(command, undisturbed):
+    """A signal to one of two stops both after the same update; the death of one ends the other; started again, as torchrun does, they go on to the
+    same end."""
+    checkpoint = command.out / 'work' / 'checkpoint'
+    processes = start_ranks(command, 2)
+    wait_for(checkpoint.exists, processes[0])
+    os.kill(processes[1].pid, signal.SIGTERM)
+    join_ranks(processes, 143)
+    assert command.output.count('stopped; ') == 1
+    stopped = checkpoint.stat().st_mtime_ns
+    processes = start_ranks(command, 2, '--resume', '--save_every', 1)
+    wait_for(lambda: checkpoint.stat().st_mtime_ns > stopped, processes[0])
+    processes[1].kill()
+    join_ranks(processes[:1], 2)
+    assert 'another process of this run has ended' in command.output.splitlines()[-1]
+    assert 'resumed ' in command.run(ranks=2, TORCHELASTIC_RESTART_COUNT='1')
+    for line, expected in zip(command.log(), undisturbed.log(), strict=True):
+        assert line == pytest.approx(expected, abs=1e-4)
+
+
+def test_out_of_memory_halves_what_a_device_takes(command, alone, monkeypatch, capsys):
+    forward = pretrain.PreTraining.forward
+
+    def failing(self, model, windows):
+        if len(windows) > 2:
+            raise torch.OutOfMemoryError('made to fail')
+        return forward(self, model, windows)
+    monkeypatch.setattr(pretrain.PreTraining, 'forward', failing)
+    assert not pretrain.main(command.argv(*NO_DROPOUT))
+    assert [line for line in capsys.readouterr().err.splitlines() if 'memory' in line] == [
+        f'out of memory: going on with steps of {n} windows; the update stays the same' for n in (3, 2)]
+    for line, expected in zip(command.log(), alone.log(), strict=True):
+        assert line == pytest.approx(expected, abs=1e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize('where', ['heldout_loss', 'save'])
+def test_a_signal_after_the_last_update(command, undisturbed, monkeypatch, where):
+    """In the last evaluation, or while the last checkpoint is written."""
+    method = getattr(pretrain.PreTraining, where)
+
+    def with_signal(self, *args):
+        if self.n_updates == self.n_updates_total:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return method(self, *args)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain.PreTraining, where, with_signal)
+        assert pretrain.main(command.argv()) == 143
+    assert not (command.out / 'params_0.npy').exists()
+    assert not pretrain.main(command.argv('--resume'))
+    assert command.files() == undisturbed.files() and command.log() == undisturbed.log()
 
 
 def test_bf16_and_a_given_vocabulary(command, undisturbed):
