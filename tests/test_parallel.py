@@ -145,7 +145,7 @@ def kill_a_rank(agent, when):
 
 def test_a_killed_rank_restarts_to_the_same_end(command, other_command):
     """`torchrun --max-restarts`: all ranks start again, from the last checkpoint."""
-    options = ('--n_iter', 6, '--save_every', 2)
+    options = ('--n_iter', 3, '--save_every', 2)
     run_ranks(other_command, 2, *options)
     agent = torchrun(command, *options, max_restarts=1)
     kill_a_rank(agent, (command.folder / 'save' / 'rocstories' / 'checkpoint').exists)
