@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from conftest import GOLDEN, Command  # first: it sets the path to the modules
 
@@ -415,14 +416,19 @@ class HuggingFace(Reader):
     def __init__(self, folder):
         self.source, self.target = os.path.join(folder, 'source'), os.path.join(folder, 'target')
         encoder = TextEncoder(os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'), os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe'))
-        with torch.no_grad():
-            convert.to_huggingface(DoubleHeadModel(Config(encoder.n_vocab, 6, 4, 2, 1)), encoder, self.source, finetuned=False)
+        model = DoubleHeadModel(Config(encoder.n_vocab, 6, 4, 2, 1))
+        init_weights(model)
+        convert.to_huggingface(model, encoder, self.source, finetuned=False)
         tokenizer = {'model': {'type': 'BPE', 'vocab': encoder.encoder, 'merges': [f'{left} {right}' for left, right in encoder.bpe_ranks]}}
         if self.file == 'tokenizer.json':
             for name in ('vocab.json', 'merges.txt'):
                 os.unlink(os.path.join(self.source, name))
             with open(os.path.join(self.source, self.file), 'w') as f:
                 json.dump(tokenizer, f)
+        if self.file == 'pytorch_model.bin':
+            safetensors = os.path.join(self.source, 'model.safetensors')
+            torch.save(load_file(safetensors), os.path.join(self.source, self.file))
+            os.unlink(safetensors)
         self.path = os.path.join(self.source, self.file)
         self.seeds = [read_bytes(self.path)]
 
@@ -438,6 +444,18 @@ class HuggingFaceConfig(HuggingFace):
 
 class SafeTensors(HuggingFace):
     file = 'model.safetensors'
+
+
+class TorchFile(HuggingFace):
+    """pytorch_model.bin, where there is no model.safetensors."""
+    file, changed = 'pytorch_model.bin', Checkpoint.changed
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.state = torch.load(self.path, weights_only=True)
+
+    def make(self, rng):
+        return super().make(rng) if rng.random() < 0.3 else saved(self.changed(self.state, rng, depth=0))
 
 
 class Tokenizer(HuggingFace):
@@ -478,7 +496,7 @@ class Scores(Reader):
 READERS = {'text': Text, 'stories (CSV)': StoryCloze, 'vocabulary': Vocabulary, 'merges': Merges, 'params_shapes.json': Shapes, 'shard (.npy)': Shard,
            'checkpoint, resumed': Checkpoint, 'best_params': Parameters, 'log': Log, 'submission': Submission, 'predictions.csv': Scores,
            'settings.json': Settings, 'pretraining, resumed': PreTrainingCheckpoint, 'tokens.json': Tokens, 'config.json': HuggingFaceConfig,
-           'model.safetensors': SafeTensors, 'tokenizer.json': Tokenizer}
+           'model.safetensors': SafeTensors, 'pytorch_model.bin': TorchFile, 'tokenizer.json': Tokenizer}
 
 
 def attempt(reader, data):
