@@ -60,7 +60,8 @@ def read_huggingface(folder):
 
     def take(name, *shape):
         p = state.get(name, state.get(name.removeprefix('transformer.')))
-        if not isinstance(p, torch.Tensor) or p.shape != shape or p.layout != torch.strided or p.is_meta or not p.is_floating_point() or not torch.isfinite(p).all():
+        if not isinstance(p, torch.Tensor) or p.shape != shape or p.layout != torch.strided or p.is_meta or not p.is_floating_point() \
+                or not torch.isfinite(p).all():
             raise InputError(f'{path}: {name} is {"not there" if p is None else "something else"}, expected {list(shape)} finite numbers')
         return p.detach().float()
 

@@ -356,7 +356,8 @@ class PreTrainingCheckpoint(Checkpoint):
         self.training.update(np.arange(2))
         self.training.n_losses = 1
         os.mkdir(os.path.join(folder, 'work'))
-        self.training.save(types.SimpleNamespace(lines=[{'lr': 1.0, 'time': 1.0}, dict(n_epochs=0.5, n_updates=1, tr_loss=2.0, va_loss=2.0, va_perplexity=7.4)]))
+        self.training.save(types.SimpleNamespace(lines=[
+            {'lr': 1.0, 'time': 1.0}, dict(n_epochs=0.5, n_updates=1, tr_loss=2.0, va_loss=2.0, va_perplexity=7.4)]))
         self.path = self.training.checkpoint_path
         self.whole = read_bytes(self.path)
         self.state = torch.load(self.path, weights_only=True)
