@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,10 @@ def only_run(folder):
         lock = FileLock(os.path.join(folder, 'lock'))
         lock.acquire(timeout=0)
     except Timeout:
-        with open(os.path.join(folder, 'running'), encoding='utf-8') as f:
-            raise InputError(f'a run that writes to {folder} is going on: {f.read().strip()}; wait for it, or choose another name') from None
+        who = 'it has just begun'
+        with contextlib.suppress(OSError), open(os.path.join(folder, 'running'), encoding='utf-8', errors='replace') as f:
+            who = f.read(200)
+        raise InputError(f'a run that writes to {folder} is going on: {who.strip()}; wait for it, or choose another name') from None
     except OSError as error:
         raise InputError(f'cannot write to {folder}: {error.strerror}') from error
     try:
@@ -45,21 +48,38 @@ def only_run(folder):
 
 
 class StopSignals:
-    """Within it, SIGINT and SIGTERM are noted in `received`, for the run to stop after its update; a second one ends the process at once."""
+    """Within it, SIGINT and SIGTERM are noted in `received`, for the run to stop after its update; a second one ends the process at once.
+
+    A thread notes them: Python runs a signal's handler between two of its own steps, and one of those may be a whole backward pass, or a wait for
+    another process that has died.
+    """
 
     def __enter__(self):
         self.received, self.when = 0, 0
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        ours, self.theirs = socket.socketpair()
+        self.theirs.setblocking(False)
+        self.fd_before = signal.set_wakeup_fd(self.theirs.fileno(), warn_on_full_buffer=False)
+        self.before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+        threading.Thread(target=self._watch, args=(ours,), daemon=True).start()
         return self
 
     def __exit__(self, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self.fd_before)
+        self.theirs.close()
 
-    def _note(self, number, _):
+    def _watch(self, ours):
+        with ours:
+            while number := ours.recv(1):  # until `theirs` is closed
+                if number[0] in self.before:
+                    self._note(number[0])
+
+    def _note(self, number):
         if not self.received:
             self.received, self.when = number, time.monotonic()
-            print(f'\n{signal.Signals(number).name}: finishing this update and writing a checkpoint; once more to stop at once', file=sys.stderr)
+            with contextlib.suppress(OSError):  # what reads it may be gone
+                print(f'\n{signal.Signals(number).name}: finishing this update and writing a checkpoint; once more to stop at once', file=sys.stderr)
         elif time.monotonic() - self.when > 1:  # torchrun passes on a signal that the terminal has sent already
             os._exit(128 + number)
 
@@ -148,7 +168,8 @@ def read_parameters(path):
     embed = state.get('transformer.embed.weight', torch.empty(0))
     if embed.dim() != 2 or len(embed) < 2 + len(SPECIAL_TOKENS) or not embed.shape[1]:
         raise InputError(f'{path} does not hold the parameters of a GPT: it has no embedding, transformer.embed.weight')
-    like = DoubleHeadModel(Config(n_vocab=len(embed) - len(SPECIAL_TOKENS) - 1, n_ctx=1, n_embd=embed.shape[1], n_head=1, n_layer=1))
+    with torch.device('meta'):  # draws no random numbers: a run that goes on reads its parameters, too
+        like = DoubleHeadModel(Config(n_vocab=len(embed) - len(SPECIAL_TOKENS) - 1, n_ctx=1, n_embd=embed.shape[1], n_head=1, n_layer=1))
     n_layer = sum(name.endswith('.ln_1.g') for name in state)
     wanted = {name.replace('.h.0.', f'.h.{i}.'): p.shape for i in range(n_layer) for name, p in like.named_parameters()}
     for name in sorted(wanted.keys() ^ state.keys()):

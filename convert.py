@@ -60,7 +60,8 @@ def read_huggingface(folder):
 
     def take(name, *shape):
         p = state.get(name, state.get(name.removeprefix('transformer.')))
-        if not isinstance(p, torch.Tensor) or p.shape != shape or p.layout != torch.strided or not p.is_floating_point() or not torch.isfinite(p).all():
+        if not isinstance(p, torch.Tensor) or p.shape != shape or p.layout != torch.strided or p.is_meta or not p.is_floating_point() \
+                or not torch.isfinite(p).all():
             raise InputError(f'{path}: {name} is {"not there" if p is None else "something else"}, expected {list(shape)} finite numbers')
         return p.detach().float()
 
@@ -83,9 +84,14 @@ def read_tokenizer(folder):
         return read_vocabulary(os.path.join(folder, 'vocab.json')), list(read_merges(os.path.join(folder, 'merges.txt')))
     try:
         model = read_json(path)['model']
-        return model['vocab'], [tuple(pair.split(' ') if isinstance(pair, str) else pair) for pair in model['merges']]
-    except (KeyError, TypeError) as error:
-        raise InputError(f'{path} holds no byte pairs: expected model.vocab and model.merges') from error
+        vocabulary, merges = model['vocab'], [tuple(pair.split(' ') if isinstance(pair, str) else pair) for pair in model['merges']]
+        whole = sorted(vocabulary.values()) == list(range(len(vocabulary))) and all(type(i) is int for i in vocabulary.values()) \
+            and all(len(pair) == 2 and all(symbol.split() == [symbol] and symbol.encode() for symbol in pair) for pair in merges)
+    except (KeyError, TypeError, AttributeError, UnicodeEncodeError):
+        whole = False
+    if not whole:
+        raise InputError(f'{path} holds no byte pairs: expected model.vocab, from symbols to the ids 0, 1, 2, ..., and model.merges, pairs of symbols')
+    return vocabulary, merges
 
 
 def read_json(path):

@@ -234,14 +234,15 @@ def prepare(places, out, work, n_merges, vocabulary=None):
               'vocabulary': [fingerprint(path) for path in vocabulary_files(vocabulary)] if vocabulary else n_merges}
     tokens_path, record_path, vocabulary_record_path = (os.path.join(work, name) for name in ('tokens.bin', 'tokens.json', 'vocabulary.json'))
     record = read_record(record_path)
-    if record and record['source'] != source and os.path.exists(checkpoint := os.path.join(work, 'checkpoint')):
+    if 'source' in record and record['source'] != source and os.path.exists(checkpoint := os.path.join(work, 'checkpoint')):
         raise InputError(f'{checkpoint} comes from another text or vocabulary: go on with those, or choose another --out')
 
     def unchanged(record):
         return record.get('source') == source and all(map(os.path.isfile, vocabulary_files(out))) \
-            and record['files'] == [fingerprint(path) for path in vocabulary_files(out)]
+            and record.get('files') == [fingerprint(path) for path in vocabulary_files(out)]
 
-    if unchanged(record) and os.path.isfile(tokens_path) and os.path.getsize(tokens_path) == record['n_tokens'] * np.dtype(record['dtype']).itemsize:
+    whole = record.get('dtype') in ('uint16', 'uint32') and type(record.get('n_tokens')) is int and isinstance(record.get('hash'), str)
+    if whole and unchanged(record) and os.path.isfile(tokens_path) and os.path.getsize(tokens_path) == record['n_tokens'] * np.dtype(record['dtype']).itemsize:
         print(f'encoded   already, in {tokens_path}', flush=True)
         return
     with Workers() as workers:

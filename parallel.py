@@ -5,13 +5,15 @@ A process drives one CPU, one CUDA device, or several with `nn.DataParallel`; `t
 """
 import math
 import os
+import sys
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from tqdm import tqdm
 
-from utils import InputError
+from utils import InputError, OutOfMemory
 
 
 class Ranks:
@@ -64,10 +66,10 @@ class Ranks:
             try:
                 made[0] = make()
             except InputError as error:
-                made[1] = str(error)
+                made[1] = error
         dist.broadcast_object_list(made)
         if made[1] is not None:
-            raise InputError(made[1])
+            raise made[1]
         return made[0]
 
     def copy_from_first(self, tensors):
@@ -98,13 +100,52 @@ class DevicesModel(DataParallel):
         return [(batch.to(device),) for batch, device in zip(batches, device_ids)], [kwargs for _ in batches]
 
 
+class RanksModel(DistributedDataParallel):
+    """`DistributedDataParallel` that knows whether the ranks may be exchanging the gradients of an update."""
+    exchanging = False
+
+    def forward(self, *inputs, **kwargs):
+        self.exchanging = False
+        outputs = super().forward(*inputs, **kwargs)
+        self.exchanging = self.require_backward_grad_sync  # False within no_sync
+        return outputs
+
+
 def parallel_model(model, devices, ranks):
     """The model as training calls it, on batches for each of `devices`."""
     if ranks.size > 1:
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)  # also copies rank 0's parameters to all
+        return RanksModel(model, gradient_as_bucket_view=True)  # also copies rank 0's parameters to all
     if len(devices) > 1:
         return DevicesModel(model, devices)
     return model
+
+
+class StepSize:
+    """How many stories or windows a device takes at a time: half as many each time that it runs out of memory."""
+
+    def __init__(self, size, unit, option, same):
+        """`unit`: 'stories' or 'windows'; `option`, which sets the size; `same`: what the size does not change."""
+        self.size, self.unit, self.option, self.same = size, unit, option, same
+
+    def fit(self, attempt, model):
+        """What `attempt(size)` returns. As long as the device runs out of memory, `model`'s gradients are cleared and it is made again with half the size.
+
+        That is this rank's own affair, the others only wait; but once they exchange the gradients it cannot be made again. Raises OutOfMemory.
+        """
+        model.exchanging = False  # a `RanksModel` will say
+        while True:
+            try:
+                return attempt(self.size)
+            except torch.OutOfMemoryError as error:
+                if model.exchanging:
+                    raise OutOfMemory(f'out of memory with {self.size} {self.unit} at a time, when the processes had begun to exchange the gradients; '
+                                      f'go on with --resume and {self.option}') from error
+                if self.size == 1:
+                    raise OutOfMemory(f'out of memory with one of the {self.unit} at a time; --precision bf16 may help') from error
+                self.size = (self.size + 1) // 2
+            model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            tqdm.write(f'out of memory: going on with steps of {self.size} {self.unit}; {self.same}', file=sys.stderr)
 
 
 class LossMeter:

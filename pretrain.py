@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from checkpoint import Saver, StopSignals, load_checkpoint, only_run
+from checkpoint import Saver, StopSignals, load_checkpoint, only_run, same_form
 from corpus import ENCODER, MERGES, open_tokens, prepare, vocabulary_files
 from model_pytorch import ACT_FNS, Config, LMModel, check_settings, init_weights, save_openai_shards
 from opt import OpenAIAdam
-from parallel import LossMeter, Ranks, parallel_model
+from parallel import LossMeter, Ranks, StepSize, parallel_model
 from text_utils import read_vocabulary
 from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate_windows, exit_status, find_devices, iter_data, keep_freed_memory, number,
                    whole_file)
@@ -69,7 +69,7 @@ def parse_args(argv=None):
     group = parser.add_argument_group('training')
     group.add_argument('--n_iter', type=number(int, 1), default=100, help='epochs')
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='windows in an update, over all devices')
-    group.add_argument('--n_micro', type=number(int, 1), default=8, help='windows a device takes at a time; lower it to save memory (ours)')
+    group.add_argument('--n_micro', type=number(int, 1), default=8, help='windows a device takes at a time; fewer where its memory is too small (ours)')
     group.add_argument('--heldout', type=number(float, 0, 0.5, but=[0]), default=0.01,
                        help=f'share of the text, at its end, to measure perplexity on; at most {HELDOUT_WINDOWS} windows (ours)')
     group.add_argument('--eval_every', type=number(int, 1), default=1000, help='updates from one evaluation to the next (ours)')
@@ -122,6 +122,8 @@ class PreTraining:
         self.opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule='warmup_cosine_to_zero', warmup=args.lr_warmup / self.n_updates_total,
                               t_total=self.n_updates_total, b1=args.b1, b2=args.b2, e=args.e, l2=args.l2, max_grad_norm=args.max_grad_norm)
         self.parallel = parallel_model(model, [device], ranks)
+        dropout = max(args.embd_pdrop, args.attn_pdrop, args.resid_pdrop) > 0
+        self.steps = StepSize(args.n_micro, 'windows', 'a smaller --n_micro', 'the update stays the same' + ', but for the masks of dropout' * dropout)
         self.saver = Saver(background=device.type == 'cuda')
         self.n_updates = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # of the updates since the last evaluation, and their number
@@ -141,35 +143,45 @@ class PreTraining:
             return model((batch.pin_memory() if self.device.type == 'cuda' else batch).to(self.device))
 
     def update(self, windows):
-        """One update from a global batch of windows, of which each rank takes its share, n_micro at a time.
+        """One update from a global batch of windows, n_micro at a time, or fewer where a device runs out of memory.
 
         Returns its figures for `LossMeter`: the loss of each window and the norm of the gradients, [windows + 1].
+        """
+        losses = self.steps.fit(lambda n_micro: self.accumulate(windows, n_micro), self.parallel)
+        norm = self.opt.step()
+        self.opt.zero_grad(set_to_none=True)
+        self.n_updates += 1
+        return torch.cat([losses, norm.float().view(1)])
+
+    def accumulate(self, windows, n_micro):
+        """Gradients of a global batch: this rank's share of it, n_micro windows at a time, summed over the ranks. Returns its losses [windows].
+
         Dropout's random numbers follow from the seed, the update and the place in the batch: no state of theirs need be saved, and the number of
         ranks changes no mask as long as n_micro divides their shares.
         """
         self.model.train()
         losses = torch.zeros(len(windows), device=self.device)
         share = self.ranks.share(range(len(windows)))
-        for cut in (share[i:i + self.args.n_micro] for i in range(0, len(share), self.args.n_micro)):
+        for cut in (share[i:i + n_micro] for i in range(0, len(share), n_micro)):
             torch.manual_seed(int(np.random.SeedSequence((self.args.seed, self.n_updates, cut.start)).generate_state(1, np.uint64)[0]))
             with contextlib.nullcontext() if self.ranks.size == 1 or cut.stop == share.stop else self.parallel.no_sync():
                 part = self.forward(self.parallel, windows[cut.start:cut.stop])
                 (part.sum() * self.ranks.size / len(windows)).backward()  # DistributedDataParallel takes the mean over the ranks
             losses[cut.start:cut.stop] = part.detach()
-        norm = self.opt.step()
-        self.opt.zero_grad(set_to_none=True)
-        self.n_updates += 1
-        return torch.cat([self.ranks.sum_(losses), norm.float().view(1)])
+        return self.ranks.sum_(losses)
 
     @torch.inference_mode()
     def heldout_loss(self):
         """Mean loss on the held-out windows, shared by the ranks."""
         self.model.eval()
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
         share = self.ranks.share(self.heldout)
-        for i in range(0, len(share), self.args.n_micro):
-            total += self.forward(self.model, share[i:i + self.args.n_micro]).sum()
-        return self.ranks.sum_(total).item() / len(self.heldout)
+
+        def add_up(n_micro):
+            total = torch.zeros((), dtype=torch.float64, device=self.device)
+            for i in range(0, len(share), n_micro):
+                total += self.forward(self.model, share[i:i + n_micro]).sum()
+            return total
+        return self.ranks.sum_(self.steps.fit(add_up, self.model)).item() / len(self.heldout)
 
     def evaluate(self, logger, seconds_per_update):
         """Log the losses, print them, and draw the curve."""
@@ -198,14 +210,25 @@ class PreTraining:
         try:
             for name, value in self.settings.items():
                 if checkpoint['settings'][name] != value:
-                    raise InputError(f'{path} cannot be resumed: {name} was {checkpoint["settings"][name]}, now it is {value}')
+                    raise InputError(f'{path} cannot be resumed: {name} was {str(checkpoint["settings"][name])[:100]}, now it is {value}')
+            if not same_form(checkpoint, {'model': self.model.state_dict(), 'opt': self.opt.form(), 'n_updates': 0, 'loss_sum': self.loss_sum,
+                                          'n_losses': 0, 'log': [], 'settings': self.settings}):
+                raise ValueError('its parts are not those of this run')
+            n_updates, n_losses, log = checkpoint['n_updates'], checkpoint['n_losses'], checkpoint['log']
+            if not (0 < n_updates == checkpoint['opt']['t'] <= self.n_updates_total and 0 <= n_losses <= n_updates):
+                raise ValueError('its counters do not agree')
+            if not (all(isinstance(line, dict) for line in log) and json.dumps(log)
+                    and all(math.isfinite(line['n_updates'] + math.exp(line['tr_loss']) + line['va_perplexity']) for line in log[1:])):
+                raise ValueError('its log is none')
             self.model.load_state_dict(checkpoint['model'])
             self.opt.load_state_dict(checkpoint['opt'])
             self.loss_sum.copy_(checkpoint['loss_sum'])
-            self.n_updates, self.n_losses = checkpoint['n_updates'], checkpoint['n_losses']
-            return checkpoint['log']
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(f'{path} is damaged, or no checkpoint of this program ({str(error).splitlines()[0][:100]})') from error
+            self.n_updates, self.n_losses = n_updates, n_losses
+            return log
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged one holds in their place
+            raise InputError(f'{path} is damaged, or no checkpoint of this program ({str(error)[:100]})') from error
 
     def run(self, logger):
         """All updates that are left. Raises InputError if a loss is not finite, and Stopped after a signal, with a checkpoint written."""
@@ -237,7 +260,9 @@ class PreTraining:
                     if meter.stop:
                         self.saver.wait()
                         raise Stopped(signals.received or signal.SIGTERM)
-        self.saver.wait()
+            self.saver.wait()
+            if self.ranks.sum_(torch.tensor([float(signals.received)], device=self.device)) > 0:  # since the last update
+                raise Stopped(signals.received or signal.SIGTERM)
 
 
 def plot(lines, path):
@@ -327,10 +352,7 @@ def pre_train(args, work, ranks):
         print(describe(training), flush=True)
         if args.resume:
             print(f'resumed   after update {training.n_updates:,} of {training.n_updates_total:,}', flush=True)
-    try:
-        training.run(logger)
-    except torch.OutOfMemoryError as error:
-        raise InputError(f'out of memory with {args.n_micro} windows at a time: lower --n_micro and go on with --resume') from error
+    training.run(logger)
     if ranks.first:
         with whole_file(os.path.join(args.out, 'settings.json')) as f:  # for train.py
             settings = {name: getattr(args, name) for name in ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop')}

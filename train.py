@@ -5,6 +5,7 @@
 Reads top to bottom: options, then the run: encode -> load -> fine-tune -> keep the best -> predict -> analyse.
 """
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import itertools
@@ -20,13 +21,13 @@ from torch.nn import DataParallel
 from tqdm import tqdm
 
 import analysis
-from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run, same_form
+from checkpoint import Saver, StopSignals, load_checkpoint, load_parameters, only_run, read_parameters, same_form
 from datasets import FILES, rocstories
 from loss import MultipleChoiceLossCompute
 from model_pytorch import (ACT_FNS, MODEL_FILES, SETTINGS, Config, DoubleHeadModel, OpenAIShards, init_weights, load_openai_pretrained_model,
                            read_settings, special_rows)
 from opt import SCHEDULES, OpenAIAdam
-from parallel import LossMeter, Ranks, parallel_model
+from parallel import LossMeter, Ranks, StepSize, parallel_model
 from text_utils import TextEncoder
 from utils import (InputError, Parser, ResultLogger, Stopped, TensorBoardLogger, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
                    is_sample, iter_data, keep_freed_memory, longest_sequence, number, transform_roc, whole_file)
@@ -155,7 +156,10 @@ class FineTuning:
         self.batch_size = args.n_batch * args.n_gpu
         self.updates_per_epoch = len(train) // self.batch_size
         self.n_updates_total = self.updates_per_epoch * args.n_iter
-        self.step_size = args.n_batch  # stories a device and step; less after it ran out of memory
+        dropout = max(args.embd_pdrop, args.attn_pdrop, args.resid_pdrop, args.clf_pdrop) > 0
+        self.steps = StepSize(args.n_batch, 'stories', 'a smaller --n_batch, --n_gpu larger for it',
+                              'the update stays the same' + ', but for the masks of dropout' * dropout)
+        self.evaluation_steps = StepSize(EVALUATION_BATCH, 'stories', '', 'the figures stay the same')
         self.compute_loss = MultipleChoiceLossCompute(args.lm_coef)
         self.opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule=args.lr_schedule, warmup=args.lr_warmup, t_total=self.n_updates_total,
                               b1=args.b1, b2=args.b2, e=args.e, l2=args.l2, vector_l2=args.vector_l2, max_grad_norm=args.max_grad_norm)
@@ -185,38 +189,28 @@ class FineTuning:
             return *model(*batches, lm=lm), label
 
     def update(self, stories):
-        """One update from a global batch of stories, halving the steps it is cut into as long as a device runs out of memory.
+        """One update from a global batch of stories, which is cut into smaller steps where a device runs out of memory.
 
         Returns its figures for `LossMeter`: the loss of each story and the norm of the gradients, [stories + 1].
         """
-        while True:
-            try:
-                losses = self.accumulate(stories)
-                break
-            except torch.OutOfMemoryError as error:
-                if self.step_size == 1:
-                    raise InputError('out of memory with one story a step: --share_context or --precision bf16 may help') from error
-                self.step_size = (self.step_size + 1) // 2
-                tqdm.write(f'out of memory: going on with steps of {self.step_size} stories; the update stays the same', file=sys.stderr)
-            self.opt.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+        losses = self.steps.fit(lambda size: self.accumulate(stories, size), self.parallel)
         norm = self.opt.step()
         self.opt.zero_grad(set_to_none=True)
         self.n_updates += 1
         return torch.cat([losses, norm.float().view(1)])
 
-    def accumulate(self, stories):
+    def accumulate(self, stories, step_size):
         """Gradients of a global batch: this rank's share of it, a step after another, summed over the ranks. Returns its losses [stories]."""
         self.model.train()
         n, size = len(stories), self.ranks.size
         losses = torch.zeros(n, device=self.devices[0])
         share = self.ranks.share(range(n))
-        step = self.step_size * (len(self.devices) if isinstance(self.parallel, DataParallel) else 1)
+        step = step_size * (len(self.devices) if isinstance(self.parallel, DataParallel) else 1)
         cuts = [share[i:i + step] for i in range(0, len(share), step)] or [range(1)]  # a rank without a share still takes part in the sum
         for cut in cuts:
             last = cut is cuts[-1]
             with contextlib.nullcontext() if size == 1 or last else self.parallel.no_sync():
-                logits, lm_losses, label = self.forward(self.parallel, stories[cut.start:cut.stop], self.step_size, self.args.share_context,
+                logits, lm_losses, label = self.forward(self.parallel, stories[cut.start:cut.stop], step_size, self.args.share_context,
                                                         lm=self.args.lm_coef > 0)
                 part = self.compute_loss(logits, label, lm_losses)  # [stories of this step]
                 (part.sum() * (size if share else 0) / n).backward()  # DistributedDataParallel takes the mean over the ranks
@@ -230,8 +224,11 @@ class FineTuning:
         self.model.eval()
         order = sorted(range(len(stories)), key=lambda i: len(stories[i].trunk) + sum(map(len, stories[i].branches)))
         batches = [order[i:i + EVALUATION_BATCH] for i in range(0, len(order), EVALUATION_BATCH)]
-        logits = [self.forward(self.model, [stories[i] for i in batch], len(batch), True, lm=False)[0]
-                  for batch in batches[self.ranks.rank::self.ranks.size]]
+
+        def score(batch, size):
+            return torch.cat([self.forward(self.model, [stories[i] for i in batch[first:first + size]], size, True, lm=False)[0]
+                              for first in range(0, len(batch), size)])
+        logits = [self.evaluation_steps.fit(functools.partial(score, batch), self.model) for batch in batches[self.ranks.rank::self.ranks.size]]
         parts = self.ranks.gather(torch.cat(logits).cpu() if logits else torch.empty(0, 2))
         done = [i for rank in range(self.ranks.size) for batch in batches[rank::self.ranks.size] for i in batch]
         return torch.cat(parts)[torch.argsort(torch.tensor(done))]
@@ -260,6 +257,14 @@ class FineTuning:
         if self.args.submit and va_acc > self.best_score:
             self.best_score = va_acc
             self.save_best()
+
+    def check_best(self):
+        """Raise InputError if the best parameters so far, which a resumed run may need at its end, are not whole."""
+        try:
+            if self.args.submit and self.best_score and not same_form(read_parameters(self.path('best_params')), self.model.state_dict()):
+                raise InputError(f'{self.path("best_params")} does not hold the parameters of this model')
+        except InputError as error:
+            raise InputError(f'{error}; the best so far were in it: put it back, or begin again without --resume') from error
 
     def save_best(self):
         if self.ranks.first:
@@ -297,6 +302,8 @@ class FineTuning:
                 self.evaluate(logger)
                 self.save_checkpoint(self.random_state.get_state(), logger)
             self.saver.wait()
+            if self.ranks.sum_(torch.tensor([float(signals.received)], device=self.devices[0])) > 0:  # since the last update
+                raise Stopped(signals.received or signal.SIGTERM)
 
     # Checkpoints
 
@@ -435,6 +442,7 @@ def fine_tune(args, ranks):
         checkpoint = ranks.from_first(lambda: find_checkpoint(tuning.path('checkpoint'), args.resume))
         lines = tuning.resume(checkpoint, tuning.path('checkpoint')) if checkpoint else []
         del checkpoint
+        ranks.from_first(tuning.check_best)
         log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
         logger = (TensorBoardLogger if args.tensorboard else ResultLogger)(log_path, lines, **vars(args)) if ranks.first else None
         if ranks.first:

@@ -34,6 +34,14 @@ class InputError(Exception):
         super().__init__(' '.join(message.split()))  # file names and what other libraries say may have line ends
 
 
+class OutOfMemory(InputError):
+    """A device's memory is too small. Of several processes, it may concern one alone."""
+
+
+class WriteError(InputError):
+    """A file could not be written."""
+
+
 # --------------------------------------------------------------------------------------------------------- command line
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -84,8 +92,12 @@ def exit_status(name, run, args):
     try:
         run(args)
     except InputError as error:
-        if first:
-            print(f'{name}: error: {error}', file=sys.stderr)
+        if first or isinstance(error, OutOfMemory):
+            go_on = '; once there is room, the same command with --resume goes on' if isinstance(error, WriteError) and 'resume' in args else ''
+            print(f'{name}: error: {error}{go_on}', file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:  # where nothing can be halved: in moving the model to the device, in the optimizer
+        print(f'{name}: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
     except Stopped as stopped:
         if first:
@@ -103,7 +115,7 @@ def exit_status(name, run, args):
 def whole_file(path, mode='w'):
     """Open `path` for writing so that it appears whole or not at all: written beside its place, flushed, synced, renamed.
 
-    Raises InputError if that fails (a full disk, say); an earlier file is then still there.
+    Raises WriteError if that fails (a full disk, say); an earlier file is then still there.
     """
     folder, name = os.path.split(path)
     beside = os.path.join(folder, f'.{name}.{os.getpid()}.part')
@@ -119,7 +131,7 @@ def whole_file(path, mode='w'):
             os.unlink(beside)
         failed = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save words a failed write its own way
         if isinstance(failed, OSError):
-            raise InputError(f'cannot write {path}: {failed.strerror}; what stood there before is unchanged') from error
+            raise WriteError(f'cannot write {path}: {failed.strerror or failed}; what stood there before is unchanged') from error
         raise
 
 

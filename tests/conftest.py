@@ -1,4 +1,5 @@
 """What the tests of whole runs share: a small data set with small weights, and the command line in processes of its own."""
+import importlib
 import json
 import multiprocessing
 import os
@@ -21,8 +22,8 @@ PROCESSES.set_forkserver_preload(['train', 'pretrain', 'spacy.lang.en', 'torch._
                                   'matplotlib.backends.backend_agg'])
 
 
-def _child(argv, output, file_size, environment):
-    """Body of a process: `train.py argv`, everything it prints in the file `output`, its exit status that of the process."""
+def child(script, argv, output, environment, file_size=None, patch=None):
+    """Body of a process: `script argv`, everything it prints in the file `output`, its exit status that of the process. `patch()` is called first."""
     if file_size:  # no file may grow beyond it, as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
@@ -30,9 +31,10 @@ def _child(argv, output, file_size, environment):
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.environ.update(environment)
-    import train
     torch.set_num_threads(1)
-    sys.exit(train.main(argv))
+    if patch:
+        patch()
+    sys.exit(importlib.import_module(script).main(argv))
 
 
 class Command:
@@ -46,8 +48,8 @@ class Command:
                 '--n_valid', '32', '--n_layer', '2', '--n_head', '4', '--n_embd', '32', '--n_ctx', '64', '--n_gpu', '1', '--lr', '1e-3',
                 *(f'--{name}_dir={self.folder / name}' for name in ('log', 'save', 'submission', 'analysis')), *map(str, options)]
 
-    def start(self, *options, file_size=None, **environment):
-        process = PROCESSES.Process(target=_child, args=(self.argv(*options), str(self.folder / 'output'), file_size, environment))
+    def start(self, *options, file_size=None, patch=None, **environment):
+        process = PROCESSES.Process(target=child, args=('train', self.argv(*options), str(self.folder / 'output'), environment, file_size, patch))
         process.start()
         return process
 

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -19,19 +20,24 @@ import sys
 import tempfile
 import time
 import types
+import unittest.mock
 import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from conftest import GOLDEN, Command  # first: it sets the path to the modules
 
 import analysis
+import convert
+import corpus
+import pretrain
 from checkpoint import load_checkpoint, load_parameters
 from datasets import FILES, Stories, read_cloze_test
-from model_pytorch import Config, DoubleHeadModel, OpenAIShards, special_rows
+from model_pytorch import SETTINGS, Config, DoubleHeadModel, LMModel, OpenAIShards, init_weights, read_settings, special_rows
 from parallel import Ranks
 from text_utils import TextEncoder, read_merges, read_vocabulary
 from test_text_utils import SlowEncoder
@@ -204,7 +210,6 @@ def tiny_run(folder):
     return tuning
 
 
-
 def rebuilt(archive, change):
     """A copy of a zip archive, each entry's bytes after `change(name, bytes)`, with checksums that hold."""
     out = io.BytesIO()
@@ -336,6 +341,128 @@ class Parameters(Checkpoint):
             assert all(torch.equal(tensor, self.expected[name]) for name, tensor in model.state_dict().items())
 
 
+class PreTrainingCheckpoint(Checkpoint):
+    """`load_checkpoint` and `PreTraining.resume`, and what a run does after it: an update, and a line and a curve of its log."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        args = pretrain.parse_args(['--text', 'x', '--out', folder, '--n_ctx', '4', '--n_embd', '4', '--n_head', '2', '--n_layer', '1', '--n_batch', '2',
+                                    '--n_iter', '3', '--lr_warmup', '1'])
+        torch.manual_seed(1)
+        model = LMModel(Config(8, 4, 4, 2, 1))
+        init_weights(model)
+        device = torch.device('cpu')
+        self.training = pretrain.PreTraining(args, model, np.arange(40, dtype=np.uint16) % 8, '', device, Ranks([device]))
+        self.training.update(np.arange(2))
+        self.training.n_losses = 1
+        os.mkdir(os.path.join(folder, 'work'))
+        self.training.save(types.SimpleNamespace(lines=[
+            {'lr': 1.0, 'time': 1.0}, dict(n_epochs=0.5, n_updates=1, tr_loss=2.0, va_loss=2.0, va_perplexity=7.4)]))
+        self.path = self.training.checkpoint_path
+        self.whole = read_bytes(self.path)
+        self.state = torch.load(self.path, weights_only=True)
+
+    def read_file(self, path):
+        lines = self.training.resume(load_checkpoint(path))
+        json.dumps(lines)
+        [math.exp(line['tr_loss']) + line['va_perplexity'] + line['n_updates'] for line in lines[1:]]  # what `plot` draws
+        self.training.n_updates = 1
+        self.training.update(np.arange(2))
+
+
+class Tokens(Reader):
+    """tokens.json, beside whole ids: what is not as `prepare` left it is made again."""
+
+    def __init__(self, folder):
+        self.folder, self.text = folder, os.path.join(folder, 'text.txt')
+        with open(self.text, 'w') as f:
+            f.write('a b a b c\n' * 3)
+        self.prepare()
+        self.path = os.path.join(folder, 'tokens.json')
+        self.seeds = [read_bytes(self.path)]
+        self.whole = read_bytes(folder, 'tokens.bin')
+
+    def prepare(self):
+        with contextlib.redirect_stdout(io.StringIO()), unittest.mock.patch.object(corpus, 'Workers', InProcess):
+            corpus.prepare([self.text], self.folder, self.folder, 3)
+
+    def read_file(self, path):
+        self.prepare()
+        tokens, tokens_hash = corpus.open_tokens(self.folder)
+        assert tokens.tobytes() == self.whole
+
+
+class InProcess:
+    """`corpus.Workers` without processes, which would take longer to start than to work."""
+    __enter__, __exit__ = lambda self: self, lambda self, *_: None
+
+    def map(self, function, texts, sizes, _):
+        return (function((path, start, size)) for (_, path), size in zip(texts, sizes) for start in range(0, size, corpus.BLOCK))
+
+
+class Settings(Reader):
+    """settings.json"""
+    seeds = [b'{"n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 2, "afn": "gelu", "embd_pdrop": 0.1, "attn_pdrop": 0.1, "lr": 7.5e-4, "encoder_path": "x"}']
+
+    def __init__(self, folder):
+        self.folder, self.path = folder, os.path.join(folder, 'settings.json')
+
+    def read_file(self, path):
+        assert read_settings(self.folder).keys() <= SETTINGS.keys()
+
+
+class HuggingFace(Reader):
+    """A Hugging Face folder, one of its files damaged, as `convert.py` takes it."""
+
+    def __init__(self, folder):
+        self.source, self.target = os.path.join(folder, 'source'), os.path.join(folder, 'target')
+        encoder = TextEncoder(os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'), os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe'))
+        model = DoubleHeadModel(Config(encoder.n_vocab, 6, 4, 2, 1))
+        init_weights(model)
+        convert.to_huggingface(model, encoder, self.source, finetuned=False)
+        tokenizer = {'model': {'type': 'BPE', 'vocab': encoder.encoder, 'merges': [f'{left} {right}' for left, right in encoder.bpe_ranks]}}
+        if self.file == 'tokenizer.json':
+            for name in ('vocab.json', 'merges.txt'):
+                os.unlink(os.path.join(self.source, name))
+            with open(os.path.join(self.source, self.file), 'w') as f:
+                json.dump(tokenizer, f)
+        if self.file == 'pytorch_model.bin':
+            safetensors = os.path.join(self.source, 'model.safetensors')
+            torch.save(load_file(safetensors), os.path.join(self.source, self.file))
+            os.unlink(safetensors)
+        self.path = os.path.join(self.source, self.file)
+        self.seeds = [read_bytes(self.path)]
+
+    def read_file(self, path):
+        convert.to_openai(self.source, self.target)
+        shards, encoder = OpenAIShards(self.target), TextEncoder(*corpus.vocabulary_files(self.target))
+        shards.check(encoder.n_vocab, 4, 1)
+
+
+class HuggingFaceConfig(HuggingFace):
+    file = 'config.json'
+
+
+class SafeTensors(HuggingFace):
+    file = 'model.safetensors'
+
+
+class TorchFile(HuggingFace):
+    """pytorch_model.bin, where there is no model.safetensors."""
+    file, changed = 'pytorch_model.bin', Checkpoint.changed
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.state = torch.load(self.path, weights_only=True)
+
+    def make(self, rng):
+        return super().make(rng) if rng.random() < 0.3 else saved(self.changed(self.state, rng, depth=0))
+
+
+class Tokenizer(HuggingFace):
+    file = 'tokenizer.json'
+
+
 class Log(Reader):
     seeds = [b''.join(json.dumps(line).encode() + b'\n' for line in [{'desc': 'x', 'lr': 1e-5, 'data_dir': 'data/', 'time': 1.0}, *(
         dict(n_epochs=i, n_updates=i, tr_cost=0.5, va_cost=0.6, tr_acc=75.0, va_acc=60.0, time=2.0) for i in range(3))])]
@@ -368,7 +495,9 @@ class Scores(Reader):
 
 
 READERS = {'text': Text, 'stories (CSV)': StoryCloze, 'vocabulary': Vocabulary, 'merges': Merges, 'params_shapes.json': Shapes, 'shard (.npy)': Shard,
-           'checkpoint, resumed': Checkpoint, 'best_params': Parameters, 'log': Log, 'submission': Submission, 'predictions.csv': Scores}
+           'checkpoint, resumed': Checkpoint, 'best_params': Parameters, 'log': Log, 'submission': Submission, 'predictions.csv': Scores,
+           'settings.json': Settings, 'pretraining, resumed': PreTrainingCheckpoint, 'tokens.json': Tokens, 'config.json': HuggingFaceConfig,
+           'model.safetensors': SafeTensors, 'pytorch_model.bin': TorchFile, 'tokenizer.json': Tokenizer}
 
 
 def attempt(reader, data):

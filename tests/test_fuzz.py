@@ -19,7 +19,8 @@ from fuzz_readers import READERS, Hostile, attempt, bounds, pickles, rebuilt, sa
 from model_pytorch import OpenAIShards
 from utils import InputError
 
-COUNTS = {'text': 30, 'checkpoint, resumed': 50, 'best_params': 150}  # of the others, 200
+COUNTS = {'text': 30, 'checkpoint, resumed': 50, 'pretraining, resumed': 50, 'config.json': 50, 'model.safetensors': 50, 'tokenizer.json': 50,
+          'pytorch_model.bin': 50, 'best_params': 100}  # of the others, 200
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -66,7 +67,7 @@ def test_what_is_loaded_runs_no_code(readers, name):
     with_objects = io.BytesIO()
     np.save(with_objects, np.array([Hostile()], dtype=object))
     for data in (pickle.dumps(Hostile()), saved(Hostile()), saved({'model': Hostile(), 'run': Hostile()}), with_objects.getvalue()):
-        assert attempt(readers(name), data) == ('taken' if name == 'text' else 'refused')
+        assert attempt(readers(name), data) == ('taken' if name in ('text', 'tokens.json') else 'refused')  # what is wrong in the latter is made again
     assert not os.path.exists(Hostile.marker)
 
 

@@ -1,5 +1,6 @@
 """One global batch on one, two, three, four processes, and on DataParallel's devices: the same update."""
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,11 +10,12 @@ import time
 import pytest
 import torch
 
+import train
 from conftest import PROCESSES, ROOT, Command
 from model_pytorch import DoubleHeadModel, init_weights
 from parallel import DevicesModel, LossMeter, Ranks
 from test_model import CONFIG, STORIES
-from test_resume import NO_DROPOUT, assert_same_end
+from test_resume import NO_DROPOUT, assert_same_end, wait_for
 from utils import InputError, collate
 
 
@@ -29,8 +31,8 @@ def rank_environments(n):
     return [dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) for rank in range(n)]
 
 
-def start_ranks(command, n, *options):
-    return [command.start(*options, **environment) for environment in rank_environments(n)]
+def start_ranks(command, n, *options, **start):
+    return [command.start(*options, **start, **environment) for environment in rank_environments(n)]
 
 
 def join_ranks(processes, status):
@@ -43,9 +45,9 @@ def join_ranks(processes, status):
     assert exitcodes == [status] * len(processes)
 
 
-def run_ranks(command, n, *options):
+def run_ranks(command, n, *options, status=0, **start):
     """`train.py` in n processes, as torchrun starts them."""
-    join_ranks(start_ranks(command, n, *options), 0)
+    join_ranks(start_ranks(command, n, *options, **start), status)
 
 
 @pytest.fixture(scope='module')
@@ -56,12 +58,16 @@ def alone(tmp_path_factory):
     return command
 
 
-@pytest.mark.parametrize('ranks, options', [(2, ['--n_batch', 20]), (3, ['--n_batch', 20]), (4, ['--n_batch', 5, '--n_gpu', 4]), (3, ['--n_batch', 2, '--n_gpu', 10])])
-def test_ranks_and_micro_batches_give_the_same(command, alone, ranks, options):
-    run_ranks(command, ranks, *options, *NO_DROPOUT)
+def assert_same_figures(command, alone):
     for line, other in zip(command.log()[1:], alone.log()[1:], strict=True):
         assert line == pytest.approx(other, abs=1e-5)
     assert command.read('submission', 'ROCStories.tsv') == alone.read('submission', 'ROCStories.tsv')
+
+
+@pytest.mark.parametrize('ranks, options', [(2, ['--n_batch', 20]), (3, ['--n_batch', 20]), (4, ['--n_batch', 5, '--n_gpu', 4]), (3, ['--n_batch', 2, '--n_gpu', 10])])
+def test_ranks_and_micro_batches_give_the_same(command, alone, ranks, options):
+    run_ranks(command, ranks, *options, *NO_DROPOUT)
+    assert_same_figures(command, alone)
     state, expected = (torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True) for c in (command, alone))
     for name, value in expected.items():
         if name != 'task_head.linear.bias':  # only rounding noise moves it
@@ -140,7 +146,7 @@ def kill_a_rank(agent, when):
 
 def test_a_killed_rank_restarts_to_the_same_end(command, other_command):
     """`torchrun --max-restarts`: all ranks start again, from the last checkpoint."""
-    options = ('--n_iter', 6, '--save_every', 2)
+    options = ('--n_iter', 3, '--save_every', 2)
     run_ranks(other_command, 2, *options)
     agent = torchrun(command, *options, max_restarts=1)
     kill_a_rank(agent, (command.folder / 'save' / 'rocstories' / 'checkpoint').exists)
@@ -151,10 +157,75 @@ def test_a_killed_rank_restarts_to_the_same_end(command, other_command):
 
 
 def test_a_dead_rank_ends_the_run(command):
-    agent = torchrun(command, '--n_iter', 500)
-    kill_a_rank(agent, (command.folder / 'save' / 'rocstories' / 'checkpoint').exists)
-    agent.communicate(timeout=60)
-    assert agent.returncode != 0
+    processes = start_ranks(command, 2, '--n_iter', 500)
+    wait_for((command.folder / 'save' / 'rocstories' / 'checkpoint').exists, processes[0])
+    processes[1].kill()
+    join_ranks(processes[:1], 2)
+    assert command.output.splitlines()[-1] == 'train.py: error: another process of this run has ended; its own message says why'
+
+
+def test_a_full_disk_of_rank_0_ends_all(command):
+    run_ranks(command, 2, '--n_iter', 1, status=2, file_size=50_000)
+    assert f'cannot write {command.folder}/save/rocstories/' in command.output.splitlines()[-1] and command.output.count('error') == 1
+
+
+def _signal_in_the_last_evaluation():
+    evaluate = train.FineTuning.evaluate
+
+    def with_signal(self, logger):
+        if self.ranks.rank == 1 and self.n_epochs == self.args.n_iter:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        evaluate(self, logger)
+    train.FineTuning.evaluate = with_signal
+
+
+def test_a_signal_to_one_rank_in_the_last_evaluation(command, other_command):
+    run_ranks(other_command, 2, '--n_iter', 1)
+    run_ranks(command, 2, '--n_iter', 1, status=143, patch=_signal_in_the_last_evaluation)
+    assert not (command.folder / 'submission').exists()
+    run_ranks(command, 2, '--n_iter', 1, '--resume')
+    assert_same_end(command, other_command)
+
+
+def _out_of_memory_in_forward():
+    """On one rank, above five stories."""
+    forward = DoubleHeadModel.forward
+
+    def failing(self, batch, lm=True):
+        outputs = forward(self, batch, lm=lm)
+        if lm and len(batch.label) > 5 and os.environ['RANK'] == '1':
+            raise torch.OutOfMemoryError('made to fail')
+        return outputs
+    DoubleHeadModel.forward = failing
+
+
+def test_out_of_memory_on_one_rank(command, alone):
+    """Its share of ten stories takes it two steps from then on."""
+    run_ranks(command, 2, '--n_batch', 20, *NO_DROPOUT, patch=_out_of_memory_in_forward)
+    assert re.findall(r'out of memory: going on with steps of (\d+) stories', command.output) == ['10', '5']
+    assert_same_figures(command, alone)
+
+
+def _out_of_memory_in_backward():
+    """On one rank, at the last gradient, when the others are ready."""
+    forward = DoubleHeadModel.forward
+
+    def fail(_):
+        raise torch.OutOfMemoryError('made to fail')
+
+    def failing(self, batch, lm=True):
+        if lm and os.environ['RANK'] == '1':
+            self.transformer.embed.weight.register_hook(fail)
+        return forward(self, batch, lm=lm)
+    DoubleHeadModel.forward = failing
+
+
+def test_out_of_memory_while_gradients_are_exchanged(command):
+    """What one rank has given to the sum it cannot take back: its error ends the run."""
+    run_ranks(command, 2, '--n_iter', 1, status=2, patch=_out_of_memory_in_backward)
+    errors = [line for line in command.output.splitlines() if 'error' in line]
+    assert sorted(line.split()[2] for line in errors) == ['another', 'out'] and any('--resume and a smaller --n_batch' in line for line in errors)
 
 
 # ---------------------------------------------------------------------------------------------------------- the pieces

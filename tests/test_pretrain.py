@@ -7,6 +7,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -21,11 +22,11 @@ from hypothesis import strategies as st
 import corpus
 import pretrain
 import train
-from conftest import GOLDEN, PROCESSES
+from conftest import GOLDEN, PROCESSES, child
 from model_pytorch import (MODEL_FILES, Config, DoubleHeadModel, LMModel, OpenAIShards, init_weights, load_openai_pretrained_model,
                            special_rows)
 from parallel import Ranks
-from test_parallel import free_port
+from test_parallel import join_ranks, start_ranks
 from text_utils import TextEncoder, read_merges, text_standardize
 
 NAMES = ('work/tokens.bin', *MODEL_FILES, 'settings.json')
@@ -43,15 +44,6 @@ def text(tmp_path_factory):
     return path
 
 
-def _child(argv, output, environment):
-    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    raise SystemExit(pretrain.main(argv))
-
-
 class Pretrain:
     """`pretrain.py` on the small text, writing to `folder/out`."""
 
@@ -64,14 +56,13 @@ class Pretrain:
                            '--save_every', 7, '--settings', 'n_batch=4', *options))]
 
     def start(self, *options, **environment):
-        process = PROCESSES.Process(target=_child, args=(self.argv(*options), str(self.folder / 'output'), environment))
+        process = PROCESSES.Process(target=child, args=('pretrain', self.argv(*options), str(self.folder / 'output'), environment))
         process.start()
         return process
 
-    def run(self, *options, status=0, ranks=1):
-        before, port = len(self.output), str(free_port())
-        environment = dict(WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-        processes = [self.start(*options, **(dict(environment, RANK=str(rank), LOCAL_RANK=str(rank)) if ranks > 1 else {})) for rank in range(ranks)]
+    def run(self, *options, status=0, ranks=1, **environment):
+        before = len(self.output)
+        processes = start_ranks(self, ranks, *options, **environment) if ranks > 1 else [self.start(*options)]
         for process in processes:
             process.join()
         assert [process.exitcode for process in processes] == [status] * ranks, self.output[before:]
@@ -102,6 +93,19 @@ def undisturbed(tmp_path_factory, text):
     command = Pretrain(tmp_path_factory.mktemp('undisturbed'), text)
     command.printed = command.run()
     return command
+
+
+def take_encoding(command, undisturbed):
+    """Let a run begin with the vocabulary and the encoded text of another."""
+    (command.out / 'work').mkdir(parents=True)
+    for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'work/vocabulary.json', 'work/tokens.json', 'work/tokens.bin'):
+        shutil.copy(undisturbed.out / name, command.out / name)
+    return command
+
+
+@pytest.fixture
+def encoded(command, undisturbed):
+    return take_encoding(command, undisturbed)
 
 
 def wait_for(condition, process):
@@ -453,55 +457,113 @@ def test_killed_at_random_moments(command, undisturbed):
     assert not list(command.out.rglob('*.part'))
 
 
-def test_a_signal_stops_after_the_update(command, undisturbed):
-    process = command.start('--save_every', 1000)
-    wait_for(lambda: 'update 15,' in command.output, process)
+def test_a_signal_stops_after_the_update(encoded, undisturbed):
+    process = encoded.start('--save_every', 1000)
+    wait_for(lambda: 'update 15,' in encoded.output, process)
     os.kill(process.pid, signal.SIGINT)
     process.join()
-    assert process.exitcode == 130 and '--resume' in command.output
-    command.run('--resume')
-    assert command.files() == undisturbed.files() and command.log() == undisturbed.log()
+    assert process.exitcode == 130 and '--resume' in encoded.output
+    encoded.run('--resume')
+    assert encoded.files() == undisturbed.files() and encoded.log() == undisturbed.log()
 
 
-def test_resuming_with_other_settings_or_text(command, text, tmp_path):
-    command.run('--n_iter', 1)
-    assert 'lr was 0.003, now it is 0.5' in command.run('--n_iter', 1, '--lr', 0.5, '--resume', status=2)
-    assert 'n_iter was 1, now it is 2' in command.run('--resume', status=2)
-    assert '--resume to go on' in command.run('--n_iter', 1, status=2)
-    command.text = tmp_path / 'other.txt'
-    command.text.write_text(text.read_text(encoding='utf-8')[:-100], encoding='utf-8')
-    before = command.files()
-    assert 'another text' in command.run('--n_iter', 1, '--resume', status=2)
-    assert command.files() == before
-    command.text = text
-    (command.out / 'work' / 'checkpoint').write_bytes(b'PK\3\4')
-    assert 'damaged' in command.run('--n_iter', 1, '--resume', status=2)
+def test_resuming_with_other_settings_or_text(encoded, text, tmp_path):
+    encoded.run('--n_iter', 1)
+    assert 'lr was 0.003, now it is 0.5' in encoded.run('--n_iter', 1, '--lr', 0.5, '--resume', status=2)
+    assert 'n_iter was 1, now it is 2' in encoded.run('--resume', status=2)
+    assert '--resume to go on' in encoded.run('--n_iter', 1, status=2)
+    encoded.text = tmp_path / 'other.txt'
+    encoded.text.write_text(text.read_text(encoding='utf-8')[:-100], encoding='utf-8')
+    before = encoded.files()
+    assert 'another text' in encoded.run('--n_iter', 1, '--resume', status=2)
+    assert encoded.files() == before
+    encoded.text = text
+    (encoded.out / 'work' / 'checkpoint').write_bytes(b'PK\3\4')
+    assert 'damaged' in encoded.run('--n_iter', 1, '--resume', status=2)
 
 
 NO_DROPOUT = ('--embd_pdrop', 0, '--attn_pdrop', 0, '--resid_pdrop', 0, '--n_iter', 1)
 
 
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory, text, undisturbed):
+    """A run of one process, without dropout."""
+    command = take_encoding(Pretrain(tmp_path_factory.mktemp('alone'), text), undisturbed)
+    command.run(*NO_DROPOUT)
+    return command
+
+
 @pytest.mark.parametrize('ranks', [2, 3])
-def test_processes_together_do_the_same_updates(tmp_path, text, command, ranks):
+def test_processes_together_do_the_same_updates(alone, encoded, ranks):
     """Three share 20 windows unevenly."""
-    (tmp_path / 'alone').mkdir()
-    alone = Pretrain(tmp_path / 'alone', text)
-    alone.run(*NO_DROPOUT)
-    assert command.run(*NO_DROPOUT, '--n_micro', 3, ranks=ranks).count('batch  ') == 1
-    for line, expected in zip(command.log(), alone.log(), strict=True):
+    assert encoded.run(*NO_DROPOUT, '--n_micro', 3, ranks=ranks).count('batch  ') == 1
+    for line, expected in zip(encoded.log(), alone.log(), strict=True):
         assert line == pytest.approx(expected, abs=1e-5, rel=1e-6)
 
 
-def test_dropout_does_not_depend_on_the_number_of_processes(command, undisturbed):
+def test_dropout_does_not_depend_on_the_number_of_processes(encoded, undisturbed):
     """Each micro-batch has random numbers of its own: 2 x 10 windows, 5 at a time, have the masks of 1 x 20. Stopped and resumed besides."""
-    process = command.start()
-    wait_for(lambda: (command.out / 'work' / 'checkpoint').exists(), process)
+    process = encoded.start()
+    wait_for(lambda: (encoded.out / 'work' / 'checkpoint').exists(), process)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode == 143
-    command.run('--resume', ranks=2)
-    for line, expected in zip(command.log(), undisturbed.log(), strict=True):
+    encoded.run('--resume', ranks=2)
+    for line, expected in zip(encoded.log(), undisturbed.log(), strict=True):
         assert line == pytest.approx(expected, abs=1e-4)
+
+
+def test_processes_stop_together_and_end_together(encoded, undisturbed):
+    """A signal to one of two stops both after the same update; the death of one ends the other; started again, as torchrun does, they go on to the
+    same end."""
+    checkpoint = encoded.out / 'work' / 'checkpoint'
+    processes = start_ranks(encoded, 2)
+    wait_for(checkpoint.exists, processes[0])
+    os.kill(processes[1].pid, signal.SIGTERM)
+    join_ranks(processes, 143)
+    assert encoded.output.count('stopped; ') == 1
+    stopped = checkpoint.stat().st_mtime_ns
+    processes = start_ranks(encoded, 2, '--resume', '--save_every', 1)
+    wait_for(lambda: checkpoint.stat().st_mtime_ns > stopped, processes[0])
+    processes[1].kill()
+    join_ranks(processes[:1], 2)
+    assert 'another process of this run has ended' in encoded.output.splitlines()[-1]
+    assert 'resumed ' in encoded.run(ranks=2, TORCHELASTIC_RESTART_COUNT='1')
+    for line, expected in zip(encoded.log(), undisturbed.log(), strict=True):
+        assert line == pytest.approx(expected, abs=1e-4)
+
+
+def test_out_of_memory_halves_what_a_device_takes(encoded, alone, monkeypatch, capsys):
+    forward = pretrain.PreTraining.forward
+
+    def failing(self, model, windows):
+        if len(windows) > 2:
+            raise torch.OutOfMemoryError('made to fail')
+        return forward(self, model, windows)
+    monkeypatch.setattr(pretrain.PreTraining, 'forward', failing)
+    assert not pretrain.main(encoded.argv(*NO_DROPOUT))
+    assert [line for line in capsys.readouterr().err.splitlines() if 'memory' in line] == [
+        f'out of memory: going on with steps of {n} windows; the update stays the same' for n in (3, 2)]
+    for line, expected in zip(encoded.log(), alone.log(), strict=True):
+        assert line == pytest.approx(expected, abs=1e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize('where', ['heldout_loss', 'save'])
+def test_a_signal_after_the_last_update(encoded, undisturbed, monkeypatch, where):
+    """In the last evaluation, or while the last checkpoint is written."""
+    method = getattr(pretrain.PreTraining, where)
+
+    def with_signal(self, *args):
+        if self.n_updates == self.n_updates_total:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return method(self, *args)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain.PreTraining, where, with_signal)
+        assert pretrain.main(encoded.argv()) == 143
+    assert not (encoded.out / 'params_0.npy').exists()
+    assert not pretrain.main(encoded.argv('--resume'))
+    assert encoded.files() == undisturbed.files() and encoded.log() == undisturbed.log()
 
 
 def test_bf16_and_a_given_vocabulary(command, undisturbed):

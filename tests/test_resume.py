@@ -1,4 +1,7 @@
 """Work is not lost: whatever happens to a run, resumed it ends as if nothing had happened."""
+import ctypes
+import errno
+import functools
 import json
 import os
 import random
@@ -11,7 +14,8 @@ import pytest
 import torch
 
 import train
-from conftest import GOLDEN, Command
+from checkpoint import Saver
+from conftest import GOLDEN, PROCESSES, Command
 
 RUN = ('--n_iter', 4, '--save_every', 3)  # dropout is on
 
@@ -26,6 +30,9 @@ def assert_same_end(command, undisturbed):
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
     command = Command(tmp_path_factory.mktemp('undisturbed'))
+    server = PROCESSES.Process()  # the first waits for the imports
+    server.start()
+    server.join()
     start = time.monotonic()
     command.run(*RUN)
     command.seconds = time.monotonic() - start
@@ -65,6 +72,54 @@ def test_killed_at_random_moments(command, undisturbed, seed):
     assert_same_end(command, undisturbed)
 
 
+def _killed_at(method, call):
+    original, calls = getattr(train.FineTuning, method), iter(range(1, 1000))
+
+    def killing(self, *args):
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *args)
+    setattr(train.FineTuning, method, killing)
+
+
+@pytest.mark.parametrize('method, call', [('save_checkpoint', 4), ('predict_best', 1)])
+def test_killed_between_two_files(command, undisturbed, method, call):
+    """Best parameters newer than the checkpoint; and the last checkpoint written, but no prediction."""
+    process = command.start(*RUN, patch=functools.partial(_killed_at, method, call))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    best, checkpoint = ((command.folder / 'save' / 'rocstories' / name).stat().st_mtime_ns for name in ('best_params', 'checkpoint'))
+    assert best > checkpoint if method == 'save_checkpoint' else not (command.folder / 'submission').exists()
+    command.run(*RUN, '--resume')
+    assert_same_end(command, undisturbed)
+
+
+def test_resumed_after_its_end_it_ends_the_same(command, undisturbed):
+    command.run(*RUN)
+    shutil.rmtree(command.folder / 'submission')
+    assert 'resumed after update 40 of 40' in command.run(*RUN, '--resume')
+    assert_same_end(command, undisturbed)
+
+
+@pytest.mark.parametrize('damage', ['gone', 'cut off', 'of another model'])
+def test_resume_without_the_best_parameters(command, capsys, damage):
+    """Said at once, not when they are needed."""
+    assert train.main(command.argv('--n_iter', 1)) is None
+    best = command.folder / 'save' / 'rocstories' / 'best_params'
+    if damage == 'gone':
+        best.unlink()
+    elif damage == 'cut off':
+        best.write_bytes(best.read_bytes()[:-1000])
+    else:
+        state = torch.load(best, weights_only=True)
+        state['transformer.embed.weight'] = state['transformer.embed.weight'][1:].clone()
+        torch.save(state, best)
+    capsys.readouterr()
+    assert train.main(command.argv('--n_iter', 1, '--resume')) == 2
+    printed = capsys.readouterr()
+    assert str(best) in printed.err and 'the best so far were in it' in printed.err and printed.err.count('\n') == 1 and printed.out == ''
+
+
 def test_killed_inside_the_write_of_a_checkpoint(command, undisturbed):
     process = command.start(*RUN)
     folder = command.folder / 'save' / 'rocstories'
@@ -90,17 +145,51 @@ def test_signal_then_resume(command, undisturbed, number):
     assert_same_end(command, undisturbed)
 
 
-def test_second_signal_ends_at_once(command, undisturbed):
-    process = command.start(*RUN, '--n_iter', 500)
-    checkpoint = command.folder / 'save' / 'rocstories' / 'checkpoint'
-    wait_for(checkpoint.exists, process)
-    os.kill(process.pid, signal.SIGSTOP)  # so that both arrive before it can finish the update
+def _hang():
+    """The fifth update never ends, in code that is not Python's: a mutex that is locked twice."""
+    update = train.FineTuning.update
+
+    def hanging(self, stories):
+        if self.n_updates == 4:
+            print('hangs', flush=True)
+            libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+            libc.pthread_mutex_lock(mutex), libc.pthread_mutex_lock(mutex)
+        return update(self, stories)
+    train.FineTuning.update = hanging
+
+
+def test_second_signal_ends_at_once(command):
+    """Whatever the process is doing. One that follows in the same second is taken for the first, which torchrun passes on."""
+    process = command.start(*RUN, patch=_hang)
+    wait_for(lambda: 'hangs' in command.output, process)
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        wait_for(lambda: 'once more to stop at once' in command.output, process)
+    process.join(1.2)
+    assert process.is_alive()
     os.kill(process.pid, signal.SIGINT)
-    os.kill(process.pid, signal.SIGTERM)
-    os.kill(process.pid, signal.SIGCONT)
-    process.join()
-    assert process.exitcode in (130, 143)
-    torch.load(checkpoint, weights_only=True)
+    process.join(5)
+    assert process.exitcode == 130
+    torch.load(command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True)
+    assert command.output.count('once more to stop at once') == 1
+
+
+@pytest.mark.parametrize('where', ['evaluate', 'save_checkpoint'])
+def test_a_signal_after_the_last_update(command, undisturbed, monkeypatch, where):
+    """In the last evaluation, or while the last checkpoint is written."""
+    method = getattr(train.FineTuning, where)
+
+    def with_signal(self, *args):
+        if self.n_epochs == self.args.n_iter:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return method(self, *args)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.FineTuning, where, with_signal)
+        assert train.main(command.argv(*RUN)) == 143
+    assert not (command.folder / 'submission').exists()
+    assert train.main(command.argv(*RUN, '--resume')) is None
+    assert_same_end(command, undisturbed)
 
 
 @pytest.mark.parametrize('option, value, word', [('--lr', '2e-3', 'lr'), ('--n_batch', 16, 'n_batch * n_gpu'), ('--lm_coef', 0, 'lm_coef'),
@@ -140,8 +229,10 @@ def test_starting_again_sets_the_old_checkpoint_aside(command):
 def test_two_runs_of_one_name(command):
     process = command.start('--n_iter', 500)
     wait_for((command.folder / 'save' / 'rocstories' / 'running').exists, process)
-    output = command.run('--n_iter', 1, status=2)
-    assert f'process {process.pid} on ' in output.splitlines()[-1]
+    (command.folder / 'link').symlink_to(command.folder / 'save')
+    for options in ([], ['--save_dir', command.folder / 'link']):
+        output = command.run('--n_iter', 1, *options, status=2)
+        assert f'process {process.pid} on ' in output.splitlines()[-1]
     process.kill()
     process.join()
     command.run('--n_iter', 1)  # the lock dies with its process
@@ -152,17 +243,49 @@ def test_full_disk_leaves_the_earlier_files(command):
     command.run('--n_iter', 1)
     before = {name: command.read('save', 'rocstories', name) for name in ('best_params', 'checkpoint')}
     output = command.run('--n_iter', 1, status=2, file_size=len(before['checkpoint']) - 1000)
-    assert f'cannot write {command.folder}/save/rocstories/checkpoint' in output.splitlines()[-1]
+    assert f'cannot write {command.folder}/save/rocstories/checkpoint: File too large' in output.splitlines()[-1]
+    assert 'the same command with --resume goes on' in output.splitlines()[-1]
     assert command.read('save', 'rocstories', 'checkpoint.old') == before['checkpoint']
     assert not list((command.folder / 'save' / 'rocstories').glob('.*'))
 
 
-def fails_above(most):
-    """`FineTuning.forward` with an allocation made to fail in training steps of more than `most` stories."""
+@pytest.fixture(scope='module')
+def short(tmp_path_factory):
+    command = Command(tmp_path_factory.mktemp('short'))
+    command.run('--n_iter', 1)
+    return command
+
+
+@pytest.mark.parametrize('name', ['log/rocstories.jsonl', 'save/rocstories/best_params', 'save/rocstories/checkpoint', 'submission/ROCStories.tsv',
+                                  'analysis/rocstories/training.png'])
+def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
+    """Found at the file's last write, when it is flushed; parameters are written from a thread, as where there is a CUDA device. One line, nothing
+    half-written, and once there is room the run goes on."""
+    path, fsync = command.folder / name, os.fsync
+
+    def full(fd):
+        if os.path.basename(os.readlink(f'/proc/self/fd/{fd}')).startswith(f'.{path.name}.'):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(fd)
+    monkeypatch.setattr(train, 'Saver', lambda background: Saver(background=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', full)
+        assert train.main(command.argv('--n_iter', 1, '--analysis')) == 2
+    assert capsys.readouterr().err == (f'train.py: error: cannot write {path}: No space left on device; what stood there before is unchanged; '
+                                       f'once there is room, the same command with --resume goes on\n')
+    assert not path.exists() and not list(command.folder.rglob('.*'))
+    assert train.main(command.argv('--n_iter', 1, '--analysis', '--resume')) is None
+    assert path.exists() and command.log()[1:] == short.log()[1:]
+    best, expected = (torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True) for c in (command, short))
+    assert all(torch.equal(best[parameter], value) for parameter, value in expected.items())
+
+
+def fails_above(most, training=True):
+    """`FineTuning.forward` with an allocation made to fail for more than `most` stories a step, in training or in evaluation."""
     forward = train.FineTuning.forward
 
     def failing(self, model, stories, step_size, share_context, lm):
-        if lm and step_size > most:
+        if lm == training and step_size > most:
             raise torch.OutOfMemoryError('made to fail')
         return forward(self, model, stories, step_size, share_context, lm)
     return failing
@@ -184,7 +307,26 @@ def test_out_of_memory_halves_the_steps(command, other_command, monkeypatch, cap
 def test_out_of_memory_with_one_story(command, monkeypatch, capsys):
     monkeypatch.setattr(train.FineTuning, 'forward', fails_above(0))
     assert train.main(command.argv('--n_iter', 1)) == 2
-    assert 'out of memory with one story a step' in capsys.readouterr().err
+    assert 'out of memory with one of the stories at a time' in capsys.readouterr().err
+
+
+def test_out_of_memory_in_evaluation(command, other_command, monkeypatch, capsys):
+    assert train.main(other_command.argv('--n_iter', 1)) is None
+    monkeypatch.setattr(train.FineTuning, 'forward', fails_above(9, training=False))
+    assert train.main(command.argv('--n_iter', 1)) is None
+    assert [line for line in capsys.readouterr().err.splitlines() if 'out of memory' in line] == [
+        f'out of memory: going on with steps of {n} stories; the figures stay the same' for n in (32, 16, 8)]
+    assert command.log()[1] == pytest.approx(other_command.log()[1], abs=1e-6)
+    assert command.read('submission', 'ROCStories.tsv') == other_command.read('submission', 'ROCStories.tsv')
+
+
+def test_out_of_memory_elsewhere(command, monkeypatch, capsys):
+    """Where nothing can be halved it is one line, too."""
+    def failing(self):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.\nSee')
+    monkeypatch.setattr(train.OpenAIAdam, 'step', failing)
+    assert train.main(command.argv('--n_iter', 1)) == 2
+    assert capsys.readouterr().err == 'train.py: error: CUDA out of memory. Tried to allocate 2 GiB. See\n'
 
 
 @pytest.mark.parametrize('what', ['loss', 'norm'])

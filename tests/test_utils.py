@@ -1,6 +1,7 @@
 """Batches against a slow, padded version; whole files; the log; devices."""
 import json
 import os
+import re
 import resource
 import signal
 import time
@@ -185,13 +186,14 @@ def test_a_folder_where_the_file_should_be(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['x', 'z'] and (tmp_path / 'z').read_text() == 'old'
 
 
-def _write(path, torch_file, file_size, pipe):
+def _write(path, kind, file_size, pipe):
     """Body of a process that writes 400,000 bytes to `path` where no file may grow beyond `file_size`, as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     try:
         with whole_file(path, 'wb') as f:
-            torch.save(torch.zeros(100_000), f) if torch_file else f.write(bytes(400_000))
+            {'bytes': lambda: f.write(bytes(400_000)), 'torch': lambda: torch.save(torch.zeros(100_000), f),
+             'numpy': lambda: np.save(f, np.zeros(100_000, np.float32))}[kind]()
             f.flush()
             pipe.send('written')
             time.sleep(60)
@@ -199,14 +201,14 @@ def _write(path, torch_file, file_size, pipe):
         pipe.send(str(error))
 
 
-@pytest.mark.parametrize('torch_file', [False, True])
-def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, torch_file):
+@pytest.mark.parametrize('kind, reason', [('bytes', 'File too large'), ('torch', 'File too large'), ('numpy', r'100000 requested and \d+ written')])
+def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, kind, reason):
     path = tmp_path / 'x'
     path.write_text('old')
     ours, theirs = PROCESSES.Pipe()
-    process = PROCESSES.Process(target=_write, args=(str(path), torch_file, 50_000, theirs))
+    process = PROCESSES.Process(target=_write, args=(str(path), kind, 50_000, theirs))
     process.start()
-    assert ours.recv() == f'cannot write {path}: File too large; what stood there before is unchanged'
+    assert re.fullmatch(f'cannot write {path}: {reason}; what stood there before is unchanged', ours.recv())
     process.join()
     assert path.read_text() == 'old' and os.listdir(tmp_path) == ['x']
 
@@ -215,7 +217,7 @@ def test_killed_inside_the_write(tmp_path):
     path = tmp_path / 'x'
     path.write_text('old')
     ours, theirs = PROCESSES.Pipe()
-    process = PROCESSES.Process(target=_write, args=(str(path), True, 1_000_000, theirs))
+    process = PROCESSES.Process(target=_write, args=(str(path), 'torch', 1_000_000, theirs))
     process.start()
     assert ours.recv() == 'written'
     process.kill()
