@@ -174,7 +174,7 @@ def draw_training(path, evaluations, published):
 
     def cost(axes):
         panel(axes, 'cost', 'classification cost')
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(max(line['tr_cost'], line['va_cost']) for line in evaluations) or 1)
 
     draw(path, 9, 3.6, cost, lambda axes: panel(axes, 'acc', 'accuracy, %'))
 
@@ -277,6 +277,9 @@ def write_report(folder, arguments, evaluations, stories, scores):
         lines.append('- Test accuracy: not known, since the test file has no labels.')
     lines.extend(['', '## Training', '', '| epoch | update | training cost | validation cost | training accuracy | validation accuracy |', '|--:|--:|--:|--:|--:|--:|'])
     lines.extend('| {n_epochs} | {n_updates:,} | {tr_cost:.3f} | {va_cost:.3f} | {tr_acc:.2f} % | {va_acc:.2f} % |'.format(**line) for line in evaluations)
+    if published:
+        lines.extend(['', 'Published, of the reproduction this one started from: ' + '; '.join(
+            f'after epoch {i}, training accuracy {train:.2f} %, validation accuracy {valid:.2f} %' for i, (train, valid) in enumerate(PUBLISHED_EPOCHS, 1)) + '.'])
     draw_training(picture('training', 'Cost and accuracy by epoch'), evaluations, published)
 
     lines.extend(['', '## Confidence', '', f'The model gives the ending it predicts a probability of {p.mean():.3f} on average (median {np.median(p):.3f}).'])

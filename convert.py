@@ -4,7 +4,8 @@
     python convert.py model/ openai-gpt/
     python convert.py save/rocstories/best_params finetuned/
 
-turn Hugging Face's folder into OpenAI's files; these into Hugging Face's; and fine-tuned parameters into Hugging Face's. The last loads with OpenAIGPTDoubleHeadsModel.from_pretrained, its vocabulary with OpenAIGPTTokenizer.from_pretrained.
+turn Hugging Face's folder into OpenAI's files; these into Hugging Face's; and fine-tuned parameters into Hugging Face's. The last loads with
+OpenAIGPTDoubleHeadsModel.from_pretrained, its vocabulary with OpenAIGPTTokenizer.from_pretrained.
 That tokenizer cuts some words otherwise than OpenAI's program ("can't"): for the same scores, give the model the ids of text_utils.TextEncoder.
 """
 import json

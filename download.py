@@ -117,7 +117,7 @@ def reason(error):
 def parse_args(argv=None):
     parser = Parser(usage='python download.py [options]', description=__doc__)
     parser.add_argument('--model_dir', default='model/', help='where to put the files')
-    parser.add_argument('--url', default=URL, help='the address that the files\' names are appended to')
+    parser.add_argument('--url', help='the address that the files\' names are appended to (default: model/ of openai/finetune-transformer-lm on GitHub)')
     parser.add_argument('--retries', type=number(int, 0, 100), default=6, help='attempts after one that brought nothing; the pauses double')
     parser.add_argument('--timeout', type=number(float, 0, 3600, but=[0]), default=30, help='seconds to wait for the server')
     return parser.parse_args(argv)
@@ -133,7 +133,7 @@ def run(args):
             for name, blob_id in tqdm(FILES.items(), bar_format='{n_fmt} of {total_fmt} files {bar}', dynamic_ncols=True, disable=None):
                 path = os.path.join(args.model_dir, name)
                 if not os.path.exists(path):
-                    fetch(session, args.url.rstrip('/') + '/' + name, path, blob_id, retry, args.timeout)
+                    fetch(session, (args.url or URL).rstrip('/') + '/' + name, path, blob_id, retry, args.timeout)
                 elif git_blob_id(path) != blob_id:
                     raise InputError(f'{path} is there, but is not the file OpenAI published; move it away, or give another --model_dir')
     except OSError as error:

@@ -3,8 +3,10 @@
     python generate.py "Rick grew up in a troubled household."
     echo "It was a dark night." | python generate.py --n_samples 3
 
-The model knows lower-case text only. One that was fine-tuned reads the text as a story's beginning, after `_start_`.
+The model knows lower-case text only. One that was fine-tuned (--params) reads the text as the beginning of a story, writes an ending to it,
+and stops.
 """
+import itertools
 import sys
 
 import torch
@@ -28,7 +30,7 @@ class CachedModel:
 
     @torch.inference_mode()
     def __call__(self, ids):
-        """Read ids [rows, new tokens]. Returns the logits of the token after each row, over the vocabulary: [rows, n_vocab]."""
+        """Read ids [rows, new tokens]. Returns the logits of the token after each row, over the vocabulary and the special tokens: [rows, n_vocab + 3]."""
         config, (rows, new) = self.model.config, ids.shape
         start, end = self.length, self.length + new
         if end > config.n_ctx:
@@ -45,7 +47,7 @@ class CachedModel:
             n = block.ln_1(h + block.attn.c_proj(a.transpose(1, 2).reshape(rows * new, -1)))
             h = block.ln_2(n + block.mlp(n))
         self.length = end
-        return h.view(rows, new, -1)[:, -1] @ embed[:config.n_vocab].t()
+        return h.view(rows, new, -1)[:, -1] @ embed[:config.first_position].t()
 
 
 def choose(logits, temperature, top_k, top_p, generator):
@@ -66,13 +68,18 @@ def choose(logits, temperature, top_k, top_p, generator):
 
 
 @torch.inference_mode()
-def generate(model, ids, length, n_samples=1, temperature=1.0, top_k=0, top_p=1.0, seed=42):
+def generate(model, ids, length, n_samples=1, temperature=1.0, top_k=0, top_p=1.0, seed=42, special=False):
     """Continue the token ids of a text. Yields the ids that follow, [n_samples] at a time, `length` times.
 
-    `<unk>` (id 0) is never drawn, nor are the rows of the embedding beyond the vocabulary. When the model's n_ctx positions are full, it
-    goes on from the second half of them: the text before that is forgotten.
+    special  also draw `_delimiter_`, which a fine-tuned model sets between story and ending, and `_classify_`, after which a sample is at its end:
+             what is drawn for it then is to be ignored, and nothing more is drawn when all are
+    `<unk>` (id 0) and `_start_` are never drawn. When the model's n_ctx positions are full, it goes on from the second half of them: the text before
+    that is forgotten.
     """
-    n_ctx, device = model.config.n_ctx, model.transformer.embed.weight.device
+    config, device = model.config, model.transformer.embed.weight.device
+    n_ctx, classify = config.n_ctx, config.first_position - 1
+    never = [0, *range(config.n_vocab, config.n_vocab + 1 if special else config.first_position)]
+    ended = torch.zeros(n_samples, dtype=torch.bool, device=device)
     generator = torch.Generator(device).manual_seed(seed)
     text = torch.tensor(ids, device=device)[-n_ctx:].expand(n_samples, -1)  # what the model has read, or is to read next
     new, cached = text, CachedModel(model, n_samples)
@@ -81,17 +88,20 @@ def generate(model, ids, length, n_samples=1, temperature=1.0, top_k=0, top_p=1.
             new, cached.length = text[:, -(n_ctx // 2 + 1):], 0
             text = new
         logits = cached(new)
-        logits[:, 0] = -torch.inf
+        logits[:, never] = -torch.inf
         new = choose(logits, temperature, top_k, top_p, generator)
         text = torch.cat([text, new], 1)
         yield new[:, 0].tolist()
+        ended |= new[:, 0] == classify
+        if ended.all():
+            return
 
 
 def parse_args(argv=None):
     parser = Parser(usage='python generate.py [TEXT] [options]', description=__doc__)
     parser.add_argument('text', nargs='?', help='the text to continue (default: standard input)')
     group = parser.add_argument_group('what to draw')
-    group.add_argument('--length', type=number(int, 1), default=60, help='tokens to add')
+    group.add_argument('--length', type=number(int, 1), default=60, help='tokens to add; a fine-tuned model may stop earlier')
     group.add_argument('--n_samples', type=number(int, 1, 1000), default=1, help='continuations')
     group.add_argument('--temperature', type=number(float, 0), default=1.0, help='below 1: likelier and duller; 0: always the likeliest token')
     group.add_argument('--top_k', type=number(int, 0), default=40, help='draw from this many of the likeliest tokens only; 0: from all')
@@ -120,13 +130,15 @@ def run(args):
     n_ctx = model.config.n_ctx
     if len(ids) + args.length >= n_ctx:
         print(f'the model has {n_ctx} positions: of a longer text it sees the last {n_ctx // 2} to {n_ctx} tokens', file=sys.stderr)
-    start = [encoder.n_vocab] if args.params else []
-    samples = zip(*generate(model.to(device), start + ids, args.length, args.n_samples, args.temperature, args.top_k, args.top_p, args.seed))
-    known = len(encoder.decode(ids))
+    finetuned = bool(args.params)
+    start = [encoder.n_vocab] if finetuned else []
+    samples = zip(*generate(model.to(device), start + ids, args.length, args.n_samples, args.temperature, args.top_k, args.top_p, args.seed, finetuned))
+    known, classify = len(encoder.decode(ids)), model.config.first_position - 1
     for i, sample in enumerate(samples, 1):
         if args.n_samples > 1:
             print(f'--- {i} ---')
-        print(text.rstrip() + encoder.decode([*ids, *sample])[known:])
+        words = [token for token in itertools.takewhile(lambda token: token != classify, sample) if token < encoder.n_vocab]
+        print(text.rstrip() + encoder.decode([*ids, *words])[known:])
 
 
 def main(argv=None):

@@ -8,6 +8,7 @@ scores the stories of a CSV file in the Story Cloze format (with or without labe
 writes, as CSV: the scores, the probability of the predicted ending, that ending and the right one (0: the first, 1: the second).
 """
 import contextlib
+import glob
 import os
 import sys
 import time
@@ -26,7 +27,8 @@ BATCH = 64  # stories; no result depends on it
 
 def add_model_options(parser):
     """The options of every script that opens weights."""
-    parser.add_argument('--model_dir', help='the folder of the vocabulary and of pre-trained weights (default: that of the run, or model/; while OpenAI\'s are not there, our sample)')
+    parser.add_argument('--model_dir', help='the folder of the vocabulary and of pre-trained weights '
+                                            '(default: that of the run, or model/; while OpenAI\'s are not there, our sample)')
     parser.add_argument('--n_head', type=number(int, 1), help='attention heads (default: as settings.json beside the weights says, or 12)')
     parser.add_argument('--afn', choices=list(ACT_FNS), help='activation (default: as settings.json beside the weights says, or gelu)')
 
@@ -83,16 +85,28 @@ def text_only():
 
 def typed_stories(read=input):
     """Yield (story, ending 1, ending 2) as they are typed, or piped, a line each, until an empty line."""
-    ask = 'story:    ', 'ending 1: ', 'ending 2: '
+    ask = ('story:    ', 'ending 1: ', 'ending 2: ') if sys.stdin.isatty() else ('', '', '')
     with contextlib.suppress(EOFError), text_only():
-        while story := read(ask[0] if sys.stdin.isatty() else ''):
-            yield story, *(read(question if sys.stdin.isatty() else '') for question in ask[1:])
+        while story := read(ask[0]):
+            try:
+                endings = [read(question) for question in ask[1:]]
+            except EOFError as error:
+                raise InputError('the last story has not two endings: expected it and each of them on a line of its own') from error
+            yield story, *endings
+
+
+def latest_params(save_dir='save'):
+    """The best_params that a run of train.py wrote last. Raises InputError if there are none."""
+    found = glob.glob(os.path.join(glob.escape(save_dir), '*', 'best_params'))
+    if not found:
+        raise InputError(f'no parameters in {save_dir}/: fine-tune first (python train.py --dataset rocstories --submit), or name a file with --params')
+    return max(found, key=os.path.getmtime)
 
 
 def parse_args(argv=None):
     parser = Parser(usage='python predict.py [FILE.csv | STORY ENDING1 ENDING2] [options]', description=__doc__)
     parser.add_argument('what', nargs='*', help='a CSV file, or a story and two endings; none: they are typed in')
-    parser.add_argument('--params', default='save/rocstories/best_params', help='the parameters')
+    parser.add_argument('--params', help='the parameters (default: save/<desc>/best_params of the run that kept some last)')
     add_model_options(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1')
     args = parser.parse_args(argv)
@@ -105,7 +119,10 @@ def run(args):
     """Open the model, score. Raises InputError."""
     [device] = find_devices(args.device, 1)
     stories = read_cloze_test(args.what[0], need_labels=False) if len(args.what) == 1 else None
-    model, encoder, settings = open_model(args, args.params)
+    params = args.params or latest_params()
+    model, encoder, settings = open_model(args, params)
+    if not args.params:
+        print(f'parameters: {params}', file=sys.stderr)
     model.to(device)
     max_len = settings.get('n_ctx', 512) // 2 - 2
 

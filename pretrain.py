@@ -48,7 +48,6 @@ def parse_args(argv=None):
     group.add_argument('--out', required=True, help='folder for the vocabulary, the weights, the log and the curve')
     group.add_argument('--resume', action='store_true', help='go on with what is in --out')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='for the weights, the order of the windows and dropout (ours)')
-
     group.add_argument('--settings', nargs='+', default=[], metavar='NAME=VALUE',
                        help='what settings.json shall tell train.py, besides the sizes, the dropout and a quarter of --lr: n_iter=5, say (ours)')
 
@@ -79,14 +78,14 @@ def parse_args(argv=None):
     group.add_argument('--lr', type=number(float, 0), default=2.5e-4, help='peak learning rate')
     group.add_argument('--lr_warmup', type=number(int, 0), default=2000, help='updates in which the learning rate rises; then a cosine takes it to 0')
     group.add_argument('--max_grad_norm', type=number(float, -1), default=1, help='clip the gradients\' global norm to this; 0 or -1: do not clip')
-    group.add_argument('--l2', type=number(float, 0), default=0.01, help='decay, of parameters of more than one dimension')
+    group.add_argument('--l2', type=number(float, 0), default=0.01, help='weight decay, of parameters of more than one dimension')
     group.add_argument('--b1', type=rate, default=0.9, help='decay rate of the gradients\' running mean')
     group.add_argument('--b2', type=rate, default=0.999, help='decay rate of the squared gradients\' running mean')
-    group.add_argument('--e', type=number(float, 0, but=[0]), default=1e-8, help='added to the root of the latter')
+    group.add_argument('--e', type=number(float, 0, but=[0]), default=1e-8, help='epsilon: added to the root of the squared gradients\' running mean')
 
     group = parser.add_argument_group('hardware')
     group.add_argument('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1; torchrun gives each process its own (ours)')
-    group.add_argument('--precision', choices=['fp32', 'bf16'], default='fp32', help='of the matrix products (ours)')
+    group.add_argument('--precision', choices=['fp32', 'bf16'], default='fp32', help='precision of the matrix products (ours)')
 
     args = parser.parse_args(argv)
     args.resume = args.resume or int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun has started the processes again

@@ -45,7 +45,7 @@ def test_cached_logits_equal_plain_ones(model, pieces):
         logits = cached(rows[:, done:done + piece])
         done += piece
         for row in range(3):
-            torch.testing.assert_close(logits[row], wanted[row][done - 1], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(logits[row, :50], wanted[row][done - 1], atol=1e-5, rtol=1e-5)
 
 
 def test_each_token_is_read_once(model):
@@ -78,6 +78,14 @@ def test_longer_than_the_positions(model):
 def test_never_draws_what_is_no_word(model):
     drawn = {token for row in generate.generate(model, [1], length=20, n_samples=200, temperature=50.0) for token in row}
     assert drawn == set(range(1, 50))  # neither <unk> nor special or position rows
+
+
+def test_a_fine_tuned_model_ends_its_story(model):
+    """With `special`, `_delimiter_` (51) and `_classify_` (52) are drawn, `_start_` (50) is not; when every sample has ended, nothing more is drawn."""
+    drawn = list(generate.generate(model, [50, 1], length=300, n_samples=4, temperature=3.0, special=True))
+    samples = list(zip(*drawn))
+    assert {token for row in drawn for token in row} == set(range(1, 53)) - {50}
+    assert max(sample.index(52) for sample in samples) + 1 == len(drawn) < 300
 
 
 def test_temperature_top_k_and_top_p():
@@ -167,6 +175,30 @@ def test_greedy_is_the_models_likeliest(capsys):
         ids.append(logits.argmax().item())
     generate.main(['ella had no tape.', *TINY, '--length', '6', '--temperature', '0'])
     assert capsys.readouterr().out == encoder.decode(ids) + '\n'
+
+
+def test_fine_tuned(tmp_path, capsys, monkeypatch):
+    """What is printed ends before `_classify_`, and special tokens are not shown."""
+    encoder = TextEncoder(os.path.join(MODEL_DIR, 'encoder_bpe_40000.json'), os.path.join(MODEL_DIR, 'vocab_40000.bpe'))
+    model = DoubleHeadModel(Config(n_vocab=encoder.n_vocab, n_ctx=32, n_embd=8, n_head=2, n_layer=1))
+    init_weights(model)
+    torch.save(model.state_dict(), tmp_path / 'best_params')
+    start, delimiter, classify = range(encoder.n_vocab, encoder.n_vocab + 3)
+    text, ending, more = map(encoder.encode, ('ella had no tape.', 'the store.', 'night'))
+    forced = iter([delimiter, *ending, classify, *more])
+    read = []
+
+    def choose(logits, *_):
+        assert logits.isneginf().any() and logits[0, start] == -torch.inf and logits[0, delimiter] > -torch.inf < logits[0, classify]
+        return torch.tensor([[next(forced)]])
+
+    monkeypatch.setattr(generate, 'choose', choose)
+    call = generate.CachedModel.__call__
+    monkeypatch.setattr(generate.CachedModel, '__call__', lambda self, ids: read.extend(ids[0].tolist()) or call(self, ids))
+    assert generate.main(['Ella had no tape.', '--params', str(tmp_path / 'best_params'), '--model_dir', MODEL_DIR, '--n_head', '2', '--device', 'cpu',
+                          '--length', '20']) is None
+    assert capsys.readouterr().out == 'Ella had no tape. the store.\n'
+    assert read == [start, *text, delimiter, *ending]
 
 
 def test_standard_input(capsys, monkeypatch):

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -74,6 +75,23 @@ def test_one_story_and_typed_stories(params, capsys, monkeypatch):
     assert predict.main(params) is None
     typed = capsys.readouterr().out
     assert typed.startswith(first) and len(typed.splitlines()) == 4
+
+    monkeypatch.setattr('sys.stdin', io.StringIO('\n'.join(sum(texts, ())[:5])))
+    assert predict.main(params) == 2
+    printed = capsys.readouterr()
+    assert printed.out == first and 'the last story has not two endings' in printed.err
+
+
+def test_the_parameters_kept_last(kept, tmp_path, params, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = ['Ella was sad.', 'She smiled.', 'She threw it.']
+    assert predict.main([*texts, '--device', 'cpu']) == 2
+    assert 'no parameters in save/: fine-tune first' in capsys.readouterr().err
+    for age, name in enumerate(['new', 'old']):
+        shutil.copytree(kept / 'save' / 'rocstories', tmp_path / 'save' / name)
+        os.utime(tmp_path / 'save' / name / 'best_params', (1e9 - age, 1e9 - age))
+    assert predict.main([*texts, '--device', 'cpu']) is None
+    assert f'parameters: {os.path.join("save", "new", "best_params")}\n' in capsys.readouterr().err
 
 
 def test_longer_than_the_model(params, capsys):
