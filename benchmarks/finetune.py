@@ -3,13 +3,13 @@
     python benchmarks/finetune.py                    # full size, all variants
     python benchmarks/finetune.py --variants fp32    # those with "fp32" in their name
 
-On the same batches of made-up stories (lengths as in ROCStories, random weights), turn by turn in one process, it times training steps (dropout on) and
-prediction steps of
+On the same batches of made-up stories (lengths as in ROCStories, random weights), turn by turn, it times training steps (dropout on) and prediction steps of
   (a) this project, with separate and shared rows, in fp32 and bf16;
   (b) `padded`: how the best-known PyTorch port of OpenAI's program works: padded rows, the language-model head in prediction too, attention and norms
       spelled out, Adam as a loop over the parameters;
   (c) `transformers`: Hugging Face's OpenAIGPTDoubleHeadsModel with torch.optim.AdamW, if installed.
-First it checks that all of them compute the same losses without dropout. `floor` is what the matrix products of the linear layers and of the
+Each of the three runs in a process of its own, and waits while another has its turn: (a) sets glibc up to keep freed memory (`utils.keep_freed_memory`), as
+train.py does, which the others do not; with --keep_freed_memory they do too. First it checks that all compute the same losses without dropout. `floor` is what the matrix products of the linear layers and of the
 LM head take alone, measured in the same turns on bare operands of the same shapes; attention's own products (1 %) are left out of it.
 Peak memory is that of a process that does nothing but two training steps of one variant.
 """
@@ -32,7 +32,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from loss import MultipleChoiceLossCompute
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from opt import OpenAIAdam
-from utils import Story, collate
+from utils import Story, collate, keep_freed_memory
 
 LR = 6.25e-5
 LM_COEF = 0.5
@@ -57,6 +57,7 @@ def make_stories(n, config, random_state):
 
 class Ours:
     def __init__(self, config, device, weights, share_context, precision):
+        keep_freed_memory()
         with torch.device(device):
             self.model = DoubleHeadModel(config)
         self.device, self.config, self.share_context = device, config, share_context
@@ -332,7 +333,7 @@ class Floor:
     """What a step's matrix products take alone, on operands of the same shapes, into memory that is already there."""
 
     def __init__(self, shapes, dtype, device):
-        self.operands = [([torch.randn(*size, device=device).to(dtype) for size in ((m, k), (k, n), (m, n))], count) for m, k, n, count in shapes]
+        self.operands = [([torch.randn(*size, device=device).to(dtype) for size in ((m, k), (k, n), (m, n))], count) for m, k, n, count in shapes if count]
         self.flop = sum(2 * m * k * n * count for m, k, n, count in shapes)
 
     def seconds(self, clock):
@@ -352,12 +353,68 @@ def peak_bytes(device):
 
 
 def measure_memory(name, config, device, stories, queue):
-    start = peak_bytes(device)
+    """In a process of its own: put the most memory that two training steps of a variant need."""
     variant, options = VARIANTS[name]
     model = variant(config, device, make_weights(config), **options)
     for _ in range(2):
         model.train(stories)
-    queue.put((peak_bytes(device), start))
+    queue.put(peak_bytes(device))
+
+
+class Worker:
+    """A process that holds the variants of one implementation, and makes a step of one of them when it is asked to."""
+
+    def __init__(self, *args):
+        self.connection, theirs = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context('spawn').Process(target=work, args=(theirs, *args), daemon=True)
+        self.process.start()
+        theirs.close()  # so that a process that dies is noticed
+
+    def ask(self, *request):
+        self.connection.send(request)
+        return self.connection.recv()
+
+    def end(self):
+        self.connection.send(None)
+        self.process.join()
+
+
+def work(connection, variant, names, config, device, batches, keep):
+    """What a `Worker` does: answers ('losses', name) with both losses of each story, (kind, name, number of a batch) with the step's wall and processor
+    seconds and, if it is one of ours, the floor's seconds and its FLOP."""
+    if keep:
+        keep_freed_memory()
+    weights, models, floors = make_weights(config), {}, {}
+    for name in names:
+        models[name] = variant(config, device, weights, **VARIANTS[name][1])
+        if variant is Ours:  # one set of parameters: their losses agree, so nothing depends on which of them trained it
+            models[name].model, models[name].opt = models[names[0]].model, models[names[0]].opt
+            share, precision = VARIANTS[name][1].values()
+            for kind in ('train', 'predict'):
+                floors[name, kind] = Floor(products(kind, batches[0], share or kind == 'predict', config), torch.bfloat16 if precision == 'bf16' else torch.float32,
+                                           device)
+    del weights
+
+    def clock(function, *arguments):
+        """Wall and processor seconds of a call."""
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        start, cpu = time.perf_counter(), time.process_time()
+        function(*arguments)
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter() - start, time.process_time() - cpu
+
+    while request := connection.recv():
+        kind, name, *turn = request
+        model = models[name]
+        if kind == 'losses':
+            model.model.eval()
+            with torch.no_grad():
+                connection.send(torch.stack(model.losses(batches[0])).float().cpu().numpy())
+        else:
+            seconds = clock(getattr(model, kind), batches[turn[0]])
+            connection.send((*seconds, *((floors[name, kind].seconds(clock), floors[name, kind].flop) if floors else ())))
 
 
 def make_weights(config):
@@ -385,6 +442,7 @@ def main(argv=None):
     parser.add_argument('--n_embd', type=int, default=768)
     parser.add_argument('--n_head', type=int, default=12)
     parser.add_argument('--no_memory', action='store_true', help='do not measure peak memory')
+    parser.add_argument('--keep_freed_memory', action='store_true', help='in the processes of the others too')
     parser.add_argument('--json', help='write the figures to this file')
     args = parser.parse_args(argv)
     device = torch.device(args.device)
@@ -407,48 +465,25 @@ def main(argv=None):
             queue = context.Queue()
             process = context.Process(target=measure_memory, args=(name, config, device, batches[0], queue))
             process.start()
-            results[name].memory = queue.get()[0]
+            results[name].memory = queue.get()
             process.join()
 
-    # One set of parameters for all of our variants: their losses agree, so nothing depends on who trained them.
-    weights, models = make_weights(config), {}
-    for name in names:
-        variant, options = VARIANTS[name]
-        models[name] = variant(config, device, weights, **options)
-        if variant is Ours:
-            first = next(model for model in models.values() if isinstance(model, Ours))
-            models[name].model, models[name].opt = first.model, first.opt
-    check_losses(models, batches[0])
-
-    def clock(function, *arguments):
-        """Wall and processor seconds of a call."""
-        if device.type == 'cuda':
-            torch.cuda.synchronize()
-        start, cpu = time.perf_counter(), time.process_time()
-        function(*arguments)
-        if device.type == 'cuda':
-            torch.cuda.synchronize()
-        return time.perf_counter() - start, time.process_time() - cpu
-
-    floors = {}
-    for name in names:
-        if 'padded' not in name and 'transformers' not in name:
-            share, precision = VARIANTS[name][1].values()
-            dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
-            for kind in ('train', 'predict'):
-                floors[name, kind] = Floor(products(kind, batches[0], share or kind == 'predict', config), dtype, device)
-    floor_seconds = {key: [] for key in floors}
-    for turn, stories in enumerate(batches):
+    workers = {variant: Worker(variant, [name for name in names if VARIANTS[name][0] is variant], config, device, batches, args.keep_freed_memory)
+               for variant in (Ours, Padded, HuggingFace)}
+    check_losses({name: workers[VARIANTS[name][0]].ask('losses', name) for name in names})
+    floor_seconds, flops = {}, {}
+    for turn in range(len(batches)):
         for kind in ('train', 'predict'):
             for name in names:
-                wall, cpu = clock(getattr(models[name], kind), stories)
+                wall, cpu, *floor = workers[VARIANTS[name][0]].ask(kind, name, turn)
                 if turn:  # the first turn warms up
                     getattr(results[name], kind).append(wall)
                     getattr(results[name], f'{kind}_cpu').append(cpu)
-                if (name, kind) in floors:
-                    seconds = floors[name, kind].seconds(clock)
-                    if turn:
-                        floor_seconds[name, kind].append(seconds)
+                if turn and floor:
+                    floor_seconds.setdefault((name, kind), []).append(floor[0])
+                    flops[name, kind] = floor[1]
+    for worker in workers.values():
+        worker.end()
 
     rows = []
     for kind in ('train', 'predict'):
@@ -464,8 +499,8 @@ def main(argv=None):
                 ratio = statistics.median(b / a for a, b in zip(getattr(result, kind), getattr(results[other], kind))) if other in results else math.nan
                 row[f'times_{other.split()[0]}'] = ratio
                 line += f'  {ratio:8.2f}' + ' ' * (other != 'padded fp32')
-            if (name, kind) in floors:
-                seconds, flop = floor_seconds[name, kind], floors[name, kind].flop
+            if (name, kind) in flops:
+                seconds, flop = floor_seconds[name, kind], flops[name, kind]
                 row.update(gflop=flop / 1e9, matmul_gflop_per_s=flop / 1e9 / statistics.median(seconds), floor_s=statistics.median(seconds),
                            times_floor=statistics.median(a / b for a, b in zip(getattr(result, kind), seconds)))
                 line += f'  {row["gflop"]:5.0f}  {row["matmul_gflop_per_s"]:13.0f}  {row["times_floor"]:7.2f}'
@@ -482,16 +517,12 @@ def main(argv=None):
             f.write('\n')
 
 
-def check_losses(models, stories):
+def check_losses(losses_of):
     """Without dropout, all variants compute the same classification and LM losses, story by story."""
-    reference, worst = None, {'fp32': 0, 'bf16': 0}
-    for name, model in models.items():
-        model.model.eval()
-        with torch.no_grad():
-            losses = torch.stack(model.losses(stories)).float().cpu()
-        reference = losses if reference is None else reference
+    reference, worst = next(iter(losses_of.values())), {'fp32': 0, 'bf16': 0}
+    for name, losses in losses_of.items():
         precision = name.split()[-1]
-        worst[precision] = max(worst[precision], (losses - reference).abs().max().item())
+        worst[precision] = max(worst[precision], float(abs(losses - reference).max()))
     print('losses without dropout: largest difference', ', '.join(f'{value:.1e} in {precision}' for precision, value in worst.items()))
     if worst['fp32'] > 1e-4 or worst['bf16'] > 0.1:
         sys.exit('finetune.py: the variants do not compute the same losses')
