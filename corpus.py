@@ -16,10 +16,9 @@ import time
 from collections import Counter
 
 import numpy as np
-import spacy
 from tqdm import tqdm
 
-from text_utils import TextEncoder, read_merges, read_vocabulary, split_words
+from text_utils import CACHED_WORDS, TextEncoder, english_tokenizer, read_merges, read_vocabulary, split_words
 from utils import InputError, whole_file
 
 ENCODER, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # OpenAI's names, however many merges there are
@@ -137,9 +136,10 @@ def count_tokens(counts):
         while len(words) > MAX_WORDS:
             words = Counter({word: n for word, n in words.items() if n > least})
             least *= 2
-    tokenizer = spacy.blank('en').tokenizer
     tokens = Counter()
-    for word, n in words.items():
+    for i, (word, n) in enumerate(words.items()):
+        if i % CACHED_WORDS == 0:
+            tokenizer = english_tokenizer()  # spaCy keeps every word that it meets
         for token in tokenizer(word):
             tokens[token.text.lower()] += n
     return tokens
