@@ -135,7 +135,10 @@ class _Embed(torch.autograd.Function):
         ids, positions, keep = ctx.saved_tensors
         grad = torch.zeros_like(ctx.weight) if grad_we is None else grad_we.to(ctx.weight.dtype)
         for index in ids, positions:
-            grad.index_put_((index,), grad_h, accumulate=True)
+            if grad.is_cuda:
+                grad.index_put_((index,), grad_h, accumulate=True)
+            else:
+                grad.index_add_(0, index, grad_h)  # where an index comes twice, index_put_ adds in an order that changes from run to run
         if keep is not None:
             for some, kept in zip(*_blocks(grad, keep)):
                 some.mul_(kept).mul_(1 / (1 - ctx.p))
