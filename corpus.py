@@ -13,13 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
+from itertools import islice
 
 import numpy as np
-import spacy
 from tqdm import tqdm
 
-from text_utils import TextEncoder, read_merges, read_vocabulary, split_words
+from text_utils import CACHED_WORDS, TextEncoder, english_tokenizer, read_merges, read_vocabulary, split_words
 from utils import InputError, whole_file
 
 ENCODER, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # OpenAI's names, however many merges there are
@@ -97,7 +97,8 @@ class Workers:
     """One process on each core, that takes blocks of text in and hands results out, in order."""
 
     def __init__(self):
-        self.pool = multiprocessing.Pool(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None, self._start)
+        self.n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        self.pool = multiprocessing.Pool(self.n, self._start)
 
     @staticmethod
     def _start():
@@ -107,11 +108,19 @@ class Workers:
         threading.Thread(target=lambda: multiprocessing.parent_process().join() or os._exit(1), daemon=True).start()
 
     def map(self, function, texts, sizes, what):
-        """Yield `function(path, start, size)` of each block of the texts, with a bar on stderr."""
-        blocks = [(path, start, size) for (_, path), size in zip(texts, sizes) for start in range(0, size, BLOCK)]
+        """Yield `function((path, start, size))` of each block of the texts, with a bar on stderr.
+
+        Each worker is at most four blocks ahead: results do not pile up where many workers are faster than who takes them.
+        """
+        blocks = iter([(path, start, size) for (_, path), size in zip(texts, sizes) for start in range(0, size, BLOCK)])
         with tqdm(total=sum(sizes), unit='B', unit_scale=True, desc=what, leave=False, dynamic_ncols=True, disable=None) as bar:
-            for (_, start, size), result in zip(blocks, self.pool.imap(function, blocks)):
-                yield result
+            ahead = deque()
+            while True:
+                ahead.extend((block, self.pool.apply_async(function, (block,))) for block in islice(blocks, 4 * self.n - len(ahead)))
+                if not ahead:
+                    return
+                (_, start, size), result = ahead.popleft()
+                yield result.get()
                 bar.update(min(BLOCK, size - start))
 
     def __enter__(self):
@@ -137,9 +146,10 @@ def count_tokens(counts):
         while len(words) > MAX_WORDS:
             words = Counter({word: n for word, n in words.items() if n > least})
             least *= 2
-    tokenizer = spacy.blank('en').tokenizer
     tokens = Counter()
-    for word, n in words.items():
+    for i, (word, n) in enumerate(words.items()):
+        if i % CACHED_WORDS == 0:
+            tokenizer = english_tokenizer()  # spaCy keeps every word that it meets
         for token in tokenizer(word):
             tokens[token.text.lower()] += n
     return tokens

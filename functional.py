@@ -171,7 +171,11 @@ class _Embed(torch.autograd.Function):
             for out, some, kept in zip(*_blocks(grad, grad_we, keep)):
                 (out if out is some else out.copy_(some)).mul_(kept).mul_(scale)
         for index in ids, positions:
-            grad.index_put_((index,), grad_h if keep is None else grad_h * keep[index] * scale, accumulate=True)
+            values = grad_h if keep is None else grad_h * keep[index] * scale
+            if grad.is_cuda:
+                grad.index_put_((index,), values, accumulate=True)
+            else:
+                grad.index_add_(0, index, values)  # where an index comes twice, index_put_ adds in an order that changes from run to run
         return grad, None, None, None, None
 
 

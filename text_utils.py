@@ -13,7 +13,8 @@ CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}  # o
 CACHED_WORDS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
 TAIL = 64               # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
 RUN_OF_MARKS = re.compile(r'(([-~!";?+,)(/*\[\]}{|_])\2*)')
-NOTHING_TO_FIX = re.compile(r'[\n -%\'-~]*')  # printable ASCII without &: ftfy leaves it as it is
+ONLY_CURLY = re.compile(r'[\n -%\'-~“”‘’–—…]*')  # printable ASCII without &, and printers' marks: of these ftfy makes the quotes straight, no more
+STRAIGHT = str.maketrans('“”‘’', '""\'\'')
 
 
 def text_standardize(text):
@@ -53,7 +54,8 @@ def english_tokenizer():
 
 def split_words(text):
     """A text's words: what stands between spaces once ftfy has mended it and it is standardized. A newline is a word."""
-    return [word for word in text_standardize(text if NOTHING_TO_FIX.fullmatch(text) else ftfy.fix_text(text)).split(' ') if word]
+    text = text.translate(STRAIGHT) if ONLY_CURLY.fullmatch(text) else ftfy.fix_text(text)
+    return [word for word in text_standardize(text).split(' ') if word]
 
 
 class TextEncoder:
@@ -69,8 +71,6 @@ class TextEncoder:
         self.encoder = read_vocabulary(encoder_path)
         self.decoder = {i: symbol for symbol, i in self.encoder.items()}
         self.bpe_ranks = read_merges(bpe_path)
-        self.tokenizer = english_tokenizer()
-        self.plain_tokenizer = without_inner_cases(self.tokenizer)
         self.forget()
 
     @property
@@ -104,17 +104,26 @@ class TextEncoder:
         return [symbol for symbol in symbols if symbol is not None]
 
     def forget(self):
+        self.tokenizer = english_tokenizer()  # spaCy keeps every word that it meets
+        self.plain_tokenizer = without_inner_cases(self.tokenizer)
+        self.in_rules = set(re.findall('[A-Za-z]+', ' '.join(self.tokenizer.rules)))
         self.words = {'\n': self._ids(['\n'])}  # the ids of each word met, or None: see `_learn`
 
     def _ids(self, tokens):
         """spaCy makes one token of a newline and the space after it; the original writes its symbols so."""
         return [self.encoder.get(symbol, 0) for token in tokens for symbol in (['\n</w>'] if token[0] == '\n' else self.bpe(token.lower()))]
 
+    def _is_one_token(self, word):
+        """Whether no rule of spaCy's can touch a word: it is of letters, and in no special case are there just these between other characters."""
+        return word.isascii() and word.isalpha() and word not in self.in_rules
+
     def _learn(self, words):
         """Put the ids of words into `self.words`, or None for a word whose neighbours may matter. A word is what stands between two spaces.
 
         A call of spaCy costs as much as a hundred words, so it gets a thousand at a time, on lines of their own: no rule reaches over a newline.
         """
+        self.words.update((word, self._ids([word])) for word in words if self._is_one_token(word))
+        words = [word for word in words if word not in self.words]
         for i in range(0, len(words), 1000):
             some = words[i:i + 1000]
             tokens, plain = ([[token.text for token in line] for line in _lines(tokenizer(' \n '.join(some)))]
@@ -127,7 +136,7 @@ class TextEncoder:
         """Token ids of each text; a symbol that is not in the vocabulary is 0 (`<unk>`).
 
         Each word is encoded once and remembered, since spaCy's rules do not look across a space. But for one: an emoticon inside a longer word is left alone
-        where it overlaps with one that spaces stand in; a text with such a word is encoded as a whole.
+        where it overlaps with one that spaces stand in; such a word is encoded together with its neighbours, up to those that no rule can touch.
         """
         texts = [split_words(text) for text in texts]
         if len(self.words) > CACHED_WORDS:
@@ -136,8 +145,11 @@ class TextEncoder:
         encoded = []
         for words in texts:
             ids = [self.words[word] for word in words]
-            whole = None in ids
-            encoded.append(self._ids([token.text for token in self.tokenizer(' '.join(words))]) if whole else list(itertools.chain.from_iterable(ids)))
+            if None in ids:
+                groups = [list(group) for _, group in itertools.groupby(words, self._is_one_token)]
+                ids = [self._ids([token.text for token in self.tokenizer(' '.join(group))]) if None in map(self.words.get, group)
+                       else itertools.chain.from_iterable(map(self.words.get, group)) for group in groups]
+            encoded.append(list(itertools.chain.from_iterable(ids)))
         return encoded
 
     def encode(self, text):

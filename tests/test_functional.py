@@ -207,3 +207,19 @@ def test_the_last_layer_where_it_is_read(share_context, n_layer):
         logits, _ = model(batch, lm=lm)
         results.append((logits, *torch.autograd.grad((logits * torch.arange(8).view(4, 2)).sum(), list(model.parameters()))))
     torch.testing.assert_close(*results, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_of_the_embedding_is_the_same_every_time():
+    """Bit for bit, though many tokens share a row: the order of the sums must not depend on which thread comes first."""
+    weight, ids, grad = torch.randn(300, 128, requires_grad=True), torch.arange(1280) % 40, torch.randn(1280, 128)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def gradient():
+        h, _ = embed(weight, ids, ids + 100, 0, True)
+        return torch.autograd.grad(h, weight, grad)[0]
+    try:
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(50))
+    finally:
+        torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import math
+import operator
 import os
 import random
 import re
@@ -165,6 +166,12 @@ def test_rare_words_and_characters_are_bounded(monkeypatch):
     assert characters == ['a', 'b'] and merges == [('a', 'b</w>')]
 
 
+def test_a_long_word_is_counted_in_bounded_time():
+    start = time.process_time()
+    assert corpus.count_tokens([Counter({"it's" + "'s" * 10_000: 3})]).total() == 3 * 10_002
+    assert time.process_time() - start < 10  # a fraction of a second on a quiet machine; spaCy's own tokenizer takes more than twice that limit
+
+
 @pytest.fixture(scope='module')
 def encoder(undisturbed):
     return TextEncoder(*corpus.vocabulary_files(undisturbed.out))
@@ -204,6 +211,19 @@ def test_blocks_put_together_are_the_file(tmp_path_factory, text, block, longest
         lines = [pair for start in range(0, size, block) for pair in corpus.read_lines(path, start, size)]
     assert ''.join(line + '\n' * ends for line, ends in lines) == text + '\n' * (text != '' and not text.endswith('\n'))
     assert all(len(line.encode()) <= block + 2 * longest for line, _ in lines)
+
+
+def test_workers_keep_the_order_and_no_heap_of_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, 'BLOCK', 10)
+    with corpus.Workers() as workers:
+        begun, begin = [], workers.pool.apply_async
+        monkeypatch.setattr(workers.pool, 'apply_async', lambda *call: (begun.append(call), begin(*call))[1])
+        taken = 0
+        for offset in workers.map(operator.itemgetter(1), [('a', 'a'), ('b', 'b')], [2000, 5], ''):
+            assert offset == 10 * taken % 2000
+            taken += 1
+            assert len(begun) < taken + 4 * workers.n
+    assert taken == len(begun) == 201
 
 
 def test_the_text_is_encoded_as_a_whole_would_be(undisturbed, encoder, text):

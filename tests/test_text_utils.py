@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import GOLDEN
-from text_utils import NOTHING_TO_FIX, TextEncoder, text_standardize
+from text_utils import ONLY_CURLY, STRAIGHT, TextEncoder, text_standardize
 from utils import InputError
 
 PATHS = [os.path.join(GOLDEN, 'model', name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')]
@@ -136,14 +136,14 @@ def test_each_text_by_itself(encoder):
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(several=st.lists(texts, max_size=8))
 def test_many_texts_at_once(encoder, slow, several):
-    encoder.forget()
+    encoder.words = {'\n': encoder.words['\n']}
     assert encoder.encode_all(several) == [slow.encode(text) for text in several]
 
 
 @settings(max_examples=300, deadline=None, database=None)
-@given(text=st.text(st.characters(max_codepoint=127)))
-def test_texts_that_need_no_mending(text):
-    assert not NOTHING_TO_FIX.fullmatch(text) or ftfy.fix_text(text) == text
+@given(text=st.text(st.characters(max_codepoint=127) | st.sampled_from('“”‘’–—…')))
+def test_texts_with_nothing_but_curly_quotes_to_mend(text):
+    assert not ONLY_CURLY.fullmatch(text) or ftfy.fix_text(text) == text.translate(STRAIGHT)
 
 
 def test_memory_is_bounded(encoder, monkeypatch):
@@ -151,6 +151,15 @@ def test_memory_is_bounded(encoder, monkeypatch):
     for i in range(20):
         encoder.encode(' '.join(f'{i}a{j}' for j in range(30)))
     assert len(encoder.words) <= 130 + 2
+    assert len(encoder.tokenizer.vocab.strings) < len(TextEncoder(*PATHS).tokenizer.vocab.strings) + 3 * 130  # spaCy's memory too
+
+
+def test_words_of_letters(encoder, slow):
+    """Those that spaCy cuts, and what looks like them."""
+    cut = [word for word in encoder.tokenizer.rules if word.isalpha()]
+    assert {'cannot', 'gonna', 'Cant', 'Im', 'xD'} <= set(cut)
+    text = ' '.join(itertools.chain.from_iterable((word, word.upper(), word.swapcase(), f'x{word}', f'{word}x') for word in cut))
+    assert encoder.encode(text) == slow.encode(text)
 
 
 def test_n_vocab(encoder):
