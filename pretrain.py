@@ -27,8 +27,8 @@ from model_pytorch import ACT_FNS, Config, LMModel, check_settings, init_weights
 from opt import OpenAIAdam
 from parallel import LossMeter, Ranks, StepSize, parallel_model
 from text_utils import read_vocabulary
-from utils import (InputError, Parser, ResultLogger, Stopped, check_writable, collate_windows, exit_status, find_devices, iter_data, keep_freed_memory, number,
-                   whole_file)
+from utils import (BAR, InputError, Parser, ResultLogger, Stopped, check_writable, collate_windows, exit_status, find_devices, iter_data, keep_freed_memory, number,
+                   table, whole_file)
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity good to a percent, and quick to evaluate
 # Options that a resumed run may give otherwise
@@ -193,8 +193,8 @@ class PreTraining:
         if self.ranks.first:
             logger.log(**line)
             plot(logger.lines[1:], os.path.join(self.args.out, 'perplexity.png'))
-            tqdm.write('update {n_updates:,}, epoch {n_epochs:.2f}: training loss {tr_loss:.3f}, held-out loss {va_loss:.3f}, '
-                       'perplexity {va_perplexity:.2f}; {tokens_per_second:,.0f} tokens/s'.format(**line), file=sys.stdout)
+            tqdm.write('update {n_updates:,}, epoch {n_epochs:.2f}: loss {tr_loss:.3f}, held-out {va_loss:.3f}, perplexity {va_perplexity:.2f}, '
+                       '{tokens_per_second:,.0f} tokens/s'.format(**line), file=sys.stdout)
             sys.stdout.flush()
 
     def save(self, logger):
@@ -235,7 +235,7 @@ class PreTraining:
         meter = LossMeter(lag=2 if self.device.type == 'cuda' else 0, unit='windows')
         since = self.n_updates, time.monotonic()  # of the stretch whose speed is measured
         with StopSignals() as signals, tqdm(total=self.n_updates_total * tokens_per_update, initial=self.n_updates * tokens_per_update,
-                                            unit=' tokens', unit_scale=True, desc='pre-training', leave=False, dynamic_ncols=True,
+                                            unit=' tokens', unit_scale=True, desc='pre-training', bar_format=BAR, leave=False, dynamic_ncols=True,
                                             disable=None if self.ranks.first else True) as bar:
             while self.n_updates < self.n_updates_total:
                 epoch, done = divmod(self.n_updates, self.updates_per_epoch)
@@ -245,7 +245,7 @@ class PreTraining:
                     self.n_losses += 1
                     stop = self.ranks.sum_(torch.tensor([float(signals.received)], device=self.device))
                     meter.add(self.n_updates, windows.tolist(), torch.cat([figures, stop]))
-                    bar.set_postfix(epoch=epoch + 1, loss=f'{meter.loss:.3f}', lr=f'{self.opt.param_groups[0]["lr"]:.2e}', refresh=False)
+                    bar.set_postfix(loss=f'{meter.loss:.3f}', lr=f'{self.opt.param_groups[0]["lr"]:.1e}', refresh=False)
                     bar.update(tokens_per_update)
                     last = self.n_updates == self.n_updates_total
                     evaluate, save = (last or self.n_updates % every == 0 for every in (args.eval_every, args.save_every))
@@ -268,7 +268,7 @@ def plot(lines, path):
     """Draw the perplexity of the held-out text, and of the text trained on, by update, from the lines of the log."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
-    figure = Figure(figsize=(7, 4.2))
+    figure = Figure(figsize=(7, 4.2), layout='constrained')
     axes = figure.subplots()
     updates = [line['n_updates'] for line in lines]
     axes.plot(updates, [math.exp(line['tr_loss']) for line in lines], color='#9aa5b1', marker='.', label='text trained on')
@@ -313,7 +313,7 @@ def describe(training):
     if cuda and size < torch.cuda.device_count():
         n = torch.cuda.device_count()
         lines.append(('', f'{n} CUDA devices are here: torchrun --nproc_per_node {n} pretrain.py ... uses all'))
-    return '\n'.join(f'{name:10}{text}' for name, text in lines)
+    return table(lines)
 
 
 def run(args):

@@ -29,8 +29,9 @@ from model_pytorch import (ACT_FNS, MODEL_FILES, SETTINGS, Config, DoubleHeadMod
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, StepSize, parallel_model
 from text_utils import TextEncoder
-from utils import (InputError, Parser, ResultLogger, Stopped, TensorBoardLogger, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
-                   is_sample, iter_data, keep_freed_memory, longest_sequence, number, transform_roc, whole_file)
+from utils import (BAR, InputError, Parser, ResultLogger, Stopped, TensorBoardLogger, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
+                   is_sample, iter_data, keep_freed_memory, longest_sequence, number, table, transform_roc,
+                   whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
@@ -280,14 +281,14 @@ class FineTuning:
             while self.n_epochs < self.args.n_iter:
                 epoch_state = self.random_state.get_state()
                 done = self.n_updates - self.n_epochs * self.updates_per_epoch
-                with tqdm(total=self.updates_per_epoch * self.batch_size, initial=done * self.batch_size, unit=' stories', leave=False,
+                with tqdm(total=self.updates_per_epoch * self.batch_size, initial=done * self.batch_size, unit=' stories', leave=False, bar_format=BAR,
                           desc=f'epoch {self.n_epochs + 1}/{self.args.n_iter}', dynamic_ncols=True, disable=None if self.ranks.first else True) as bar:
                     for indices in itertools.islice(iter_data(len(self.train), self.batch_size, self.random_state), done, None):
                         stories = [self.train[i] for i in indices]
                         figures = self.update(stories)
                         stop = self.ranks.sum_(torch.tensor([float(signals.received)], device=figures.device))
                         meter.add(self.n_updates, [story.id for story in stories], torch.cat([figures, stop]))
-                        bar.set_postfix(loss=f'{meter.loss:.3f}', lr=f'{self.opt.param_groups[0]["lr"]:.2e}', refresh=False)
+                        bar.set_postfix(loss=f'{meter.loss:.3f}', lr=f'{self.opt.param_groups[0]["lr"]:.1e}', refresh=False)
                         bar.update(len(indices))
                         if self.n_epochs == 0 and self.n_updates in EVALUATE_AFTER:
                             meter.drain()
@@ -409,7 +410,7 @@ def describe(args, splits, model, tuning):
     if args.n_gpu > n_devices or not cuda and args.n_gpu > 1:
         here = f'{n_devices} CUDA device{"s" * (n_devices > 1)}' if cuda else 'no CUDA device in use'
         lines.append(('', f'{args.n_gpu} devices asked for, {here}: an update of {tuning.batch_size} stories is added up from steps of {args.n_batch}'))
-    return '\n'.join(f'{name:8}{text}' for name, text in lines)
+    return table(lines)
 
 
 def run(args):

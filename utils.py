@@ -15,8 +15,10 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -47,6 +49,12 @@ class WriteError(InputError):
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that say something, and keeps the line breaks of the description and the epilog."""
 
+    def _get_default_metavar_for_optional(self, action):
+        """N a whole number, X a number, DIR a folder, FILE a file; else as argparse has it."""
+        kinds = {'whole number': 'N', 'number': 'X', '_dir': 'DIR', '_path': 'FILE'}
+        return next((kind for end, kind in kinds.items() if getattr(action.type, '__name__', '') == end or action.dest.endswith(end)),
+                    super()._get_default_metavar_for_optional(action))
+
     def _get_help_string(self, action):
         return action.help if action.default is None or action.default is False or action.default == [] else super()._get_help_string(action)
 
@@ -76,6 +84,16 @@ def number(kind, low, high=math.inf, but=()):
         return value
     convert.__name__ = {int: 'whole number', float: 'number'}[kind]
     return convert
+
+
+BAR = '{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}'  # of tqdm, for training: in 80 columns there is room for the bar
+
+
+def table(lines):
+    """Pairs of a name and what is to be said of it as lines of text, wrapped where they go to a terminal."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    return '\n'.join(textwrap.fill(text, width, initial_indent=f'{name:10}', subsequent_indent=' ' * 10, break_long_words=False, break_on_hyphens=False)
+                     for name, text in lines)
 
 
 class Stopped(Exception):
