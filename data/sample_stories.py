@@ -348,7 +348,7 @@ job = nurse | guard | baker | porter | reporter | cook
 work: fired or promoted
 dream = bake bread | build guitars | repair clocks | make cheese | grow apples | carve toys
 1 {name} had worked at the (paper mill|bank|car factory) for (ten|twelve|twenty) years. |
-  For (ten|twelve|twenty) years {name} had worked at the (steel works|insurance).
+  For (ten|twelve|twenty) years {name} had worked at the (steel works|insurance office).
 2 What {he} really loved was to {dream}. | In {his} free time {he} loved to {dream}.
 3a In spring the company went bankrupt. | A machine took over {his} tasks in spring. | The boss told {him} that {he} was fired. |
   One morning {he} found the gates locked for good. | A letter said that {his} position was cut.
@@ -525,7 +525,7 @@ health: broken bone or cold
 2a {he} had fallen off a ladder. | {he} had slipped on the cellar stairs. | {he} had crashed {his} bike into a wall. |
   A horse had thrown {him} off. | {he} had tumbled down from the apple tree.
 2b {he} had sat in a cold wind for hours. | {he} had walked home in the rain without a coat. | {he} had sneezed forty times in the night. |
-  A virus had caught {him}. | {he} had a sore throat and a running nose.
+  A virus had caught {him}. | {he} had a sore throat and a runny nose.
 3 {his} {relative} was worried and called the doctor right away. | {his} {relative} drove {him} to the doctor before breakfast.
 4 The doctor looked at {name} and told {him} to be patient. | {name} had to wait for an hour before the doctor came.
 5a- {he} had to wear a cast for six weeks. | All {his} friends signed the white plaster. | The X-ray showed a crack in the wrist. |
@@ -551,7 +551,7 @@ home: power cut
 2 A storm was raging outside, and rain beat against the windows. | There was thunder and lightning, but they were cozy on the sofa.
 3a Suddenly the whole street went black. | A tree fell on the wires along the road. | The lamps flickered once and went out. |
   The screen died, and the fridge stopped humming. | With a flash the fuse box burned out.
-3b Luckily the whole street stayed bright. | A tree fell just beside the wires along the road. | The lamps flickered once and stayed on. |
+3b But the whole street stayed bright. | A tree fell just beside the wires along the road. | The lamps flickered once and stayed on. |
   The screen glowed, and the fridge went on humming. | With a flash the storm was over.
 4 {name} and {friend} looked at each other and laughed. | {name} got up for a moment and fetched something from the kitchen.
 5a- They lit candles and told ghost stories. | By flashlight they played cards until bedtime. | They ate the ice cream before it could melt. |
@@ -585,7 +585,7 @@ money: found wallet
 4 {name} did not think of keeping a cent. | {name} counted the money and went on {his} way.
 5a+ The owner opened the door and hugged {him}. | {name} rang the owner's bell that evening. | {he} went to the house and gave it back. |
   {he} got a bunch of flowers as a reward. | That night the owner slept well again.
-5b- An officer opened a drawer and locked it away. | {name} went to the police that evening. | {he} went to the lost and found office. |
+5b- An officer opened a drawer and locked it away. | {name} went to the police that evening. | {he} went to the lost-and-found office. |
   {he} put up a notice at the town hall. | That night nobody knew who the owner was.
 
 money: savings
@@ -623,7 +623,7 @@ money: lottery
 4a Not one of {his} numbers was there. | {he} had thrown the ticket away by mistake. | {he} had forgotten to hand the ticket in. |
   All of the numbers but one were wrong. | It had been nothing but a misprint.
 4b Every one of {his} numbers was there. | {he} held the ticket in {his} hand and trembled. | {he} had handed the ticket in just in time. |
-  All of the numbers but one were right. | It was the jackpot at last.
+  All of the numbers, one by one, were right. | It was the jackpot at last.
 5a- {he} had spent two dollars for nothing. | {he} threw the paper into the fire. | {name} went to work as always the next day. |
   Nothing was left but a scrap of paper. | The dream of a house by the sea was over.
 5b+ {he} bought a house by the sea. | {he} invited the whole street to dinner. | {name} never had to go to work again. |
