@@ -41,8 +41,8 @@ def read_log(path):
     except (ValueError, RecursionError) as error:
         raise InputError(f'{path} is no log of train.py: expected a JSON object on each line') from error
     numbers = ('n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc')
-    if not isinstance(arguments, dict) or not all(isinstance(line, dict) and all(type(line.get(name)) in (int, float) and abs(line[name]) < 1e30 for name in numbers)
-                                                  for line in evaluations):
+    if not isinstance(arguments, dict) or not all(
+            isinstance(line, dict) and all(type(line.get(name)) in (int, float) and abs(line[name]) < 1e30 for name in numbers) for line in evaluations):
         raise InputError(f'{path} is no log of train.py: after the first line, expected {", ".join(numbers)} on each')
     if not evaluations:
         raise InputError(f'{path} has no evaluation yet: its run did not reach the end of an epoch')
@@ -67,7 +67,8 @@ def read_predictions(path):
 
 
 def write_predictions(f, ids, labels, scores):
-    """Write predictions.csv: the stories' ids, the classifier's scores [stories, 2], the probability of the ending it predicts, that ending (0 or 1), and the right one."""
+    """Write predictions.csv: the stories' ids, the classifier's scores [stories, 2], the probability of the ending it predicts, that ending (0 or 1),
+    and the right one."""
     writer = csv.writer(f, lineterminator='\n')
     writer.writerow(COLUMNS)
     scores = np.asarray(scores)
@@ -167,7 +168,8 @@ def draw_training(path, evaluations, published):
         for split, label, color in (('tr', 'training', 'tab:blue'), ('va', 'validation', 'tab:orange')):
             axes.plot(epochs, [line[f'{split}_{name}'] for line in evaluations], 'o-', color=color, label=label)
             if published and name == 'acc':
-                axes.plot([1, 2, 3], [pair[split == 'va'] for pair in PUBLISHED_EPOCHS], 'o--', color=color, alpha=0.35, mfc='white', label=f'{label}, published')
+                axes.plot([1, 2, 3], [pair[split == 'va'] for pair in PUBLISHED_EPOCHS], 'o--', color=color, alpha=0.35, mfc='white',
+                          label=f'{label}, published')
         axes.set(title=title, xlabel='epochs', xticks=range(0 if min(epochs) < 1 else 1, max(3 if published else 1, last['n_epochs']) + 1))
         axes.grid(axis='y', alpha=0.3)
         axes.legend(frameon=False)
@@ -275,11 +277,13 @@ def write_report(folder, arguments, evaluations, stories, scores):
             lines.append(f'- Not compared with published results: those are for the {TEST_STORIES:,} stories of the Story Cloze test set.')
     else:
         lines.append('- Test accuracy: not known, since the test file has no labels.')
-    lines.extend(['', '## Training', '', '| epoch | update | training cost | validation cost | training accuracy | validation accuracy |', '|--:|--:|--:|--:|--:|--:|'])
+    lines.extend(['', '## Training', '', '| epoch | update | training cost | validation cost | training accuracy | validation accuracy |',
+                  '|--:|--:|--:|--:|--:|--:|'])
     lines.extend('| {n_epochs} | {n_updates:,} | {tr_cost:.3f} | {va_cost:.3f} | {tr_acc:.2f} % | {va_acc:.2f} % |'.format(**line) for line in evaluations)
     if published:
-        lines.extend(['', 'Published, of the reproduction this one started from: ' + '; '.join(
-            f'after epoch {i}, training accuracy {train:.2f} %, validation accuracy {valid:.2f} %' for i, (train, valid) in enumerate(PUBLISHED_EPOCHS, 1)) + '.'])
+        epochs = (f'after epoch {i}, training accuracy {train:.2f} %, validation accuracy {valid:.2f} %'
+                  for i, (train, valid) in enumerate(PUBLISHED_EPOCHS, 1))
+        lines.extend(['', f'Published, of the reproduction this one started from: {"; ".join(epochs)}.'])
     draw_training(picture('training', 'Cost and accuracy by epoch'), evaluations, published)
 
     lines.extend(['', '## Confidence', '', f'The model gives the ending it predicts a probability of {p.mean():.3f} on average (median {np.median(p):.3f}).'])

@@ -114,8 +114,8 @@ def to_openai(source, target):
     model = read_huggingface(source)
     vocabulary, merges = read_tokenizer(source)
     if len(vocabulary) != model.config.n_vocab:
-        raise InputError(f'{source}: the embedding has {model.config.n_vocab:,} rows, but the vocabulary {len(vocabulary):,} symbols; tokens that were added in '
-                         'fine-tuning have no place in OpenAI\'s files')
+        raise InputError(f'{source}: the embedding has {model.config.n_vocab:,} rows, but the vocabulary {len(vocabulary):,} symbols; tokens that were added '
+                         'in fine-tuning have no place in OpenAI\'s files')
     with whole_file(os.path.join(target, 'encoder_bpe_40000.json')) as f:
         json.dump(vocabulary, f)
     with whole_file(os.path.join(target, 'vocab_40000.bpe')) as f:

@@ -89,21 +89,16 @@ class Attention(nn.Module):
 
     def forward(self, x, batch, mask, read=None):
         """`read` [rows * k], k tokens of each row in order: compute only theirs, [rows * k, n_embd]; `mask` is then [rows, 1, k, length]."""
-        n_embd = x.shape[-1]
-        p = self.attn_pdrop if self.training else 0
-        if p and not x.is_cuda and read is None:
+        n, p = x.shape[-1], self.attn_pdrop if self.training else 0
+        if read is not None:
+            q = torch.addmm(self.c_attn.b[:n], x[read], self.c_attn.w[:, :n]).view(batch.rows, -1, self.n_head, n // self.n_head).transpose(1, 2)
+            k, v = padded(torch.addmm(self.c_attn.b[n:], x, self.c_attn.w[:, n:]), batch, self.n_head, 2)
+            a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p).transpose(1, 2).reshape(-1, n)
+        elif p and not x.is_cuda:
             a = dropped_attention(self.c_attn(x), batch, mask, self.n_head, p)
-        else:
-            if read is None:
-                q, k, v = padded(self.c_attn(x), batch, self.n_head, 3)
-            else:
-                q = torch.addmm(self.c_attn.b[:n_embd], x[read], self.c_attn.w[:, :n_embd]).view(batch.rows, -1, self.n_head, n_embd // self.n_head).transpose(1, 2)
-                k, v = padded(torch.addmm(self.c_attn.b[n_embd:], x, self.c_attn.w[:, n_embd:]), batch, self.n_head, 2)
-            # Padding stands at the end of a row, so no real token sees it.
-            a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=p)
-            a = a.transpose(1, 2).reshape(-1, n_embd)
-            if read is None:
-                a = a[batch.slots]  # [rows * length, n_embd] -> [tokens, n_embd]
+        else:  # padding stands at the end of a row, so no real token sees it
+            q, k, v = padded(self.c_attn(x), batch, self.n_head, 3)
+            a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=p).transpose(1, 2).reshape(-1, n)[batch.slots]
         return dropout(self.c_proj(a), self.resid_pdrop, self.training)
 
 

@@ -27,8 +27,8 @@ from model_pytorch import ACT_FNS, Config, LMModel, check_settings, init_weights
 from opt import OpenAIAdam
 from parallel import LossMeter, Ranks, StepSize, parallel_model
 from text_utils import read_vocabulary
-from utils import (BAR, InputError, Parser, ResultLogger, Stopped, check_writable, collate_windows, exit_status, find_devices, iter_data, keep_freed_memory, number,
-                   table, whole_file)
+from utils import (BAR, InputError, Parser, ResultLogger, Stopped, check_writable, collate_windows, exit_status, find_devices, iter_data, keep_freed_memory,
+                   number, table, whole_file)
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity good to a percent, and quick to evaluate
 # Options that a resumed run may give otherwise

@@ -13,7 +13,7 @@ CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}  # o
 CACHED_WORDS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
 TAIL = 64               # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
 RUN_OF_MARKS = re.compile(r'(([-~!";?+,)(/*\[\]}{|_])\2*)')
-ONLY_CURLY = re.compile(r'[\n -%\'-~“”‘’–—…]*')  # printable ASCII without &, and printers' marks: of these ftfy makes the quotes straight, no more
+ONLY_CURLY = re.compile(r'[\n -%\'-~“”‘’–—…]*')  # printable ASCII without &, and printers' marks: ftfy makes the quotes straight, no more
 STRAIGHT = str.maketrans('“”‘’', '""\'\'')
 
 

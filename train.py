@@ -29,9 +29,8 @@ from model_pytorch import (ACT_FNS, MODEL_FILES, SETTINGS, Config, DoubleHeadMod
 from opt import SCHEDULES, OpenAIAdam
 from parallel import LossMeter, Ranks, StepSize, parallel_model
 from text_utils import TextEncoder
-from utils import (BAR, InputError, Parser, ResultLogger, Stopped, TensorBoardLogger, check_writable, collate, default_folder, encode_dataset, exit_status, find_devices,
-                   is_sample, iter_data, keep_freed_memory, longest_sequence, number, table, transform_roc,
-                   whole_file)
+from utils import (BAR, InputError, Parser, ResultLogger, Stopped, TensorBoardLogger, check_writable, collate, default_folder, encode_dataset, exit_status,
+                   find_devices, is_sample, iter_data, keep_freed_memory, longest_sequence, number, table, transform_roc, whole_file)
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch, as in the original
 EVALUATION_BATCH = 64  # stories; no result depends on it
@@ -55,8 +54,10 @@ def parse_args(argv=None):
     group.add_argument('--dataset', choices=['rocstories'], help='the data set')
     group.add_argument('--desc', help='name of the run, for its log and its saved parameters (default: the data set\'s name)')
     group.add_argument('--submit', action='store_true', help='keep the best parameters by validation accuracy, and predict the test set with them')
-    group.add_argument('--analysis', action='store_true', help='at the end, print validation and test accuracy, and write <desc>/report.md to --analysis_dir (needs --submit)')
-    group.add_argument('--tensorboard', action='store_true', help='write the log\'s figures for TensorBoard too, to <desc>/ in --log_dir, if it is installed (ours)')
+    group.add_argument('--analysis', action='store_true',
+                       help='at the end, print validation and test accuracy, and write <desc>/report.md to --analysis_dir (needs --submit)')
+    group.add_argument('--tensorboard', action='store_true',
+                       help='write the log\'s figures for TensorBoard too, to <desc>/ in --log_dir, if it is installed (ours)')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='the same seed gives the original\'s batches in its order')
 
     group = parser.add_argument_group('folders and files')
@@ -110,17 +111,20 @@ def parse_args(argv=None):
     group.add_argument('--n_gpu', type=number(int, 1), default=4, help='devices the batch is meant for; with fewer, the same update is done in steps')
     group.add_argument('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1; auto is cuda where there is one (ours)')
     group.add_argument('--precision', choices=['fp32', 'bf16'], default='fp32', help='precision of the matrix products (ours)')
-    group.add_argument('--deterministic', action='store_true', help='the same seed gives the same bytes on a GPU too, more slowly; on a CPU it always does (ours)')
+    group.add_argument('--deterministic', action='store_true',
+                       help='the same seed gives the same bytes on a GPU too, more slowly; on a CPU it always does (ours)')
 
     group = parser.add_argument_group('going on after a stop (ours)')
     group.add_argument('--resume', action='store_true', help='continue the run of this --desc from its last checkpoint, if there is one')
-    group.add_argument('--save_every', type=number(int, 0), default=100, help='write a checkpoint after this many updates, besides each epoch\'s end; 0: only then')
+    group.add_argument('--save_every', type=number(int, 0), default=100,
+                       help='write a checkpoint after this many updates, besides each epoch\'s end; 0: only then')
 
     args = parser.parse_args(argv)
     data_dir = args.data_dir or default_folder('data/', itertools.chain(*FILES.values()))
     model_dir = args.model_dir or default_folder('model/', MODEL_FILES)
     try:
-        parser.set_defaults(data_dir=data_dir, model_dir=model_dir, **{name: value for name, value in read_settings(model_dir).items() if name in SETTING_OPTIONS})  # what was typed still wins
+        settings = {name: value for name, value in read_settings(model_dir).items() if name in SETTING_OPTIONS}
+        parser.set_defaults(data_dir=data_dir, model_dir=model_dir, **settings)  # what was typed still wins
     except InputError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
     args = parser.parse_args(argv)

@@ -3,8 +3,8 @@
     python benchmarks/encode_corpus.py --vocab FOLDER --mb 50 300
 
 `--vocab` holds OpenAI's vocabulary (`python download.py` fetches it). Of its words it makes texts of these sizes: common and rare ones as in English (Zipf's
-law), one in a hundred put together from two so that new ones never end, curly quotes, sentences and paragraphs. One is in many lines, the same again in one. Each is
-encoded in a process of its own; printed are the rate and the peak memory of that process and of the largest of its workers.
+law), one in a hundred put together from two so that new ones never end, curly quotes, sentences and paragraphs. One is in many lines, the same again in one.
+Each is encoded in a process of its own; printed are the rate and the peak memory of that process and of the largest of its workers.
 """
 import argparse
 import multiprocessing

@@ -8,10 +8,11 @@ On the same batches of made-up stories (lengths as in ROCStories, random weights
   (b) `padded`: how the best-known PyTorch port of OpenAI's program works: padded rows, the language-model head in prediction too, attention and norms
       spelled out, Adam as a loop over the parameters;
   (c) `transformers`: Hugging Face's OpenAIGPTDoubleHeadsModel with torch.optim.AdamW, if installed.
-Each of the three runs in a process of its own, and waits while another has its turn: (a) sets glibc up to keep freed memory (`utils.keep_freed_memory`), as
-train.py does, which the others do not; with --keep_freed_memory they do too. First it checks that all compute the same losses without dropout. `floor` is what the matrix products of the linear layers and of the
-LM head take alone, measured in the same turns on bare operands of the same shapes; attention's own products (1 %) are left out of it.
-Peak memory is that of a process that does nothing but two training steps of one variant.
+Each of the three runs in a process of its own, and waits while another has its turn: (a) sets glibc up to keep freed memory (`utils.keep_freed_memory`),
+as train.py does, which the others do not; with --keep_freed_memory they do too. First it checks that all compute the same losses without dropout.
+`floor` is what the matrix products of the linear layers and of the LM head take alone, measured in the same turns on bare operands of the same shapes;
+attention's own products (1 %) are left out of it.
+Peak memory is that of a process that does nothing but four training steps of one variant.
 """
 import argparse
 import json
@@ -270,7 +271,7 @@ class HuggingFace:
                 vocab_size=len(embed), n_positions=config.n_ctx, n_embd=config.n_embd, n_layer=config.n_layer, n_head=config.n_head, num_labels=1,
                 embd_pdrop=config.embd_pdrop, attn_pdrop=config.attn_pdrop, resid_pdrop=config.resid_pdrop, summary_first_dropout=config.clf_pdrop))
         names = {'transformer.tokens_embed.weight': embed, 'lm_head.weight': embed, 'transformer.positions_embed.weight': embed[config.first_position:],
-                 'multiple_choice_head.summary.weight': weights['task_head.linear.weight'], 'multiple_choice_head.summary.bias': weights['task_head.linear.bias']}
+                 **{f'multiple_choice_head.summary.{name}': weights[f'task_head.linear.{name}'] for name in ('weight', 'bias')}}
         for name, value in weights.items():
             if name.startswith('transformer.h.'):
                 name = name.replace('.w', '.weight') if not '.ln_' in name else name.replace('.g', '.weight')
@@ -352,11 +353,11 @@ def peak_bytes(device):
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith('VmHWM'))
 
 
-def measure_memory(name, config, device, stories, queue):
-    """In a process of its own: put the most memory that two training steps of a variant need."""
+def measure_memory(name, config, device, batches, queue):
+    """In a process of its own: put the most memory that training steps on these batches need."""
     variant, options = VARIANTS[name]
     model = variant(config, device, make_weights(config), **options)
-    for _ in range(2):
+    for stories in batches:
         model.train(stories)
     queue.put(peak_bytes(device))
 
@@ -391,8 +392,8 @@ def work(connection, variant, names, config, device, batches, keep):
             models[name].model, models[name].opt = models[names[0]].model, models[names[0]].opt
             share, precision = VARIANTS[name][1].values()
             for kind in ('train', 'predict'):
-                floors[name, kind] = Floor(products(kind, batches[0], share or kind == 'predict', config), torch.bfloat16 if precision == 'bf16' else torch.float32,
-                                           device)
+                shapes = products(kind, batches[0], share or kind == 'predict', config)
+                floors[name, kind] = Floor(shapes, torch.bfloat16 if precision == 'bf16' else torch.float32, device)
     del weights
 
     def clock(function, *arguments):
@@ -463,7 +464,7 @@ def main(argv=None):
         context = multiprocessing.get_context('spawn')
         for name in names:
             queue = context.Queue()
-            process = context.Process(target=measure_memory, args=(name, config, device, batches[0], queue))
+            process = context.Process(target=measure_memory, args=(name, config, device, batches[:4], queue))
             process.start()
             results[name].memory = queue.get()
             process.join()

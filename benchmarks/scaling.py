@@ -126,8 +126,8 @@ def main():
 
     cluster, full = Cluster(), Config()
     size = 4 * sum(p.numel() for p in DoubleHeadModel(full).parameters())
-    print(f'\nassumed: {cluster.flops / 1e12:.0f} TFLOP/s a GPU, {cluster.inside / 1e9:.0f} GB/s inside a machine of 8, {cluster.between / 1e9:.0f} GB/s between, '
-          f'{size / 1e6:.0f} MB of gradients, '
+    print(f'\nassumed: {cluster.flops / 1e12:.0f} TFLOP/s a GPU, {cluster.inside / 1e9:.0f} GB/s inside a machine of 8, {cluster.between / 1e9:.0f} GB/s '
+          f'between, {size / 1e6:.0f} MB of gradients, '
           f'{cluster.latency:.0e} s a step of the exchange')
     tokens = 2 * (41 + 9 + 3)  # of a story's two sequences
     predict('fine-tuning, stories', flop(tokens, tokens - 2, full), 64, size, cluster)
