@@ -1,13 +1,61 @@
-"""Dropout and the embedding: the results of PyTorch's own functions, with fewer passes over memory.
+"""Matrix products, dropout, attention and the embedding: the results of PyTorch's own functions, sooner and with fewer passes over memory.
 
 A training step on a CPU is matrix products, which cannot be avoided, and passes over large arrays, which often can: the embedding alone has 31 million
 entries, and each pass over them takes about as long as the products of half a layer.
 """
 import math
+import platform
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
+
+
+def is_amd():
+    """Whether the processor is one of AMD's."""
+    try:
+        with open('/proc/cpuinfo', encoding='ascii', errors='replace') as f:
+            return 'AuthenticAMD' in f.read(4096)
+    except OSError:  # not Linux
+        return 'AuthenticAMD' in platform.processor()
+
+
+# PyTorch takes fp32 products to Intel's MKL, which does not use AMD's AVX-512; oneDNN, which PyTorch has for bf16, is up to twice as fast there.
+ONEDNN = torch.backends.mkldnn.is_available() and is_amd() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+
+
+def onednn_takes(x):
+    return ONEDNN and x.dtype == torch.float32 and x.device.type == 'cpu' and not torch.is_autocast_enabled('cpu')
+
+
+def product(a, b, bias=None, out=None):
+    """a @ b of matrices, or a @ b + bias, put into `out` if it is given. For where no gradient is recorded: in a Function, or in prediction."""
+    if not onednn_takes(a):
+        return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
+    if not (b.is_contiguous() or b.t().is_contiguous()):
+        b = b.contiguous()  # oneDNN takes a thousand times as long with part of a matrix
+    c = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
+    return c if out is None else out.copy_(c)
+
+
+class _Linear(torch.autograd.Function):
+    """See `linear`."""
+
+    @staticmethod
+    def forward(ctx, x, w, b):
+        ctx.save_for_backward(x, w)
+        return product(x, w, b)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, w = ctx.saved_tensors
+        return product(grad, w.t()), product(x.t(), grad), grad.sum(0)
+
+
+def linear(x, w, b):
+    """x w + b: x [tokens, nx], w [nx, nf], b [nf]."""
+    return _Linear.apply(x, w, b) if onednn_takes(x) else torch.addmm(b, x, w)
 
 
 def dropout_mask(shape, p):
@@ -21,26 +69,39 @@ def dropout_mask(shape, p):
     return (torch.from_numpy(words.view(np.int16))[:n] >= round(p * 65536) - 32768).view(shape)
 
 
+def full_precision(x):
+    """bf16 -> fp32: sums over many terms, and what is logged, do not go through bf16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def packed(keep):
+    """A mask, bool [..., n], as uint8 [..., n / 8]: a bit an entry."""
+    return torch.from_numpy(np.packbits(keep.numpy(), axis=-1))
+
+
+def unpacked(bits, n):
+    """The mask [..., n] that was `packed`."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=n)).view(torch.bool)
+
+
 def drop(x, p):
-    """x with its entries zero with probability p and else scaled by 1 / (1 - p), and the mask of those kept."""
-    if x.is_cuda:
-        return torch.native_dropout(x, p, True)
+    """On the CPU: x with its entries zero with probability p and else scaled by 1 / (1 - p), and the mask of those kept, flat and `packed`."""
     keep = dropout_mask(x.shape, p)
-    return (x * keep).mul_(1 / (1 - p)), keep
+    return (x * keep).mul_(1 / (1 - p)), packed(keep.flatten())
 
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, p):
-        dropped, keep = drop(x, p)
-        ctx.save_for_backward(keep)
+        dropped, bits = drop(x, p)
+        ctx.save_for_backward(bits)
         ctx.p = p
         return dropped
 
     @staticmethod
     def backward(ctx, grad):
-        keep, = ctx.saved_tensors
-        return (grad * keep).mul_(1 / (1 - ctx.p)), None
+        bits, = ctx.saved_tensors
+        return (grad * unpacked(bits, grad.numel()).view(grad.shape)).mul_(1 / (1 - ctx.p)), None
 
 
 def dropout(x, p, training):
@@ -77,16 +138,17 @@ class _DroppedAttention(torch.autograd.Function):
         q, k, v = padded(qkv, batch, n_head, 3)
         scores = (q @ k.transpose(2, 3)).mul_(q.shape[-1] ** -0.5)
         scores.add_(torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf))
-        a = scores.softmax(3, dtype=torch.promote_types(scores.dtype, torch.float32))
-        dropped, keep = drop(a, p)
-        ctx.save_for_backward(qkv, a, keep)
+        a = full_precision(scores).softmax(3)
+        dropped, bits = drop(a, p)
+        ctx.save_for_backward(qkv, a.to(qkv.dtype), bits)
         ctx.batch, ctx.p = batch, p
         return (dropped.to(v.dtype) @ v).transpose(1, 2).reshape(-1, qkv.shape[1] // 3)[batch.slots]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        qkv, a, keep = ctx.saved_tensors
+        qkv, a, bits = ctx.saved_tensors
+        a, keep = full_precision(a), unpacked(bits, a.numel()).view(a.shape)
         scale, n_head = 1 / (1 - ctx.p), a.shape[1]
         q, k, v = padded(qkv, ctx.batch, n_head, 3)
         grad, = padded(grad, ctx.batch, n_head, 1)
@@ -114,7 +176,7 @@ class _ActivatedLinear(torch.autograd.Function):
     def forward(ctx, x, w, b, act):
         ctx.save_for_backward(x, w)
         ctx.act, ctx.b_dtype = act, b.dtype
-        return torch.addmm(b, act(x), w)
+        return product(act(x), w, b)
 
     @staticmethod
     @once_differentiable
@@ -123,15 +185,15 @@ class _ActivatedLinear(torch.autograd.Function):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             a = ctx.act(x)
-        grad_w = a.detach().t() @ grad
-        grad_x, = torch.autograd.grad(a, x, grad @ w.t())
+        grad_w = product(a.detach().t(), grad)
+        grad_x, = torch.autograd.grad(a, x, product(grad, w.t()))
         return grad_x, grad_w, grad.sum(0, dtype=ctx.b_dtype), None
 
 
 def activated_linear(x, w, b, act):
     """act(x) w + b, where act(x), four times as wide as the states, is not kept for the gradient but computed again."""
     # Autocast would cast w once here and once more for the gradient.
-    return _ActivatedLinear.apply(x, w.to(x.dtype), b, act) if torch.is_grad_enabled() else torch.addmm(b, act(x), w)
+    return _ActivatedLinear.apply(x, w.to(x.dtype), b, act) if torch.is_grad_enabled() else product(act(x), w, b)
 
 
 class _Embed(torch.autograd.Function):
@@ -145,14 +207,16 @@ class _Embed(torch.autograd.Function):
         elif weight.is_cuda:
             we, keep = torch.native_dropout(weight, p, True)
         else:
-            we, keep = torch.empty_like(weight, dtype=dtype), torch.empty_like(weight, dtype=torch.bool)
-            for some, kept, out in zip(*_blocks(weight, keep, we)):
-                kept.copy_(dropout_mask(some.shape, p))
+            we, bits = torch.empty_like(weight, dtype=dtype), []
+            for some, out in zip(*_blocks(weight, we)):
+                kept = dropout_mask(some.shape, p)
                 out.copy_((some * kept).mul_(1 / (1 - p)))
+                bits.append(packed(kept))
+            keep = torch.cat(bits)
         if we.dtype == weight.dtype:
             h = we[ids] + we[positions]
         else:
-            h = (weight[ids] * keep[ids] + weight[positions] * keep[positions]).mul_(1 / (1 - p))
+            h = sum(weight[index] * _mask(keep[index], weight) for index in (ids, positions)).mul_(1 / (1 - p))
         ctx.save_for_backward(ids, positions, keep)
         ctx.p, ctx.weight = p, weight.detach()
         return h, we
@@ -169,14 +233,19 @@ class _Embed(torch.autograd.Function):
         else:
             grad = grad_we if grad_we.dtype == weight.dtype else torch.empty_like(weight)
             for out, some, kept in zip(*_blocks(grad, grad_we, keep)):
-                (out if out is some else out.copy_(some)).mul_(kept).mul_(scale)
+                (out if out is some else out.copy_(some)).mul_(_mask(kept, out)).mul_(scale)
         for index in ids, positions:
-            values = grad_h if keep is None else grad_h * keep[index] * scale
+            values = grad_h if keep is None else grad_h * _mask(keep[index], weight) * scale
             if grad.is_cuda:
                 grad.index_put_((index,), values, accumulate=True)
             else:
                 grad.index_add_(0, index, values)  # where an index comes twice, index_put_ adds in an order that changes from run to run
         return grad, None, None, None, None
+
+
+def _mask(keep, like):
+    """A mask that may be `packed`, as bool."""
+    return keep if keep.dtype == torch.bool else unpacked(keep, like.shape[-1])
 
 
 def _blocks(*matrices):

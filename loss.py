@@ -3,6 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from functional import full_precision, product
+
 
 def language_model_losses(h, we, batch, take_we=False):
     """LM loss of each row: the weighted cross-entropy of every token, given the state of its parent.
@@ -27,7 +29,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(h.device.type) if torch.is_autocast_enabled(h.device.type) else h.dtype
         ctx.dtypes, ctx.take_we = (h.dtype, we.dtype), take_we and we.dtype == dtype
         h, we = h.to(dtype), we.to(dtype)
-        logits = h @ we.t()
+        logits = product(h, we.t())
         ctx.save_for_backward(h, we, target)
         ctx.logits = logits  # nobody else's, so it may be overwritten
         return torch.cat([F.cross_entropy(full_precision(some), t, reduction='none') for some, t in zip(*_few_at_a_time(logits, target))])
@@ -36,23 +38,20 @@ class _TiedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         h, we, target = ctx.saved_tensors
-        d_logits, ctx.logits = h @ we.t() if ctx.logits is None else ctx.logits, None  # None: with retain_graph, backward a second time
+        d_logits, ctx.logits = product(h, we.t()) if ctx.logits is None else ctx.logits, None  # None: with retain_graph, backward a second time
         for some, t, g in zip(*_few_at_a_time(d_logits, target, grad)):
             p = full_precision(some).softmax(1)
             p[torch.arange(len(t), device=t.device), t] -= 1
             some.copy_(p.mul_(g[:, None]))
-        d_h = (d_logits @ we).to(ctx.dtypes[0])
-        d_we = torch.mm(d_logits.t(), h, out=we.detach() if ctx.take_we else None)  # a second time through, autograd sees that `we` has changed
+        d_h = product(d_logits, we).to(ctx.dtypes[0])
+        d_we = we.detach() if ctx.take_we else torch.empty_like(we)  # a second time through, autograd sees that `we` has changed
+        for some, out in zip(d_logits.split(1 << 12, dim=1), d_we.split(1 << 12)):
+            product(some.t(), h, out=out)
         return d_h, d_we.to(ctx.dtypes[1]), None, None
 
 
 def _few_at_a_time(*tensors):
     return [tensor.split(1 << 10 if tensor.is_cuda else 32) for tensor in tensors]
-
-
-def full_precision(x):
-    """bf16 -> fp32: sums over many terms, and what is logged, do not go through bf16."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class MultipleChoiceLossCompute:

@@ -13,8 +13,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from functional import activated_linear, dropout, dropped_attention, embed, padded
-from loss import full_precision, language_model_losses
+from functional import activated_linear, dropout, dropped_attention, embed, full_precision, linear, padded
+from loss import language_model_losses
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
@@ -73,7 +73,7 @@ class Conv1D(nn.Module):
         self.b = nn.Parameter(torch.zeros(nf))
 
     def forward(self, x):
-        return torch.addmm(self.b, x, self.w)
+        return linear(x, self.w, self.b)
 
 
 class Attention(nn.Module):
@@ -91,8 +91,8 @@ class Attention(nn.Module):
         """`read` [rows * k], k tokens of each row in order: compute only theirs, [rows * k, n_embd]; `mask` is then [rows, 1, k, length]."""
         n, p = x.shape[-1], self.attn_pdrop if self.training else 0
         if read is not None:
-            q = torch.addmm(self.c_attn.b[:n], x[read], self.c_attn.w[:, :n]).view(batch.rows, -1, self.n_head, n // self.n_head).transpose(1, 2)
-            k, v = padded(torch.addmm(self.c_attn.b[n:], x, self.c_attn.w[:, n:]), batch, self.n_head, 2)
+            q = linear(x[read], self.c_attn.w[:, :n], self.c_attn.b[:n]).view(batch.rows, -1, self.n_head, n // self.n_head).transpose(1, 2)
+            k, v = padded(linear(x, self.c_attn.w[:, n:], self.c_attn.b[n:]), batch, self.n_head, 2)
             a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p).transpose(1, 2).reshape(-1, n)
         elif p and not x.is_cuda:
             a = dropped_attention(self.c_attn(x), batch, mask, self.n_head, p)

@@ -30,6 +30,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from functional import product
 from loss import MultipleChoiceLossCompute
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from opt import OpenAIAdam
@@ -331,17 +332,17 @@ def products(kind, stories, share_context, config):
 
 
 class Floor:
-    """What a step's matrix products take alone, on operands of the same shapes, into memory that is already there."""
+    """What a step's matrix products take alone, by the faster way there is (`functional.product`), on operands of the same shapes."""
 
     def __init__(self, shapes, dtype, device):
-        self.operands = [([torch.randn(*size, device=device).to(dtype) for size in ((m, k), (k, n), (m, n))], count) for m, k, n, count in shapes if count]
+        self.operands = [([torch.randn(*size, device=device).to(dtype) for size in ((m, k), (k, n))], count) for m, k, n, count in shapes if count]
         self.flop = sum(2 * m * k * n * count for m, k, n, count in shapes)
 
     def seconds(self, clock):
         total = 0
-        for (a, b, out), count in self.operands:
+        for (a, b), count in self.operands:
             repeats = min(count, 2)
-            total += clock(lambda: [torch.mm(a, b, out=out) for _ in range(repeats)])[0] / repeats * count
+            total += clock(lambda: [product(a, b) for _ in range(repeats)])[0] / repeats * count
         return total
 
 

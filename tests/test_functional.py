@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from functional import dropout, dropout_mask, dropped_attention, embed, padded
+from functional import dropout, dropout_mask, dropped_attention, embed, linear, packed, padded, product, unpacked
 from loss import language_model_losses
 from model_pytorch import Config, DoubleHeadModel, attention_mask, init_weights
 from test_model import CONFIG, STORIES
@@ -30,6 +30,12 @@ def test_rate_and_independence_of_the_mask(p):
     assert (keep.double().mean(0) - (1 - p)).abs().max() < 6 * (p * (1 - p) / 1000) ** 0.5 + 1e-3
 
 
+@pytest.mark.parametrize('shape', [(1,), (7,), (8,), (3, 13), (2, 3, 16)])
+def test_masks_packed_and_unpacked(shape):
+    keep = torch.rand(shape) > 0.4
+    assert torch.equal(unpacked(packed(keep), shape[-1]), keep)
+
+
 @pytest.mark.parametrize('n', [1, 2, 3, 4, 5, 31])
 def test_masks_of_any_size(n):
     assert dropout_mask(torch.Size([n]), 0.5).shape == (n,)
@@ -54,6 +60,28 @@ def test_dropout_scales_and_so_does_its_gradient():
     gradient, = torch.autograd.grad(dropped, x, torch.full_like(x, 3.0))
     torch.testing.assert_close(gradient, torch.where(kept, 4.0, 0.0))
     assert dropout(x, 0.25, False) is x and dropout(x, 0, True) is x
+
+
+# -------------------------------------------------------------------------------------------------------------- products
+
+@pytest.mark.parametrize('onednn', [False, True])
+@pytest.mark.parametrize('tokens', [1, 5, 64])
+def test_products_by_either_library(monkeypatch, onednn, tokens):
+    """In fp32, to rounding those of float64; whole matrices, their transposes and parts of them; with the gradients."""
+    monkeypatch.setattr('functional.ONEDNN', onednn and torch.backends.mkldnn.is_available())
+    x, w, b = double(tokens, 24), double(24, 30, seed=1), double(30, seed=2)
+    fp32 = [t.detach().float().requires_grad_() for t in (x, w, b)]
+    for part in slice(None), slice(10), slice(10, None):
+        expected, result = x @ w[:, part] + b[part], linear(fp32[0], fp32[1][:, part], fp32[2][part])
+        assert result.dtype == torch.float32
+        torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+        weight = torch.randn_like(expected)
+        gradients, wanted = torch.autograd.grad((result * weight.float()).sum(), fp32), torch.autograd.grad((expected * weight).sum(), (x, w, b))
+        for gradient, other in zip(gradients, wanted):
+            torch.testing.assert_close(gradient.double(), other, rtol=1e-5, atol=1e-5)
+    out = torch.empty(30, tokens)
+    assert product(fp32[1].detach().t(), fp32[0].detach().t(), out=out) is out
+    torch.testing.assert_close(out.double(), (x @ w).detach().t(), rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------- embedding
