@@ -1,9 +1,11 @@
 """Batches against a slow, padded version; whole files; the log; devices."""
 import json
 import os
+import platform
 import re
 import resource
 import signal
+import sys
 import time
 
 import numpy as np
@@ -15,8 +17,8 @@ from hypothesis import strategies as st
 
 from conftest import PROCESSES
 from datasets import Stories
-from utils import (InputError, ResultLogger, Story, check_writable, collate, encode_dataset, find_devices, iter_data, longest_sequence, transform_roc,
-                   whole_file)
+from utils import (InputError, ResultLogger, Story, check_writable, collate, encode_dataset, find_devices, iter_data, keep_freed_memory, longest_sequence,
+                   table, transform_roc, whole_file)
 
 N_VOCAB = 50
 START, DELIMITER, CLASSIFY, FIRST_POSITION = 50, 51, 52, 53
@@ -267,6 +269,33 @@ def test_find_devices(monkeypatch):
         8) == [torch.device('cpu')]
     with pytest.raises(InputError, match='there are 3 CUDA devices here'):
         find_devices('cuda:3', 1)
+
+
+def _touch_memory_again():
+    """Exit status: 0 if memory that was freed can be used again without asking the system for it."""
+    keep_freed_memory()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(1 << 24)  # 64 MB, or 16,384 pages
+    raise SystemExit(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before > 100)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a setting of glibc')
+def test_freed_memory_is_kept():
+    process = PROCESSES.Process(target=_touch_memory_again)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize('terminal, width', [(True, 40), (False, 1000)])
+def test_a_table_fits_a_terminal(monkeypatch, terminal, width):
+    monkeypatch.setenv('COLUMNS', '40')
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
+    lines = table([('data', 'ten thousand stories, ' * 6), ('', 'and a note')]).split('\n')
+    assert max(map(len, lines)) <= width and (len(lines) == 2) == (not terminal)
+    assert lines[0].startswith('data      ten thousand') and lines[-1] == ' ' * 10 + 'and a note'
+    assert ' '.join(' '.join(lines[:-1]).split()) == 'data ' + ('ten thousand stories, ' * 6).strip()
 
 
 def test_an_error_is_one_line():
