@@ -24,13 +24,14 @@ def is_amd():
 ONEDNN = torch.backends.mkldnn.is_available() and is_amd() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 
 
-def onednn_takes(x):
-    return ONEDNN and x.dtype == torch.float32 and x.device.type == 'cpu' and not torch.is_autocast_enabled('cpu')
+def onednn_takes(x, w):
+    """Whether x @ w is to be left to oneDNN: not if it is small, since that takes half a millisecond to prepare for each new shape."""
+    return ONEDNN and len(x) * w.numel() >= 1 << 24 and x.dtype == torch.float32 and x.device.type == 'cpu' and not torch.is_autocast_enabled('cpu')
 
 
 def product(a, b, bias=None, out=None):
     """a @ b of matrices, or a @ b + bias, put into `out` if it is given. For where no gradient is recorded: in a Function, or in prediction."""
-    if not onednn_takes(a):
+    if not onednn_takes(a, b):
         return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
     if not (b.is_contiguous() or b.t().is_contiguous()):
         b = b.contiguous()  # oneDNN takes a thousand times as long with part of a matrix
@@ -55,7 +56,7 @@ class _Linear(torch.autograd.Function):
 
 def linear(x, w, b):
     """x w + b: x [tokens, nx], w [nx, nf], b [nf]."""
-    return _Linear.apply(x, w, b) if onednn_takes(x) else torch.addmm(b, x, w)
+    return _Linear.apply(x, w, b) if onednn_takes(x, w) else torch.addmm(b, x, w)
 
 
 def dropout_mask(shape, p):

@@ -68,7 +68,7 @@ def test_dropout_scales_and_so_does_its_gradient():
 @pytest.mark.parametrize('tokens', [1, 5, 64])
 def test_products_by_either_library(monkeypatch, onednn, tokens):
     """In fp32, to rounding those of float64; whole matrices, their transposes and parts of them; with the gradients."""
-    monkeypatch.setattr('functional.ONEDNN', onednn and torch.backends.mkldnn.is_available())
+    monkeypatch.setattr('functional.onednn_takes', lambda x, w: onednn and torch.backends.mkldnn.is_available() and x.dtype == torch.float32)
     x, w, b = double(tokens, 24), double(24, 30, seed=1), double(30, seed=2)
     fp32 = [t.detach().float().requires_grad_() for t in (x, w, b)]
     for part in slice(None), slice(10), slice(10, None):
