@@ -2,6 +2,7 @@
 
     python benchmarks/finetune.py                    # full size, all variants
     python benchmarks/finetune.py --variants fp32    # those with "fp32" in their name
+    python benchmarks/finetune.py --profile 'shared bf16'    # where the time of a variant's training steps goes
 
 On the same batches of made-up stories (lengths as in ROCStories, random weights), turn by turn, it times training steps (dropout on) and prediction steps of
   (a) this project, with separate and shared rows, in fp32 and bf16;
@@ -427,6 +428,19 @@ def make_weights(config):
     return model.state_dict()
 
 
+def profile(name, config, device, batches):
+    """Print the operations that take the most of a variant's training steps, a step to a batch after two to warm up."""
+    variant, options = VARIANTS[name]
+    model = variant(config, device, make_weights(config), **options)
+    for stories in batches[:2]:
+        model.train(stories)
+    with torch.profiler.profile() as record:
+        for stories in batches[2:]:
+            model.train(stories)
+    print(f'{name}, {len(batches) - 2} training steps')
+    print(record.key_averages().table(sort_by=f'self_{device.type}_time_total', row_limit=24, max_name_column_width=40))
+
+
 def spread(values):
     """Median, and the range of the middle half."""
     low, median, high = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else values * 3
@@ -444,6 +458,7 @@ def main(argv=None):
     parser.add_argument('--n_embd', type=int, default=768)
     parser.add_argument('--n_head', type=int, default=12)
     parser.add_argument('--no_memory', action='store_true', help='do not measure peak memory')
+    parser.add_argument('--profile', choices=list(VARIANTS), metavar='VARIANT', help='only profile the training steps of this one')
     parser.add_argument('--keep_freed_memory', action='store_true', help='in the processes of the others too')
     parser.add_argument('--json', help='write the figures to this file')
     args = parser.parse_args(argv)
@@ -457,6 +472,8 @@ def main(argv=None):
     except ImportError:
         names, versions = [name for name in names if 'transformers' not in name], 'no transformers'
     batches = [make_stories(args.n_batch, config, np.random.RandomState(seed)) for seed in range(args.steps + 1)]
+    if args.profile:
+        return profile(args.profile, config, device, batches)
     machine = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{cpu_name()}, {torch.get_num_threads()} threads'
     print(f'{machine}; torch {torch.__version__}, {versions}; {args.n_batch} stories a step, {args.steps} steps')
 
