@@ -35,8 +35,11 @@ def product(a, b, bias=None, out=None):
         return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
     if not (b.is_contiguous() or b.t().is_contiguous()):
         b = b.contiguous()  # oneDNN takes a thousand times as long with part of a matrix
-    c = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
-    return c if out is None else out.copy_(c)
+    if out is None:
+        return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
+    for some, part in zip(a.split(1 << 12), out.split(1 << 12)):  # it cannot write to `out`: a block of rows is made beside it, not all
+        part.copy_(torch.ops.mkldnn._linear_pointwise(some, b.t(), bias, 'none', [], ''))
+    return out
 
 
 class _Linear(torch.autograd.Function):
@@ -62,7 +65,7 @@ def linear(x, w, b):
 def dropout_mask(shape, p):
     """A bool tensor on the CPU, True with probability 1 - p, to within 1 / 65536.
 
-    16 random bits are enough for an entry, and NumPy draws 64 in a third of the time of PyTorch: together ten times faster than F.dropout. The seed comes
+    16 random bits are enough for an entry, and NumPy draws 64 in a third of the time of PyTorch: a multiple faster than F.dropout. The seed comes
     from PyTorch's generator, so that its state, which checkpoints keep, decides all.
     """
     n = shape.numel()

@@ -44,9 +44,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
             p[torch.arange(len(t), device=t.device), t] -= 1
             some.copy_(p.mul_(g[:, None]))
         d_h = product(d_logits, we).to(ctx.dtypes[0])
-        d_we = we.detach() if ctx.take_we else torch.empty_like(we)  # a second time through, autograd sees that `we` has changed
-        for some, out in zip(d_logits.split(1 << 12, dim=1), d_we.split(1 << 12)):
-            product(some.t(), h, out=out)
+        d_we = product(d_logits.t(), h, out=we.detach() if ctx.take_we else None)  # a second time through, autograd sees that `we` has changed
         return d_h, d_we.to(ctx.dtypes[1]), None, None
 
 

@@ -92,6 +92,10 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def total(self, number):
+        """The sum of a number over the ranks, a tensor [1] on this rank's device."""
+        return self.sum_(torch.tensor([float(number)], device=self.devices[0]))
+
 
 class DevicesModel(DataParallel):
     """`nn.DataParallel` over batches that are already cut: one for each device."""

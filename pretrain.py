@@ -243,7 +243,7 @@ class PreTraining:
                     figures = self.update(windows)
                     self.loss_sum += figures[:-1].double().mean()
                     self.n_losses += 1
-                    stop = self.ranks.sum_(torch.tensor([float(signals.received)], device=self.device))
+                    stop = self.ranks.total(signals.received)
                     meter.add(self.n_updates, windows.tolist(), torch.cat([figures, stop]))
                     bar.set_postfix(loss=f'{meter.loss:.3f}', lr=f'{self.opt.param_groups[0]["lr"]:.1e}', refresh=False)
                     bar.update(tokens_per_update)
@@ -260,7 +260,7 @@ class PreTraining:
                         self.saver.wait()
                         raise Stopped(signals.received or signal.SIGTERM)
             self.saver.wait()
-            if self.ranks.sum_(torch.tensor([float(signals.received)], device=self.device)) > 0:  # since the last update
+            if self.ranks.total(signals.received) > 0:  # since the last update
                 raise Stopped(signals.received or signal.SIGTERM)
 
 

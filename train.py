@@ -290,7 +290,7 @@ class FineTuning:
                     for indices in itertools.islice(iter_data(len(self.train), self.batch_size, self.random_state), done, None):
                         stories = [self.train[i] for i in indices]
                         figures = self.update(stories)
-                        stop = self.ranks.sum_(torch.tensor([float(signals.received)], device=figures.device))
+                        stop = self.ranks.total(signals.received)
                         meter.add(self.n_updates, [story.id for story in stories], torch.cat([figures, stop]))
                         bar.set_postfix(loss=f'{meter.loss:.3f}', lr=f'{self.opt.param_groups[0]["lr"]:.1e}', refresh=False)
                         bar.update(len(indices))
@@ -308,7 +308,7 @@ class FineTuning:
                 self.evaluate(logger)
                 self.save_checkpoint(self.random_state.get_state(), logger)
             self.saver.wait()
-            if self.ranks.sum_(torch.tensor([float(signals.received)], device=self.devices[0])) > 0:  # since the last update
+            if self.ranks.total(signals.received) > 0:  # since the last update
                 raise Stopped(signals.received or signal.SIGTERM)
 
     # Checkpoints

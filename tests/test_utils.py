@@ -274,8 +274,8 @@ def test_find_devices(monkeypatch):
 def _touch_memory_again():
     """Exit status: 0 if memory that was freed is used again, in the end, without asking the system for it: it takes glibc a few rounds to find all holes."""
     keep_freed_memory()
-    for round in range(40):
-        if round == 30:
+    for i in range(40):
+        if i == 30:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(1 << 24)  # 64 MB, or 16,384 pages
     raise SystemExit(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before > 1000)
