@@ -69,3 +69,12 @@ def test_state_goes_on():
     ('warmup_cosine', 0.5, 0.1, 0.5), ('warmup_constant', 0.05, 0.1, 0.5), ('warmup_constant', 0.7, 0.1, 1)])
 def test_schedules(schedule, x, warmup, value):
     assert SCHEDULES[schedule](x, warmup) == pytest.approx(value)
+
+
+def test_the_norm_of_a_matrix_as_large_as_the_embedding():
+    """Clipping scales all gradients by it: to fp32 precision, which a single fp32 sum of so many squares has not."""
+    p = torch.nn.Parameter(torch.zeros(40558, 300))
+    p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    expected = p.grad.double().norm().item()
+    norm = OpenAIAdam([p], lr=0, schedule='warmup_constant', warmup=0.1, t_total=10).step()
+    assert norm.item() == pytest.approx(expected, rel=1e-6)
