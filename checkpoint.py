@@ -20,8 +20,8 @@ from utils import SPECIAL_TOKENS, InputError, whole_file
 
 
 @contextlib.contextmanager
-def only_run(folder):
-    """Hold `folder` for this process, and clear away what a killed one left half-written there.
+def only_run(folder, *more):
+    """Hold `folder` for this process, and clear away what a killed one left half-written there and in the folders `more`, which are its own too.
 
     Raises InputError naming the process that holds it. A process that dies, however it dies, lets go.
     """
@@ -37,9 +37,10 @@ def only_run(folder):
     except OSError as error:
         raise InputError(f'cannot write to {folder}: {error.strerror}') from error
     try:
-        for name in os.listdir(folder):
-            if name.endswith('.part'):
-                os.unlink(os.path.join(folder, name))
+        for place in (folder, *more):
+            for name in os.listdir(place):
+                if name.endswith('.part'):
+                    os.unlink(os.path.join(place, name))
         with whole_file(os.path.join(folder, 'running')) as f:
             f.write(f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%Y-%m-%d %H:%M:%S")}\n')
         yield

@@ -327,7 +327,7 @@ def run(args):
     with contextlib.ExitStack() as stack:
         if os.environ.get('RANK', '0') == '0':  # before the ranks join: they wait there, and this one may start workers
             check_out(args, work)
-            stack.enter_context(only_run(work))
+            stack.enter_context(only_run(work, args.out))
             prepare(args.text, args.out, work, args.n_merges, args.vocabulary)
         pre_train(args, work, stack.enter_context(Ranks(devices)))
 
