@@ -44,7 +44,7 @@ def draw(curves, path):
     axes.axhline(50, color='black', linewidth=0.8, linestyle=':', label='chance')
     axes.set(xlabel='epoch', ylabel='accuracy in %', ylim=(40, 100), xticks=range(1, len(epochs) + 1), title='The sample: 374 validation stories')
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc='center right')
+    axes.legend(frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.14), ncols=3)  # below: a seed's curve may be anywhere
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
