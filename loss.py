@@ -20,8 +20,8 @@ def language_model_losses(h, we, batch, take_we=False):
 class _TiedCrossEntropy(torch.autograd.Function):
     """h [predictions, n_embd], we [rows, n_embd], target [predictions] -> the cross-entropy of softmax(h we^T) at each target, [predictions].
 
-    There is one array of the logits' size (8 stories: 34 million entries): the gradient takes the logits' place. Both ways go over it a few predictions at
-    a time, so that on a CPU all passes but the first find them in the cache.
+    Of the logits' size (8 stories: 34 million entries) there is one array, for the gradient takes the logits' place. It is in blocks, each the logits over
+    some rows of `we`: so a CPU finds a block in its cache for all that is done to it, and needs no large piece of memory.
     """
 
     @staticmethod
@@ -29,27 +29,47 @@ class _TiedCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(h.device.type) if torch.is_autocast_enabled(h.device.type) else h.dtype
         ctx.dtypes, ctx.take_we = (h.dtype, we.dtype), take_we and we.dtype == dtype
         h, we = h.to(dtype), we.to(dtype)
-        logits = product(h, we.t())
-        ctx.save_for_backward(h, we, target)
-        ctx.logits = logits  # nobody else's, so it may be overwritten
-        return torch.cat([F.cross_entropy(full_precision(some), t, reduction='none') for some, t in zip(*_few_at_a_time(logits, target))])
+        ctx.blocks, logsumexp, at_target = [], [], 0
+        for some, column, here in _blocks(we, target):
+            logits = product(h, some.t())
+            ctx.blocks.append(logits)  # nobody else's, so it may be overwritten
+            z = full_precision(logits)
+            at_column = z.gather(1, column)
+            at_target = at_target + at_column * here
+            logsumexp.append(at_column - z.log_softmax(1).gather(1, column))  # in half the time of z.logsumexp(1)
+        logsumexp = torch.stack(logsumexp)  # [blocks, predictions, 1]
+        total = logsumexp.logsumexp(0)
+        ctx.save_for_backward(h, we, target, (logsumexp - total).exp())
+        return (total - at_target).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        h, we, target = ctx.saved_tensors
-        d_logits, ctx.logits = product(h, we.t()) if ctx.logits is None else ctx.logits, None  # None: with retain_graph, backward a second time
-        for some, t, g in zip(*_few_at_a_time(d_logits, target, grad)):
-            p = full_precision(some).softmax(1)
-            p[torch.arange(len(t), device=t.device), t] -= 1
-            some.copy_(p.mul_(g[:, None]))
-        d_h = product(d_logits, we).to(ctx.dtypes[0])
-        d_we = product(d_logits.t(), h, out=we.detach() if ctx.take_we else None)  # a second time through, autograd sees that `we` has changed
-        return d_h, d_we.to(ctx.dtypes[1]), None, None
+        h, we, target, share = ctx.saved_tensors  # share: of a prediction's probability, in each block
+        blocks, ctx.blocks = ctx.blocks, []
+        grad = grad.to(share.dtype)[:, None]
+        d_h, d_we = torch.zeros_like(h, dtype=share.dtype), we.detach() if ctx.take_we else torch.empty_like(we)
+        for i, ((some, column, here), d_some) in enumerate(zip(_blocks(we, target), d_we.split(_rows(we)))):
+            logits = blocks[i] if blocks else product(h, some.t())  # none are left if, with retain_graph, this is the second time
+            p = full_precision(logits).softmax(1).mul_(share[i] * grad)
+            logits.copy_(p.scatter_add_(1, column, here * -grad))
+            if blocks:
+                blocks[i] = None
+            d_h += product(logits, some)
+            product(logits.t(), h, out=d_some)  # `some` may be this: autograd would see that `we` has changed
+        return d_h.to(ctx.dtypes[0]), d_we.to(ctx.dtypes[1]), None, None
 
 
-def _few_at_a_time(*tensors):
-    return [tensor.split(1 << 10 if tensor.is_cuda else 32) for tensor in tensors]
+def _rows(we):
+    return 1 << 13 if we.is_cuda else 1 << 10
+
+
+def _blocks(we, target):
+    """Yields some rows of `we`, for each target its column among them, or any, and whether it is among them: both [predictions, 1]."""
+    for i, some in enumerate(we.split(_rows(we))):
+        column = target[:, None] - i * _rows(we)
+        inside = column.clamp(0, len(some) - 1)
+        yield some, inside, column == inside
 
 
 class MultipleChoiceLossCompute:

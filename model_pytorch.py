@@ -13,11 +13,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from functional import activated_linear, dropout, dropped_attention, embed, full_precision, linear, padded
+from functional import activated_linear, dropout, dropped_attention, embed, full_precision, gelu, linear, padded
 from loss import language_model_losses
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
-ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': lambda x: F.gelu(x, approximate='tanh')}
+ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': gelu}
 N_SHARDS = 10
 KINDS = {
     'a positive whole number': lambda value: type(value) is int and 0 < value < 1e6,

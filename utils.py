@@ -274,9 +274,10 @@ def longest_sequence(stories):
 
 @dataclass
 class Batch:
-    """Rows of tokens, packed: the real tokens of all rows one after another, no padding.
+    """Rows of tokens, packed: the real tokens of all rows one after another, without the padding.
 
-    tokens = all real tokens, predictions = those with a parent, length = the longest row.
+    tokens = all real tokens, predictions = those with a parent, length = at least the longest row. Both come with a few more at their end, for `few_sizes`:
+    tokens out of the padding, which nothing sees, and predictions of weight 0.
     """
     ids: torch.Tensor         # [tokens] rows of the embedding
     positions: torch.Tensor   # [tokens] rows of the embedding
@@ -301,6 +302,15 @@ class Batch:
         return self._map(torch.Tensor.pin_memory)
 
 
+def few_sizes(n):
+    """n, rounded up to five significant bits: by a seventeenth at most.
+
+    Batches then come in few sizes. On a CPU each new size costs oneDNN the preparation of all its products, which it keeps, in memory that lies scattered
+    between the arrays of a step; and arrays of ever-new sizes do not find room in each other's place.
+    """
+    return n + -n % (1 << max(n.bit_length() - 5, 0))
+
+
 def collate(stories, first_position, share_context):
     """Lay `Story`s out as a `Batch`, in *shared* or *separate* rows.
 
@@ -317,7 +327,7 @@ def collate(stories, first_position, share_context):
         else:
             rows += [[(trunk, 0, 0, weight), (branch, len(trunk), 0, weight)] for branch, weight in zip(branches, weights)]
     row_lengths = [sum(len(part[0]) for part in row) for row in rows]
-    length = max(row_lengths)
+    length = few_sizes(max(row_lengths))
     offsets = np.cumsum([0] + row_lengths[:-1])  # a row's first token among all
     parts = [part for row in rows for part in row]
     part_lengths = [len(part[0]) for part in parts]
@@ -344,11 +354,16 @@ def collate(stories, first_position, share_context):
         clf[alike, 1] = clf[alike, 0]
     else:
         clf = clf.reshape(-1, 2, 2)[:, :, 1]
+
+    def filled(array, size):
+        return torch.from_numpy(np.pad(array, (0, size - len(array))))
+    free = np.setdiff1d(np.arange(len(rows) * length), slots)[:few_sizes(len(ids)) - len(ids)]
+    tokens, predictions = len(ids) + len(free), few_sizes(int(predicted.sum()))
+    weight = np.repeat([part[3] for part in parts], part_lengths)
     return Batch(
-        ids=torch.from_numpy(ids), positions=torch.from_numpy(first_position + position), slots=torch.from_numpy(slots),
-        lm_parent=torch.from_numpy(parent[predicted]), lm_target=torch.from_numpy(ids[predicted]),
-        lm_weight=torch.from_numpy(np.repeat([part[3] for part in parts], part_lengths)[predicted]),
-        lm_row=torch.from_numpy(row[predicted]), rows=len(rows), length=length, branch=branch,
+        ids=filled(ids, tokens), positions=first_position + filled(position, tokens), slots=torch.from_numpy(np.append(slots, free)),
+        lm_parent=filled(parent[predicted], predictions), lm_target=filled(ids[predicted], predictions),
+        lm_weight=filled(weight[predicted], predictions), lm_row=filled(row[predicted], predictions), rows=len(rows), length=length, branch=branch,
         clf=torch.from_numpy(np.ascontiguousarray(clf)), label=torch.tensor([story.label for story in stories]))
 
 

@@ -13,6 +13,7 @@ Each of the three runs in a process of its own, and waits while another has its 
 as train.py does, which the others do not; with --keep_freed_memory they do too. First it checks that all compute the same losses without dropout.
 `floor` is what the matrix products of the linear layers and of the LM head take alone, measured in the same turns on bare operands of the same shapes;
 attention's own products (1 %) are left out of it.
+To warm up, each does a step; (a) does one of every batch, for a batch of a new size costs it more than the next of that size, and a run has few sizes.
 Peak memory is that of a process that does nothing but four training steps of one variant.
 """
 import argparse
@@ -322,14 +323,19 @@ VARIANTS = {
 def products(kind, stories, share_context, config):
     """The matrix products (m, k, n, how many) that a step cannot do without."""
     batch = collate(stories, config.first_position, share_context)
-    tokens, n = len(batch.ids), config.n_embd
+    predictions, n = int(batch.lm_weight.count_nonzero()), config.n_embd
+    tokens = predictions + batch.rows  # without those that `few_sizes` adds: all but the first of a row are predicted
     if kind == 'predict':  # of the last layer, all keys and values, and the rest for the `_classify_` tokens alone
         each = [(n, 3 * n), (n, n), (n, 4 * n), (4 * n, n)]
         return [(tokens, *shape, config.n_layer - 1) for shape in each] + [(tokens, n, 2 * n, 1)] + \
                [(2 * len(stories), *shape, 1) for shape in [(n, n), (n, n), (n, 4 * n), (4 * n, n)]]
     each = [(tokens, n, 3 * n, config.n_layer), (tokens, n, n, config.n_layer), (tokens, n, 4 * n, config.n_layer), (tokens, 4 * n, n, config.n_layer),
-            (len(batch.lm_parent), n, config.first_position + config.n_ctx, 1)]
+            (predictions, n, config.first_position + config.n_ctx, 1)]
     return [shape for m, k, n, count in each for shape in ((m, k, n, count), (m, n, k, count), (k, m, n, count))]
+
+
+def flop(shapes):
+    return sum(2 * m * k * n * count for m, k, n, count in shapes)
 
 
 class Floor:
@@ -337,7 +343,7 @@ class Floor:
 
     def __init__(self, shapes, dtype, device):
         self.operands = [([torch.randn(*size, device=device).to(dtype) for size in ((m, k), (k, n))], count) for m, k, n, count in shapes if count]
-        self.flop = sum(2 * m * k * n * count for m, k, n, count in shapes)
+        self.flop = flop(shapes)
 
     def seconds(self, clock):
         total = 0
@@ -394,8 +400,8 @@ def work(connection, variant, names, config, device, batches, keep):
             models[name].model, models[name].opt = models[names[0]].model, models[names[0]].opt
             share, precision = VARIANTS[name][1].values()
             for kind in ('train', 'predict'):
-                shapes = products(kind, batches[0], share or kind == 'predict', config)
-                floors[name, kind] = Floor(shapes, torch.bfloat16 if precision == 'bf16' else torch.float32, device)
+                shapes = [products(kind, stories, share or kind == 'predict', config) for stories in batches]
+                floors[name, kind] = Floor(shapes[0], torch.bfloat16 if precision == 'bf16' else torch.float32, device), list(map(flop, shapes))
     del weights
 
     def clock(function, *arguments):
@@ -416,8 +422,11 @@ def work(connection, variant, names, config, device, batches, keep):
             with torch.no_grad():
                 connection.send(torch.stack(model.losses(batches[0])).float().cpu().numpy())
         else:
-            seconds = clock(getattr(model, kind), batches[turn[0]])
-            connection.send((*seconds, *((floors[name, kind].seconds(clock), floors[name, kind].flop) if floors else ())))
+            answer = clock(getattr(model, kind), batches[turn[0]])
+            if floors:
+                floor, flops = floors[name, kind]
+                answer += floor.seconds(clock) * flops[turn[0]] / floor.flop, flops[turn[0]]  # batches differ by a few per cent
+            connection.send(answer)
 
 
 def make_weights(config):
@@ -429,15 +438,18 @@ def make_weights(config):
 
 
 def profile(name, config, device, batches):
-    """Print the operations that take the most of a variant's training steps, a step to a batch after two to warm up."""
+    """Print the operations that take the most of a variant's training steps, one for each batch, after one for each to warm up."""
     variant, options = VARIANTS[name]
     model = variant(config, device, make_weights(config), **options)
-    for stories in batches[:2]:
+    for stories in batches:
         model.train(stories)
+    # What the profiler writes down comes to lie between the arrays of a step, so that the next finds less room: without this, page faults would fill the table.
+    room = torch.ones(1 << 28)
+    del room
     with torch.profiler.profile() as record:
-        for stories in batches[2:]:
+        for stories in batches:
             model.train(stories)
-    print(f'{name}, {len(batches) - 2} training steps')
+    print(f'{name}, {len(batches)} training steps')
     print(record.key_averages().table(sort_by=f'self_{device.type}_time_total', row_limit=24, max_name_column_width=40))
 
 
@@ -471,7 +483,7 @@ def main(argv=None):
         transformers.logging.set_verbosity_error()
     except ImportError:
         names, versions = [name for name in names if 'transformers' not in name], 'no transformers'
-    batches = [make_stories(args.n_batch, config, np.random.RandomState(seed)) for seed in range(args.steps + 1)]
+    batches = [make_stories(args.n_batch, config, np.random.RandomState(seed)) for seed in range(args.steps)]
     if args.profile:
         return profile(args.profile, config, device, batches)
     machine = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{cpu_name()}, {torch.get_num_threads()} threads'
@@ -490,17 +502,19 @@ def main(argv=None):
     workers = {variant: Worker(variant, [name for name in names if VARIANTS[name][0] is variant], config, device, batches, args.keep_freed_memory)
                for variant in (Ours, Padded, HuggingFace)}
     check_losses({name: workers[VARIANTS[name][0]].ask('losses', name) for name in names})
-    floor_seconds, flops = {}, {}
+    for name in names:
+        for turn in range(len(batches) if VARIANTS[name][0] is Ours else 1):
+            for kind in ('train', 'predict'):
+                workers[VARIANTS[name][0]].ask(kind, name, turn)
+    floors = {}
     for turn in range(len(batches)):
         for kind in ('train', 'predict'):
             for name in names:
                 wall, cpu, *floor = workers[VARIANTS[name][0]].ask(kind, name, turn)
-                if turn:  # the first turn warms up
-                    getattr(results[name], kind).append(wall)
-                    getattr(results[name], f'{kind}_cpu').append(cpu)
-                if turn and floor:
-                    floor_seconds.setdefault((name, kind), []).append(floor[0])
-                    flops[name, kind] = floor[1]
+                getattr(results[name], kind).append(wall)
+                getattr(results[name], f'{kind}_cpu').append(cpu)
+                if floor:
+                    floors.setdefault((name, kind), []).append(floor)  # its seconds and FLOP
     for worker in workers.values():
         worker.end()
 
@@ -518,10 +532,10 @@ def main(argv=None):
                 ratio = statistics.median(b / a for a, b in zip(getattr(result, kind), getattr(results[other], kind))) if other in results else math.nan
                 row[f'times_{other.split()[0]}'] = ratio
                 line += f'  {ratio:8.2f}' + ' ' * (other != 'padded fp32')
-            if (name, kind) in flops:
-                seconds, flop = floor_seconds[name, kind], flops[name, kind]
-                row.update(gflop=flop / 1e9, matmul_gflop_per_s=flop / 1e9 / statistics.median(seconds), floor_s=statistics.median(seconds),
-                           times_floor=statistics.median(a / b for a, b in zip(getattr(result, kind), seconds)))
+            if (name, kind) in floors:
+                seconds, flops = zip(*floors[name, kind])
+                row.update(gflop=statistics.median(flops) / 1e9, matmul_gflop_per_s=statistics.median(n / 1e9 / s for s, n in floors[name, kind]),
+                           floor_s=statistics.median(seconds), times_floor=statistics.median(a / b for a, b in zip(getattr(result, kind), seconds)))
                 line += f'  {row["gflop"]:5.0f}  {row["matmul_gflop_per_s"]:13.0f}  {row["times_floor"]:7.2f}'
             else:
                 line += ' ' * 31

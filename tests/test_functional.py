@@ -1,9 +1,12 @@
 """What replaces PyTorch's own functions, against those."""
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from functional import dropout, dropout_mask, dropped_attention, embed, linear, packed, padded, product, unpacked
+from functional import dropout, dropout_mask, dropped_attention, embed, gelu, linear, padded, product, unpacked
 from loss import language_model_losses
 from model_pytorch import Config, DoubleHeadModel, attention_mask, init_weights
 from test_model import CONFIG, STORIES
@@ -14,31 +17,44 @@ def double(*size, seed=0):
     return torch.randn(*size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 
+def mask(shape, p):
+    """A `dropout_mask`, an entry each."""
+    return unpacked(dropout_mask(shape, p), shape[-1])
+
+
 # --------------------------------------------------------------------------------------------------------------- dropout
 
 @pytest.mark.parametrize('p', [0.1, 0.25, 0.5, 0.999])
 def test_rate_and_independence_of_the_mask(p):
     torch.manual_seed(0)
-    keep = dropout_mask(torch.Size([1000, 1000]), p)
+    keep = mask((1000, 1000), p)
     deviation = (p * (1 - p) / keep.numel()) ** 0.5
-    assert abs(keep.double().mean() - (1 - p)) < 5 * deviation + 1 / 65536
-    for axis in 0, 1:  # neighbours, and the rows and columns of the four entries that come from one random number, know nothing of each other
-        for distance in 1, 2, 3, 4:
+    assert abs(keep.double().mean() - (1 - p)) < 5 * deviation
+    for axis in 0, 1:  # the eight entries that come at once know nothing of each other, nor do their neighbours
+        for distance in 1, 2, 3, 4, 8:
             both = keep.narrow(axis, 0, 1000 - distance) & keep.narrow(axis, distance, 1000 - distance)
             expected = (1 - p) ** 2
             assert abs(both.double().mean() - expected) < 6 * (expected / both.numel()) ** 0.5 + 1e-4
     assert (keep.double().mean(0) - (1 - p)).abs().max() < 6 * (p * (1 - p) / 1000) ** 0.5 + 1e-3
 
 
-@pytest.mark.parametrize('shape', [(1,), (7,), (8,), (3, 13), (2, 3, 16)])
-def test_masks_packed_and_unpacked(shape):
-    keep = torch.rand(shape) > 0.4
-    assert torch.equal(unpacked(packed(keep), shape[-1]), keep)
+@pytest.mark.parametrize('p', [1e-6, 0.1, 0.25, 0.5, 0.999])
+def test_each_mask_of_eight_comes_as_often_as_is_likely(p):
+    """Those too that are too rare for the table: nine of ten masks for p = 0.1."""
+    torch.manual_seed(0)
+    found = np.bincount(dropout_mask((1 << 25,), p).numpy(), minlength=256)
+    kept = np.array([bin(byte).count('1') for byte in range(256)])
+    expected = (1 - p) ** kept * p ** (8 - kept) * (1 << 22)
+    often = expected > 10
+    deviations = (found - expected)[often] / np.sqrt(expected[often])
+    assert abs((deviations ** 2).sum() - often.sum()) < 5 * (2 * often.sum()) ** 0.5
+    assert abs(found[~often].sum() - expected[~often].sum()) <= 5 * expected[~often].sum() ** 0.5 + 1
 
 
-@pytest.mark.parametrize('n', [1, 2, 3, 4, 5, 31])
-def test_masks_of_any_size(n):
-    assert dropout_mask(torch.Size([n]), 0.5).shape == (n,)
+@pytest.mark.parametrize('shape', [(1,), (7,), (8,), (9,), (31,), (3, 13), (2, 3, 16)])
+def test_masks_of_any_size(shape):
+    assert mask(shape, 0.5).shape == shape and set(mask((2, 1000), 0.5).unique().tolist()) == {0, 1}
+    assert mask(shape, 0).all()
 
 
 def test_same_seed_same_mask():
@@ -137,16 +153,30 @@ def slow_losses(h, we, batch):
 
 @pytest.mark.parametrize('share_context', [False, True])
 def test_lm_losses_and_gradients(share_context):
-    """More predictions than one pass takes, a gradient of its own for each row."""
+    """A gradient of its own for each row."""
     batch = collate(STORIES * 2, CONFIG.first_position, share_context)
     h, we = double(len(batch.ids), 6), double(CONFIG.first_position + CONFIG.n_ctx, 6, seed=1)
-    assert len(batch.lm_parent) > 64
     row_weights = double(batch.rows, seed=2).detach()
     results = []
     for function in language_model_losses, slow_losses:
         losses = function(h, we, batch)
         results.append((losses, *torch.autograd.grad((losses * row_weights).sum(), (h, we))))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize('rows', [1023, 1024, 1025, 2500])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('take_we', [False, True])
+def test_lm_losses_over_many_rows(rows, dtype, take_we):
+    """The logits are computed over some rows of the embedding at a time, and so are the gradients, which may take the embedding's place."""
+    batch = collate(STORIES, CONFIG.first_position, True)
+    batch = replace(batch, lm_target=torch.randint(rows, batch.lm_target.shape, generator=torch.Generator().manual_seed(0)))
+    h, we = double(len(batch.ids), 16), double(rows, 16, seed=1)
+    slow = slow_losses(h, we, batch)
+    expected = torch.autograd.grad(slow.sum(), (h, we))
+    h, we = (x.detach().to(dtype).requires_grad_() for x in (h, we))
+    losses = language_model_losses(h, we * 1, batch, take_we)
+    torch.testing.assert_close((losses, *torch.autograd.grad(losses.sum(), (h, we))), (slow, *expected), check_dtype=False, rtol=1e-4, atol=1e-5)
 
 
 def test_lm_gradients_by_finite_differences():
@@ -178,16 +208,29 @@ def test_bf16_rounds_the_products_only():
         assert gradient.dtype == torch.float32 and (gradient - slow).norm() < 0.02 * slow.norm()
 
 
+# ------------------------------------------------------------------------------------------------------------ activation
+
+def test_gelu():
+    x = torch.cat([torch.linspace(-12, 12, 4801, dtype=torch.float64), torch.tensor([-1e4, 1e4, 0])]).requires_grad_()
+    by_tanh = F.gelu(x, approximate='tanh')
+    torch.testing.assert_close(gelu(x), by_tanh, rtol=1e-12, atol=1e-15)
+    gradient, expected = (torch.autograd.grad((y * x.detach()).sum(), x)[0] for y in (gelu(x), by_tanh))
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
+    for dtype in torch.float32, torch.bfloat16:
+        torch.testing.assert_close(gelu(x.to(dtype)), F.gelu(x.to(dtype), approximate='tanh'))
+
+
 # ------------------------------------------------------------------------------------------------------------- attention
 
-def attention(qkv, batch, mask, n_head, keep):
-    """Row by row, head by head: softmax(q k / sqrt(size)) where `mask` tells, its entries times `keep`, times v. qkv [tokens, 3 * n_embd]."""
-    row, place = batch.slots // batch.length, batch.slots % batch.length
+def attention(qkv, batch, seen, n_head, keep):
+    """Row by row, head by head: softmax(q k / sqrt(size)) of what is `seen`, its entries times `keep`, times v. qkv [the real tokens, 3 * n_embd]."""
+    slots = batch.slots[:len(qkv)]
+    row, place = slots // batch.length, slots % batch.length
     outputs = []
     for i in range(batch.rows):
         q, k, v = (x.unflatten(1, (n_head, -1)).transpose(0, 1) for x in qkv[row == i].chunk(3, 1))  # each [heads, length of the row, size]
-        n, seen = q.shape[1], mask[i, 0] if mask.dim() == 4 else mask
-        a = (q @ k.transpose(1, 2) / q.shape[2] ** 0.5).masked_fill(~seen[:n, :n], -torch.inf).softmax(2) * keep[i, :, :n, :n]
+        n, of_row = q.shape[1], seen[i, 0] if seen.dim() == 4 else seen
+        a = (q @ k.transpose(1, 2) / q.shape[2] ** 0.5).masked_fill(~of_row[:n, :n], -torch.inf).softmax(2) * keep[i, :, :n, :n]
         outputs.append((a @ v).transpose(0, 1).flatten(1))
     assert (place[1:] == place[:-1] + 1).sum() == len(place) - batch.rows  # packed in order
     return torch.cat(outputs)
@@ -196,15 +239,16 @@ def attention(qkv, batch, mask, n_head, keep):
 @pytest.mark.parametrize('share_context', [False, True])
 def test_attention_with_dropout(share_context):
     """The probabilities are what is dropped, each entry by its own mask; so for the gradient."""
-    batch = collate(STORIES, CONFIG.first_position, share_context)
-    qkv, n_head, p = double(len(batch.ids), 3 * 10), 2, 0.3
-    mask = attention_mask(batch.branch) if share_context else None
+    batch = collate(STORIES[1:], CONFIG.first_position, share_context)
+    qkv, n_head, p, shape = double(len(batch.ids), 3 * 10), 2, 0.3, (batch.rows, 2, batch.length, batch.length)
+    n = np.count_nonzero(batch.lm_weight) + batch.rows  # real tokens: all but the first of a row are predicted
+    assert n < len(batch.ids)
+    seen = attention_mask(batch.branch) if share_context else None
     torch.manual_seed(1)
-    fast = dropped_attention(qkv, batch, mask, n_head, p)
+    fast = dropped_attention(qkv, batch, seen, n_head, p)[:n]
     torch.manual_seed(1)
-    keep = dropout_mask(torch.Size([batch.rows, n_head, batch.length, batch.length]), p) / (1 - p)
-    seen = torch.ones(batch.length, batch.length, dtype=torch.bool).tril() if mask is None else mask
-    slow = attention(qkv, batch, seen, n_head, keep)
+    keep = mask((np.prod(shape),), p).view(shape) / (1 - p)
+    slow = attention(qkv[:n], batch, torch.ones(shape[2:], dtype=torch.bool).tril() if seen is None else seen, n_head, keep)
     torch.testing.assert_close(fast, slow)
     weight = torch.randn_like(slow)
     gradient, expected = (torch.autograd.grad((out * weight).sum(), qkv)[0] for out in (fast, slow))

@@ -70,12 +70,14 @@ def config(args, stories, encoder):
 def to_openai_arrays(stories, config):
     """The original's padded arrays X [stories, 2, n_ctx, 2] and M [stories, 2, n_ctx], from our *separate* batch."""
     batch = collate(stories, config.first_position, share_context=False)
-    place = torch.div(batch.slots, batch.length, rounding_mode='floor') * config.n_ctx + batch.slots % batch.length
+    n = sum(2 * len(story.trunk) + sum(map(len, story.branches)) for story in stories)  # what comes after is padding
+    slots = batch.slots[:n]
+    place = torch.div(slots, batch.length, rounding_mode='floor') * config.n_ctx + slots % batch.length
     x = np.zeros((batch.rows * config.n_ctx, 2), dtype=np.int32)
     m = np.zeros(batch.rows * config.n_ctx, dtype=np.float32)
     x[:, 1] = np.tile(config.first_position + np.arange(config.n_ctx), batch.rows)  # the original numbers the padding too
-    x[place, 0], m[place] = batch.ids, 1
-    assert (x[place, 1] == batch.positions.numpy()).all()
+    x[place, 0], m[place] = batch.ids[:n], 1
+    assert (x[place, 1] == batch.positions[:n].numpy()).all()
     return x.reshape(len(stories), 2, config.n_ctx, 2), m.reshape(len(stories), 2, config.n_ctx)
 
 
