@@ -216,27 +216,26 @@ class _Gelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x):
-        z = full_precision(x)
-        s = torch.addcmul(z.new_tensor(SLOPE), z, z, value=0.044715 * SLOPE).mul_(z).sigmoid_()
-        a = z * s
-        ctx.save_for_backward(z, s, a)
-        return a.to(x.dtype)
+        s = torch.addcmul(x.new_tensor(SLOPE), x, x, value=0.044715 * SLOPE).mul_(x).sigmoid_()
+        a = x * s
+        ctx.save_for_backward(x, s, a)
+        return a
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        z, s, a = ctx.saved_tensors
+        x, s, a = ctx.saved_tensors
         # The derivative is s + x s' = s + t (1 - s), with t = x s (SLOPE + 3 * 0.044715 SLOPE x^2).
-        t = torch.addcmul(z.new_tensor(SLOPE), z, z, value=3 * 0.044715 * SLOPE).mul_(a)
-        return t.lerp_(t.new_ones(()), s).mul_(grad).to(grad.dtype)
+        t = torch.addcmul(x.new_tensor(SLOPE), x, x, value=3 * 0.044715 * SLOPE).mul_(a)
+        return t.lerp_(t.new_ones(()), s).mul_(grad)
 
 
 def gelu(x):
     """The original's: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, which is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
 
-    On a CPU PyTorch's tanh takes nine times as long as its sigmoid.
+    On a CPU PyTorch's tanh takes nine times as long as its sigmoid. (In bf16 each of these steps would round.)
     """
-    return torch.nn.functional.gelu(x, approximate='tanh') if x.is_cuda else _Gelu.apply(x)
+    return torch.nn.functional.gelu(x, approximate='tanh') if x.is_cuda or x.dtype == torch.bfloat16 else _Gelu.apply(x)
 
 
 class _ActivatedLinear(torch.autograd.Function):
@@ -272,12 +271,15 @@ class _Embed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight, ids, positions, p, dtype):
         ctx.set_materialize_grads(False)
+        ctx.room = None
         if p == 0:
             we, keep = weight.detach(), None
         elif weight.is_cuda:
             we, keep = torch.native_dropout(weight, p, True)
         else:
-            we, keep = torch.empty_like(weight, dtype=dtype), dropout_mask(weight.shape, p)
+            keep = dropout_mask(weight.shape, p)
+            ctx.room = torch.empty_like(weight)  # for the gradient; until then it holds the matrix, one in bf16 in its second half
+            we = ctx.room.flatten().view(dtype)[-weight.numel():].view(weight.shape)
             for some, kept, out in zip(*_blocks(weight, keep, we)):
                 out.copy_((some * _mask(kept, some)).mul_(1 / (1 - p)))
         if we.dtype == weight.dtype:
@@ -298,15 +300,19 @@ class _Embed(torch.autograd.Function):
         elif keep is None:
             grad = grad_we.to(weight.dtype)
         else:
-            grad = grad_we if grad_we.dtype == weight.dtype else torch.empty_like(weight)
-            for out, some, kept in zip(*_blocks(grad, grad_we, keep)):
-                (out if out is some else out.copy_(some)).mul_(_mask(kept, out)).mul_(scale)
+            taken = grad_we.dtype == weight.dtype
+            grad = grad_we if taken else torch.empty_like(weight) if ctx.room is None else ctx.room
+            for out, some, kept in zip(*_blocks(grad, grad_we, keep)):  # from the front on, so that no block is overwritten before its turn
+                some = some.to(weight.dtype).mul_(_mask(kept, out)).mul_(scale)
+                if not taken:
+                    out.copy_(some)
         for index in ids, positions:
             values = grad_h if keep is None else grad_h * _mask(keep[index], weight) * scale
             if grad.is_cuda:
                 grad.index_put_((index,), values, accumulate=True)
             else:
                 grad.index_add_(0, index, values)  # where an index comes twice, index_put_ adds in an order that changes from run to run
+        ctx.room = None  # it is the caller's now
         return grad, None, None, None, None
 
 

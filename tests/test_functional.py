@@ -164,6 +164,27 @@ def test_lm_losses_and_gradients(share_context):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize('precision', [torch.float32, torch.bfloat16])
+def test_the_gradient_in_the_place_of_the_embedding(precision):
+    """With dropout, over more rows than are worked on at a time: the head's gradient takes the dropped matrix's place, and that of the embedding theirs."""
+    batch = collate(STORIES, CONFIG.first_position, False)
+    random = torch.Generator().manual_seed(0)
+    ids, positions, batch.lm_target = (torch.randint(5000, x.shape, generator=random) for x in (batch.ids, batch.positions, batch.lm_target))
+    weight, slow_weight = (torch.randn(5000, 300, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    with torch.autocast('cpu', torch.bfloat16, enabled=precision == torch.bfloat16):
+        h, we = embed(weight, ids, positions, 0.1, True)
+        keep = we.detach() != 0
+        losses = language_model_losses(h / 100, we, batch, take_we=True)
+    losses.sum().backward()
+    slow_we = slow_weight * keep / 0.9
+    expected = slow_losses((slow_we[ids] + slow_we[positions]) / 100, slow_we, batch)
+    expected.sum().backward()
+    tolerance = 1e-5 if precision == torch.float32 else 0.02
+    torch.testing.assert_close(losses.double(), expected, rtol=tolerance, atol=tolerance)
+    assert (weight.grad - slow_weight.grad).norm() < tolerance * slow_weight.grad.norm()
+    assert not weight.grad[~keep].any()
+
+
 @pytest.mark.parametrize('rows', [1023, 1024, 1025, 2500])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('take_we', [False, True])
