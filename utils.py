@@ -303,7 +303,7 @@ class Batch:
 
 
 def few_sizes(n):
-    """n, rounded up to five significant bits: by a seventeenth at most.
+    """n, rounded up to five significant bits: by less than a sixteenth.
 
     Batches then come in few sizes. On a CPU each new size costs oneDNN the preparation of all its products, which it keeps, in memory that lies scattered
     between the arrays of a step; and arrays of ever-new sizes do not find room in each other's place.
