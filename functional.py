@@ -36,11 +36,8 @@ def product(a, b, bias=None, out=None):
         return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
     if not (b.is_contiguous() or b.t().is_contiguous()):
         b = b.contiguous()  # oneDNN takes a thousand times as long with part of a matrix
-    if out is None:
-        return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
-    for some, part in zip(a.split(1 << 12), out.split(1 << 12)):  # it cannot write to `out`: a block of rows is made beside it, not all
-        part.copy_(torch.ops.mkldnn._linear_pointwise(some, b.t(), bias, 'none', [], ''))
-    return out
+    c = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')  # it cannot write to `out`
+    return c if out is None else out.copy_(c)
 
 
 class _Linear(torch.autograd.Function):
@@ -105,10 +102,15 @@ def unpacked(bits, n):
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=n))
 
 
+def masked(x, bits, p):
+    """On the CPU: x with the entries zero that the `dropout_mask` of its entries, flat, drops, and the others scaled by 1 / (1 - p)."""
+    return (x * unpacked(bits, x.numel()).view(x.shape)).mul_(1 / (1 - p))
+
+
 def drop(x, p):
-    """On the CPU: x with its entries zero with probability p and else scaled by 1 / (1 - p), and the `dropout_mask` of those kept, flat."""
+    """Dropout on the CPU: x `masked`, and the mask, which keeps an entry with probability 1 - p."""
     bits = dropout_mask((x.numel(),), p)
-    return (x * unpacked(bits, x.numel()).view(x.shape)).mul_(1 / (1 - p)), bits
+    return masked(x, bits, p), bits
 
 
 class _Dropout(torch.autograd.Function):
@@ -122,7 +124,7 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         bits, = ctx.saved_tensors
-        return (grad * unpacked(bits, grad.numel()).view(grad.shape)).mul_(1 / (1 - ctx.p)), None
+        return masked(grad, bits, ctx.p), None
 
 
 def dropout(x, p, training):
@@ -174,7 +176,7 @@ class _DroppedAttention(torch.autograd.Function):
         q, k, v = qkv.view(-1, size).index_select(0, ctx.token_of.flatten()).view(3, -1, length, size)
         grad = grad.new_zeros(rows * n_head * length, size).index_copy_(0, ctx.place_of[0].flatten(), grad.reshape(-1, size)).view_as(q)
         a = full_precision(a).flatten(0, 1)
-        dropped = (a * unpacked(bits, a.numel()).view_as(a)).mul_(1 / (1 - ctx.p))
+        dropped = masked(a, bits, ctx.p)
         a_d_a = (grad @ v.transpose(1, 2)).to(a.dtype).mul_(dropped)
         d_scores = a_d_a.addcmul_(a, a_d_a.sum(2, keepdim=True), value=-1).mul_(size ** -0.5).to(q.dtype)
         d_qkv = torch.empty(3, *q.shape, dtype=q.dtype)
