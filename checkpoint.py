@@ -1,4 +1,5 @@
 """A run's work is not lost: one run at a time in a folder, signals that wait for the update, checkpoints that appear whole."""
+
 import contextlib
 import os
 import pickletools
@@ -31,9 +32,14 @@ def only_run(folder, *more):
         lock.acquire(timeout=0)
     except Timeout:
         who = 'it has just begun'
-        with contextlib.suppress(OSError), open(os.path.join(folder, 'running'), encoding='utf-8', errors='replace') as f:
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(folder, 'running'), encoding='utf-8', errors='replace') as f,
+        ):
             who = f.read(200)
-        raise InputError(f'a run that writes to {folder} is going on: {who.strip()}; wait for it, or choose another name') from None
+        raise InputError(
+            f'a run that writes to {folder} is going on: {who.strip()}; wait for it, or choose another name'
+        ) from None
     except OSError as error:
         raise InputError(f'cannot write to {folder}: {error.strerror}') from error
     try:
@@ -42,7 +48,9 @@ def only_run(folder, *more):
                 if name.endswith('.part'):
                     os.unlink(os.path.join(place, name))
         with whole_file(os.path.join(folder, 'running')) as f:
-            f.write(f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%Y-%m-%d %H:%M:%S")}\n')
+            f.write(
+                f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%Y-%m-%d %H:%M:%S")}\n'
+            )
         yield
     finally:
         lock.release()
@@ -60,7 +68,10 @@ class StopSignals:
         ours, self.theirs = socket.socketpair()
         self.theirs.setblocking(False)
         self.fd_before = signal.set_wakeup_fd(self.theirs.fileno(), warn_on_full_buffer=False)
-        self.before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {
+            number: signal.signal(number, lambda *_: None)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         threading.Thread(target=self._watch, args=(ours,), daemon=True).start()
         return self
 
@@ -80,8 +91,13 @@ class StopSignals:
         if not self.received:
             self.received, self.when = number, time.monotonic()
             with contextlib.suppress(OSError):  # what reads it may be gone
-                print(f'\n{signal.Signals(number).name}: finishing this update and writing a checkpoint; once more to stop at once', file=sys.stderr)
-        elif time.monotonic() - self.when > 1:  # torchrun passes on a signal that the terminal has sent already
+                print(
+                    f'\n{signal.Signals(number).name}: finishing this update and writing a checkpoint; once more to stop at once',
+                    file=sys.stderr,
+                )
+        elif (
+            time.monotonic() - self.when > 1
+        ):  # torchrun passes on a signal that the terminal has sent already
             os._exit(128 + number)
 
 
@@ -96,7 +112,11 @@ class Saver:
         """Raises InputError if it cannot be written (in the background: at the next call)."""
         self.wait()
         if self.thread:
-            self.writing = self.thread.submit(self._write, path, tree_map_only(torch.Tensor, lambda tensor: tensor.to('cpu', copy=True), state))
+            self.writing = self.thread.submit(
+                self._write,
+                path,
+                tree_map_only(torch.Tensor, lambda tensor: tensor.to('cpu', copy=True), state),
+            )
         else:
             self._write(path, state)
 
@@ -120,14 +140,18 @@ def load_checkpoint(path):
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # torch.load promises no exceptions of its own: a damaged file can fail in any of them
-        raise InputError(f'{path} is damaged, or no file of parameters: {str(error)[:100] or type(error).__name__}') from error
+        raise InputError(
+            f'{path} is damaged, or no file of parameters: {str(error)[:100] or type(error).__name__}'
+        ) from error
 
 
 def check_archive(path):
     """Raise an exception unless `path` is a zip archive whose checksums hold (PyTorch does not look), and no larger in memory than on disk."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(
+            entry.file_size for entry in entries
+        ) > os.path.getsize(path):
             raise ValueError('its parts are larger than the file')
         if damaged := archive.testzip():
             raise ValueError(f'the checksum of {damaged} is wrong')
@@ -145,7 +169,9 @@ def check_pickles(path):
 
 def check_pickle(pickle):
     """Raise an exception at more tuples than any model has: Python crashes when it hashes one in one in one ... a million deep."""
-    for number, _ in enumerate(opcode for opcode, *_ in pickletools.genops(pickle) if opcode.name.startswith('TUPLE')):
+    for number, _ in enumerate(
+        opcode for opcode, *_ in pickletools.genops(pickle) if opcode.name.startswith('TUPLE')
+    ):
         if number > 100_000:
             raise ValueError('it has more tuples than any model')
 
@@ -159,22 +185,53 @@ def read_parameters(path):
     state, size = load_checkpoint(path), os.path.getsize(path)
     if isinstance(state, dict) and isinstance(state.get('model'), dict):
         state = state['model']
-    if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(p, torch.Tensor) for name, p in state.items()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(p, torch.Tensor) for name, p in state.items()
+    ):
         raise InputError(f'{path} is no file of parameters: expected a dict from names to tensors')
     state = {name.removeprefix('module.'): p.detach() for name, p in state.items()}
-    state = {name: p for name, p in state.items() if name != 'lm_head.decoder.weight' and not re.fullmatch(r'transformer\.h\.\d+\.attn\.b', name)}
+    state = {
+        name: p
+        for name, p in state.items()
+        if name != 'lm_head.decoder.weight'
+        and not re.fullmatch(r'transformer\.h\.\d+\.attn\.b', name)
+    }
     for name, p in state.items():
-        if p.layout != torch.strided or p.device.type != 'cpu' or p.dtype != torch.float32 or 4 * p.numel() > size or not torch.isfinite(p).all():
+        if (
+            p.layout != torch.strided
+            or p.device.type != 'cpu'
+            or p.dtype != torch.float32
+            or 4 * p.numel() > size
+            or not torch.isfinite(p).all()
+        ):
             raise InputError(f'{path}: {name} is not an array of finite float32 numbers')
     embed = state.get('transformer.embed.weight', torch.empty(0))
     if embed.dim() != 2 or len(embed) < 2 + len(SPECIAL_TOKENS) or not embed.shape[1]:
-        raise InputError(f'{path} does not hold the parameters of a GPT: it has no embedding, transformer.embed.weight')
-    with torch.device('meta'):  # draws no random numbers: a run that goes on reads its parameters, too
-        like = DoubleHeadModel(Config(n_vocab=len(embed) - len(SPECIAL_TOKENS) - 1, n_ctx=1, n_embd=embed.shape[1], n_head=1, n_layer=1))
+        raise InputError(
+            f'{path} does not hold the parameters of a GPT: it has no embedding, transformer.embed.weight'
+        )
+    with torch.device(
+        'meta'
+    ):  # draws no random numbers: a run that goes on reads its parameters, too
+        like = DoubleHeadModel(
+            Config(
+                n_vocab=len(embed) - len(SPECIAL_TOKENS) - 1,
+                n_ctx=1,
+                n_embd=embed.shape[1],
+                n_head=1,
+                n_layer=1,
+            )
+        )
     n_layer = sum(name.endswith('.ln_1.g') for name in state)
-    wanted = {name.replace('.h.0.', f'.h.{i}.'): p.shape for i in range(n_layer) for name, p in like.named_parameters()}
+    wanted = {
+        name.replace('.h.0.', f'.h.{i}.'): p.shape
+        for i in range(n_layer)
+        for name, p in like.named_parameters()
+    }
     for name in sorted(wanted.keys() ^ state.keys()):
-        raise InputError(f'{path} does not hold the parameters of a GPT with a classifier: it has {"no" if name in wanted else "a stray"} {name}')
+        raise InputError(
+            f'{path} does not hold the parameters of a GPT with a classifier: it has {"no" if name in wanted else "a stray"} {name}'
+        )
     for name, shape in wanted.items():
         if state[name].shape != shape:
             raise InputError(f'{path}: {name} is {list(state[name].shape)}, expected {list(shape)}')
@@ -186,16 +243,26 @@ def load_parameters(model, path):
     try:
         model.load_state_dict(read_parameters(path))
     except RuntimeError as error:
-        raise InputError(f'{path} does not hold the parameters of this model ({str(error).splitlines()[-1].strip()[:100]})') from error
+        raise InputError(
+            f'{path} does not hold the parameters of this model ({str(error).splitlines()[-1].strip()[:100]})'
+        ) from error
 
 
 def same_form(value, like):
     """Whether `value` is built as `like`: dicts of the same keys, tensors of the same shape and type with all their numbers, objects of one type."""
     if isinstance(like, dict):
-        return isinstance(value, dict) and value.keys() == like.keys() and all(same_form(value[key], like[key]) for key in like)
+        return (
+            isinstance(value, dict)
+            and value.keys() == like.keys()
+            and all(same_form(value[key], like[key]) for key in like)
+        )
     if isinstance(like, torch.Tensor):
-        return (type(value) is torch.Tensor and (value.shape, value.dtype, value.layout) == (like.shape, like.dtype, torch.strided)
-                and not value.is_meta and value.is_contiguous())
+        return (
+            type(value) is torch.Tensor
+            and (value.shape, value.dtype, value.layout) == (like.shape, like.dtype, torch.strided)
+            and not value.is_meta
+            and value.is_contiguous()
+        )
     return type(value) is type(like)
 
 
@@ -211,10 +278,14 @@ def load_finetuned_model(path, n_vocab, n_head=None, afn=None):
     rows, n_embd = state['transformer.embed.weight'].shape
     n_ctx = rows - n_vocab - len(SPECIAL_TOKENS)
     if n_ctx < 1:
-        raise InputError(f'{path} has an embedding of {rows:,} rows, too few for the vocabulary\'s {n_vocab:,} symbols: it was trained with another')
+        raise InputError(
+            f"{path} has an embedding of {rows:,} rows, too few for the vocabulary's {n_vocab:,} symbols: it was trained with another"
+        )
     if n_embd % n_head:
         raise InputError(f'{path} has states of width {n_embd}, not divisible by --n_head {n_head}')
     n_layer = sum(name.endswith('.ln_1.g') for name in state)
-    model = DoubleHeadModel(Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer, afn=afn))
+    model = DoubleHeadModel(
+        Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer, afn=afn)
+    )
     model.load_state_dict(state, assign=True)
     return model.requires_grad_().eval()

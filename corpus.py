@@ -2,6 +2,7 @@
 
 A text is read in blocks of about a megabyte, cut between lines, by one process on each core. Memory does not grow with the text.
 """
+
 import functools
 import hashlib
 import json
@@ -19,25 +20,40 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from text_utils import CACHED_WORDS, TextEncoder, english_tokenizer, read_merges, read_vocabulary, split_words
+from text_utils import (
+    CACHED_WORDS,
+    TextEncoder,
+    english_tokenizer,
+    read_merges,
+    read_vocabulary,
+    split_words,
+)
 from utils import InputError, whole_file
 
-ENCODER, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # OpenAI's names, however many merges there are
-BLOCK = 1 << 20         # bytes of text a worker reads at a time
+ENCODER, MERGES = (
+    'encoder_bpe_40000.json',
+    'vocab_40000.bpe',
+)  # OpenAI's names, however many merges there are
+BLOCK = 1 << 20  # bytes of text a worker reads at a time
 LONGEST_LINE = 1 << 16  # bytes; a longer line may be cut at a space
-MAX_CHARACTERS = 1000   # in a learned vocabulary: the commonest; OpenAI's has 238
-MAX_WORDS = 1 << 22     # counted at a time; beyond, the rarest are forgotten
+MAX_CHARACTERS = 1000  # in a learned vocabulary: the commonest; OpenAI's has 238
+MAX_WORDS = 1 << 22  # counted at a time; beyond, the rarest are forgotten
 
 
 # ---------------------------------------------------------------------------------------------------- reading the text
+
 
 def find_texts(places):
     """The files among and the .txt files below `places`, as (name, path), in an order that only the names decide. Raises InputError."""
     texts = []
     for place in places:
         if os.path.isdir(place):
-            found = sorted(os.path.relpath(os.path.join(folder, name), place) for folder, _, names in os.walk(place) for name in names
-                           if name.endswith('.txt'))
+            found = sorted(
+                os.path.relpath(os.path.join(folder, name), place)
+                for folder, _, names in os.walk(place)
+                for name in names
+                if name.endswith('.txt')
+            )
             if not found:
                 raise InputError(f'--text {place}: no .txt file in this folder')
             texts += [(name, os.path.join(place, name)) for name in found]
@@ -69,7 +85,9 @@ def cut(f, offset, size):
         return size
     if found := re.search(rb' (?=\S)', near):
         return offset + found.start()
-    return offset + next((i for i, byte in enumerate(near[1:]) if byte & 0xC0 != 0x80), 0)  # at least between two characters
+    return offset + next(
+        (i for i, byte in enumerate(near[1:]) if byte & 0xC0 != 0x80), 0
+    )  # at least between two characters
 
 
 def read_lines(path, start, size):
@@ -85,7 +103,9 @@ def read_lines(path, start, size):
             data = f.read(stop - start)
         lines = data.decode('utf-8').split('\n')
     except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not UTF-8 text (byte {start + error.start:,}: {error.reason}); save it again as UTF-8') from error
+        raise InputError(
+            f'{path} is not UTF-8 text (byte {start + error.start:,}: {error.reason}); save it again as UTF-8'
+        ) from error
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error
     yield from ((line, True) for line in lines[:-1])
@@ -97,7 +117,9 @@ class Workers:
     """One process on each core, that takes blocks of text in and hands results out, in order."""
 
     def __init__(self):
-        self.n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        self.n = (
+            len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        )
         self.pool = multiprocessing.Pool(self.n, self._start)
 
     @staticmethod
@@ -105,18 +127,37 @@ class Workers:
         """A worker leaves signals to its parent, and ends with it, however that ends."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        threading.Thread(target=lambda: multiprocessing.parent_process().join() or os._exit(1), daemon=True).start()
+        threading.Thread(
+            target=lambda: multiprocessing.parent_process().join() or os._exit(1), daemon=True
+        ).start()
 
     def map(self, function, texts, sizes, what):
         """Yield `function((path, start, size))` of each block of the texts, with a bar on stderr.
 
         Each worker is at most four blocks ahead: results do not pile up where many workers are faster than who takes them.
         """
-        blocks = iter([(path, start, size) for (_, path), size in zip(texts, sizes) for start in range(0, size, BLOCK)])
-        with tqdm(total=sum(sizes), unit='B', unit_scale=True, desc=what, leave=False, dynamic_ncols=True, disable=None) as bar:
+        blocks = iter(
+            [
+                (path, start, size)
+                for (_, path), size in zip(texts, sizes)
+                for start in range(0, size, BLOCK)
+            ]
+        )
+        with tqdm(
+            total=sum(sizes),
+            unit='B',
+            unit_scale=True,
+            desc=what,
+            leave=False,
+            dynamic_ncols=True,
+            disable=None,
+        ) as bar:
             ahead = deque()
             while True:
-                ahead.extend((block, self.pool.apply_async(function, (block,))) for block in islice(blocks, 4 * self.n - len(ahead)))
+                ahead.extend(
+                    (block, self.pool.apply_async(function, (block,)))
+                    for block in islice(blocks, 4 * self.n - len(ahead))
+                )
                 if not ahead:
                     return
                 (_, start, size), result = ahead.popleft()
@@ -133,8 +174,11 @@ class Workers:
 
 # ----------------------------------------------------------------------------------------------------------- vocabulary
 
+
 def count_words(block):
-    return Counter(word for line, _ in read_lines(*block) for word in split_words(line) if word != '\n')
+    return Counter(
+        word for line, _ in read_lines(*block) for word in split_words(line) if word != '\n'
+    )
 
 
 def count_tokens(counts):
@@ -161,6 +205,7 @@ def learn_byte_pairs(tokens, n_merges):
     A pair is merged only if it occurs at least twice, so a small text gives fewer merges.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
     counts = Counter()
     for token, n in tokens.items():
         for character in token:
@@ -174,17 +219,35 @@ def learn_byte_pairs(tokens, n_merges):
                 for first in range(0, n, 10_000):
                     yield ' '.join([token] * min(n - first, 10_000))
 
-    symbols = characters + [c + '</w>' for c in characters]  # given beforehand, in this order: ties are then broken alike in every run
+    symbols = characters + [
+        c + '</w>' for c in characters
+    ]  # given beforehand, in this order: ties are then broken alike in every run
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(' ')
-    tokenizer.train_from_iterator(texts(), trainers.BpeTrainer(vocab_size=len(symbols) + n_merges, min_frequency=2, special_tokens=symbols,
-                                                               end_of_word_suffix='</w>', show_progress=sys.stderr.isatty()))
-    return characters, [tuple(pair) for pair in json.loads(tokenizer.to_str())['model']['merges'][:n_merges]]
+    tokenizer.train_from_iterator(
+        texts(),
+        trainers.BpeTrainer(
+            vocab_size=len(symbols) + n_merges,
+            min_frequency=2,
+            special_tokens=symbols,
+            end_of_word_suffix='</w>',
+            show_progress=sys.stderr.isatty(),
+        ),
+    )
+    return characters, [
+        tuple(pair) for pair in json.loads(tokenizer.to_str())['model']['merges'][:n_merges]
+    ]
 
 
 def write_vocabulary(folder, characters, merges):
     """Write both files as OpenAI's are: `<unk>`, the characters, the characters at a word's end, the merges' results, the newline."""
-    symbols = ['<unk>', *characters, *(c + '</w>' for c in characters), *(left + right for left, right in merges), '\n</w>']
+    symbols = [
+        '<unk>',
+        *characters,
+        *(c + '</w>' for c in characters),
+        *(left + right for left, right in merges),
+        '\n</w>',
+    ]
     with whole_file(os.path.join(folder, ENCODER)) as f:
         json.dump({symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}, f)
     with whole_file(os.path.join(folder, MERGES)) as f:
@@ -193,6 +256,7 @@ def write_vocabulary(folder, characters, merges):
 
 
 # ------------------------------------------------------------------------------------------------------------- encoding
+
 
 @functools.cache
 def text_encoder(folder):
@@ -240,19 +304,43 @@ def prepare(places, out, work, n_merges, vocabulary=None):
     if vocabulary:
         encoder_path, merges_path = vocabulary_files(vocabulary)
         read_vocabulary(encoder_path), read_merges(merges_path)
-    source = {'texts': [[name, *p] for (name, _), p in zip(texts, prints)],
-              'vocabulary': [fingerprint(path) for path in vocabulary_files(vocabulary)] if vocabulary else n_merges}
-    tokens_path, record_path, vocabulary_record_path = (os.path.join(work, name) for name in ('tokens.bin', 'tokens.json', 'vocabulary.json'))
+    source = {
+        'texts': [[name, *p] for (name, _), p in zip(texts, prints)],
+        'vocabulary': [fingerprint(path) for path in vocabulary_files(vocabulary)]
+        if vocabulary
+        else n_merges,
+    }
+    tokens_path, record_path, vocabulary_record_path = (
+        os.path.join(work, name) for name in ('tokens.bin', 'tokens.json', 'vocabulary.json')
+    )
     record = read_record(record_path)
-    if 'source' in record and record['source'] != source and os.path.exists(checkpoint := os.path.join(work, 'checkpoint')):
-        raise InputError(f'{checkpoint} comes from another text or vocabulary: go on with those, or choose another --out')
+    if (
+        'source' in record
+        and record['source'] != source
+        and os.path.exists(checkpoint := os.path.join(work, 'checkpoint'))
+    ):
+        raise InputError(
+            f'{checkpoint} comes from another text or vocabulary: go on with those, or choose another --out'
+        )
 
     def unchanged(record):
-        return record.get('source') == source and all(map(os.path.isfile, vocabulary_files(out))) \
+        return (
+            record.get('source') == source
+            and all(map(os.path.isfile, vocabulary_files(out)))
             and record.get('files') == [fingerprint(path) for path in vocabulary_files(out)]
+        )
 
-    whole = record.get('dtype') in ('uint16', 'uint32') and type(record.get('n_tokens')) is int and isinstance(record.get('hash'), str)
-    if whole and unchanged(record) and os.path.isfile(tokens_path) and os.path.getsize(tokens_path) == record['n_tokens'] * np.dtype(record['dtype']).itemsize:
+    whole = (
+        record.get('dtype') in ('uint16', 'uint32')
+        and type(record.get('n_tokens')) is int
+        and isinstance(record.get('hash'), str)
+    )
+    if (
+        whole
+        and unchanged(record)
+        and os.path.isfile(tokens_path)
+        and os.path.getsize(tokens_path) == record['n_tokens'] * np.dtype(record['dtype']).itemsize
+    ):
         print(f'encoded   already, in {tokens_path}', flush=True)
         return
     with Workers() as workers:
@@ -264,23 +352,31 @@ def prepare(places, out, work, n_merges, vocabulary=None):
             tokens = count_tokens(workers.map(count_words, texts, sizes, 'counting words'))
             characters, merges = learn_byte_pairs(tokens, n_merges)
             write_vocabulary(out, characters, merges)
-            print(f'learned   {len(merges):,} byte pairs of {len(characters):,} characters, from {tokens.total():,} words, '
-                  f'{len(tokens):,} of them different', flush=True)
+            print(
+                f'learned   {len(merges):,} byte pairs of {len(characters):,} characters, from {tokens.total():,} words, '
+                f'{len(tokens):,} of them different',
+                flush=True,
+            )
         made = {'source': source, 'files': [fingerprint(path) for path in vocabulary_files(out)]}
         with whole_file(vocabulary_record_path) as f:
             json.dump(made, f)
         dtype = 'uint16' if len(read_vocabulary(vocabulary_files(out)[0])) <= 1 << 16 else 'uint32'
         digest, n_bytes, started = hashlib.blake2b(), 0, time.monotonic()
         with whole_file(tokens_path, 'wb') as f:
-            for data in workers.map(functools.partial(encode_block, folder=out, dtype=dtype), texts, sizes, 'encoding'):
+            for data in workers.map(
+                functools.partial(encode_block, folder=out, dtype=dtype), texts, sizes, 'encoding'
+            ):
                 n_bytes += f.write(data)
                 digest.update(data)
     seconds = time.monotonic() - started
     n_tokens = n_bytes // np.dtype(dtype).itemsize
     with whole_file(record_path) as f:
         json.dump({**made, 'n_tokens': n_tokens, 'dtype': dtype, 'hash': digest.hexdigest()}, f)
-    print(f'encoded   {sum(sizes) / 1e6:,.1f} MB of text in {len(texts):,} file{"s" * (len(texts) > 1)} into {n_tokens:,} tokens '
-          f'in {seconds:,.1f} s ({sum(sizes) / 1e6 / seconds:,.1f} MB/s)', flush=True)
+    print(
+        f'encoded   {sum(sizes) / 1e6:,.1f} MB of text in {len(texts):,} file{"s" * (len(texts) > 1)} into {n_tokens:,} tokens '
+        f'in {seconds:,.1f} s ({sum(sizes) / 1e6 / seconds:,.1f} MB/s)',
+        flush=True,
+    )
 
 
 def open_tokens(work):

@@ -4,6 +4,7 @@
 
 A broken download goes on where it stopped. A file counts as there only when its content is OpenAI's: its git blob id is checked.
 """
+
 import hashlib
 import os
 import re
@@ -54,10 +55,14 @@ def receive(session, url, part, timeout, bar):
     there = os.path.getsize(part) if os.path.exists(part) else 0
     headers = {'Accept-Encoding': 'identity', **({'Range': f'bytes={there}-'} if there else {})}
     with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        if response.status_code == 416 and there:  # nothing after `there`: the file is whole, or not this one
+        if (
+            response.status_code == 416 and there
+        ):  # nothing after `there`: the file is whole, or not this one
             return
         response.raise_for_status()
-        if response.status_code != 206 or not response.headers.get('Content-Range', '').startswith(f'bytes {there}-'):
+        if response.status_code != 206 or not response.headers.get('Content-Range', '').startswith(
+            f'bytes {there}-'
+        ):
             there = 0  # the server sends the whole file
         bar.reset(total=there + int(response.headers.get('Content-Length', 0)) or None)
         bar.update(there)
@@ -78,7 +83,15 @@ def fetch(session, url, path, blob_id, retry, timeout=30):
     timeout  seconds to wait for a connection, and for the next bytes
     """
     part, left, restarted = path + '.part', retry, False
-    with tqdm(desc=os.path.basename(path), unit='B', unit_scale=True, unit_divisor=1024, dynamic_ncols=True, leave=False, disable=None) as bar:
+    with tqdm(
+        desc=os.path.basename(path),
+        unit='B',
+        unit_scale=True,
+        unit_divisor=1024,
+        dynamic_ncols=True,
+        leave=False,
+        disable=None,
+    ) as bar:
         while True:
             before = os.path.getsize(part) if os.path.exists(part) else 0
             try:
@@ -89,18 +102,28 @@ def fetch(session, url, path, blob_id, retry, timeout=30):
             except WrongBytes:
                 os.unlink(part)
                 if restarted:
-                    raise InputError(f'{url} is not the file OpenAI published: its git blob id is not {blob_id}; is --url right?') from None
+                    raise InputError(
+                        f'{url} is not the file OpenAI published: its git blob id is not {blob_id}; is --url right?'
+                    ) from None
                 restarted = True  # once: a piece from an earlier attempt may have been at fault
             except requests.RequestException as error:
                 status = getattr(error.response, 'status_code', None)
-                if status and not retry.is_retry('GET', status) or isinstance(error, (requests.TooManyRedirects, ValueError)):
-                    raise InputError(f'cannot fetch {url}: {reason(error)}; is --url right?') from error
+                if (
+                    status
+                    and not retry.is_retry('GET', status)
+                    or isinstance(error, (requests.TooManyRedirects, ValueError))
+                ):
+                    raise InputError(
+                        f'cannot fetch {url}: {reason(error)}; is --url right?'
+                    ) from error
                 if os.path.exists(part) and os.path.getsize(part) > before:
                     left = retry
                 try:
                     left = left.increment('GET', url, error=error)
                 except MaxRetryError:
-                    raise InputError(f'cannot fetch {url}: {reason(error)}; what has arrived is kept: run this again to go on') from error
+                    raise InputError(
+                        f'cannot fetch {url}: {reason(error)}; what has arrived is kept: run this again to go on'
+                    ) from error
                 left.sleep()
     with open(part, 'rb') as f:
         os.fsync(f.fileno())
@@ -117,9 +140,22 @@ def reason(error):
 def parse_args(argv=None):
     parser = Parser(usage='python download.py [options]', description=__doc__)
     parser.add_argument('--model_dir', default='model/', help='where to put the files')
-    parser.add_argument('--url', help='the address that the files\' names are appended to (default: model/ of openai/finetune-transformer-lm on GitHub)')
-    parser.add_argument('--retries', type=number(int, 0, 100), default=6, help='attempts after one that brought nothing; the pauses double')
-    parser.add_argument('--timeout', type=number(float, 0, 3600, but=[0]), default=30, help='seconds to wait for the server')
+    parser.add_argument(
+        '--url',
+        help="the address that the files' names are appended to (default: model/ of openai/finetune-transformer-lm on GitHub)",
+    )
+    parser.add_argument(
+        '--retries',
+        type=number(int, 0, 100),
+        default=6,
+        help='attempts after one that brought nothing; the pauses double',
+    )
+    parser.add_argument(
+        '--timeout',
+        type=number(float, 0, 3600, but=[0]),
+        default=30,
+        help='seconds to wait for the server',
+    )
     return parser.parse_args(argv)
 
 
@@ -127,15 +163,31 @@ def run(args):
     """Fetch what is not there yet. Raises InputError."""
     check_writable(args.model_dir)
     os.makedirs(args.model_dir, exist_ok=True)
-    retry = Retry(total=args.retries, backoff_factor=0.5, status_forcelist=[429, 500, 502, 503, 504])
+    retry = Retry(
+        total=args.retries, backoff_factor=0.5, status_forcelist=[429, 500, 502, 503, 504]
+    )
     try:
         with requests.Session() as session:
-            for name, blob_id in tqdm(FILES.items(), bar_format='{n_fmt} of {total_fmt} files {bar}', dynamic_ncols=True, disable=None):
+            for name, blob_id in tqdm(
+                FILES.items(),
+                bar_format='{n_fmt} of {total_fmt} files {bar}',
+                dynamic_ncols=True,
+                disable=None,
+            ):
                 path = os.path.join(args.model_dir, name)
                 if not os.path.exists(path):
-                    fetch(session, (args.url or URL).rstrip('/') + '/' + name, path, blob_id, retry, args.timeout)
+                    fetch(
+                        session,
+                        (args.url or URL).rstrip('/') + '/' + name,
+                        path,
+                        blob_id,
+                        retry,
+                        args.timeout,
+                    )
                 elif git_blob_id(path) != blob_id:
-                    raise InputError(f'{path} is there, but is not the file OpenAI published; move it away, or give another --model_dir')
+                    raise InputError(
+                        f'{path} is there, but is not the file OpenAI published; move it away, or give another --model_dir'
+                    )
     except OSError as error:
         raise InputError(f'cannot write to {args.model_dir}: {error.strerror or error}') from error
     print(f'{len(FILES)} files in {args.model_dir}, all as OpenAI published them')

@@ -3,6 +3,7 @@
 A training step on a CPU is matrix products, which cannot be avoided, and passes over large arrays, which often can: the embedding alone has 31 million
 entries, and each pass over them takes about as long as the products of half a layer.
 """
+
 import functools
 import math
 import platform
@@ -22,12 +23,22 @@ def is_amd():
 
 
 # PyTorch takes fp32 products to Intel's MKL, which does not use AMD's AVX-512; oneDNN, which PyTorch has for bf16, is up to twice as fast there.
-ONEDNN = torch.backends.mkldnn.is_available() and is_amd() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and is_amd()
+    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+)
 
 
 def onednn_takes(x, w):
     """Whether x @ w is to be left to oneDNN: not if it is small, since that takes half a millisecond to prepare for each new shape."""
-    return ONEDNN and len(x) * w.numel() >= 1 << 24 and x.dtype == torch.float32 and x.device.type == 'cpu' and not torch.is_autocast_enabled('cpu')
+    return (
+        ONEDNN
+        and len(x) * w.numel() >= 1 << 24
+        and x.dtype == torch.float32
+        and x.device.type == 'cpu'
+        and not torch.is_autocast_enabled('cpu')
+    )
 
 
 def product(a, b, bias=None, out=None):
@@ -36,7 +47,9 @@ def product(a, b, bias=None, out=None):
         return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
     if not (b.is_contiguous() or b.t().is_contiguous()):
         b = b.contiguous()  # oneDNN takes a thousand times as long with part of a matrix
-    c = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')  # it cannot write to `out`
+    c = torch.ops.mkldnn._linear_pointwise(
+        a, b.t(), bias, 'none', [], ''
+    )  # it cannot write to `out`
     return c if out is None else out.copy_(c)
 
 
@@ -82,13 +95,17 @@ def dropout_mask(shape, p):
     masks, left = _masks_of_eight(p)
     shape = (*shape[:-1], (shape[-1] + 7) // 8)
     n = math.prod(shape)
-    random = np.random.Generator(np.random.SFC64(torch.empty((), dtype=torch.int64).random_().item()))
+    random = np.random.Generator(
+        np.random.SFC64(torch.empty((), dtype=torch.int64).random_().item())
+    )
     numbers = random.integers(0, 1 << 64, (n + 3) // 4, dtype=np.uint64).view(np.uint16)[:n]
     past = np.flatnonzero(numbers >= len(masks))
     numbers = numbers.astype(np.int32)
     numbers[past] = 0
     bits = torch.from_numpy(masks).index_select(0, torch.from_numpy(numbers))
-    bits[torch.from_numpy(past)] = torch.from_numpy(left.searchsorted(random.random(len(past)), side='right').astype(np.uint8))
+    bits[torch.from_numpy(past)] = torch.from_numpy(
+        left.searchsorted(random.random(len(past)), side='right').astype(np.uint8)
+    )
     return bits.view(shape)
 
 
@@ -123,7 +140,7 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        bits, = ctx.saved_tensors
+        (bits,) = ctx.saved_tensors
         return masked(grad, bits, ctx.p), None
 
 
@@ -144,13 +161,17 @@ class _Padded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        slots, = ctx.saved_tensors
+        (slots,) = ctx.saved_tensors
         return grad.index_select(0, slots), None, None
 
 
 def padded(x, batch, n_head, n):
     """x [tokens, n * n_embd], packed, to n tensors [rows, heads, length, n_embd / heads]; the padding is 0."""
-    return _Padded.apply(x, batch.slots, batch.rows * batch.length).view(batch.rows, batch.length, n, n_head, -1).permute(2, 0, 3, 1, 4)
+    return (
+        _Padded.apply(x, batch.slots, batch.rows * batch.length)
+        .view(batch.rows, batch.length, n, n_head, -1)
+        .permute(2, 0, 3, 1, 4)
+    )
 
 
 class _DroppedAttention(torch.autograd.Function):
@@ -160,30 +181,60 @@ class _DroppedAttention(torch.autograd.Function):
     def forward(ctx, qkv, batch, mask, n_head, p):
         size, ctx.p = qkv.shape[1] // n_head // 3, p
         ctx.token_of, ctx.place_of = head_places(batch, n_head)
-        q, k, v = qkv.view(-1, size).index_select(0, ctx.token_of.flatten()).view(3, -1, batch.length, size)  # each [rows * heads, length, size]
+        q, k, v = (
+            qkv.view(-1, size)
+            .index_select(0, ctx.token_of.flatten())
+            .view(3, -1, batch.length, size)
+        )  # each [rows * heads, length, size]
         scores = (q @ k.transpose(1, 2)).view(batch.rows, n_head, batch.length, -1)
-        torch.add(torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf), scores, alpha=size ** -0.5, out=scores)
+        torch.add(
+            torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf),
+            scores,
+            alpha=size**-0.5,
+            out=scores,
+        )
         a = full_precision(scores).softmax(3)  # [rows, heads, length, length]
         dropped, bits = drop(a, p)
         ctx.save_for_backward(qkv, a.to(qkv.dtype), bits)
-        return (dropped.to(v.dtype).flatten(0, 1) @ v).view(-1, size).index_select(0, ctx.place_of[0].flatten()).view(len(qkv), -1)
+        return (
+            (dropped.to(v.dtype).flatten(0, 1) @ v)
+            .view(-1, size)
+            .index_select(0, ctx.place_of[0].flatten())
+            .view(len(qkv), -1)
+        )
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         qkv, a, bits = ctx.saved_tensors
         (rows, n_head, length, _), size = a.shape, qkv.shape[1] // a.shape[1] // 3
-        q, k, v = qkv.view(-1, size).index_select(0, ctx.token_of.flatten()).view(3, -1, length, size)
-        grad = grad.new_zeros(rows * n_head * length, size).index_copy_(0, ctx.place_of[0].flatten(), grad.reshape(-1, size)).view_as(q)
+        q, k, v = (
+            qkv.view(-1, size).index_select(0, ctx.token_of.flatten()).view(3, -1, length, size)
+        )
+        grad = (
+            grad.new_zeros(rows * n_head * length, size)
+            .index_copy_(0, ctx.place_of[0].flatten(), grad.reshape(-1, size))
+            .view_as(q)
+        )
         a = full_precision(a).flatten(0, 1)
         dropped = masked(a, bits, ctx.p)
         a_d_a = (grad @ v.transpose(1, 2)).to(a.dtype).mul_(dropped)
-        d_scores = a_d_a.addcmul_(a, a_d_a.sum(2, keepdim=True), value=-1).mul_(size ** -0.5).to(q.dtype)
+        d_scores = (
+            a_d_a.addcmul_(a, a_d_a.sum(2, keepdim=True), value=-1).mul_(size**-0.5).to(q.dtype)
+        )
         d_qkv = torch.empty(3, *q.shape, dtype=q.dtype)
         torch.bmm(d_scores, k, out=d_qkv[0])
         torch.bmm(d_scores.transpose(1, 2), q, out=d_qkv[1])
         torch.bmm(dropped.to(grad.dtype).transpose(1, 2), grad, out=d_qkv[2])
-        return d_qkv.view(-1, size).index_select(0, ctx.place_of.transpose(0, 1).flatten()).view_as(qkv), None, None, None, None
+        return (
+            d_qkv.view(-1, size)
+            .index_select(0, ctx.place_of.transpose(0, 1).flatten())
+            .view_as(qkv),
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def head_places(batch, n_head):
@@ -193,10 +244,16 @@ def head_places(batch, n_head):
     nothing is seen, any. place_of [3, tokens, heads]: the number among [3, rows, heads, length] of the place of each.
     """
     heads, three = torch.arange(n_head), torch.arange(3)
-    token = torch.zeros(batch.rows * batch.length, dtype=torch.int64).index_copy_(0, batch.slots, torch.arange(len(batch.slots)))
-    token_of = (token.view(batch.rows, 1, batch.length) * 3 + three.view(3, 1, 1, 1)) * n_head + heads[:, None]
+    token = torch.zeros(batch.rows * batch.length, dtype=torch.int64).index_copy_(
+        0, batch.slots, torch.arange(len(batch.slots))
+    )
+    token_of = (
+        token.view(batch.rows, 1, batch.length) * 3 + three.view(3, 1, 1, 1)
+    ) * n_head + heads[:, None]
     row, place = batch.slots // batch.length, batch.slots % batch.length
-    place_of = ((row[:, None] + three[:, None, None] * batch.rows) * n_head + heads) * batch.length + place[:, None]
+    place_of = (
+        (row[:, None] + three[:, None, None] * batch.rows) * n_head + heads
+    ) * batch.length + place[:, None]
     return token_of, place_of
 
 
@@ -237,7 +294,11 @@ def gelu(x):
 
     On a CPU PyTorch's tanh takes nine times as long as its sigmoid. (In bf16 each of these steps would round.)
     """
-    return torch.nn.functional.gelu(x, approximate='tanh') if x.is_cuda or x.dtype == torch.bfloat16 else _Gelu.apply(x)
+    return (
+        torch.nn.functional.gelu(x, approximate='tanh')
+        if x.is_cuda or x.dtype == torch.bfloat16
+        else _Gelu.apply(x)
+    )
 
 
 class _ActivatedLinear(torch.autograd.Function):
@@ -257,14 +318,18 @@ class _ActivatedLinear(torch.autograd.Function):
             x = x.detach().requires_grad_()
             a = ctx.act(x)
         grad_w = product(a.detach().t(), grad)
-        grad_x, = torch.autograd.grad(a, x, product(grad, w.t()))
+        (grad_x,) = torch.autograd.grad(a, x, product(grad, w.t()))
         return grad_x, grad_w, grad.sum(0, dtype=ctx.b_dtype), None
 
 
 def activated_linear(x, w, b, act):
     """act(x) w + b, where act(x), four times as wide as the states, is not kept for the gradient but computed again."""
     # Autocast would cast w once here and once more for the gradient.
-    return _ActivatedLinear.apply(x, w.to(x.dtype), b, act) if torch.is_grad_enabled() else product(act(x), w, b)
+    return (
+        _ActivatedLinear.apply(x, w.to(x.dtype), b, act)
+        if torch.is_grad_enabled()
+        else product(act(x), w, b)
+    )
 
 
 class _Embed(torch.autograd.Function):
@@ -280,14 +345,18 @@ class _Embed(torch.autograd.Function):
             we, keep = torch.native_dropout(weight, p, True)
         else:
             keep = dropout_mask(weight.shape, p)
-            ctx.room = torch.empty_like(weight)  # for the gradient; until then it holds the matrix, one in bf16 in its second half
-            we = ctx.room.flatten().view(dtype)[-weight.numel():].view(weight.shape)
+            ctx.room = torch.empty_like(
+                weight
+            )  # for the gradient; until then it holds the matrix, one in bf16 in its second half
+            we = ctx.room.flatten().view(dtype)[-weight.numel() :].view(weight.shape)
             for some, kept, out in zip(*_blocks(weight, keep, we)):
                 out.copy_((some * _mask(kept, some)).mul_(1 / (1 - p)))
         if we.dtype == weight.dtype:
             h = we[ids] + we[positions]
         else:
-            h = sum(weight[index] * _mask(keep[index], weight) for index in (ids, positions)).mul_(1 / (1 - p))
+            h = sum(weight[index] * _mask(keep[index], weight) for index in (ids, positions)).mul_(
+                1 / (1 - p)
+            )
         ctx.save_for_backward(ids, positions, keep)
         ctx.p, ctx.weight = p, weight.detach()
         return h, we
@@ -304,7 +373,9 @@ class _Embed(torch.autograd.Function):
         else:
             taken = grad_we.dtype == weight.dtype
             grad = grad_we if taken else torch.empty_like(weight) if ctx.room is None else ctx.room
-            for out, some, kept in zip(*_blocks(grad, grad_we, keep)):  # from the front on, so that no block is overwritten before its turn
+            for out, some, kept in zip(
+                *_blocks(grad, grad_we, keep)
+            ):  # from the front on, so that no block is overwritten before its turn
                 some = some.to(weight.dtype).mul_(_mask(kept, out)).mul_(scale)
                 if not taken:
                     out.copy_(some)
@@ -313,7 +384,9 @@ class _Embed(torch.autograd.Function):
             if grad.is_cuda:
                 grad.index_put_((index,), values, accumulate=True)
             else:
-                grad.index_add_(0, index, values)  # where an index comes twice, index_put_ adds in an order that changes from run to run
+                grad.index_add_(
+                    0, index, values
+                )  # where an index comes twice, index_put_ adds in an order that changes from run to run
         ctx.room = None  # it is the caller's now
         return grad, None, None, None, None
 

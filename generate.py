@@ -6,6 +6,7 @@
 The model knows lower-case text only. One that was fine-tuned (--params) reads the text as the beginning of a story, writes an ending to it,
 and stops.
 """
+
 import itertools
 import sys
 
@@ -26,7 +27,9 @@ class CachedModel:
         embed, config = model.transformer.embed.weight, model.config
         self.model, self.length = model, 0
         # [layers, keys and values, rows, heads, positions, n_embd / heads]
-        self.cache = embed.new_empty(config.n_layer, 2, n_rows, config.n_head, config.n_ctx, config.n_embd // config.n_head)
+        self.cache = embed.new_empty(
+            config.n_layer, 2, n_rows, config.n_head, config.n_ctx, config.n_embd // config.n_head
+        )
 
     @torch.inference_mode()
     def __call__(self, ids):
@@ -36,18 +39,22 @@ class CachedModel:
         if end > config.n_ctx:
             raise ValueError(f'{end} tokens, but the model has {config.n_ctx} positions')
         embed = self.model.transformer.embed.weight
-        h = (embed[ids] + embed[config.first_position + start:config.first_position + end]).view(rows * new, -1)
+        h = (embed[ids] + embed[config.first_position + start : config.first_position + end]).view(
+            rows * new, -1
+        )
         # A new token sees all that came before, and the new ones up to itself.
         mask = torch.ones(new, end, dtype=torch.bool, device=h.device).tril_(start)
         for block, cache in zip(self.model.transformer.h, self.cache):
-            q, *kv = block.attn.c_attn(h).view(rows, new, 3, config.n_head, -1).permute(2, 0, 3, 1, 4)  # each [rows, heads, new, n_embd / heads]
+            q, *kv = (
+                block.attn.c_attn(h).view(rows, new, 3, config.n_head, -1).permute(2, 0, 3, 1, 4)
+            )  # each [rows, heads, new, n_embd / heads]
             cache[:, :, :, start:end] = torch.stack(kv)
             k, v = cache[:, :, :, :end]
             a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             n = block.ln_1(h + block.attn.c_proj(a.transpose(1, 2).reshape(rows * new, -1)))
             h = block.ln_2(n + block.mlp(n))
         self.length = end
-        return h.view(rows, new, -1)[:, -1] @ embed[:config.first_position].t()
+        return h.view(rows, new, -1)[:, -1] @ embed[: config.first_position].t()
 
 
 def choose(logits, temperature, top_k, top_p, generator):
@@ -68,7 +75,9 @@ def choose(logits, temperature, top_k, top_p, generator):
 
 
 @torch.inference_mode()
-def generate(model, ids, length, n_samples=1, temperature=1.0, top_k=0, top_p=1.0, seed=42, special=False):
+def generate(
+    model, ids, length, n_samples=1, temperature=1.0, top_k=0, top_p=1.0, seed=42, special=False
+):
     """Continue the token ids of a text. Yields the ids that follow, [n_samples] at a time, `length` times.
 
     special  also draw `_delimiter_`, which a fine-tuned model sets between story and ending, and `_classify_`, after which a sample is at its end:
@@ -81,11 +90,13 @@ def generate(model, ids, length, n_samples=1, temperature=1.0, top_k=0, top_p=1.
     never = [0, *range(config.n_vocab, config.n_vocab + 1 if special else config.first_position)]
     ended = torch.zeros(n_samples, dtype=torch.bool, device=device)
     generator = torch.Generator(device).manual_seed(seed)
-    text = torch.tensor(ids, device=device)[-n_ctx:].expand(n_samples, -1)  # what the model has read, or is to read next
+    text = torch.tensor(ids, device=device)[-n_ctx:].expand(
+        n_samples, -1
+    )  # what the model has read, or is to read next
     new, cached = text, CachedModel(model, n_samples)
     for _ in range(length):
         if cached.length + new.shape[1] > n_ctx:
-            new, cached.length = text[:, -(n_ctx // 2 + 1):], 0
+            new, cached.length = text[:, -(n_ctx // 2 + 1) :], 0
             text = new
         logits = cached(new)
         logits[:, never] = -torch.inf
@@ -101,16 +112,46 @@ def parse_args(argv=None):
     parser = Parser(usage='python generate.py [TEXT] [options]', description=__doc__)
     parser.add_argument('text', nargs='?', help='the text to continue (default: standard input)')
     group = parser.add_argument_group('what to draw')
-    group.add_argument('--length', type=number(int, 1), default=60, help='tokens to add; a fine-tuned model may stop earlier')
+    group.add_argument(
+        '--length',
+        type=number(int, 1),
+        default=60,
+        help='tokens to add; a fine-tuned model may stop earlier',
+    )
     group.add_argument('--n_samples', type=number(int, 1, 1000), default=1, help='continuations')
-    group.add_argument('--temperature', type=number(float, 0), default=1.0, help='below 1: likelier and duller; 0: always the likeliest token')
-    group.add_argument('--top_k', type=number(int, 0), default=40, help='draw from this many of the likeliest tokens only; 0: from all')
-    group.add_argument('--top_p', type=number(float, 0, 1), default=1.0, help='draw from the likeliest tokens only that together have this probability')
-    group.add_argument('--seed', type=number(int, 0, 2 ** 63 - 1), default=42, help='the same seed draws the same texts')
+    group.add_argument(
+        '--temperature',
+        type=number(float, 0),
+        default=1.0,
+        help='below 1: likelier and duller; 0: always the likeliest token',
+    )
+    group.add_argument(
+        '--top_k',
+        type=number(int, 0),
+        default=40,
+        help='draw from this many of the likeliest tokens only; 0: from all',
+    )
+    group.add_argument(
+        '--top_p',
+        type=number(float, 0, 1),
+        default=1.0,
+        help='draw from the likeliest tokens only that together have this probability',
+    )
+    group.add_argument(
+        '--seed',
+        type=number(int, 0, 2**63 - 1),
+        default=42,
+        help='the same seed draws the same texts',
+    )
     group = parser.add_argument_group('the model')
-    group.add_argument('--params', help='parameters that train.py has kept, such as save/rocstories/best_params (default: the pre-trained model)')
+    group.add_argument(
+        '--params',
+        help='parameters that train.py has kept, such as save/rocstories/best_params (default: the pre-trained model)',
+    )
     add_model_options(group)
-    group.add_argument('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1')
+    group.add_argument(
+        '--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1'
+    )
     return parser.parse_args(argv)
 
 
@@ -126,18 +167,39 @@ def run(args):
     model, encoder, _ = open_model(args, args.params)
     ids = encoder.encode(text)
     if not ids:
-        raise InputError('there is no text to continue: give some, as python generate.py "Rick grew up in a troubled household."')
+        raise InputError(
+            'there is no text to continue: give some, as python generate.py "Rick grew up in a troubled household."'
+        )
     n_ctx = model.config.n_ctx
     if len(ids) + args.length >= n_ctx:
-        print(f'the model has {n_ctx} positions: of a longer text it sees the last {n_ctx // 2} to {n_ctx} tokens', file=sys.stderr)
+        print(
+            f'the model has {n_ctx} positions: of a longer text it sees the last {n_ctx // 2} to {n_ctx} tokens',
+            file=sys.stderr,
+        )
     finetuned = bool(args.params)
     start = [encoder.n_vocab] if finetuned else []
-    samples = zip(*generate(model.to(device), start + ids, args.length, args.n_samples, args.temperature, args.top_k, args.top_p, args.seed, finetuned))
+    samples = zip(
+        *generate(
+            model.to(device),
+            start + ids,
+            args.length,
+            args.n_samples,
+            args.temperature,
+            args.top_k,
+            args.top_p,
+            args.seed,
+            finetuned,
+        )
+    )
     known, classify = len(encoder.decode(ids)), model.config.first_position - 1
     for i, sample in enumerate(samples, 1):
         if args.n_samples > 1:
             print(f'--- {i} ---')
-        words = [token for token in itertools.takewhile(lambda token: token != classify, sample) if token < encoder.n_vocab]
+        words = [
+            token
+            for token in itertools.takewhile(lambda token: token != classify, sample)
+            if token < encoder.n_vocab
+        ]
         print(text.rstrip() + encoder.decode([*ids, *words])[known:])
 
 

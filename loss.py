@@ -1,4 +1,5 @@
 """The joint language-model + classification loss of fine-tuning (paper, section 3.2)."""
+
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
@@ -26,7 +27,11 @@ class _TiedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, h, we, target, take_we):
-        dtype = torch.get_autocast_dtype(h.device.type) if torch.is_autocast_enabled(h.device.type) else h.dtype
+        dtype = (
+            torch.get_autocast_dtype(h.device.type)
+            if torch.is_autocast_enabled(h.device.type)
+            else h.dtype
+        )
         ctx.dtypes, ctx.take_we = (h.dtype, we.dtype), take_we and we.dtype == dtype
         h, we = h.to(dtype), we.to(dtype)
         ctx.blocks, logsumexp, at_target = [], [], 0
@@ -36,7 +41,9 @@ class _TiedCrossEntropy(torch.autograd.Function):
             z = full_precision(logits)
             at_column = z.gather(1, column)
             at_target = at_target + at_column * here
-            logsumexp.append(at_column - z.log_softmax(1).gather(1, column))  # in half the time of z.logsumexp(1)
+            logsumexp.append(
+                at_column - z.log_softmax(1).gather(1, column)
+            )  # in half the time of z.logsumexp(1)
         logsumexp = torch.stack(logsumexp)  # [blocks, predictions, 1]
         total = logsumexp.logsumexp(0)
         ctx.save_for_backward(h, we, target, (logsumexp - total).exp())
@@ -45,18 +52,29 @@ class _TiedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        h, we, target, share = ctx.saved_tensors  # share: of a prediction's probability, in each block
+        h, we, target, share = (
+            ctx.saved_tensors
+        )  # share: of a prediction's probability, in each block
         blocks, ctx.blocks = ctx.blocks, []
         grad = grad.to(share.dtype)[:, None]
-        d_h, d_we = torch.zeros_like(h, dtype=share.dtype), we.detach() if ctx.take_we else torch.empty_like(we)
-        for i, ((some, column, here), d_some) in enumerate(zip(_blocks(we, target), d_we.split(_rows(we)))):
-            logits = blocks[i] if blocks else product(h, some.t())  # none are left if, with retain_graph, this is the second time
+        d_h, d_we = (
+            torch.zeros_like(h, dtype=share.dtype),
+            we.detach() if ctx.take_we else torch.empty_like(we),
+        )
+        for i, ((some, column, here), d_some) in enumerate(
+            zip(_blocks(we, target), d_we.split(_rows(we)))
+        ):
+            logits = (
+                blocks[i] if blocks else product(h, some.t())
+            )  # none are left if, with retain_graph, this is the second time
             p = full_precision(logits).softmax(1).mul_(share[i] * grad)
             logits.copy_(p.scatter_add_(1, column, here * -grad))
             if blocks:
                 blocks[i] = None
             d_h += product(logits, some)
-            product(logits.t(), h, out=d_some)  # `some` may be this: autograd would see that `we` has changed
+            product(
+                logits.t(), h, out=d_some
+            )  # `some` may be this: autograd would see that `we` has changed
         return d_h.to(ctx.dtypes[0]), d_we.to(ctx.dtypes[1]), None, None
 
 

@@ -3,6 +3,7 @@
 A process drives one CPU, one CUDA device, or several with `nn.DataParallel`; `torchrun` starts several processes, which
 `DistributedDataParallel` joins. The update is the same.
 """
+
 import math
 import os
 import sys
@@ -28,14 +29,24 @@ class Ranks:
             if use_cuda:
                 local_rank = int(os.environ['LOCAL_RANK'])
                 if local_rank >= torch.cuda.device_count():
-                    raise InputError(f'{local_rank + 1} processes or more on a machine with {torch.cuda.device_count()} CUDA devices; lower --nproc_per_node')
+                    raise InputError(
+                        f'{local_rank + 1} processes or more on a machine with {torch.cuda.device_count()} CUDA devices; lower --nproc_per_node'
+                    )
                 self.devices = [torch.device('cuda', local_rank)]
                 torch.cuda.set_device(local_rank)
             limit = timedelta(hours=2)  # rank 0 may load and encode for long
             store, _, _ = next(dist.rendezvous('env://', timeout=limit))
             # After a restart, torchrun's store still has the dead processes' addresses: each attempt gets keys of its own.
-            store = dist.PrefixStore(f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store)
-            dist.init_process_group('nccl' if use_cuda else 'gloo', store=store, rank=self.rank, world_size=self.size, timeout=limit)
+            store = dist.PrefixStore(
+                f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store
+            )
+            dist.init_process_group(
+                'nccl' if use_cuda else 'gloo',
+                store=store,
+                rank=self.rank,
+                world_size=self.size,
+                timeout=limit,
+            )
 
     def __enter__(self):
         return self
@@ -43,10 +54,16 @@ class Ranks:
     def __exit__(self, kind, error, _):
         """Every `parallel_model` must be gone by then. The last to let go of the process group waits for its threads, which may wait for Python's lock:
         `DistributedDataParallel` holds it meanwhile (torch 2.11 to 2.13), and so the process would never end."""
-        if self.size > 1 and kind is None:  # after an error the others may be anywhere: end, and let torchrun end them
+        if (
+            self.size > 1 and kind is None
+        ):  # after an error the others may be anywhere: end, and let torchrun end them
             dist.destroy_process_group()
-        if self.size > 1 and (kind is dist.DistBackendError or kind is RuntimeError and 'gloo' in str(error)):
-            raise InputError('another process of this run has ended; its own message says why') from error
+        if self.size > 1 and (
+            kind is dist.DistBackendError or kind is RuntimeError and 'gloo' in str(error)
+        ):
+            raise InputError(
+                'another process of this run has ended; its own message says why'
+            ) from error
 
     @property
     def first(self):
@@ -55,7 +72,9 @@ class Ranks:
 
     def share(self, items):
         """This rank's part of a list: contiguous, as even as can be."""
-        return items[len(items) * self.rank // self.size:len(items) * (self.rank + 1) // self.size]
+        return items[
+            len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size
+        ]
 
     def from_first(self, make):
         """What `make()` returns on rank 0, on every rank; where it raises InputError, every rank does."""
@@ -101,11 +120,14 @@ class DevicesModel(DataParallel):
     """`nn.DataParallel` over batches that are already cut: one for each device."""
 
     def scatter(self, batches, kwargs, device_ids):
-        return [(batch.to(device),) for batch, device in zip(batches, device_ids)], [kwargs for _ in batches]
+        return [(batch.to(device),) for batch, device in zip(batches, device_ids)], [
+            kwargs for _ in batches
+        ]
 
 
 class RanksModel(DistributedDataParallel):
     """`DistributedDataParallel` that knows whether the ranks may be exchanging the gradients of an update."""
+
     exchanging = False
 
     def forward(self, *inputs, **kwargs):
@@ -118,7 +140,9 @@ class RanksModel(DistributedDataParallel):
 def parallel_model(model, devices, ranks):
     """The model as training calls it, on batches for each of `devices`."""
     if ranks.size > 1:
-        return RanksModel(model, gradient_as_bucket_view=True)  # also copies rank 0's parameters to all
+        return RanksModel(
+            model, gradient_as_bucket_view=True
+        )  # also copies rank 0's parameters to all
     if len(devices) > 1:
         return DevicesModel(model, devices)
     return model
@@ -142,14 +166,21 @@ class StepSize:
                 return attempt(self.size)
             except torch.OutOfMemoryError as error:
                 if model.exchanging:
-                    raise OutOfMemory(f'out of memory with {self.size} {self.unit} at a time, when the processes had begun to exchange the gradients; '
-                                      f'go on with --resume and {self.option}') from error
+                    raise OutOfMemory(
+                        f'out of memory with {self.size} {self.unit} at a time, when the processes had begun to exchange the gradients; '
+                        f'go on with --resume and {self.option}'
+                    ) from error
                 if self.size == 1:
-                    raise OutOfMemory(f'out of memory with one of the {self.unit} at a time; --precision bf16 may help') from error
+                    raise OutOfMemory(
+                        f'out of memory with one of the {self.unit} at a time; --precision bf16 may help'
+                    ) from error
                 self.size = (self.size + 1) // 2
             model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
-            tqdm.write(f'out of memory: going on with steps of {self.size} {self.unit}; {self.same}', file=sys.stderr)
+            tqdm.write(
+                f'out of memory: going on with steps of {self.size} {self.unit}; {self.same}',
+                file=sys.stderr,
+            )
 
 
 class LossMeter:
@@ -168,7 +199,9 @@ class LossMeter:
         """figures [ids + 2]: the loss of each of `ids`, the gradients' norm, and the signal received, or 0."""
         event = None
         if figures.is_cuda:
-            figures = torch.empty_like(figures, device='cpu', pin_memory=True).copy_(figures, non_blocking=True)
+            figures = torch.empty_like(figures, device='cpu', pin_memory=True).copy_(
+                figures, non_blocking=True
+            )
             event = torch.cuda.Event()
             event.record()
         self.pending.append((n_updates, ids, figures, event))
@@ -189,8 +222,10 @@ class LossMeter:
         self.loss, self.stop = sum(losses) / len(losses), self.stop or stop > 0
         if not math.isfinite(self.loss) or not math.isfinite(norm):
             wrong = [i for i, loss in zip(ids, losses) if not math.isfinite(loss)]
-            what = f'the loss is {self.loss}' if wrong else f'the gradients\' norm is {norm}'
+            what = f'the loss is {self.loss}' if wrong else f"the gradients' norm is {norm}"
             wrong = wrong or ids
             more = f' and {len(wrong) - 8} more' if len(wrong) > 8 else ''
-            raise InputError(f'update {n_updates}: {what} ({self.unit} {", ".join(map(str, wrong[:8]))}{more}); '
-                             f'what was saved before is kept. A lower --lr may help')
+            raise InputError(
+                f'update {n_updates}: {what} ({self.unit} {", ".join(map(str, wrong[:8]))}{more}); '
+                f'what was saved before is kept. A lower --lr may help'
+            )

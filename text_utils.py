@@ -1,4 +1,5 @@
 """Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs. And back."""
+
 import heapq
 import itertools
 import json
@@ -9,11 +10,20 @@ import ftfy
 from utils import InputError
 
 JOINS_LEFT = re.compile(r"[.,!?;:%)\]}]+|n't|nt|'(s|m|re|ve|ll|d)")
-CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}  # others that spaCy cuts
-CACHED_WORDS = 1 << 18  # of a natural language, all that matter; bounds the memory on any other input
-TAIL = 64               # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
+CONTRACTIONS = {
+    ('gon', 'na'),
+    ('got', 'ta'),
+    ("c'm", 'on'),
+    ("y'", 'all'),
+}  # others that spaCy cuts
+CACHED_WORDS = (
+    1 << 18
+)  # of a natural language, all that matter; bounds the memory on any other input
+TAIL = 64  # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
 RUN_OF_MARKS = re.compile(r'(([-~!";?+,)(/*\[\]}{|_])\2*)')
-ONLY_CURLY = re.compile(r'[\n -%\'-~“”‘’–—…]*')  # printable ASCII without &, and printers' marks: ftfy makes the quotes straight, no more
+ONLY_CURLY = re.compile(
+    r'[\n -%\'-~“”‘’–—…]*'
+)  # printable ASCII without &, and printers' marks: ftfy makes the quotes straight, no more
 STRAIGHT = str.maketrans('“”‘’', '""\'\'')
 
 
@@ -25,7 +35,9 @@ def text_standardize(text):
     for mark, plain in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
         text = text.replace(mark, plain)
     text = RUN_OF_MARKS.sub(r' \1 ', text)
-    text = re.sub(r'[^\S\n]+', ' ', text)  # before the next line, or that would take quadratic time over a long run of spaces
+    text = re.sub(
+        r'[^\S\n]+', ' ', text
+    )  # before the next line, or that would take quadratic time over a long run of spaces
     text = re.sub(r'\s*\n\s*', ' \n ', text)
     return text.strip()
 
@@ -43,13 +55,24 @@ def english_tokenizer():
     from spacy.vocab import create_vocab
 
     rules = English.Defaults
-    prefixes, suffixes, infixes = compile_prefix_regex(rules.prefixes), compile_suffix_regex(rules.suffixes), compile_infix_regex(rules.infixes)
+    prefixes, suffixes, infixes = (
+        compile_prefix_regex(rules.prefixes),
+        compile_suffix_regex(rules.suffixes),
+        compile_infix_regex(rules.infixes),
+    )
 
     def suffix_search(word):
         match = suffixes.search(word[-TAIL:])
         return suffixes.search(word) if match and match.start() < TAIL // 2 else match
 
-    return Tokenizer(create_vocab('en', rules), rules.tokenizer_exceptions, prefixes.match, suffix_search, infixes.finditer, url_match=rules.url_match)
+    return Tokenizer(
+        create_vocab('en', rules),
+        rules.tokenizer_exceptions,
+        prefixes.match,
+        suffix_search,
+        infixes.finditer,
+        url_match=rules.url_match,
+    )
 
 
 def split_words(text):
@@ -84,16 +107,24 @@ class TextEncoder:
         characters takes n log n steps.
         """
         ranks, n = self.bpe_ranks, len(token)
-        symbols = [*token[:-1], token[-1] + '</w>', None]  # None: the end, and where a symbol was that has been merged into its left neighbour
+        symbols = [
+            *token[:-1],
+            token[-1] + '</w>',
+            None,
+        ]  # None: the end, and where a symbol was that has been merged into its left neighbour
         left, right = [*range(-1, n)], [*range(1, n + 1), n]
-        heap = [(ranks[pair], i) for i, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks]
+        heap = [
+            (ranks[pair], i) for i, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks
+        ]
         heapq.heapify(heap)
         while heap:
             best, touched = heap[0][0], []
             while heap and heap[0][0] == best:
                 i = heapq.heappop(heap)[1]
                 j = right[i]
-                if ranks.get((symbols[i], symbols[j])) == best:  # else an earlier merge took one of the two
+                if (
+                    ranks.get((symbols[i], symbols[j])) == best
+                ):  # else an earlier merge took one of the two
                     symbols[i], symbols[j] = symbols[i] + symbols[j], None
                     right[i] = right[j]
                     left[right[j]] = i
@@ -111,7 +142,11 @@ class TextEncoder:
 
     def _ids(self, tokens):
         """spaCy makes one token of a newline and the space after it; the original writes its symbols so."""
-        return [self.encoder.get(symbol, 0) for token in tokens for symbol in (['\n</w>'] if token[0] == '\n' else self.bpe(token.lower()))]
+        return [
+            self.encoder.get(symbol, 0)
+            for token in tokens
+            for symbol in (['\n</w>'] if token[0] == '\n' else self.bpe(token.lower()))
+        ]
 
     def _is_one_token(self, word):
         """Whether no rule of spaCy's can touch a word: it is of letters, and in no special case are there just these between other characters."""
@@ -125,9 +160,11 @@ class TextEncoder:
         self.words.update((word, self._ids([word])) for word in words if self._is_one_token(word))
         words = [word for word in words if word not in self.words]
         for i in range(0, len(words), 1000):
-            some = words[i:i + 1000]
-            tokens, plain = ([[token.text for token in line] for line in _lines(tokenizer(' \n '.join(some)))]
-                             for tokenizer in (self.tokenizer, self.plain_tokenizer))
+            some = words[i : i + 1000]
+            tokens, plain = (
+                [[token.text for token in line] for line in _lines(tokenizer(' \n '.join(some)))]
+                for tokenizer in (self.tokenizer, self.plain_tokenizer)
+            )
             for word, its_tokens, its_plain in zip(some, tokens, plain, strict=True):
                 alone = its_tokens == its_plain or word in self.tokenizer.rules
                 self.words[word] = self._ids(its_tokens) if alone else None
@@ -141,14 +178,20 @@ class TextEncoder:
         texts = [split_words(text) for text in texts]
         if len(self.words) > CACHED_WORDS:
             self.forget()
-        self._learn(list({word: None for words in texts for word in words if word not in self.words}))
+        self._learn(
+            list({word: None for words in texts for word in words if word not in self.words})
+        )
         encoded = []
         for words in texts:
             ids = [self.words[word] for word in words]
             if None in ids:
                 groups = [list(group) for _, group in itertools.groupby(words, self._is_one_token)]
-                ids = [self._ids([token.text for token in self.tokenizer(' '.join(group))]) if None in map(self.words.get, group)
-                       else itertools.chain.from_iterable(map(self.words.get, group)) for group in groups]
+                ids = [
+                    self._ids([token.text for token in self.tokenizer(' '.join(group))])
+                    if None in map(self.words.get, group)
+                    else itertools.chain.from_iterable(map(self.words.get, group))
+                    for group in groups
+                ]
             encoded.append(list(itertools.chain.from_iterable(ids)))
         return encoded
 
@@ -178,10 +221,24 @@ def _lines(tokens):
 
 def without_inner_cases(tokenizer):
     """A spaCy tokenizer without those special cases (emoticons, mostly) that it also looks for inside of words."""
-    rules = {case: tokens for case, tokens in tokenizer.rules.items()
-             if not (' ' in case or tokenizer.find_prefix(case) or tokenizer.find_suffix(case) or tokenizer.find_infix(case))}
-    return type(tokenizer)(tokenizer.vocab, rules, tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer,
-                     url_match=tokenizer.url_match)
+    rules = {
+        case: tokens
+        for case, tokens in tokenizer.rules.items()
+        if not (
+            ' ' in case
+            or tokenizer.find_prefix(case)
+            or tokenizer.find_suffix(case)
+            or tokenizer.find_infix(case)
+        )
+    }
+    return type(tokenizer)(
+        tokenizer.vocab,
+        rules,
+        tokenizer.prefix_search,
+        tokenizer.suffix_search,
+        tokenizer.infix_finditer,
+        url_match=tokenizer.url_match,
+    )
 
 
 def detokenize(words):
@@ -209,7 +266,9 @@ def _read_text(path, what):
         with open(path, encoding='utf-8') as f:
             return f.read()
     except OSError as error:
-        raise InputError(f'cannot read the {what} {path}: {error.strerror}; python download.py fetches OpenAI\'s') from error
+        raise InputError(
+            f"cannot read the {what} {path}: {error.strerror}; python download.py fetches OpenAI's"
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not a {what}: it is not UTF-8 text') from error
 
@@ -219,10 +278,18 @@ def read_vocabulary(path):
     try:
         encoder = json.loads(_read_text(path, 'vocabulary'))
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{path} is not a vocabulary: it is not JSON ({str(error)[:80]})') from error
-    if not isinstance(encoder, dict) or not encoder or not all(type(i) is int for i in encoder.values()) \
-            or sorted(encoder.values()) != list(range(len(encoder))):
-        raise InputError(f'{path} is not a vocabulary: expected a JSON object from symbols to the ids 0, 1, 2, ..., each once')
+        raise InputError(
+            f'{path} is not a vocabulary: it is not JSON ({str(error)[:80]})'
+        ) from error
+    if (
+        not isinstance(encoder, dict)
+        or not encoder
+        or not all(type(i) is int for i in encoder.values())
+        or sorted(encoder.values()) != list(range(len(encoder)))
+    ):
+        raise InputError(
+            f'{path} is not a vocabulary: expected a JSON object from symbols to the ids 0, 1, 2, ..., each once'
+        )
     return encoder
 
 
@@ -231,11 +298,15 @@ def read_merges(path):
     merges = {}
     for number, line in enumerate(_read_text(path, 'merges file').split('\n'), 1):
         if number == 1 and not line.startswith('#'):
-            raise InputError(f'{path} is not a merges file: its first line should be a comment such as "#version: 0.2"')
+            raise InputError(
+                f'{path} is not a merges file: its first line should be a comment such as "#version: 0.2"'
+            )
         pair = tuple(line.split())
         if number == 1 or not pair:
             continue
         if len(pair) != 2:
-            raise InputError(f'{path} is not a merges file: line {number} has {len(pair)} symbols, expected two')
+            raise InputError(
+                f'{path} is not a merges file: line {number} has {len(pair)} symbols, expected two'
+            )
         merges[pair] = number
     return merges

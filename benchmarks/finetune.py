@@ -16,6 +16,7 @@ attention's own products (1 %) are left out of it.
 To warm up, each does a step; (a) does one of every batch, for a batch of a new size costs it more than the next of that size, and a run has few sizes.
 Peak memory is that of a process that does nothing but four training steps of one variant.
 """
+
 import argparse
 import json
 import math
@@ -47,17 +48,29 @@ def make_stories(n, config, random_state):
     start, delimiter, classify = range(config.n_vocab, config.first_position)
 
     def words(mean, deviation, most):
-        return random_state.randint(1, config.n_vocab, size=min(max(1, round(random_state.normal(mean, deviation))), most))
+        return random_state.randint(
+            1, config.n_vocab, size=min(max(1, round(random_state.normal(mean, deviation))), most)
+        )
 
     stories = []
     for _ in range(n):
         story = words(41, 7, config.n_ctx - 23)
-        stories.append(Story(np.array([start, *story, delimiter]),
-                             tuple(np.array([*words(9, 3, config.n_ctx - len(story) - 3), classify]) for _ in range(2)), random_state.randint(2), ''))
+        stories.append(
+            Story(
+                np.array([start, *story, delimiter]),
+                tuple(
+                    np.array([*words(9, 3, config.n_ctx - len(story) - 3), classify])
+                    for _ in range(2)
+                ),
+                random_state.randint(2),
+                '',
+            )
+        )
     return stories
 
 
 # ------------------------------------------------------------------------------------------------------ (a) this project
+
 
 class Ours:
     def __init__(self, config, device, weights, share_context, precision):
@@ -67,7 +80,9 @@ class Ours:
         self.device, self.config, self.share_context = device, config, share_context
         self.precision = precision
         self.model.load_state_dict(weights)
-        self.opt = OpenAIAdam(self.model.parameters(), lr=LR, schedule='warmup_constant', warmup=0.1, t_total=1000)
+        self.opt = OpenAIAdam(
+            self.model.parameters(), lr=LR, schedule='warmup_constant', warmup=0.1, t_total=1000
+        )
         self.compute_loss = MultipleChoiceLossCompute(LM_COEF)
 
     def forward(self, stories, share_context, lm):
@@ -79,7 +94,9 @@ class Ours:
     def losses(self, stories):
         """The classification losses [stories], and the LM losses of both sequences together [stories]."""
         logits, lm_losses, batch = self.forward(stories, self.share_context, lm=True)
-        return F.cross_entropy(logits, batch.label, reduction='none'), lm_losses.view(len(stories), -1).sum(1)
+        return F.cross_entropy(logits, batch.label, reduction='none'), lm_losses.view(
+            len(stories), -1
+        ).sum(1)
 
     def train(self, stories):
         self.model.train()
@@ -95,6 +112,7 @@ class Ours:
 
 
 # ------------------------------------------------------------------------------------------------- (b) the plain padded way
+
 
 def padded_arrays(stories, config):
     """ids [stories, 2, length], the mask of the real tokens, and where `_classify_` stands [stories, 2]."""
@@ -135,12 +153,23 @@ class PaddedAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.n_head = config.n_head
-        self.c_attn, self.c_proj = PaddedLinear(3 * config.n_embd, config.n_embd), PaddedLinear(config.n_embd, config.n_embd)
-        self.attn_dropout, self.resid_dropout = nn.Dropout(config.attn_pdrop), nn.Dropout(config.resid_pdrop)
-        self.register_buffer('causal', torch.ones(config.n_ctx, config.n_ctx).tril(), persistent=False)
+        self.c_attn, self.c_proj = (
+            PaddedLinear(3 * config.n_embd, config.n_embd),
+            PaddedLinear(config.n_embd, config.n_embd),
+        )
+        self.attn_dropout, self.resid_dropout = (
+            nn.Dropout(config.attn_pdrop),
+            nn.Dropout(config.resid_pdrop),
+        )
+        self.register_buffer(
+            'causal', torch.ones(config.n_ctx, config.n_ctx).tril(), persistent=False
+        )
 
     def forward(self, x):
-        q, k, v = (t.view(*t.shape[:2], self.n_head, -1).transpose(1, 2) for t in self.c_attn(x).split(x.shape[-1], dim=2))
+        q, k, v = (
+            t.view(*t.shape[:2], self.n_head, -1).transpose(1, 2)
+            for t in self.c_attn(x).split(x.shape[-1], dim=2)
+        )
         w = q @ k.transpose(2, 3) / math.sqrt(v.shape[-1])
         w = w * self.causal - 1e9 * (1 - self.causal)
         a = self.attn_dropout(w.softmax(-1)) @ v
@@ -150,7 +179,10 @@ class PaddedAttention(nn.Module):
 class PaddedMLP(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.c_fc, self.c_proj = PaddedLinear(4 * config.n_embd, config.n_embd), PaddedLinear(config.n_embd, 4 * config.n_embd)
+        self.c_fc, self.c_proj = (
+            PaddedLinear(4 * config.n_embd, config.n_embd),
+            PaddedLinear(config.n_embd, 4 * config.n_embd),
+        )
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x):
@@ -202,7 +234,9 @@ class PaddedModel(nn.Module):
         h = self.transformer(x)
         lm_logits = h[:, :-1].reshape(-1, h.shape[-1]) @ self.transformer.embed.weight.t()
         states = h.view(*clf.shape, *h.shape[1:])
-        return self.task_head(states.gather(2, clf[:, :, None, None].expand(-1, -1, 1, h.shape[-1])).squeeze(2)), lm_logits
+        return self.task_head(
+            states.gather(2, clf[:, :, None, None].expand(-1, -1, 1, h.shape[-1])).squeeze(2)
+        ), lm_logits
 
 
 class LoopAdam(torch.optim.Optimizer):
@@ -245,9 +279,14 @@ class Padded:
 
     def losses(self, stories):
         clf_logits, lm_logits, ids, mask = self.forward(stories)
-        lm_losses = F.cross_entropy(lm_logits, ids[:, 1:].flatten(), reduction='none').view(len(ids), -1) * mask[:, 1:]
+        lm_losses = (
+            F.cross_entropy(lm_logits, ids[:, 1:].flatten(), reduction='none').view(len(ids), -1)
+            * mask[:, 1:]
+        )
         label = torch.tensor([story.label for story in stories], device=self.device)
-        return F.cross_entropy(clf_logits, label, reduction='none'), (lm_losses.sum(1) / mask[:, 1:].sum(1)).view(-1, 2).sum(1)
+        return F.cross_entropy(clf_logits, label, reduction='none'), (
+            lm_losses.sum(1) / mask[:, 1:].sum(1)
+        ).view(-1, 2).sum(1)
 
     def train(self, stories):
         self.model.train()
@@ -264,20 +303,44 @@ class Padded:
 
 # ---------------------------------------------------------------------------------------------------- (c) transformers
 
+
 class HuggingFace:
     def __init__(self, config, device, weights):
         from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
+
         embed = weights['transformer.embed.weight']
         # As in OpenAI's program, the language model's logits are over the position rows too; so they are part of this vocabulary.
         with torch.device(device):
-            self.model = OpenAIGPTDoubleHeadsModel(OpenAIGPTConfig(
-                vocab_size=len(embed), n_positions=config.n_ctx, n_embd=config.n_embd, n_layer=config.n_layer, n_head=config.n_head, num_labels=1,
-                embd_pdrop=config.embd_pdrop, attn_pdrop=config.attn_pdrop, resid_pdrop=config.resid_pdrop, summary_first_dropout=config.clf_pdrop))
-        names = {'transformer.tokens_embed.weight': embed, 'lm_head.weight': embed, 'transformer.positions_embed.weight': embed[config.first_position:],
-                 **{f'multiple_choice_head.summary.{name}': weights[f'task_head.linear.{name}'] for name in ('weight', 'bias')}}
+            self.model = OpenAIGPTDoubleHeadsModel(
+                OpenAIGPTConfig(
+                    vocab_size=len(embed),
+                    n_positions=config.n_ctx,
+                    n_embd=config.n_embd,
+                    n_layer=config.n_layer,
+                    n_head=config.n_head,
+                    num_labels=1,
+                    embd_pdrop=config.embd_pdrop,
+                    attn_pdrop=config.attn_pdrop,
+                    resid_pdrop=config.resid_pdrop,
+                    summary_first_dropout=config.clf_pdrop,
+                )
+            )
+        names = {
+            'transformer.tokens_embed.weight': embed,
+            'lm_head.weight': embed,
+            'transformer.positions_embed.weight': embed[config.first_position :],
+            **{
+                f'multiple_choice_head.summary.{name}': weights[f'task_head.linear.{name}']
+                for name in ('weight', 'bias')
+            },
+        }
         for name, value in weights.items():
             if name.startswith('transformer.h.'):
-                name = name.replace('.w', '.weight') if not '.ln_' in name else name.replace('.g', '.weight')
+                name = (
+                    name.replace('.w', '.weight')
+                    if '.ln_' not in name
+                    else name.replace('.g', '.weight')
+                )
                 names[name[:-2] + '.bias' if name.endswith('.b') else name] = value
         self.model.load_state_dict(names)
         self.config, self.device = config, device
@@ -285,13 +348,21 @@ class HuggingFace:
 
     def inputs(self, stories):
         ids, mask, clf = (t.to(self.device) for t in padded_arrays(stories, self.config))
-        return dict(input_ids=ids, mc_token_ids=clf), ids.masked_fill(mask == 0, -100), torch.tensor([story.label for story in stories], device=self.device)
+        return (
+            dict(input_ids=ids, mc_token_ids=clf),
+            ids.masked_fill(mask == 0, -100),
+            torch.tensor([story.label for story in stories], device=self.device),
+        )
 
     def losses(self, stories):
         inputs, lm_labels, label = self.inputs(stories)
         out = self.model(**inputs)
-        lm_losses = F.cross_entropy(out.logits[:, :, :-1].flatten(0, 2), lm_labels[:, :, 1:].flatten(), reduction='none').view(len(stories), 2, -1)
-        return F.cross_entropy(out.mc_logits, label, reduction='none'), (lm_losses.sum(2) / (lm_labels[:, :, 1:] >= 0).sum(2)).sum(1)
+        lm_losses = F.cross_entropy(
+            out.logits[:, :, :-1].flatten(0, 2), lm_labels[:, :, 1:].flatten(), reduction='none'
+        ).view(len(stories), 2, -1)
+        return F.cross_entropy(out.mc_logits, label, reduction='none'), (
+            lm_losses.sum(2) / (lm_labels[:, :, 1:] >= 0).sum(2)
+        ).sum(1)
 
     def train(self, stories):
         self.model.train()
@@ -324,14 +395,30 @@ def products(kind, stories, share_context, config):
     """The matrix products (m, k, n, how many) that a step cannot do without."""
     batch = collate(stories, config.first_position, share_context)
     predictions, n = int(batch.lm_weight.count_nonzero()), config.n_embd
-    tokens = predictions + batch.rows  # without those that `few_sizes` adds: all but the first of a row are predicted
-    if kind == 'predict':  # of the last layer, all keys and values, and the rest for the `_classify_` tokens alone
+    tokens = (
+        predictions + batch.rows
+    )  # without those that `few_sizes` adds: all but the first of a row are predicted
+    if (
+        kind == 'predict'
+    ):  # of the last layer, all keys and values, and the rest for the `_classify_` tokens alone
         each = [(n, 3 * n), (n, n), (n, 4 * n), (4 * n, n)]
-        return [(tokens, *shape, config.n_layer - 1) for shape in each] + [(tokens, n, 2 * n, 1)] + \
-               [(2 * len(stories), *shape, 1) for shape in [(n, n), (n, n), (n, 4 * n), (4 * n, n)]]
-    each = [(tokens, n, 3 * n, config.n_layer), (tokens, n, n, config.n_layer), (tokens, n, 4 * n, config.n_layer), (tokens, 4 * n, n, config.n_layer),
-            (predictions, n, config.first_position + config.n_ctx, 1)]
-    return [shape for m, k, n, count in each for shape in ((m, k, n, count), (m, n, k, count), (k, m, n, count))]
+        return (
+            [(tokens, *shape, config.n_layer - 1) for shape in each]
+            + [(tokens, n, 2 * n, 1)]
+            + [(2 * len(stories), *shape, 1) for shape in [(n, n), (n, n), (n, 4 * n), (4 * n, n)]]
+        )
+    each = [
+        (tokens, n, 3 * n, config.n_layer),
+        (tokens, n, n, config.n_layer),
+        (tokens, n, 4 * n, config.n_layer),
+        (tokens, 4 * n, n, config.n_layer),
+        (predictions, n, config.first_position + config.n_ctx, 1),
+    ]
+    return [
+        shape
+        for m, k, n, count in each
+        for shape in ((m, k, n, count), (m, n, k, count), (k, m, n, count))
+    ]
 
 
 def flop(shapes):
@@ -342,7 +429,11 @@ class Floor:
     """What a step's matrix products take alone, by the faster way there is (`functional.product`), on operands of the same shapes."""
 
     def __init__(self, shapes, dtype, device):
-        self.operands = [([torch.randn(*size, device=device).to(dtype) for size in ((m, k), (k, n))], count) for m, k, n, count in shapes if count]
+        self.operands = [
+            ([torch.randn(*size, device=device).to(dtype) for size in ((m, k), (k, n))], count)
+            for m, k, n, count in shapes
+            if count
+        ]
         self.flop = flop(shapes)
 
     def seconds(self, clock):
@@ -375,7 +466,9 @@ class Worker:
 
     def __init__(self, *args):
         self.connection, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context('spawn').Process(target=work, args=(theirs, *args), daemon=True)
+        self.process = multiprocessing.get_context('spawn').Process(
+            target=work, args=(theirs, *args), daemon=True
+        )
         self.process.start()
         theirs.close()  # so that a process that dies is noticed
 
@@ -396,12 +489,22 @@ def work(connection, variant, names, config, device, batches, keep):
     weights, models, floors = make_weights(config), {}, {}
     for name in names:
         models[name] = variant(config, device, weights, **VARIANTS[name][1])
-        if variant is Ours:  # one set of parameters: their losses agree, so nothing depends on which of them trained it
+        if (
+            variant is Ours
+        ):  # one set of parameters: their losses agree, so nothing depends on which of them trained it
             models[name].model, models[name].opt = models[names[0]].model, models[names[0]].opt
             share, precision = VARIANTS[name][1].values()
             for kind in ('train', 'predict'):
-                shapes = [products(kind, stories, share or kind == 'predict', config) for stories in batches]
-                floors[name, kind] = Floor(shapes[0], torch.bfloat16 if precision == 'bf16' else torch.float32, device), list(map(flop, shapes))
+                shapes = [
+                    products(kind, stories, share or kind == 'predict', config)
+                    for stories in batches
+                ]
+                floors[name, kind] = (
+                    Floor(
+                        shapes[0], torch.bfloat16 if precision == 'bf16' else torch.float32, device
+                    ),
+                    list(map(flop, shapes)),
+                )
     del weights
 
     def clock(function, *arguments):
@@ -425,7 +528,10 @@ def work(connection, variant, names, config, device, batches, keep):
             answer = clock(getattr(model, kind), batches[turn[0]])
             if floors:
                 floor, flops = floors[name, kind]
-                answer += floor.seconds(clock) * flops[turn[0]] / floor.flop, flops[turn[0]]  # batches differ by a few per cent
+                answer += (
+                    floor.seconds(clock) * flops[turn[0]] / floor.flop,
+                    flops[turn[0]],
+                )  # batches differ by a few per cent
             connection.send(answer)
 
 
@@ -450,57 +556,102 @@ def profile(name, config, device, batches):
         for stories in batches:
             model.train(stories)
     print(f'{name}, {len(batches)} training steps')
-    print(record.key_averages().table(sort_by=f'self_{device.type}_time_total', row_limit=24, max_name_column_width=40))
+    print(
+        record.key_averages().table(
+            sort_by=f'self_{device.type}_time_total', row_limit=24, max_name_column_width=40
+        )
+    )
 
 
 def spread(values):
     """Median, and the range of the middle half."""
-    low, median, high = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else values * 3
+    low, median, high = (
+        statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else values * 3
+    )
     return median, low, high
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument('--steps', type=int, default=5, help='timed steps of each variant')
     parser.add_argument('--n_batch', type=int, default=8, help='stories a step')
-    parser.add_argument('--variants', default='', help='only those with this in their name, separated by commas')
+    parser.add_argument(
+        '--variants', default='', help='only those with this in their name, separated by commas'
+    )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--n_layer', type=int, default=12)
     parser.add_argument('--n_vocab', type=int, default=40478)
     parser.add_argument('--n_embd', type=int, default=768)
     parser.add_argument('--n_head', type=int, default=12)
     parser.add_argument('--no_memory', action='store_true', help='do not measure peak memory')
-    parser.add_argument('--profile', choices=list(VARIANTS), metavar='VARIANT', help='only profile the training steps of this one')
-    parser.add_argument('--keep_freed_memory', action='store_true', help='in the processes of the others too')
+    parser.add_argument(
+        '--profile',
+        choices=list(VARIANTS),
+        metavar='VARIANT',
+        help='only profile the training steps of this one',
+    )
+    parser.add_argument(
+        '--keep_freed_memory', action='store_true', help='in the processes of the others too'
+    )
     parser.add_argument('--json', help='write the figures to this file')
     args = parser.parse_args(argv)
     device = torch.device(args.device)
-    config = Config(n_vocab=args.n_vocab, n_ctx=77, n_embd=args.n_embd, n_head=args.n_head, n_layer=args.n_layer)
-    names = [name for name in VARIANTS if any(part.strip() in name for part in args.variants.split(','))]
+    config = Config(
+        n_vocab=args.n_vocab, n_ctx=77, n_embd=args.n_embd, n_head=args.n_head, n_layer=args.n_layer
+    )
+    names = [
+        name for name in VARIANTS if any(part.strip() in name for part in args.variants.split(','))
+    ]
     try:
         import transformers
+
         versions = f'transformers {transformers.__version__}'
         transformers.logging.set_verbosity_error()
     except ImportError:
         names, versions = [name for name in names if 'transformers' not in name], 'no transformers'
-    batches = [make_stories(args.n_batch, config, np.random.RandomState(seed)) for seed in range(args.steps)]
+    batches = [
+        make_stories(args.n_batch, config, np.random.RandomState(seed))
+        for seed in range(args.steps)
+    ]
     if args.profile:
         return profile(args.profile, config, device, batches)
-    machine = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{cpu_name()}, {torch.get_num_threads()} threads'
-    print(f'{machine}; torch {torch.__version__}, {versions}; {args.n_batch} stories a step, {args.steps} steps')
+    machine = (
+        torch.cuda.get_device_name(device)
+        if device.type == 'cuda'
+        else f'{cpu_name()}, {torch.get_num_threads()} threads'
+    )
+    print(
+        f'{machine}; torch {torch.__version__}, {versions}; {args.n_batch} stories a step, {args.steps} steps'
+    )
 
-    results = {name: SimpleNamespace(train=[], predict=[], train_cpu=[], predict_cpu=[], memory=None) for name in names}
+    results = {
+        name: SimpleNamespace(train=[], predict=[], train_cpu=[], predict_cpu=[], memory=None)
+        for name in names
+    }
     if not args.no_memory:
         context = multiprocessing.get_context('spawn')
         for name in names:
             queue = context.Queue()
-            process = context.Process(target=measure_memory, args=(name, config, device, batches[:4], queue))
+            process = context.Process(
+                target=measure_memory, args=(name, config, device, batches[:4], queue)
+            )
             process.start()
             results[name].memory = queue.get()
             process.join()
 
-    workers = {variant: Worker(variant, [name for name in names if VARIANTS[name][0] is variant], config, device, batches, args.keep_freed_memory)
-               for variant in (Ours, Padded, HuggingFace)}
+    workers = {
+        variant: Worker(
+            variant,
+            [name for name in names if VARIANTS[name][0] is variant],
+            config,
+            device,
+            batches,
+            args.keep_freed_memory,
+        )
+        for variant in (Ours, Padded, HuggingFace)
+    }
     check_losses({name: workers[VARIANTS[name][0]].ask('losses', name) for name in names})
     for name in names:
         for turn in range(len(batches) if VARIANTS[name][0] is Ours else 1):
@@ -520,22 +671,47 @@ def main(argv=None):
 
     rows = []
     for kind in ('train', 'predict'):
-        print(f'\n{kind:19}  median s (middle half)   CPU s  stories/s  x padded  x transf.  GFLOP  GFLOP/s of mm  x floor' + '  peak GB' * (kind == 'train'))
+        print(
+            f'\n{kind:19}  median s (middle half)   CPU s  stories/s  x padded  x transf.  GFLOP  GFLOP/s of mm  x floor'
+            + '  peak GB' * (kind == 'train')
+        )
         for name in names:
             result = results[name]
             median, low, high = spread(getattr(result, kind))
-            row = dict(kind=kind, variant=name, median_s=median, low_s=low, high_s=high, cpu_s=statistics.median(getattr(result, f'{kind}_cpu')),
-                       stories_per_s=args.n_batch / median, seconds=getattr(result, kind))
+            row = dict(
+                kind=kind,
+                variant=name,
+                median_s=median,
+                low_s=low,
+                high_s=high,
+                cpu_s=statistics.median(getattr(result, f'{kind}_cpu')),
+                stories_per_s=args.n_batch / median,
+                seconds=getattr(result, kind),
+            )
             line = f'{name:19}  {median:7.3f} ({low:.3f}-{high:.3f})  {row["cpu_s"]:8.2f}  {row["stories_per_s"]:9.2f}'
             for other in ('padded fp32', 'transformers fp32'):
                 # Turn by turn, so that what else the machine does falls on both.
-                ratio = statistics.median(b / a for a, b in zip(getattr(result, kind), getattr(results[other], kind))) if other in results else math.nan
+                ratio = (
+                    statistics.median(
+                        b / a for a, b in zip(getattr(result, kind), getattr(results[other], kind))
+                    )
+                    if other in results
+                    else math.nan
+                )
                 row[f'times_{other.split()[0]}'] = ratio
                 line += f'  {ratio:8.2f}' + ' ' * (other != 'padded fp32')
             if (name, kind) in floors:
                 seconds, flops = zip(*floors[name, kind])
-                row.update(gflop=statistics.median(flops) / 1e9, matmul_gflop_per_s=statistics.median(n / 1e9 / s for s, n in floors[name, kind]),
-                           floor_s=statistics.median(seconds), times_floor=statistics.median(a / b for a, b in zip(getattr(result, kind), seconds)))
+                row.update(
+                    gflop=statistics.median(flops) / 1e9,
+                    matmul_gflop_per_s=statistics.median(
+                        n / 1e9 / s for s, n in floors[name, kind]
+                    ),
+                    floor_s=statistics.median(seconds),
+                    times_floor=statistics.median(
+                        a / b for a, b in zip(getattr(result, kind), seconds)
+                    ),
+                )
                 line += f'  {row["gflop"]:5.0f}  {row["matmul_gflop_per_s"]:13.0f}  {row["times_floor"]:7.2f}'
             else:
                 line += ' ' * 31
@@ -546,7 +722,11 @@ def main(argv=None):
             rows.append(row)
     if args.json:
         with open(args.json, 'w', encoding='utf-8') as f:
-            json.dump(dict(machine=machine, torch=torch.__version__, arguments=vars(args), rows=rows), f, indent=1)
+            json.dump(
+                dict(machine=machine, torch=torch.__version__, arguments=vars(args), rows=rows),
+                f,
+                indent=1,
+            )
             f.write('\n')
 
 
@@ -556,7 +736,10 @@ def check_losses(losses_of):
     for name, losses in losses_of.items():
         precision = name.split()[-1]
         worst[precision] = max(worst[precision], float(abs(losses - reference).max()))
-    print('losses without dropout: largest difference', ', '.join(f'{value:.1e} in {precision}' for precision, value in worst.items()))
+    print(
+        'losses without dropout: largest difference',
+        ', '.join(f'{value:.1e} in {precision}' for precision, value in worst.items()),
+    )
     if worst['fp32'] > 1e-4 or worst['bf16'] > 0.1:
         sys.exit('finetune.py: the variants do not compute the same losses')
 

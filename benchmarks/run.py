@@ -6,6 +6,7 @@ Takes the options of train.py, runs it in this process, and prints what each pha
 evaluation, saving, prediction, analysis. A phase that another calls is counted once, in the inner one. After each epoch it also prints the memory held and
 how long the first and the last updates of the epoch took: neither may grow. `--json FILE` (first) writes all that too.
 """
+
 import collections
 import contextlib
 import functools
@@ -46,6 +47,7 @@ class Phases:
         def timed(*args, **kwargs):
             with self.phase(name if isinstance(name, str) else name(*args)):
                 return original(*args, **kwargs)
+
         setattr(owner, function, timed)
 
 
@@ -62,11 +64,13 @@ def main(argv):
     phases = Phases()
     with phases.phase('imports'):
         import torch
+
         import train
     device_seconds = []
 
     def synchronized(update):
         """The time of an update is known when the device is done with it."""
+
         @functools.wraps(update)
         def timed(tuning, stories):
             start = time.perf_counter()
@@ -75,6 +79,7 @@ def main(argv):
                 torch.cuda.synchronize()
             device_seconds.append((tuning.n_epochs, time.perf_counter() - start))
             return figures
+
         return timed
 
     train.FineTuning.update = synchronized(train.FineTuning.update)
@@ -84,13 +89,21 @@ def main(argv):
     def evaluate_and_note_memory(tuning, logger):
         evaluate(tuning, logger)
         memory[tuning.n_epochs] = resident_bytes()
+
     train.FineTuning.evaluate = evaluate_and_note_memory
 
     for owner, function, name in (
-            (train, 'read_stories', 'reading and encoding'), (train, 'fill_model', 'loading weights'), (train, 'DoubleHeadModel', 'building the model'),
-            (train.FineTuning, 'update', lambda tuning, _: f'epoch {tuning.n_epochs + 1}: updates'), (train.FineTuning, 'evaluate', 'evaluation'),
-            (train.FineTuning, 'save_checkpoint', 'saving checkpoints'), (train.FineTuning, 'save_best', 'saving best parameters'),
-            (train.FineTuning, 'predict_best', 'prediction'), (train.analysis, 'rocstories', 'analysis'), (train.analysis, 'write_report', 'analysis')):
+        (train, 'read_stories', 'reading and encoding'),
+        (train, 'fill_model', 'loading weights'),
+        (train, 'DoubleHeadModel', 'building the model'),
+        (train.FineTuning, 'update', lambda tuning, _: f'epoch {tuning.n_epochs + 1}: updates'),
+        (train.FineTuning, 'evaluate', 'evaluation'),
+        (train.FineTuning, 'save_checkpoint', 'saving checkpoints'),
+        (train.FineTuning, 'save_best', 'saving best parameters'),
+        (train.FineTuning, 'predict_best', 'prediction'),
+        (train.analysis, 'rocstories', 'analysis'),
+        (train.analysis, 'write_report', 'analysis'),
+    ):
         phases.wrap(owner, function, name)
     status = train.main(argv)
     total = time.perf_counter() - START
@@ -105,11 +118,25 @@ def main(argv):
         seconds = [value for of, value in device_seconds if of == epoch]
         tenth = max(1, len(seconds) // 10)
         first, last = statistics.median(seconds[:tenth]), statistics.median(seconds[-tenth:])
-        epochs.append(dict(epoch=epoch + 1, first_s=first, last_s=last, resident_bytes=memory[epoch + 1]))
-        print(f'epoch {epoch + 1}: an update {first:.3f} s at the beginning, {last:.3f} s at the end; {memory[epoch + 1] / 1e9:.2f} GB resident after it')
+        epochs.append(
+            dict(epoch=epoch + 1, first_s=first, last_s=last, resident_bytes=memory[epoch + 1])
+        )
+        print(
+            f'epoch {epoch + 1}: an update {first:.3f} s at the beginning, {last:.3f} s at the end; {memory[epoch + 1] / 1e9:.2f} GB resident after it'
+        )
     if json_path:
         with open(json_path, 'w', encoding='utf-8') as f:
-            json.dump(dict(seconds=phases.seconds, total=total, peak_bytes=resident_bytes('VmHWM'), epochs=epochs, argv=argv), f, indent=1)
+            json.dump(
+                dict(
+                    seconds=phases.seconds,
+                    total=total,
+                    peak_bytes=resident_bytes('VmHWM'),
+                    epochs=epochs,
+                    argv=argv,
+                ),
+                f,
+                indent=1,
+            )
             f.write('\n')
     return status
 

@@ -18,6 +18,7 @@ for each clue: a burst pipe floods the classroom, and luckily the test is off. T
 them from, a language model that has read many stories knows them. That is the paper's claim about pre-training, in miniature. These are not
 ROCStories: do not compare figures with the paper's.
 """
+
 import argparse
 import csv
 import os
@@ -30,7 +31,7 @@ from dataclasses import dataclass, field
 # ending, happy (`5a+`) or not (`5b-`), and `3a`, `3b` are the third sentence of variants a and b. ` | ` separates phrasings; (one|another) is a choice within a phrasing. An indented
 # line goes on with the one before. Slots stay the same through a story: {name} with {he} {him} {his}, a second person {friend} with {he2} {him2}
 # {his2}, {relative}, {day}, {weekday}, {city}, {color}. "a/an" becomes the right article, and a sentence gets its capital letter.
-SCHEMAS = '''
+SCHEMAS = """
 weather: umbrella or sunglasses
 place = the market | the library | the post office | the station | the town hall | the barber
 1 {name} had to walk to {place} after (lunch|breakfast|school). | It was {weekday}, and {name} was going to {place} on foot. |
@@ -655,17 +656,37 @@ hobbies: audition
   {name} never sang in public again. | {he} watched the musical from the last row.
 5b+ {name} got the leading part. | Everybody stood up and clapped. | {he} was asked to sing another verse. |
   {name} sang every evening in June. | {his} picture was on all the posters.
-'''
+"""
 
-FEMALE = ('Ada Alice Amina Amy Anna Beth Carla Carmen Chloe Clara Daisy Diana Elena Ella Emma Eva Fatima Grace Hanna Hazel Helen Ida Ines Iris Ivy Jane '
-          'Jasmine Julia Karen Kate Laila Lara Laura Leah Lena Lily Lisa Lucy Maria Martha Maya Mei Mina Nadia Nina Nora Olga Olivia Paula Priya Rita Rosa '
-          'Ruby Ruth Sara Sofia Stella Tara Uma Vera Yuki Zoe').split()
-MALE = ('Adam Ahmed Alan Alex Amir Andy Anton Ben Bill Boris Carl Carlos Chen Dan David Diego Ed Eli Emil Eric Felix Finn Frank Fred George Greg Hassan '
-        'Henry Hugo Ian Igor Ivan Jack James Jim Joe John Jorge Ken Kevin Kofi Leo Liam Luis Marco Max Mike Milo Noah Omar Oscar Otto Paul Pedro Peter '
-        'Raj Ralph Ray Sam Simon Steve Theo Tim Tom Victor Walter').split()
+FEMALE = (
+    'Ada Alice Amina Amy Anna Beth Carla Carmen Chloe Clara Daisy Diana Elena Ella Emma Eva Fatima Grace Hanna Hazel Helen Ida Ines Iris Ivy Jane '
+    'Jasmine Julia Karen Kate Laila Lara Laura Leah Lena Lily Lisa Lucy Maria Martha Maya Mei Mina Nadia Nina Nora Olga Olivia Paula Priya Rita Rosa '
+    'Ruby Ruth Sara Sofia Stella Tara Uma Vera Yuki Zoe'
+).split()
+MALE = (
+    'Adam Ahmed Alan Alex Amir Andy Anton Ben Bill Boris Carl Carlos Chen Dan David Diego Ed Eli Emil Eric Felix Finn Frank Fred George Greg Hassan '
+    'Henry Hugo Ian Igor Ivan Jack James Jim Joe John Jorge Ken Kevin Kofi Leo Liam Luis Marco Max Mike Milo Noah Omar Oscar Otto Paul Pedro Peter '
+    'Raj Ralph Ray Sam Simon Steve Theo Tim Tom Victor Walter'
+).split()
 OPENINGS = {  # of an ending
-    '+': ['Luckily', 'Happily', 'Fortunately', 'Thankfully', 'Best of all', 'To {his} joy', 'To {his} delight'],
-    '-': ['Unluckily', 'Unhappily', 'Unfortunately', 'Sadly', 'Worst of all', 'To {his} sorrow', 'To {his} distress'],
+    '+': [
+        'Luckily',
+        'Happily',
+        'Fortunately',
+        'Thankfully',
+        'Best of all',
+        'To {his} joy',
+        'To {his} delight',
+    ],
+    '-': [
+        'Unluckily',
+        'Unhappily',
+        'Unfortunately',
+        'Sadly',
+        'Worst of all',
+        'To {his} sorrow',
+        'To {his} distress',
+    ],
 }
 SLOTS = {
     'day': 'Monday Tuesday Wednesday Thursday Friday Saturday Sunday'.split(),
@@ -674,9 +695,20 @@ SLOTS = {
     'color': 'red blue green yellow purple white black brown'.split(),
     'relative': 'mother father sister brother cousin aunt uncle grandmother grandfather'.split(),
 }
-COLUMNS = ['InputStoryid', 'InputSentence1', 'InputSentence2', 'InputSentence3', 'InputSentence4',
-           'RandomFifthSentenceQuiz1', 'RandomFifthSentenceQuiz2', 'AnswerRightEnding']
-FILES = ('cloze_test_val__spring2016 - cloze_test_ALL_val.csv', 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv')
+COLUMNS = [
+    'InputStoryid',
+    'InputSentence1',
+    'InputSentence2',
+    'InputSentence3',
+    'InputSentence4',
+    'RandomFifthSentenceQuiz1',
+    'RandomFifthSentenceQuiz2',
+    'AnswerRightEnding',
+]
+FILES = (
+    'cloze_test_val__spring2016 - cloze_test_ALL_val.csv',
+    'cloze_test_test__spring2016 - cloze_test_ALL_test.csv',
+)
 ROWS = 1871  # as many as each of the real files has
 SEED = 2018  # of the two files
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'sample')
@@ -685,6 +717,7 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'sample')
 @dataclass
 class Schema:
     """One block of the table. `phrasings[i][v]` are the ways to say sentence i (0 to 4; 4 is the ending) in variant v, 'a' or 'b'."""
+
     family: str
     title: str
     slots: dict = field(default_factory=dict)
@@ -713,7 +746,9 @@ def parse_schemas(table=SCHEMAS):
 
 def phrase(phrasings, rng):
     """One of the phrasings, with its (one|another) choices made and its slots still open."""
-    return re.sub(r'\((.+?)\)', lambda choice: rng.choice(choice[1].split('|')), rng.choice(phrasings))
+    return re.sub(
+        r'\((.+?)\)', lambda choice: rng.choice(choice[1].split('|')), rng.choice(phrasings)
+    )
 
 
 def phrase_ending(schema, variant, rng):
@@ -734,7 +769,11 @@ def draw_slots(schema, rng):
 
 def fill(sentence, slots):
     """The sentence with its slots filled, a or an chosen, and a capital letter at the start."""
-    sentence = re.sub(r'\ba/an (?=(.))', lambda article: 'an ' if article[1] in 'aeiou' else 'a ', sentence.format_map(slots))
+    sentence = re.sub(
+        r'\ba/an (?=(.))',
+        lambda article: 'an ' if article[1] in 'aeiou' else 'a ',
+        sentence.format_map(slots),
+    )
     return sentence[0].upper() + sentence[1:]
 
 
@@ -763,7 +802,14 @@ def labelled_rows(schemas, n, rng, taken):
         for variant in 'ab':
             slots, context = draw_context(schema, variant, rng, taken)
             story_id = uuid.UUID(int=rng.getrandbits(128), version=4)
-            rows.append([str(story_id), *context, *(fill(ending, slots) for ending in endings), order.index(variant) + 1])
+            rows.append(
+                [
+                    str(story_id),
+                    *context,
+                    *(fill(ending, slots) for ending in endings),
+                    order.index(variant) + 1,
+                ]
+            )
     rows = rows[:n]
     rng.shuffle(rows)
     return rows
@@ -801,14 +847,26 @@ def write_sample(folder=FOLDER):
     """Write the two CSV files into `folder`: the same bytes on any machine, since only `random.Random` is used."""
     os.makedirs(folder, exist_ok=True)
     for name, rows in sample_files().items():
-        write_whole(os.path.join(folder, name), lambda f: csv.writer(f, lineterminator='\n').writerows([COLUMNS, *rows]))
+        write_whole(
+            os.path.join(folder, name),
+            lambda f: csv.writer(f, lineterminator='\n').writerows([COLUMNS, *rows]),
+        )
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description='Write the sample stories: without options the two CSV files in data/sample, byte for byte as they '
-                                     'are; with --unlabelled text to pre-train on, from the same schemas but without any story of those files.')
-    parser.add_argument('--unlabelled', type=int, metavar='N', help='write N whole stories, one a line, to the file --out')
-    parser.add_argument('--seed', type=int, default=7, help='of the unlabelled stories (default: %(default)s)')
+    parser = argparse.ArgumentParser(
+        description='Write the sample stories: without options the two CSV files in data/sample, byte for byte as they '
+        'are; with --unlabelled text to pre-train on, from the same schemas but without any story of those files.'
+    )
+    parser.add_argument(
+        '--unlabelled',
+        type=int,
+        metavar='N',
+        help='write N whole stories, one a line, to the file --out',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=7, help='of the unlabelled stories (default: %(default)s)'
+    )
     parser.add_argument('--out', metavar='FILE', help='where to write the unlabelled stories')
     args = parser.parse_args(argv)
     if (args.unlabelled is None) != (args.out is None):
@@ -820,7 +878,12 @@ def main(argv=None):
             write_sample()
             print(f'{FOLDER}: {len(FILES)} files, {ROWS} stories each')
         else:
-            write_whole(args.out, lambda f: f.writelines(f'{story}\n' for story in unlabelled_stories(args.unlabelled, args.seed)))
+            write_whole(
+                args.out,
+                lambda f: f.writelines(
+                    f'{story}\n' for story in unlabelled_stories(args.unlabelled, args.seed)
+                ),
+            )
             print(f'{args.out}: {args.unlabelled} stories')
     except OSError as error:
         parser.error(f'cannot write: {error}')

@@ -1,4 +1,5 @@
 """What the tests of whole runs share: a small data set with small weights, and the command line in processes of its own."""
+
 import importlib
 import json
 import multiprocessing
@@ -15,11 +16,25 @@ torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GOLDEN = os.path.join(ROOT, 'tests', 'golden', 'rocstories-tiny')
 sys.path.insert(0, ROOT)
-os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [ROOT, os.environ.get('PYTHONPATH')]))  # for the processes that tests start
+os.environ['PYTHONPATH'] = os.pathsep.join(
+    filter(None, [ROOT, os.environ.get('PYTHONPATH')])
+)  # for the processes that tests start
 
-PROCESSES = multiprocessing.get_context('forkserver')  # a process forked from one that has imported everything starts in no time
-PROCESSES.set_forkserver_preload(['train', 'pretrain', 'spacy.lang.en', 'torch._dynamo', 'torch.nn.parallel.distributed', 'tokenizers', 'matplotlib.figure',
-                                  'matplotlib.backends.backend_agg'])
+PROCESSES = multiprocessing.get_context(
+    'forkserver'
+)  # a process forked from one that has imported everything starts in no time
+PROCESSES.set_forkserver_preload(
+    [
+        'train',
+        'pretrain',
+        'spacy.lang.en',
+        'torch._dynamo',
+        'torch.nn.parallel.distributed',
+        'tokenizers',
+        'matplotlib.figure',
+        'matplotlib.backends.backend_agg',
+    ]
+)
 
 
 def child(script, argv, output, environment, file_size=None, patch=None):
@@ -44,12 +59,49 @@ class Command:
         self.folder = folder
 
     def argv(self, *options):
-        return ['--dataset', 'rocstories', '--submit', '--device', 'cpu', '--data_dir', os.path.join(GOLDEN, 'data'), '--model_dir', os.path.join(GOLDEN, 'model'),
-                '--n_valid', '32', '--n_layer', '2', '--n_head', '4', '--n_embd', '32', '--n_ctx', '64', '--n_gpu', '1', '--lr', '1e-3',
-                *(f'--{name}_dir={self.folder / name}' for name in ('log', 'save', 'submission', 'analysis')), *map(str, options)]
+        return [
+            '--dataset',
+            'rocstories',
+            '--submit',
+            '--device',
+            'cpu',
+            '--data_dir',
+            os.path.join(GOLDEN, 'data'),
+            '--model_dir',
+            os.path.join(GOLDEN, 'model'),
+            '--n_valid',
+            '32',
+            '--n_layer',
+            '2',
+            '--n_head',
+            '4',
+            '--n_embd',
+            '32',
+            '--n_ctx',
+            '64',
+            '--n_gpu',
+            '1',
+            '--lr',
+            '1e-3',
+            *(
+                f'--{name}_dir={self.folder / name}'
+                for name in ('log', 'save', 'submission', 'analysis')
+            ),
+            *map(str, options),
+        ]
 
     def start(self, *options, file_size=None, patch=None, **environment):
-        process = PROCESSES.Process(target=child, args=('train', self.argv(*options), str(self.folder / 'output'), environment, file_size, patch))
+        process = PROCESSES.Process(
+            target=child,
+            args=(
+                'train',
+                self.argv(*options),
+                str(self.folder / 'output'),
+                environment,
+                file_size,
+                patch,
+            ),
+        )
         process.start()
         return process
 
@@ -70,7 +122,10 @@ class Command:
         """The log's lines without what no two runs share: the folders and the times."""
         with open(self.folder / 'log' / f'{desc}.jsonl') as f:
             lines = [json.loads(line) for line in f]
-        return [{k: v for k, v in line.items() if k != 'time' and not k.endswith('_dir')} for line in lines]
+        return [
+            {k: v for k, v in line.items() if k != 'time' and not k.endswith('_dir')}
+            for line in lines
+        ]
 
     def read(self, *path):
         return self.folder.joinpath(*path).read_bytes()

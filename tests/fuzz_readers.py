@@ -4,6 +4,7 @@
 
 prints how many inputs each reader was given, took, refused, and failed on. A failing input is kept in --keep. `test_fuzz.py` does a little of it.
 """
+
 import argparse
 import contextlib
 import io
@@ -27,9 +28,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-
 from conftest import GOLDEN, Command  # first: it sets the path to the modules
+from safetensors.torch import load_file
+from test_text_utils import SlowEncoder
 
 import analysis
 import convert
@@ -37,19 +38,58 @@ import corpus
 import pretrain
 from checkpoint import load_checkpoint, load_parameters
 from datasets import FILES, Stories, read_cloze_test
-from model_pytorch import SETTINGS, Config, DoubleHeadModel, LMModel, OpenAIShards, init_weights, read_settings, special_rows
+from model_pytorch import (
+    SETTINGS,
+    Config,
+    DoubleHeadModel,
+    LMModel,
+    OpenAIShards,
+    init_weights,
+    read_settings,
+    special_rows,
+)
 from parallel import Ranks
 from text_utils import TextEncoder, read_merges, read_vocabulary
-from test_text_utils import SlowEncoder
 from train import FineTuning, fill_model, parse_args
 from utils import InputError, transform_roc, whole_file
 
 SECONDS = 20  # one input may take, on a busy machine
 MEMORY = 2 << 30  # bytes one reader may map beyond what it begins with
-TOKENS = [b'', b'\x00', b'\xff\xfe', b'\xef\xbb\xbf', b'\n', b'\r', b'"', b'""', b',', b'\t', b'-1', b'0', b'1e999', b'NaN', b'Infinity', b'null',
-          b'true', b'{}', b'[]',
-          b'9' * 30, b'9' * 5000, b'[' * 3000, b'{"a":' * 3000, b'\\ud800', b'\xed\xa0\x80', b'\xe2\x80\xa8', b'x' * 200_000, b'2147483648', b'(',
-          b"'", b'None', b'1j', b'0x10']
+TOKENS = [
+    b'',
+    b'\x00',
+    b'\xff\xfe',
+    b'\xef\xbb\xbf',
+    b'\n',
+    b'\r',
+    b'"',
+    b'""',
+    b',',
+    b'\t',
+    b'-1',
+    b'0',
+    b'1e999',
+    b'NaN',
+    b'Infinity',
+    b'null',
+    b'true',
+    b'{}',
+    b'[]',
+    b'9' * 30,
+    b'9' * 5000,
+    b'[' * 3000,
+    b'{"a":' * 3000,
+    b'\\ud800',
+    b'\xed\xa0\x80',
+    b'\xe2\x80\xa8',
+    b'x' * 200_000,
+    b'2147483648',
+    b'(',
+    b"'",
+    b'None',
+    b'1j',
+    b'0x10',
+]
 GOLDEN_MODEL = os.path.join(GOLDEN, 'model')
 
 
@@ -64,20 +104,33 @@ def mutate(data, rng):
         elif kind == 1:
             del data[i:]
         elif kind == 2:
-            del data[i:i + n]
+            del data[i : i + n]
         elif kind == 3:
             j = rng.randrange(len(data) + 1)
-            data[i:i] = data[j:j + n]
+            data[i:i] = data[j : j + n]
         elif kind == 4:
-            data[i:i + rng.choice([0, 1, 4])] = rng.choice(TOKENS)
+            data[i : i + rng.choice([0, 1, 4])] = rng.choice(TOKENS)
         elif kind == 5 and (numbers := list(re.finditer(rb'\d+', data[:100_000]))):
             number = rng.choice(numbers)
-            data[number.start():number.end()] = rng.choice([b'-1', b'0', b'1', b'3', b'%d' % (int(number.group()[:9]) + 1), b'99999999999999999999',
-                                                            b'4294967296', b'1.5', b'1e9'])
+            data[number.start() : number.end()] = rng.choice(
+                [
+                    b'-1',
+                    b'0',
+                    b'1',
+                    b'3',
+                    b'%d' % (int(number.group()[:9]) + 1),
+                    b'99999999999999999999',
+                    b'4294967296',
+                    b'1.5',
+                    b'1e9',
+                ]
+            )
         elif kind == 6:
-            data[i:i + 4] = rng.choice([0, 1, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1]).to_bytes(4, rng.choice(['little', 'big']))
+            data[i : i + 4] = rng.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1]).to_bytes(
+                4, rng.choice(['little', 'big'])
+            )
         elif kind == 7:
-            data[i:i + n] = rng.randbytes(n)
+            data[i : i + n] = rng.randbytes(n)
     return bytes(data)
 
 
@@ -106,11 +159,21 @@ class Text(Reader):
 
     def __init__(self, folder):
         super().__init__(folder)
-        paths = os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'), os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe')
+        paths = (
+            os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'),
+            os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe'),
+        )
         self.encoder, self.slow = TextEncoder(*paths), SlowEncoder(*paths)
-        self.seeds = [text.encode() for text in ("He couldn't go -- \"why?\"\nOh… it's 5$ at http://a.b/c?d=e_f.",
-                                                 'Ã©tÃ© &amp; 漢字 o.O :x <3 U.S. 10km²', "'s n't e.g. ..", '%€#' * 300,
-                                                 "doin' 're:Xx the ' 's.D : x.'ll")]
+        self.seeds = [
+            text.encode()
+            for text in (
+                'He couldn\'t go -- "why?"\nOh… it\'s 5$ at http://a.b/c?d=e_f.',
+                'Ã©tÃ© &amp; 漢字 o.O :x <3 U.S. 10km²',
+                "'s n't e.g. ..",
+                '%€#' * 300,
+                "doin' 're:Xx the ' 's.D : x.'ll",
+            )
+        ]
 
     def read(self, data):
         try:
@@ -122,16 +185,25 @@ class Text(Reader):
 
 
 class StoryCloze(Reader):
-    seeds = [b'\n'.join(read_bytes(GOLDEN, 'data', name[0]).split(b'\n')[:12]) for name in FILES.values()]
+    seeds = [
+        b'\n'.join(read_bytes(GOLDEN, 'data', name[0]).split(b'\n')[:12]) for name in FILES.values()
+    ]
 
     def read_file(self, path):
         for need_labels in (True, False):
             stories = read_cloze_test(path, need_labels)
-            assert len(set(map(len, stories))) == 1 and stories.id and set(stories.label) <= ({0, 1} if need_labels else {-1, 0, 1})
+            assert (
+                len(set(map(len, stories))) == 1
+                and stories.id
+                and set(stories.label) <= ({0, 1} if need_labels else {-1, 0, 1})
+            )
 
 
 class Vocabulary(Reader):
-    seeds = [read_bytes(GOLDEN_MODEL, 'encoder_bpe_40000.json'), b'{"a": 0, "b": 1, "\\u00e9</w>": 2}']
+    seeds = [
+        read_bytes(GOLDEN_MODEL, 'encoder_bpe_40000.json'),
+        b'{"a": 0, "b": 1, "\\u00e9</w>": 2}',
+    ]
 
     def read_file(self, path):
         encoder = read_vocabulary(path)
@@ -147,6 +219,7 @@ class Merges(Reader):
 
 class Shapes(Reader):
     """params_shapes.json beside whole shards."""
+
     file, seeds = 'params_shapes.json', [read_bytes(GOLDEN_MODEL, 'params_shapes.json')]
 
     def __init__(self, folder):
@@ -159,27 +232,82 @@ class Shapes(Reader):
         shards = OpenAIShards(self.folder)
         shards.check(len(json.loads(Vocabulary.seeds[0])), 32, 2)
         for shape, array in zip(shards.shapes, shards.read(0, len(shards.shapes))):
-            assert list(array.shape) == shape and array.dtype == np.float32 and np.isfinite(array).all()
+            assert (
+                list(array.shape) == shape
+                and array.dtype == np.float32
+                and np.isfinite(array).all()
+            )
 
 
 class Shard(Shapes):
     """One shard among whole ones: damaged, or with a header made up from all that NumPy's format allows."""
+
     file, seeds = 'params_3.npy', [read_bytes(GOLDEN_MODEL, 'params_3.npy')]
 
     def make(self, rng):
         if rng.random() < 0.5:
             return super().make(rng)
         n = (len(self.seeds[0]) - 128) // 4
-        descr = rng.choice(["'<f4'", "'<f4'", "'>f4'", "'|O'", "'<f8'", "'<c8'", "'<U9'", "'|V4'", "[('a', '<f4')]",
-                            "[('a', '<f4', (3,)), ('b', '|O')]", "'f4,f4'", '[]', 'None', '7', "'<M8[s]'",
-                            "('<f4', (2,))", "'|S4'", "'x'", '{}', '[[]]', "[('a',)]", "'" + ',f4' * 2000 + "'", "'<f4"])
-        shape = rng.choice([f'({n},)', f'({n},)', f'({n}, 1)', '()', '(0,)', f'({n + 1},)', f'({n - 1},)', f'{n}', '(-1,)', '(-5, -5)',
-                            f'({2 ** 62}, 4)', f'({2 ** 63},)', f'({10 ** 30},)',
-                            '(True,)', f'({n}.0,)', "('a',)", f'({n},) * 9', '(' * 90 + ')' * 90, f'({"1," * 70})', f'[{n}]', 'None', f'({n}L,)',
-                            '{}', f'({2 ** 31}, {2 ** 31}, {2 ** 2})'])
+        descr = rng.choice(
+            [
+                "'<f4'",
+                "'<f4'",
+                "'>f4'",
+                "'|O'",
+                "'<f8'",
+                "'<c8'",
+                "'<U9'",
+                "'|V4'",
+                "[('a', '<f4')]",
+                "[('a', '<f4', (3,)), ('b', '|O')]",
+                "'f4,f4'",
+                '[]',
+                'None',
+                '7',
+                "'<M8[s]'",
+                "('<f4', (2,))",
+                "'|S4'",
+                "'x'",
+                '{}',
+                '[[]]',
+                "[('a',)]",
+                "'" + ',f4' * 2000 + "'",
+                "'<f4",
+            ]
+        )
+        shape = rng.choice(
+            [
+                f'({n},)',
+                f'({n},)',
+                f'({n}, 1)',
+                '()',
+                '(0,)',
+                f'({n + 1},)',
+                f'({n - 1},)',
+                f'{n}',
+                '(-1,)',
+                '(-5, -5)',
+                f'({2**62}, 4)',
+                f'({2**63},)',
+                f'({10**30},)',
+                '(True,)',
+                f'({n}.0,)',
+                "('a',)",
+                f'({n},) * 9',
+                '(' * 90 + ')' * 90,
+                f'({"1," * 70})',
+                f'[{n}]',
+                'None',
+                f'({n}L,)',
+                '{}',
+                f'({2**31}, {2**31}, {2**2})',
+            ]
+        )
         header = f"{{'descr': {descr}, 'fortran_order': {rng.choice(['False', 'True', '0', 'None'])}, 'shape': {shape}, }}"
         version = rng.choice([1, 1, 1, 2, 3, 0, 9])
-        size = (len(header) if rng.random() < 0.9 else rng.choice([0, 2 ** 16 - 1])).to_bytes(2 if version == 1 else 4, 'little')
+        size = (len(header) if rng.random() < 0.9 else rng.choice([0, 2**16 - 1])).to_bytes(
+            2 if version == 1 else 4, 'little'
+        )
         return b'\x93NUMPY' + bytes([version, 0]) + size + header.encode() + self.seeds[0][128:]
 
     def __init__(self, folder):
@@ -187,11 +315,18 @@ class Shard(Shapes):
         npz, pickled, objects = io.BytesIO(), pickle.dumps(np.zeros(3)), io.BytesIO()
         np.savez(npz, a=np.zeros(5000, dtype=np.float32))
         np.save(objects, np.array([Hostile()], dtype=object))
-        self.seeds = [*self.seeds, npz.getvalue(), pickled, objects.getvalue(), pickle.dumps(Hostile())]
+        self.seeds = [
+            *self.seeds,
+            npz.getvalue(),
+            pickled,
+            objects.getvalue(),
+            pickle.dumps(Hostile()),
+        ]
 
 
 class Hostile:
     """Pickled, it would write a file when it is loaded."""
+
     marker = os.path.join(tempfile.gettempdir(), f'fuzz_readers_{os.getpid()}_ran')
 
     def __reduce__(self):
@@ -200,13 +335,25 @@ class Hostile:
 
 def tiny_run(folder):
     """A run on made-up stories, as small as can be, after two updates."""
-    args = parse_args(Command(Path(folder)).argv('--n_embd', 4, '--n_head', 2, '--n_layer', 1, '--n_transfer', -1, '--n_batch', 2))
+    args = parse_args(
+        Command(Path(folder)).argv(
+            '--n_embd', 4, '--n_head', 2, '--n_layer', 1, '--n_transfer', -1, '--n_batch', 2
+        )
+    )
     stories = transform_roc([[1, 2]] * 4, [[3]] * 4, [[4, 5]] * 4, [0, 1] * 2, list('abcd'), 8, 10)
     torch.manual_seed(1)
     random_state = np.random.RandomState(1)
     model = DoubleHeadModel(Config(8, 9, 4, 2, 1))
     fill_model(model, args, special_rows(4, random_state))
-    tuning = FineTuning(args, model, stories, stories[:2], [torch.device('cpu')], Ranks([torch.device('cpu')]), random_state)
+    tuning = FineTuning(
+        args,
+        model,
+        stories,
+        stories[:2],
+        [torch.device('cpu')],
+        Ranks([torch.device('cpu')]),
+        random_state,
+    )
     return tuning
 
 
@@ -227,21 +374,43 @@ def saved(state):
 
 def pickles():
     """Pickles that ask for what no checkpoint needs."""
+
     def call(module, name, *arguments):
         return f'c{module}\n{name}\n('.encode() + b''.join(arguments) + b'tR.'
 
     def number(n):
         return b'\x8a\x09' + n.to_bytes(9, 'little', signed=True)
 
-    huge = number(10 ** 13)
-    return [b'\x80\x02' + body for body in (
-        b'}' + b')' + b'\x85' * 1_000_000 + b'K\x01s.',  # a key so deep that Python's stack ends before its hash is known
-        b']' * 300_000 + b'a' * 299_999 + b'.',
-        *(call(module, name, huge) for module, name in [('__builtin__', 'bytearray'), ('torch.storage', 'UntypedStorage'), ('torch', 'Tensor'),
-                                                        ('torch', 'FloatTensor')]),
-        call('torch._utils', '_rebuild_meta_tensor_no_storage', b'ctorch\nfloat32\n', huge + b'\x85', b'K\x01\x85', b'\x89'),
-        call('os', 'system', b'X\x04\x00\x00\x00true'), call('builtins', 'eval', b'X\x01\x00\x00\x001'),
-    )]
+    huge = number(10**13)
+    return [
+        b'\x80\x02' + body
+        for body in (
+            b'}'
+            + b')'
+            + b'\x85' * 1_000_000
+            + b'K\x01s.',  # a key so deep that Python's stack ends before its hash is known
+            b']' * 300_000 + b'a' * 299_999 + b'.',
+            *(
+                call(module, name, huge)
+                for module, name in [
+                    ('__builtin__', 'bytearray'),
+                    ('torch.storage', 'UntypedStorage'),
+                    ('torch', 'Tensor'),
+                    ('torch', 'FloatTensor'),
+                ]
+            ),
+            call(
+                'torch._utils',
+                '_rebuild_meta_tensor_no_storage',
+                b'ctorch\nfloat32\n',
+                huge + b'\x85',
+                b'K\x01\x85',
+                b'\x89',
+            ),
+            call('os', 'system', b'X\x04\x00\x00\x00true'),
+            call('builtins', 'eval', b'X\x01\x00\x00\x001'),
+        )
+    ]
 
 
 class Checkpoint(Reader):
@@ -252,12 +421,26 @@ class Checkpoint(Reader):
         self.tuning = tiny_run(folder)
         epoch_state = self.tuning.random_state.get_state()
         self.tuning.update(self.tuning.train[:2])
-        self.tuning.save_checkpoint(epoch_state, types.SimpleNamespace(lines=[{'desc': 'x', 'time': 1.0}]))
+        self.tuning.save_checkpoint(
+            epoch_state, types.SimpleNamespace(lines=[{'desc': 'x', 'time': 1.0}])
+        )
         self.path = self.tuning.path('checkpoint')
         self.whole = read_bytes(self.path)
         self.state = torch.load(self.path, weights_only=True)
-        self.hostile = [rebuilt(self.whole, lambda name, data, body=body: body if name.endswith('data.pkl') else data) for body in pickles()]
-        self.hostile += [saved(Hostile()), pickle.dumps(Hostile()), pickle.dumps({'model': 1}), saved({'a': 1}), saved(torch.zeros(3))]
+        self.hostile = [
+            rebuilt(
+                self.whole,
+                lambda name, data, body=body: body if name.endswith('data.pkl') else data,
+            )
+            for body in pickles()
+        ]
+        self.hostile += [
+            saved(Hostile()),
+            pickle.dumps(Hostile()),
+            pickle.dumps({'model': 1}),
+            saved({'a': 1}),
+            saved(torch.zeros(3)),
+        ]
         compressed = io.BytesIO()
         with zipfile.ZipFile(compressed, 'w', zipfile.ZIP_DEFLATED) as target:
             for name in ('data.pkl', 'data/0', 'version', 'byteorder'):
@@ -270,17 +453,41 @@ class Checkpoint(Reader):
             return mutate(self.whole, rng)
         if kind < 0.5:  # damaged inside, with checksums that hold
             names = zipfile.ZipFile(io.BytesIO(self.whole)).namelist()
-            chosen = rng.choice([name for name in names if rng.random() < 0.5 or name.endswith('data.pkl')])
-            return rebuilt(self.whole, lambda name, data: mutate(data, rng) if name == chosen else data)
+            chosen = rng.choice(
+                [name for name in names if rng.random() < 0.5 or name.endswith('data.pkl')]
+            )
+            return rebuilt(
+                self.whole, lambda name, data: mutate(data, rng) if name == chosen else data
+            )
         if kind < 0.55:
             return rng.choice(self.hostile)
         return saved(self.changed(self.state, rng, depth=0))
 
     def changed(self, state, rng, depth):
         """A copy with one thing in it of another form."""
-        others = [None, 0, -1, 1 << 40, 1.5, float('nan'), '', 'x', b'x', [], {}, (), [0] * 5, torch.zeros(()), torch.zeros(3),
-                  torch.zeros(1).expand(1 << 40), torch.zeros(0),
-                  torch.zeros(5, dtype=torch.uint8), torch.empty(3, device='meta'), torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,)), True]
+        others = [
+            None,
+            0,
+            -1,
+            1 << 40,
+            1.5,
+            float('nan'),
+            '',
+            'x',
+            b'x',
+            [],
+            {},
+            (),
+            [0] * 5,
+            torch.zeros(()),
+            torch.zeros(3),
+            torch.zeros(1).expand(1 << 40),
+            torch.zeros(0),
+            torch.zeros(5, dtype=torch.uint8),
+            torch.empty(3, device='meta'),
+            torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,)),
+            True,
+        ]
         if isinstance(state, dict) and state and (depth == 0 or rng.random() < 0.9):
             state, key = dict(state), rng.choice(list(state))
             what = rng.random()
@@ -297,16 +504,43 @@ class Checkpoint(Reader):
                 return mutate(state.encode(), rng).decode('utf-8', 'replace')
             key = rng.choice([*run, 'numpy_state', 'log'])
             if isinstance(run[key], list) and run[key] and rng.random() < 0.8:
-                run[key][rng.randrange(len(run[key]))] = rng.choice([None, -1, 0, 1 << 40, 1.5, 'x', [], {}, [0] * 624, [1 << 40] * 624,
-                                                                     ['x'] * 624, float('nan')])
+                run[key][rng.randrange(len(run[key]))] = rng.choice(
+                    [
+                        None,
+                        -1,
+                        0,
+                        1 << 40,
+                        1.5,
+                        'x',
+                        [],
+                        {},
+                        [0] * 624,
+                        [1 << 40] * 624,
+                        ['x'] * 624,
+                        float('nan'),
+                    ]
+                )
             else:
-                run[key] = rng.choice([None, -1, 0, 1, 2, 100, 1 << 40, 10 ** 400, 1.5, 'x', [], {}, True, float('nan')])
+                run[key] = rng.choice(
+                    [None, -1, 0, 1, 2, 100, 1 << 40, 10**400, 1.5, 'x', [], {}, True, float('nan')]
+                )
             return json.dumps(run)
         if isinstance(state, torch.Tensor) and rng.random() < 0.7:
-            return rng.choice([state.double(), state.half(), state.to(torch.int64), state[None], torch.zeros(()).expand(state.shape),
-                               state.flatten()[:1], state.to('meta'),
-                               state.to(torch.complex64), torch.nn.Parameter(state.float()),
-                               state.t().contiguous().t() if state.dim() == 2 else state.flatten()[:0], state.to_sparse() if state.dim() else state])
+            return rng.choice(
+                [
+                    state.double(),
+                    state.half(),
+                    state.to(torch.int64),
+                    state[None],
+                    torch.zeros(()).expand(state.shape),
+                    state.flatten()[:1],
+                    state.to('meta'),
+                    state.to(torch.complex64),
+                    torch.nn.Parameter(state.float()),
+                    state.t().contiguous().t() if state.dim() == 2 else state.flatten()[:0],
+                    state.to_sparse() if state.dim() else state,
+                ]
+            )
         if isinstance(state, list) and state and rng.random() < 0.5:
             return [self.changed(state[0], rng, depth + 1), *state[1:]]
         return rng.choice(others)
@@ -337,8 +571,13 @@ class Parameters(Checkpoint):
         model = self.tuning.model
         load_parameters(model, path)
         data = read_bytes(path)
-        if len(data) == len(self.whole) and sum(a != b for a, b in zip(data, self.whole)) < 40:  # damaged in the file, not before it was written
-            assert all(torch.equal(tensor, self.expected[name]) for name, tensor in model.state_dict().items())
+        if (
+            len(data) == len(self.whole) and sum(a != b for a, b in zip(data, self.whole)) < 40
+        ):  # damaged in the file, not before it was written
+            assert all(
+                torch.equal(tensor, self.expected[name])
+                for name, tensor in model.state_dict().items()
+            )
 
 
 class PreTrainingCheckpoint(Checkpoint):
@@ -346,18 +585,46 @@ class PreTrainingCheckpoint(Checkpoint):
 
     def __init__(self, folder):
         super().__init__(folder)
-        args = pretrain.parse_args(['--text', 'x', '--out', folder, '--n_ctx', '4', '--n_embd', '4', '--n_head', '2', '--n_layer', '1', '--n_batch', '2',
-                                    '--n_iter', '3', '--lr_warmup', '1'])
+        args = pretrain.parse_args(
+            [
+                '--text',
+                'x',
+                '--out',
+                folder,
+                '--n_ctx',
+                '4',
+                '--n_embd',
+                '4',
+                '--n_head',
+                '2',
+                '--n_layer',
+                '1',
+                '--n_batch',
+                '2',
+                '--n_iter',
+                '3',
+                '--lr_warmup',
+                '1',
+            ]
+        )
         torch.manual_seed(1)
         model = LMModel(Config(8, 4, 4, 2, 1))
         init_weights(model)
         device = torch.device('cpu')
-        self.training = pretrain.PreTraining(args, model, np.arange(40, dtype=np.uint16) % 8, '', device, Ranks([device]))
+        self.training = pretrain.PreTraining(
+            args, model, np.arange(40, dtype=np.uint16) % 8, '', device, Ranks([device])
+        )
         self.training.update(np.arange(2))
         self.training.n_losses = 1
         os.mkdir(os.path.join(folder, 'work'))
-        self.training.save(types.SimpleNamespace(lines=[
-            {'lr': 1.0, 'time': 1.0}, dict(n_epochs=0.5, n_updates=1, tr_loss=2.0, va_loss=2.0, va_perplexity=7.4)]))
+        self.training.save(
+            types.SimpleNamespace(
+                lines=[
+                    {'lr': 1.0, 'time': 1.0},
+                    dict(n_epochs=0.5, n_updates=1, tr_loss=2.0, va_loss=2.0, va_perplexity=7.4),
+                ]
+            )
+        )
         self.path = self.training.checkpoint_path
         self.whole = read_bytes(self.path)
         self.state = torch.load(self.path, weights_only=True)
@@ -365,7 +632,10 @@ class PreTrainingCheckpoint(Checkpoint):
     def read_file(self, path):
         lines = self.training.resume(load_checkpoint(path))
         json.dumps(lines)
-        [math.exp(line['tr_loss']) + line['va_perplexity'] + line['n_updates'] for line in lines[1:]]  # what `plot` draws
+        [
+            math.exp(line['tr_loss']) + line['va_perplexity'] + line['n_updates']
+            for line in lines[1:]
+        ]  # what `plot` draws
         self.training.n_updates = 1
         self.training.update(np.arange(2))
 
@@ -383,7 +653,10 @@ class Tokens(Reader):
         self.whole = read_bytes(folder, 'tokens.bin')
 
     def prepare(self):
-        with contextlib.redirect_stdout(io.StringIO()), unittest.mock.patch.object(corpus, 'Workers', InProcess):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            unittest.mock.patch.object(corpus, 'Workers', InProcess),
+        ):
             corpus.prepare([self.text], self.folder, self.folder, 3)
 
     def read_file(self, path):
@@ -394,15 +667,23 @@ class Tokens(Reader):
 
 class InProcess:
     """`corpus.Workers` without processes, which would take longer to start than to work."""
+
     __enter__, __exit__ = lambda self: self, lambda self, *_: None
 
     def map(self, function, texts, sizes, _):
-        return (function((path, start, size)) for (_, path), size in zip(texts, sizes) for start in range(0, size, corpus.BLOCK))
+        return (
+            function((path, start, size))
+            for (_, path), size in zip(texts, sizes)
+            for start in range(0, size, corpus.BLOCK)
+        )
 
 
 class Settings(Reader):
     """settings.json"""
-    seeds = [b'{"n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 2, "afn": "gelu", "embd_pdrop": 0.1, "attn_pdrop": 0.1, "lr": 7.5e-4, "encoder_path": "x"}']
+
+    seeds = [
+        b'{"n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 2, "afn": "gelu", "embd_pdrop": 0.1, "attn_pdrop": 0.1, "lr": 7.5e-4, "encoder_path": "x"}'
+    ]
 
     def __init__(self, folder):
         self.folder, self.path = folder, os.path.join(folder, 'settings.json')
@@ -416,11 +697,20 @@ class HuggingFace(Reader):
 
     def __init__(self, folder):
         self.source, self.target = os.path.join(folder, 'source'), os.path.join(folder, 'target')
-        encoder = TextEncoder(os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'), os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe'))
+        encoder = TextEncoder(
+            os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'),
+            os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe'),
+        )
         model = DoubleHeadModel(Config(encoder.n_vocab, 6, 4, 2, 1))
         init_weights(model)
         convert.to_huggingface(model, encoder, self.source, finetuned=False)
-        tokenizer = {'model': {'type': 'BPE', 'vocab': encoder.encoder, 'merges': [f'{left} {right}' for left, right in encoder.bpe_ranks]}}
+        tokenizer = {
+            'model': {
+                'type': 'BPE',
+                'vocab': encoder.encoder,
+                'merges': [f'{left} {right}' for left, right in encoder.bpe_ranks],
+            }
+        }
         if self.file == 'tokenizer.json':
             for name in ('vocab.json', 'merges.txt'):
                 os.unlink(os.path.join(self.source, name))
@@ -435,7 +725,10 @@ class HuggingFace(Reader):
 
     def read_file(self, path):
         convert.to_openai(self.source, self.target)
-        shards, encoder = OpenAIShards(self.target), TextEncoder(*corpus.vocabulary_files(self.target))
+        shards, encoder = (
+            OpenAIShards(self.target),
+            TextEncoder(*corpus.vocabulary_files(self.target)),
+        )
         shards.check(encoder.n_vocab, 4, 1)
 
 
@@ -449,6 +742,7 @@ class SafeTensors(HuggingFace):
 
 class TorchFile(HuggingFace):
     """pytorch_model.bin, where there is no model.safetensors."""
+
     file, changed = 'pytorch_model.bin', Checkpoint.changed
 
     def __init__(self, folder):
@@ -456,7 +750,11 @@ class TorchFile(HuggingFace):
         self.state = torch.load(self.path, weights_only=True)
 
     def make(self, rng):
-        return super().make(rng) if rng.random() < 0.3 else saved(self.changed(self.state, rng, depth=0))
+        return (
+            super().make(rng)
+            if rng.random() < 0.3
+            else saved(self.changed(self.state, rng, depth=0))
+        )
 
 
 class Tokenizer(HuggingFace):
@@ -464,12 +762,32 @@ class Tokenizer(HuggingFace):
 
 
 class Log(Reader):
-    seeds = [b''.join(json.dumps(line).encode() + b'\n' for line in [{'desc': 'x', 'lr': 1e-5, 'data_dir': 'data/', 'time': 1.0}, *(
-        dict(n_epochs=i, n_updates=i, tr_cost=0.5, va_cost=0.6, tr_acc=75.0, va_acc=60.0, time=2.0) for i in range(3))])]
+    seeds = [
+        b''.join(
+            json.dumps(line).encode() + b'\n'
+            for line in [
+                {'desc': 'x', 'lr': 1e-5, 'data_dir': 'data/', 'time': 1.0},
+                *(
+                    dict(
+                        n_epochs=i,
+                        n_updates=i,
+                        tr_cost=0.5,
+                        va_cost=0.6,
+                        tr_acc=75.0,
+                        va_acc=60.0,
+                        time=2.0,
+                    )
+                    for i in range(3)
+                ),
+            ]
+        )
+    ]
 
     def read_file(self, path):
         _, evaluations = analysis.read_log(path)
-        assert evaluations and all(-1e30 < max(line['va_acc'] for line in evaluations) < 1e30 for _ in evaluations)
+        assert evaluations and all(
+            -1e30 < max(line['va_acc'] for line in evaluations) < 1e30 for _ in evaluations
+        )
 
 
 class Submission(Reader):
@@ -481,12 +799,15 @@ class Submission(Reader):
 
 class Scores(Reader):
     """predictions.csv"""
+
     stories = Stories(list('abc'), ['x'] * 3, ['y'] * 3, ['z'] * 3, [0, 1, 0])
 
     def __init__(self, folder):
         super().__init__(folder)
         with whole_file(self.path) as f:
-            analysis.write_predictions(f, self.stories.id, self.stories.label, [[0.5, 1], [3, -2], [1e-3, 7]])
+            analysis.write_predictions(
+                f, self.stories.id, self.stories.label, [[0.5, 1], [3, -2], [1e-3, 7]]
+            )
         self.seeds = [read_bytes(self.path)]
 
     def read_file(self, path):
@@ -494,10 +815,26 @@ class Scores(Reader):
         assert scores.shape == (3, 2) and np.isfinite(scores).all()
 
 
-READERS = {'text': Text, 'stories (CSV)': StoryCloze, 'vocabulary': Vocabulary, 'merges': Merges, 'params_shapes.json': Shapes, 'shard (.npy)': Shard,
-           'checkpoint, resumed': Checkpoint, 'best_params': Parameters, 'log': Log, 'submission': Submission, 'predictions.csv': Scores,
-           'settings.json': Settings, 'pretraining, resumed': PreTrainingCheckpoint, 'tokens.json': Tokens, 'config.json': HuggingFaceConfig,
-           'model.safetensors': SafeTensors, 'pytorch_model.bin': TorchFile, 'tokenizer.json': Tokenizer}
+READERS = {
+    'text': Text,
+    'stories (CSV)': StoryCloze,
+    'vocabulary': Vocabulary,
+    'merges': Merges,
+    'params_shapes.json': Shapes,
+    'shard (.npy)': Shard,
+    'checkpoint, resumed': Checkpoint,
+    'best_params': Parameters,
+    'log': Log,
+    'submission': Submission,
+    'predictions.csv': Scores,
+    'settings.json': Settings,
+    'pretraining, resumed': PreTrainingCheckpoint,
+    'tokens.json': Tokens,
+    'config.json': HuggingFaceConfig,
+    'model.safetensors': SafeTensors,
+    'pytorch_model.bin': TorchFile,
+    'tokenizer.json': Tokenizer,
+}
 
 
 def attempt(reader, data):
@@ -507,7 +844,11 @@ def attempt(reader, data):
         reader.read(data)
         outcome = 'taken'
     except InputError as error:
-        outcome = 'refused' if len(str(error).splitlines()) == 1 else f'a message of several lines: {error!r}'
+        outcome = (
+            'refused'
+            if len(str(error).splitlines()) == 1
+            else f'a message of several lines: {error!r}'
+        )
     except BaseException as error:
         outcome = f'{type(error).__name__}: {error}'
     finally:
@@ -518,11 +859,16 @@ def attempt(reader, data):
 @contextlib.contextmanager
 def bounds():
     """Within it, this process can map MEMORY bytes more than it has, and what takes longer than SECONDS after a `signal.alarm(SECONDS)` fails."""
+
     def too_slow(*_):
         raise TimeoutError(f'more than {SECONDS} s')
+
     with open('/proc/self/statm') as f:
         mapped = int(f.read().split()[0]) * resource.getpagesize()
-    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, too_slow)
+    before, handler = (
+        resource.getrlimit(resource.RLIMIT_AS),
+        signal.signal(signal.SIGALRM, too_slow),
+    )
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
@@ -540,7 +886,9 @@ def work(name, seed, seconds, keep, counts):
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 data = reader.make(rng)
-                with open(os.path.join(keep, f'last {name.split()[0]}'), 'wb') as f:  # what is left if the process dies
+                with open(
+                    os.path.join(keep, f'last {name.split()[0]}'), 'wb'
+                ) as f:  # what is left if the process dies
                     f.write(data)
                 counts[0] += 1
                 outcome = attempt(reader, data)
@@ -557,20 +905,33 @@ def main():
     parser.add_argument('--seconds', type=float, default=60, help='for all readers together')
     parser.add_argument('--readers', nargs='+', choices=READERS, default=list(READERS))
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--keep', default=tempfile.mkdtemp(prefix='fuzz_readers_'), help='folder for the inputs that failed')
+    parser.add_argument(
+        '--keep',
+        default=tempfile.mkdtemp(prefix='fuzz_readers_'),
+        help='folder for the inputs that failed',
+    )
     args = parser.parse_args()
     os.makedirs(args.keep, exist_ok=True)
     failed = 0
     print(f'{"reader":22}{"tried":>10}{"taken":>10}{"refused":>10}{"failed":>10}')
     for name in args.readers:
-        counts, seed, end = multiprocessing.Array('q', 4), args.seed, time.monotonic() + args.seconds / len(args.readers)
+        counts, seed, end = (
+            multiprocessing.Array('q', 4),
+            args.seed,
+            time.monotonic() + args.seconds / len(args.readers),
+        )
         while (left := end - time.monotonic()) > 0:
-            process = multiprocessing.Process(target=work, args=(name, seed, left, args.keep, counts))
+            process = multiprocessing.Process(
+                target=work, args=(name, seed, left, args.keep, counts)
+            )
             process.start()
             process.join()
             if process.exitcode:
                 counts[3] += 1
-                print(f'{name}: its process died ({process.exitcode}): {args.keep}/last {name.split()[0]}', file=sys.stderr)
+                print(
+                    f'{name}: its process died ({process.exitcode}): {args.keep}/last {name.split()[0]}',
+                    file=sys.stderr,
+                )
             seed += 1
         failed += counts[3]
         print(f'{name:22}' + ''.join(f'{n:10,}' for n in counts), flush=True)

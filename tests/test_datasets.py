@@ -1,4 +1,5 @@
 """Reading and splitting the Story Cloze files."""
+
 import csv
 import os
 
@@ -10,7 +11,16 @@ from utils import InputError
 
 
 def rows(n, label='1'):
-    return [[f'id{i}', *(f'Sentence {j} of {i}.' for j in range(4)), f'First "ending", {i}.', f'Second\nending {i}.', label] for i in range(n)]
+    return [
+        [
+            f'id{i}',
+            *(f'Sentence {j} of {i}.' for j in range(4)),
+            f'First "ending", {i}.',
+            f'Second\nending {i}.',
+            label,
+        ]
+        for i in range(n)
+    ]
 
 
 def write(path, table, header=COLUMNS, encoding='utf-8'):
@@ -31,12 +41,24 @@ def test_reads_the_columns(tmp_path):
     path = write(tmp_path / 'x.csv', rows(2) + [['ü', 'a', 'b', 'c', 'd', '好', '', ' 2 ']])
     stories = read_cloze_test(path)
     assert stories.id == ['id0', 'id1', 'ü'] and stories.label == [0, 0, 1]
-    assert stories.story[0] == 'Sentence 0 of 0. Sentence 1 of 0. Sentence 2 of 0. Sentence 3 of 0.' and stories.story[2] == 'a b c d'
-    assert stories.ending1[0] == 'First "ending", 0.' and stories.ending2[1] == 'Second\nending 1.' and stories.ending1[2] == '好'
+    assert (
+        stories.story[0] == 'Sentence 0 of 0. Sentence 1 of 0. Sentence 2 of 0. Sentence 3 of 0.'
+        and stories.story[2] == 'a b c d'
+    )
+    assert (
+        stories.ending1[0] == 'First "ending", 0.'
+        and stories.ending2[1] == 'Second\nending 1.'
+        and stories.ending1[2] == '好'
+    )
 
 
 def test_byte_order_mark_empty_lines_and_more_columns(tmp_path):
-    path = write(tmp_path / 'x.csv', [[], *rows(1), [], ['x'] * 7 + ['2', 'more']], header=[*COLUMNS, 'More'], encoding='utf-8-sig')
+    path = write(
+        tmp_path / 'x.csv',
+        [[], *rows(1), [], ['x'] * 7 + ['2', 'more']],
+        header=[*COLUMNS, 'More'],
+        encoding='utf-8-sig',
+    )
     assert read_cloze_test(path).label == [0, 1]
 
 
@@ -59,7 +81,10 @@ def test_both_file_names(tmp_path):
         assert find_csv(str(tmp_path), which) == str(tmp_path / published)
 
 
-@pytest.mark.parametrize('table, header', [([row[:7] for row in rows(3)], COLUMNS[:7]), (rows(3, ''), COLUMNS), (rows(3, ' '), COLUMNS)])
+@pytest.mark.parametrize(
+    'table, header',
+    [([row[:7] for row in rows(3)], COLUMNS[:7]), (rows(3, ''), COLUMNS), (rows(3, ' '), COLUMNS)],
+)
 def test_a_test_file_may_lack_labels(tmp_path, table, header):
     path = write(tmp_path / 'x.csv', table, header)
     assert read_cloze_test(path, need_labels=False).label == [-1, -1, -1]
@@ -74,17 +99,23 @@ def test_a_wrong_label(tmp_path, label):
         assert f'{path}, row 4: AnswerRightEnding' in message and 'expected 1 or 2' in message
 
 
-@pytest.mark.parametrize('content, expected', [
-    (b'', 'is empty'),
-    (b'\n', 'row 1: expected the header'),
-    (b'a,b,c\n1,2,3\n', 'row 1: expected the header InputStoryid,'),
-    (','.join(COLUMNS).encode(), 'a header but no stories'),
-    (','.join(COLUMNS).encode() + b'\na,b,c\n', 'row 2: 3 columns, expected 8'),
-    (','.join(COLUMNS).encode() + b'\na,b,c,d,e,f,\xff,1\n', 'not UTF-8'),
-    (','.join(COLUMNS).encode('utf-16'), 'not UTF-8'),
-    (','.join(COLUMNS).encode() + b'\na,b,c,d,e,f,"' + b'x' * 200_000 + b'",1\n', 'row 2: not a CSV file (field larger'),
-    (b'PK\x03\x04' + bytes(100), 'row 1: expected the header'),
-])
+@pytest.mark.parametrize(
+    'content, expected',
+    [
+        (b'', 'is empty'),
+        (b'\n', 'row 1: expected the header'),
+        (b'a,b,c\n1,2,3\n', 'row 1: expected the header InputStoryid,'),
+        (','.join(COLUMNS).encode(), 'a header but no stories'),
+        (','.join(COLUMNS).encode() + b'\na,b,c\n', 'row 2: 3 columns, expected 8'),
+        (','.join(COLUMNS).encode() + b'\na,b,c,d,e,f,\xff,1\n', 'not UTF-8'),
+        (','.join(COLUMNS).encode('utf-16'), 'not UTF-8'),
+        (
+            ','.join(COLUMNS).encode() + b'\na,b,c,d,e,f,"' + b'x' * 200_000 + b'",1\n',
+            'row 2: not a CSV file (field larger',
+        ),
+        (b'PK\x03\x04' + bytes(100), 'row 1: expected the header'),
+    ],
+)
 def test_what_is_no_such_file(tmp_path, content, expected):
     path = tmp_path / 'x.csv'
     path.write_bytes(content)
@@ -95,7 +126,10 @@ def test_what_is_no_such_file(tmp_path, content, expected):
 def test_missing_and_too_few(tmp_path):
     assert 'no such folder' in error_of(rocstories, str(tmp_path / 'none'))
     message = error_of(rocstories, str(tmp_path))
-    assert all(name in message for name in FILES['val']) and 'https://cs.rochester.edu/nlp/rocstories/' in message
+    assert (
+        all(name in message for name in FILES['val'])
+        and 'https://cs.rochester.edu/nlp/rocstories/' in message
+    )
     write(tmp_path / FILES['val'][0], rows(5))
     assert all(name in error_of(rocstories, str(tmp_path)) for name in FILES['test'])
     write(tmp_path / FILES['test'][0], rows(5))

@@ -1,4 +1,5 @@
 """download.py against a local server that misbehaves: what ends up in the folder is OpenAI's, whole, or not there."""
+
 import http.server
 import os
 import random
@@ -14,6 +15,7 @@ CONTENT = random.Random(0).randbytes(200_000)
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves CONTENT under every name, in the way that the server's `behave` chooses for each request."""
+
     protocol_version = 'HTTP/1.1'
 
     def log_message(self, *_):
@@ -21,7 +23,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.requests.append((self.path, self.headers.get('Range')))
-        start = int(self.headers['Range'].split('=')[1].rstrip('-')) if 'Range' in self.headers else 0
+        start = (
+            int(self.headers['Range'].split('=')[1].rstrip('-')) if 'Range' in self.headers else 0
+        )
         self.server.behave(self, start, len(self.server.requests))
 
     def reply(self, start=0, content=CONTENT, send=None, status=None):
@@ -31,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
         self.send_header('Content-Length', len(content) - start)
         self.end_headers()
-        self.wfile.write(content[start:] if send is None else content[start:start + send])
+        self.wfile.write(content[start:] if send is None else content[start : start + send])
         if send is not None:
             self.wfile.flush()
             self.close_connection = True
@@ -44,10 +48,14 @@ def server(monkeypatch):
     server.requests = []
     server.behave = lambda request, start, n: request.reply(start)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True
+    ).start()
     server.url = f'http://127.0.0.1:{server.server_address[1]}/'
     monkeypatch.setenv('NO_PROXY', '*')
-    monkeypatch.setattr('urllib3.util.Retry.sleep', lambda self, response=None: None)  # the pauses are urllib3's
+    monkeypatch.setattr(
+        'urllib3.util.Retry.sleep', lambda self, response=None: None
+    )  # the pauses are urllib3's
     yield server
     server.shutdown()
     server.server_close()
@@ -62,12 +70,27 @@ def get(server, tmp_path, monkeypatch):
 
     def get(*options, only=None):
         monkeypatch.setattr(download, 'FILES', {only: files[only]} if only else files)
-        return download.main(['--url', server.url, '--model_dir', str(tmp_path / 'model'), '--timeout', '0.3', '--retries', '2', *options])
+        return download.main(
+            [
+                '--url',
+                server.url,
+                '--model_dir',
+                str(tmp_path / 'model'),
+                '--timeout',
+                '0.3',
+                '--retries',
+                '2',
+                *options,
+            ]
+        )
+
     return get
 
 
 def there(tmp_path):
-    return {name: (tmp_path / 'model' / name).read_bytes() for name in os.listdir(tmp_path / 'model')}
+    return {
+        name: (tmp_path / 'model' / name).read_bytes() for name in os.listdir(tmp_path / 'model')
+    }
 
 
 def test_published_files():
@@ -78,7 +101,9 @@ def test_published_files():
 
 def test_git_blob_id(tmp_path):
     (tmp_path / 'hello').write_bytes(b'hello\n')
-    assert download.git_blob_id(tmp_path / 'hello') == 'ce013625030ba8dba906f756967f9e9ca394464a'  # git hash-object
+    assert (
+        download.git_blob_id(tmp_path / 'hello') == 'ce013625030ba8dba906f756967f9e9ca394464a'
+    )  # git hash-object
 
 
 def test_all_files(server, get, tmp_path, capsys):
@@ -113,6 +138,7 @@ def test_a_wrong_beginning_is_thrown_away(server, get, tmp_path, part):
             request.reply(content=b'', status=416)
         else:
             request.reply(start)
+
     server.behave = behave
     (tmp_path / 'model').mkdir()
     (tmp_path / 'model' / 'params_0.npy.part').write_bytes(part)
@@ -134,13 +160,19 @@ def test_a_server_that_ignores_range(server, get, tmp_path):
     assert there(tmp_path) == {'params_0.npy': CONTENT}
 
 
-@pytest.mark.parametrize('content', [CONTENT[:-1] + b'?', b'', b'<html>Sign in to the hotel</html>', CONTENT * 2])
+@pytest.mark.parametrize(
+    'content', [CONTENT[:-1] + b'?', b'', b'<html>Sign in to the hotel</html>', CONTENT * 2]
+)
 def test_wrong_bytes_are_never_a_file(server, get, tmp_path, capsys, content):
     server.behave = lambda request, start, n: request.reply(start, content=content)
     assert get(only='params_0.npy') == 2
     assert there(tmp_path) == {}
     error = capsys.readouterr().err
-    assert error.startswith('download.py: error: ') and 'params_0.npy' in error and error.count('\n') == 1
+    assert (
+        error.startswith('download.py: error: ')
+        and 'params_0.npy' in error
+        and error.count('\n') == 1
+    )
     assert len(server.requests) == 2
 
 
@@ -160,10 +192,14 @@ def test_redirects(server, get, tmp_path):
             request.end_headers()
         else:
             request.reply(start, send=70_000 if n == 2 else None)
+
     server.behave = behave
     assert get(only='params_0.npy') is None
     assert there(tmp_path) == {'params_0.npy': CONTENT}
-    assert server.requests[-1] == ('/moved/params_0.npy', f'bytes={70_000 // download.CHUNK * download.CHUNK}-')  # asked for the rest after the redirect, too
+    assert server.requests[-1] == (
+        '/moved/params_0.npy',
+        f'bytes={70_000 // download.CHUNK * download.CHUNK}-',
+    )  # asked for the rest after the redirect, too
 
 
 def test_endless_redirects(server, get, capsys):
@@ -172,6 +208,7 @@ def test_endless_redirects(server, get, capsys):
         request.send_header('Location', f'/{n}')
         request.send_header('Content-Length', 0)
         request.end_headers()
+
     server.behave = behave
     assert get(only='params_0.npy') == 2
     assert '302' in capsys.readouterr().err
@@ -179,10 +216,12 @@ def test_endless_redirects(server, get, capsys):
 
 def test_a_stall(server, get, tmp_path):
     """The server sends some bytes and then nothing: after --timeout, the rest is asked for."""
+
     def behave(request, start, n):
         request.reply(start, send=60_000 if n == 1 else None)
         if n == 1:
             time.sleep(1)  # the connection stays open
+
     server.behave = behave
     assert get(only='params_0.npy') is None
     assert there(tmp_path) == {'params_0.npy': CONTENT}
@@ -207,7 +246,9 @@ def test_a_busy_server(server, get, tmp_path, capsys):
 
 @pytest.mark.parametrize('status', [403, 404])
 def test_not_found(server, get, tmp_path, capsys, status):
-    server.behave = lambda request, start, n: request.reply(content=b'404: Not Found', status=status)
+    server.behave = lambda request, start, n: request.reply(
+        content=b'404: Not Found', status=status
+    )
     assert get(only='params_0.npy') == 2
     assert len(server.requests) == 1 and there(tmp_path) == {}
     error = capsys.readouterr().err
@@ -218,7 +259,9 @@ def test_not_found(server, get, tmp_path, capsys, status):
 def test_no_server(get, capsys, url):
     assert get('--url', url, only='params_0.npy') == 2
     error = capsys.readouterr().err
-    assert error.startswith(f'download.py: error: cannot fetch {url}') and error.count('\n') == 1, error
+    assert error.startswith(f'download.py: error: cannot fetch {url}') and error.count('\n') == 1, (
+        error
+    )
 
 
 def test_a_file_of_the_users_own_is_left_alone(server, get, tmp_path, capsys):

@@ -1,4 +1,5 @@
 """OpenAI's Adam against its formula, a parameter and an update at a time."""
+
 import math
 
 import numpy as np
@@ -10,14 +11,16 @@ from opt import SCHEDULES, OpenAIAdam
 SHAPES = {'w': (3, 4), 'b': (4,)}
 
 
-def slow_adam(parameters, gradients, lr, schedule, warmup, t_total, b1, b2, e, l2, vector_l2, max_grad_norm):
+def slow_adam(
+    parameters, gradients, lr, schedule, warmup, t_total, b1, b2, e, l2, vector_l2, max_grad_norm
+):
     """Update t of the original, in float64, for a list of gradients of each update."""
     m = {k: np.zeros_like(p) for k, p in parameters.items()}
     v = {k: np.zeros_like(p) for k, p in parameters.items()}
     for t, g in enumerate(gradients, 1):
-        norm = math.sqrt(sum((x ** 2).sum() for x in g.values()))
+        norm = math.sqrt(sum((x**2).sum() for x in g.values()))
         scale = max_grad_norm / norm if max_grad_norm > 0 and norm > max_grad_norm else 1
-        lr_t = lr * SCHEDULES[schedule](t / t_total, warmup) * math.sqrt(1 - b2 ** t) / (1 - b1 ** t)
+        lr_t = lr * SCHEDULES[schedule](t / t_total, warmup) * math.sqrt(1 - b2**t) / (1 - b1**t)
         for k, p in parameters.items():
             m[k] = b1 * m[k] + (1 - b1) * scale * g[k]
             v[k] = b2 * v[k] + (1 - b2) * (scale * g[k]) ** 2
@@ -26,10 +29,38 @@ def slow_adam(parameters, gradients, lr, schedule, warmup, t_total, b1, b2, e, l
     return parameters
 
 
-@pytest.mark.parametrize('change', [{}, {'schedule': 'warmup_cosine'}, {'schedule': 'warmup_constant'}, {'vector_l2': True}, {'max_grad_norm': -1}, {'max_grad_norm': 100},
-                                    {'b2': 0.9}, {'e': 1e-2}, {'l2': 0}, {'warmup': 0}, {'warmup': 1}])
+@pytest.mark.parametrize(
+    'change',
+    [
+        {},
+        {'schedule': 'warmup_cosine'},
+        {'schedule': 'warmup_constant'},
+        {'vector_l2': True},
+        {'max_grad_norm': -1},
+        {'max_grad_norm': 100},
+        {'b2': 0.9},
+        {'e': 1e-2},
+        {'l2': 0},
+        {'warmup': 0},
+        {'warmup': 1},
+    ],
+)
 def test_updates_are_those_of_the_formula(change):
-    settings = {**dict(lr=0.01, schedule='warmup_linear', warmup=0.3, t_total=12, b1=0.9, b2=0.999, e=1e-8, l2=0.1, vector_l2=False, max_grad_norm=1), **change}
+    settings = {
+        **dict(
+            lr=0.01,
+            schedule='warmup_linear',
+            warmup=0.3,
+            t_total=12,
+            b1=0.9,
+            b2=0.999,
+            e=1e-8,
+            l2=0.1,
+            vector_l2=False,
+            max_grad_norm=1,
+        ),
+        **change,
+    }
     random = np.random.RandomState(0)
     start = {k: random.randn(*shape) for k, shape in SHAPES.items()}
     gradients = [{k: random.randn(*shape) for k, shape in SHAPES.items()} for _ in range(12)]
@@ -41,13 +72,14 @@ def test_updates_are_those_of_the_formula(change):
         for k, p in parameters.items():
             p.grad = torch.tensor(g[k])
         norm = opt.step()
-        assert norm.item() == pytest.approx(math.sqrt(sum((x ** 2).sum() for x in g.values())))
+        assert norm.item() == pytest.approx(math.sqrt(sum((x**2).sum() for x in g.values())))
     for k, p in parameters.items():
         np.testing.assert_allclose(p.detach().numpy(), expected[k], rtol=0, atol=1e-7)
 
 
 def test_state_goes_on():
     """A saved and loaded optimizer makes the same updates."""
+
     def run(interrupt):
         torch.manual_seed(0)
         p = torch.nn.Parameter(torch.randn(3, 4))
@@ -61,12 +93,22 @@ def test_state_goes_on():
             p.grad = torch.randn(3, 4)
             opt.step()
         return p.detach()
+
     assert torch.equal(run(None), run(4))
 
 
-@pytest.mark.parametrize('schedule, x, warmup, value', [
-    ('warmup_linear', 0.05, 0.1, 0.5 * 0.95), ('warmup_linear', 0.1, 0.1, 0.9), ('warmup_linear', 1, 0.1, 0), ('warmup_cosine', 0.05, 0.1, 0.5),
-    ('warmup_cosine', 0.5, 0.1, 0.5), ('warmup_constant', 0.05, 0.1, 0.5), ('warmup_constant', 0.7, 0.1, 1)])
+@pytest.mark.parametrize(
+    'schedule, x, warmup, value',
+    [
+        ('warmup_linear', 0.05, 0.1, 0.5 * 0.95),
+        ('warmup_linear', 0.1, 0.1, 0.9),
+        ('warmup_linear', 1, 0.1, 0),
+        ('warmup_cosine', 0.05, 0.1, 0.5),
+        ('warmup_cosine', 0.5, 0.1, 0.5),
+        ('warmup_constant', 0.05, 0.1, 0.5),
+        ('warmup_constant', 0.7, 0.1, 1),
+    ],
+)
 def test_schedules(schedule, x, warmup, value):
     assert SCHEDULES[schedule](x, warmup) == pytest.approx(value)
 

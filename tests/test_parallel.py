@@ -1,4 +1,5 @@
 """One global batch on one, two, three, four processes, and on DataParallel's devices: the same update."""
+
 import os
 import re
 import signal
@@ -9,13 +10,13 @@ import time
 
 import pytest
 import torch
-
-import train
 from conftest import PROCESSES, ROOT, Command
-from model_pytorch import DoubleHeadModel, init_weights
-from parallel import DevicesModel, LossMeter, Ranks
 from test_model import CONFIG, STORIES
 from test_resume import NO_DROPOUT, assert_same_end, wait_for
+
+import train
+from model_pytorch import DoubleHeadModel, init_weights
+from parallel import DevicesModel, LossMeter, Ranks
 from utils import InputError, collate
 
 
@@ -28,7 +29,16 @@ def free_port():
 def rank_environments(n):
     """What torchrun tells each of n processes."""
     port = str(free_port())
-    return [dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port) for rank in range(n)]
+    return [
+        dict(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(n),
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=port,
+        )
+        for rank in range(n)
+    ]
 
 
 def start_ranks(command, n, *options, **start):
@@ -61,17 +71,36 @@ def alone(tmp_path_factory):
 def assert_same_figures(command, alone):
     for line, other in zip(command.log()[1:], alone.log()[1:], strict=True):
         assert line == pytest.approx(other, abs=1e-5)
-    assert command.read('submission', 'ROCStories.tsv') == alone.read('submission', 'ROCStories.tsv')
+    assert command.read('submission', 'ROCStories.tsv') == alone.read(
+        'submission', 'ROCStories.tsv'
+    )
 
 
-@pytest.mark.parametrize('ranks, options', [(2, ['--n_batch', 20]), (3, ['--n_batch', 20]), (4, ['--n_batch', 5, '--n_gpu', 4]), (3, ['--n_batch', 2, '--n_gpu', 10])])
+@pytest.mark.parametrize(
+    'ranks, options',
+    [
+        (2, ['--n_batch', 20]),
+        (3, ['--n_batch', 20]),
+        (4, ['--n_batch', 5, '--n_gpu', 4]),
+        (3, ['--n_batch', 2, '--n_gpu', 10]),
+    ],
+)
 def test_ranks_and_micro_batches_give_the_same(command, alone, ranks, options):
     run_ranks(command, ranks, *options, *NO_DROPOUT)
     assert_same_figures(command, alone)
-    state, expected = (torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True) for c in (command, alone))
+    state, expected = (
+        torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True)
+        for c in (command, alone)
+    )
     for name, value in expected.items():
         if name != 'task_head.linear.bias':  # only rounding noise moves it
-            torch.testing.assert_close(state[name], value, rtol=0, atol=2e-5 if not name.endswith('c_attn.b') else 1e-3, msg=lambda m: f'{name}: {m}')
+            torch.testing.assert_close(
+                state[name],
+                value,
+                rtol=0,
+                atol=2e-5 if not name.endswith('c_attn.b') else 1e-3,
+                msg=lambda m: f'{name}: {m}',
+            )
     assert command.output.count('data  ') == 1  # one rank speaks
 
 
@@ -79,13 +108,25 @@ def _check_recording(output, environment):
     os.environ.update(environment)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
-    sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', os.path.join(ROOT, 'tests', 'test_openai_golden.py') + '::test_every_update']))
+    sys.exit(
+        pytest.main(
+            [
+                '-q',
+                '-p',
+                'no:cacheprovider',
+                os.path.join(ROOT, 'tests', 'test_openai_golden.py') + '::test_every_update',
+            ]
+        )
+    )
 
 
 @pytest.mark.parametrize('n', [2, 3, 4])
 def test_ranks_against_the_recorded_run(n, tmp_path):
     """OpenAI's own program, update by update: each rank runs the test of one process, whose updates are then made by all of them."""
-    processes = [PROCESSES.Process(target=_check_recording, args=(str(tmp_path / 'output'), environment)) for environment in rank_environments(n)]
+    processes = [
+        PROCESSES.Process(target=_check_recording, args=(str(tmp_path / 'output'), environment))
+        for environment in rank_environments(n)
+    ]
     for process in processes:
         process.start()
     join_ranks(processes, 0)
@@ -107,7 +148,9 @@ def test_with_dropout_a_rerun_repeats_it(command, other_command):
 def test_ranks_draw_different_masks(command):
     """Two ranks with the same story and the same masks would have equal losses."""
     run_ranks(command, 2, '--n_iter', 1)
-    checkpoint = torch.load(command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True)
+    checkpoint = torch.load(
+        command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True
+    )
     first, second = (state['cpu'] for state in checkpoint['torch_states'])
     assert not torch.equal(first, second)
 
@@ -130,9 +173,25 @@ def test_input_errors_end_all_ranks(command):
 
 
 def torchrun(command, *options, max_restarts=0):
-    return subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
-                             '--max-restarts', str(max_restarts), '--monitor-interval', '0.1', os.path.join(ROOT, 'train.py'), *command.argv(*options)],
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc_per_node',
+            '2',
+            '--max-restarts',
+            str(max_restarts),
+            '--monitor-interval',
+            '0.1',
+            os.path.join(ROOT, 'train.py'),
+            *command.argv(*options),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def kill_a_rank(agent, when):
@@ -140,7 +199,9 @@ def kill_a_rank(agent, when):
     while not when():
         assert agent.poll() is None
         time.sleep(0.01)
-    children = subprocess.run(['ps', '--ppid', str(agent.pid), '-o', 'pid='], capture_output=True, text=True).stdout.split()
+    children = subprocess.run(
+        ['ps', '--ppid', str(agent.pid), '-o', 'pid='], capture_output=True, text=True
+    ).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
 
 
@@ -161,12 +222,18 @@ def test_a_dead_rank_ends_the_run(command):
     wait_for((command.folder / 'save' / 'rocstories' / 'checkpoint').exists, processes[0])
     processes[1].kill()
     join_ranks(processes[:1], 2)
-    assert command.output.splitlines()[-1] == 'train.py: error: another process of this run has ended; its own message says why'
+    assert (
+        command.output.splitlines()[-1]
+        == 'train.py: error: another process of this run has ended; its own message says why'
+    )
 
 
 def test_a_full_disk_of_rank_0_ends_all(command):
     run_ranks(command, 2, '--n_iter', 1, status=2, file_size=50_000)
-    assert f'cannot write {command.folder}/save/rocstories/' in command.output.splitlines()[-1] and command.output.count('error') == 1
+    assert (
+        f'cannot write {command.folder}/save/rocstories/' in command.output.splitlines()[-1]
+        and command.output.count('error') == 1
+    )
 
 
 def _signal_in_the_last_evaluation():
@@ -177,6 +244,7 @@ def _signal_in_the_last_evaluation():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
         evaluate(self, logger)
+
     train.FineTuning.evaluate = with_signal
 
 
@@ -197,13 +265,17 @@ def _out_of_memory_in_forward():
         if lm and len(batch.label) > 5 and os.environ['RANK'] == '1':
             raise torch.OutOfMemoryError('made to fail')
         return outputs
+
     DoubleHeadModel.forward = failing
 
 
 def test_out_of_memory_on_one_rank(command, alone):
     """Its share of ten stories takes it two steps from then on."""
     run_ranks(command, 2, '--n_batch', 20, *NO_DROPOUT, patch=_out_of_memory_in_forward)
-    assert re.findall(r'out of memory: going on with steps of (\d+) stories', command.output) == ['10', '5']
+    assert re.findall(r'out of memory: going on with steps of (\d+) stories', command.output) == [
+        '10',
+        '5',
+    ]
     assert_same_figures(command, alone)
 
 
@@ -218,6 +290,7 @@ def _out_of_memory_in_backward():
         if lm and os.environ['RANK'] == '1':
             self.transformer.embed.weight.register_hook(fail)
         return forward(self, batch, lm=lm)
+
     DoubleHeadModel.forward = failing
 
 
@@ -225,10 +298,13 @@ def test_out_of_memory_while_gradients_are_exchanged(command):
     """What one rank has given to the sum it cannot take back: its error ends the run."""
     run_ranks(command, 2, '--n_iter', 1, status=2, patch=_out_of_memory_in_backward)
     errors = [line for line in command.output.splitlines() if 'error' in line]
-    assert sorted(line.split()[2] for line in errors) == ['another', 'out'] and any('--resume and a smaller --n_batch' in line for line in errors)
+    assert sorted(line.split()[2] for line in errors) == ['another', 'out'] and any(
+        '--resume and a smaller --n_batch' in line for line in errors
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the pieces
+
 
 def test_shares_are_even_and_in_order():
     for size in range(1, 7):
@@ -242,9 +318,17 @@ def test_shares_are_even_and_in_order():
 
 
 def test_data_parallel_gives_each_device_its_batch():
-    batches = [collate(STORIES[:3], CONFIG.first_position, False), collate(STORIES[3:], CONFIG.first_position, False)]
-    inputs, kwargs = DevicesModel(torch.nn.Linear(1, 1)).scatter(batches, {'lm': False}, [torch.device('cpu')] * 2)
-    assert [torch.equal(moved.ids, batch.ids) for (moved,), batch in zip(inputs, batches)] == [True, True]
+    batches = [
+        collate(STORIES[:3], CONFIG.first_position, False),
+        collate(STORIES[3:], CONFIG.first_position, False),
+    ]
+    inputs, kwargs = DevicesModel(torch.nn.Linear(1, 1)).scatter(
+        batches, {'lm': False}, [torch.device('cpu')] * 2
+    )
+    assert [torch.equal(moved.ids, batch.ids) for (moved,), batch in zip(inputs, batches)] == [
+        True,
+        True,
+    ]
     assert kwargs == [{'lm': False}] * 2
 
 
@@ -262,12 +346,16 @@ def test_data_parallel_on_one_device_twice(n_stories):
     sum(out.sum() for out in whole).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    parts = DevicesModel(model, [device, device])(*(collate(part, CONFIG.first_position, False) for part in (stories[:2], stories[2:])))
+    parts = DevicesModel(model, [device, device])(
+        *(collate(part, CONFIG.first_position, False) for part in (stories[:2], stories[2:]))
+    )
     sum(out.sum() for out in parts).backward()
     for out, part in zip(whole, parts):
         torch.testing.assert_close(part, out, rtol=0, atol=1e-5)
     for name, p in model.named_parameters():
-        torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m: f'{name}: {m}')
+        torch.testing.assert_close(
+            p.grad, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m: f'{name}: {m}'
+        )
 
 
 def test_loss_meter_reads_late_and_in_order():
@@ -287,5 +375,8 @@ def test_loss_meter_names_the_stories():
     with pytest.raises(InputError, match=r'update 7: the loss is nan \(stories b\)'):
         meter.add(7, ['a', 'b'], torch.tensor([1.0, float('nan'), 1.0, 0.0]))
     ids = [str(i) for i in range(20)]
-    with pytest.raises(InputError, match=r"update 8: the gradients' norm is inf \(stories 0, 1, 2, 3, 4, 5, 6, 7 and 12 more\)"):
+    with pytest.raises(
+        InputError,
+        match=r"update 8: the gradients' norm is inf \(stories 0, 1, 2, 3, 4, 5, 6, 7 and 12 more\)",
+    ):
         LossMeter(lag=0).add(8, ids, torch.tensor([1.0] * 20 + [float('inf'), 0.0]))

@@ -1,4 +1,5 @@
 """predict.py scores as train.py does, from what train.py keeps."""
+
 import csv
 import io
 import json
@@ -22,9 +23,33 @@ DATA_DIR, MODEL_DIR = os.path.join(GOLDEN, 'data'), os.path.join(GOLDEN, 'model'
 def kept(tmp_path_factory):
     """The folder of a run of train.py: log/, save/, submission/, analysis/."""
     out = tmp_path_factory.mktemp('run')
-    assert not train.main(['--dataset', 'rocstories', '--submit', '--analysis', '--n_iter', '1', '--n_valid', '32', '--n_gpu', '1', '--device', 'cpu', '--n_embd', '32',
-                           '--n_head', '4', '--n_layer', '2', '--data_dir', DATA_DIR, '--model_dir', MODEL_DIR,
-                           *(f'--{name}_dir={out / name}' for name in ('log', 'save', 'submission', 'analysis'))])
+    assert not train.main(
+        [
+            '--dataset',
+            'rocstories',
+            '--submit',
+            '--analysis',
+            '--n_iter',
+            '1',
+            '--n_valid',
+            '32',
+            '--n_gpu',
+            '1',
+            '--device',
+            'cpu',
+            '--n_embd',
+            '32',
+            '--n_head',
+            '4',
+            '--n_layer',
+            '2',
+            '--data_dir',
+            DATA_DIR,
+            '--model_dir',
+            MODEL_DIR,
+            *(f'--{name}_dir={out / name}' for name in ('log', 'save', 'submission', 'analysis')),
+        ]
+    )
     return out
 
 
@@ -42,8 +67,12 @@ def test_the_same_as_in_training(kept, params, capsys):
         wanted = list(csv.DictReader(f))
     assert len(found) == len(wanted) == 40
     for a, b in zip(found, wanted):
-        assert {name: a[name] for name in ('id', 'prediction', 'label')} == {name: b[name] for name in ('id', 'prediction', 'label')}
-        assert [float(a[name]) for name in ('score1', 'score2', 'probability')] == pytest.approx([float(b[name]) for name in ('score1', 'score2', 'probability')], abs=1e-5)
+        assert {name: a[name] for name in ('id', 'prediction', 'label')} == {
+            name: b[name] for name in ('id', 'prediction', 'label')
+        }
+        assert [float(a[name]) for name in ('score1', 'score2', 'probability')] == pytest.approx(
+            [float(b[name]) for name in ('score1', 'score2', 'probability')], abs=1e-5
+        )
     right = 100 * np.mean([row['prediction'] == row['label'] for row in wanted])
     assert f'{right:.2f} % right' in printed.err
 
@@ -67,7 +96,9 @@ def test_one_story_and_typed_stories(params, capsys, monkeypatch):
     assert predict.main([*texts[0], *params]) is None
     first = capsys.readouterr().out
     shares = [float(line.split('%')[0]) / 100 for line in first.splitlines()]
-    assert sum(shares) == pytest.approx(1, abs=1e-3) and max(shares) == pytest.approx(float(rows[0]['probability']), abs=1e-3)
+    assert sum(shares) == pytest.approx(1, abs=1e-3) and max(shares) == pytest.approx(
+        float(rows[0]['probability']), abs=1e-3
+    )
     assert shares.index(max(shares)) == int(rows[0]['prediction'])
     assert first.splitlines()[1].endswith(test.ending2[0])
 
@@ -98,14 +129,25 @@ def test_longer_than_the_model(params, capsys):
     """The positions of the parameters bound what is seen; it says so, and goes on."""
     model, encoder, _ = predict.open_model(predict.parse_args(params), params[1])
     n_ctx = model.config.n_ctx
-    for texts in (['tape ' * 500, 'tape', 'night'], ['tape', 'night ' * 500, 'tape'], ['tape ' * 500, 'tape ' * 500, 'night ' * 600]):
-        logits, n_cut = predict.score(model, encoder, Stories(['1'], *([text] for text in texts), [-1]))
+    for texts in (
+        ['tape ' * 500, 'tape', 'night'],
+        ['tape', 'night ' * 500, 'tape'],
+        ['tape ' * 500, 'tape ' * 500, 'night ' * 600],
+    ):
+        logits, n_cut = predict.score(
+            model, encoder, Stories(['1'], *([text] for text in texts), [-1])
+        )
         assert n_cut == 1 and torch.isfinite(logits).all()
     # Cut as train.py cuts: what stands after the end is not seen
     room = n_ctx - 3 - 1
     ids = encoder.encode('night tape ' * 500)
     assert len(encoder.encode('a')) == 1
-    logits = [predict.score(model, encoder, Stories(['1'], [encoder.decode(ids[:n])], ['a'], ['.'], [-1]))[0] for n in (room - 1, room, room + 5)]
+    logits = [
+        predict.score(
+            model, encoder, Stories(['1'], [encoder.decode(ids[:n])], ['a'], ['.'], [-1])
+        )[0]
+        for n in (room - 1, room, room + 5)
+    ]
     torch.testing.assert_close(logits[1], logits[2])
     assert not torch.equal(logits[0], logits[1])
     assert predict.main(['tape ' * 500, 'tape', 'night', *params]) is None
@@ -125,21 +167,39 @@ def test_parameters_without_settings(kept, tmp_path, params, capsys):
     assert '--n_head 12' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('text', ['', '[]', '{"n_head": 0}', '{"n_head": "4"}', '{"afn": []}', '{"encoder_path": 3}', '{"n_ctx": 1e99}', '\0', '[' * 10 ** 5])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        '[]',
+        '{"n_head": 0}',
+        '{"n_head": "4"}',
+        '{"afn": []}',
+        '{"encoder_path": 3}',
+        '{"n_ctx": 1e99}',
+        '\0',
+        '[' * 10**5,
+    ],
+)
 def test_damaged_settings(tmp_path, text):
     (tmp_path / 'settings.json').write_text(text)
     with pytest.raises(InputError, match='settings.json'):
         predict.read_settings(tmp_path)
 
 
-@pytest.mark.parametrize('argv, error', [
-    (['nowhere.csv'], 'nowhere.csv'),
-    (['a', 'b', 'c', '--params', 'nowhere'], 'no such file: nowhere'),
-])
+@pytest.mark.parametrize(
+    'argv, error',
+    [
+        (['nowhere.csv'], 'nowhere.csv'),
+        (['a', 'b', 'c', '--params', 'nowhere'], 'no such file: nowhere'),
+    ],
+)
 def test_errors(params, capsys, argv, error):
     assert predict.main([*params, *argv]) == 2
     printed = capsys.readouterr().err
-    assert printed.startswith('predict.py: error: ') and error in printed and printed.count('\n') == 1
+    assert (
+        printed.startswith('predict.py: error: ') and error in printed and printed.count('\n') == 1
+    )
 
 
 def test_two_texts_are_no_story():

@@ -1,5 +1,6 @@
 """Pre-training: the vocabulary and the encoding of the text, the updates against a plain version, and whole runs, also stopped and on several
 processes."""
+
 import csv
 import glob
 import json
@@ -17,17 +18,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDEN, PROCESSES, child
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from test_parallel import join_ranks, start_ranks
 
 import corpus
 import pretrain
 import train
-from conftest import GOLDEN, PROCESSES, child
-from model_pytorch import (MODEL_FILES, Config, DoubleHeadModel, LMModel, OpenAIShards, init_weights, load_openai_pretrained_model,
-                           special_rows)
+from model_pytorch import (
+    MODEL_FILES,
+    Config,
+    DoubleHeadModel,
+    LMModel,
+    OpenAIShards,
+    init_weights,
+    load_openai_pretrained_model,
+    special_rows,
+)
 from parallel import Ranks
-from test_parallel import join_ranks, start_ranks
 from text_utils import TextEncoder, read_merges, text_standardize
 
 NAMES = ('work/tokens.bin', *MODEL_FILES, 'settings.json')
@@ -52,18 +61,62 @@ class Pretrain:
         self.folder, self.text, self.out = folder, text, folder / 'out'
 
     def argv(self, *options):
-        return [*map(str, ('--text', self.text, '--out', self.out, '--device', 'cpu', '--n_merges', 100, '--n_ctx', 16, '--n_embd', 16, '--n_head', 2,
-                           '--n_layer', 2, '--n_iter', 2, '--n_batch', 20, '--n_micro', 5, '--lr', 3e-3, '--lr_warmup', 10, '--eval_every', 15,
-                           '--save_every', 7, '--settings', 'n_batch=4', *options))]
+        return [
+            *map(
+                str,
+                (
+                    '--text',
+                    self.text,
+                    '--out',
+                    self.out,
+                    '--device',
+                    'cpu',
+                    '--n_merges',
+                    100,
+                    '--n_ctx',
+                    16,
+                    '--n_embd',
+                    16,
+                    '--n_head',
+                    2,
+                    '--n_layer',
+                    2,
+                    '--n_iter',
+                    2,
+                    '--n_batch',
+                    20,
+                    '--n_micro',
+                    5,
+                    '--lr',
+                    3e-3,
+                    '--lr_warmup',
+                    10,
+                    '--eval_every',
+                    15,
+                    '--save_every',
+                    7,
+                    '--settings',
+                    'n_batch=4',
+                    *options,
+                ),
+            )
+        ]
 
     def start(self, *options, **environment):
-        process = PROCESSES.Process(target=child, args=('pretrain', self.argv(*options), str(self.folder / 'output'), environment))
+        process = PROCESSES.Process(
+            target=child,
+            args=('pretrain', self.argv(*options), str(self.folder / 'output'), environment),
+        )
         process.start()
         return process
 
     def run(self, *options, status=0, ranks=1, **environment):
         before = len(self.output)
-        processes = start_ranks(self, ranks, *options, **environment) if ranks > 1 else [self.start(*options)]
+        processes = (
+            start_ranks(self, ranks, *options, **environment)
+            if ranks > 1
+            else [self.start(*options)]
+        )
         for process in processes:
             process.join()
         assert [process.exitcode for process in processes] == [status] * ranks, self.output[before:]
@@ -80,7 +133,14 @@ class Pretrain:
     def log(self):
         """The evaluations, without what depends on the clock."""
         with open(self.out / 'log.jsonl') as f:
-            return [{k: v for k, v in json.loads(line).items() if k not in ('time', 'tokens_per_second')} for line in f][1:]
+            return [
+                {
+                    k: v
+                    for k, v in json.loads(line).items()
+                    if k not in ('time', 'tokens_per_second')
+                }
+                for line in f
+            ][1:]
 
 
 @pytest.fixture
@@ -99,7 +159,13 @@ def undisturbed(tmp_path_factory, text):
 def take_encoding(command, undisturbed):
     """Let a run begin with the vocabulary and the encoded text of another."""
     (command.out / 'work').mkdir(parents=True)
-    for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'work/vocabulary.json', 'work/tokens.json', 'work/tokens.bin'):
+    for name in (
+        'encoder_bpe_40000.json',
+        'vocab_40000.bpe',
+        'work/vocabulary.json',
+        'work/tokens.json',
+        'work/tokens.bin',
+    ):
         shutil.copy(undisturbed.out / name, command.out / name)
     return command
 
@@ -118,7 +184,9 @@ def wait_for(condition, process):
 
 # ----------------------------------------------------------------------------------------------------------- vocabulary
 
-TOKENS = Counter({'low': 5, 'lower': 2, 'newest': 6, 'widest': 3, 'aaaa': 4, 'aaa': 2, 'n\'t': 2, '7': 3, 'ü': 1})
+TOKENS = Counter(
+    {'low': 5, 'lower': 2, 'newest': 6, 'widest': 3, 'aaaa': 4, 'aaa': 2, "n't": 2, '7': 3, 'ü': 1}
+)
 
 
 def test_each_merge_is_a_commonest_pair():
@@ -142,7 +210,10 @@ def test_each_merge_is_a_commonest_pair():
                     symbols.append(symbol)
             merged[tuple(symbols)] = n
         words = merged
-    assert max(Counter(pair for word in words for pair in zip(word, word[1:])).values(), default=0) < 2 or len(merges) == 100
+    assert (
+        max(Counter(pair for word in words for pair in zip(word, word[1:])).values(), default=0) < 2
+        or len(merges) == 100
+    )
     assert corpus.learn_byte_pairs(TOKENS, 3)[1] == merges[:3]
     assert corpus.learn_byte_pairs(TOKENS, 0)[1] == []
 
@@ -153,14 +224,22 @@ def test_vocabulary_files_are_openais(tmp_path):
     encoder = TextEncoder(*corpus.vocabulary_files(tmp_path))
     symbols = sorted(encoder.encoder, key=encoder.encoder.get)
     n = len(characters)
-    assert symbols == ['<unk>', *characters, *(c + '</w>' for c in characters), *(a + b for a, b in merges), '\n</w>']
+    assert symbols == [
+        '<unk>',
+        *characters,
+        *(c + '</w>' for c in characters),
+        *(a + b for a, b in merges),
+        '\n</w>',
+    ]
     assert encoder.n_vocab == 1 + 2 * n + 12 + 1
     assert sorted(read_merges(tmp_path / 'vocab_40000.bpe'), key=encoder.bpe_ranks.get) == merges
 
 
 def test_rare_words_and_characters_are_bounded(monkeypatch):
     monkeypatch.setattr(corpus, 'MAX_WORDS', 3)
-    assert corpus.count_tokens([Counter(a=5, b=1, c=2), Counter(d=4, e=1, A=3)]) == Counter(a=8, d=4)
+    assert corpus.count_tokens([Counter(a=5, b=1, c=2), Counter(d=4, e=1, A=3)]) == Counter(
+        a=8, d=4
+    )
     monkeypatch.setattr(corpus, 'MAX_CHARACTERS', 2)
     characters, merges = corpus.learn_byte_pairs(Counter(ab=9, abx=2), 5)
     assert characters == ['a', 'b'] and merges == [('a', 'b</w>')]
@@ -169,7 +248,9 @@ def test_rare_words_and_characters_are_bounded(monkeypatch):
 def test_a_long_word_is_counted_in_bounded_time():
     start = time.process_time()
     assert corpus.count_tokens([Counter({"it's" + "'s" * 10_000: 3})]).total() == 3 * 10_002
-    assert time.process_time() - start < 10  # a fraction of a second on a quiet machine; spaCy's own tokenizer takes more than twice that limit
+    assert (
+        time.process_time() - start < 10
+    )  # a fraction of a second on a quiet machine; spaCy's own tokenizer takes more than twice that limit
 
 
 @pytest.fixture(scope='module')
@@ -177,8 +258,11 @@ def encoder(undisturbed):
     return TextEncoder(*corpus.vocabulary_files(undisturbed.out))
 
 
-WORDS = st.lists(st.text('abcdefghiklmnoprstuvwy.,()\'', min_size=1, max_size=9) | st.sampled_from(['Gita', 'Mr. O\'Neil', 'can\'t', '\n']),
-                 max_size=12)
+WORDS = st.lists(
+    st.text("abcdefghiklmnoprstuvwy.,()'", min_size=1, max_size=9)
+    | st.sampled_from(['Gita', "Mr. O'Neil", "can't", '\n']),
+    max_size=12,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -208,8 +292,12 @@ def test_blocks_put_together_are_the_file(tmp_path_factory, text, block, longest
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, 'BLOCK', block)
         patch.setattr(corpus, 'LONGEST_LINE', longest)
-        lines = [pair for start in range(0, size, block) for pair in corpus.read_lines(path, start, size)]
-    assert ''.join(line + '\n' * ends for line, ends in lines) == text + '\n' * (text != '' and not text.endswith('\n'))
+        lines = [
+            pair for start in range(0, size, block) for pair in corpus.read_lines(path, start, size)
+        ]
+    assert ''.join(line + '\n' * ends for line, ends in lines) == text + '\n' * (
+        text != '' and not text.endswith('\n')
+    )
     assert all(len(line.encode()) <= block + 2 * longest for line, _ in lines)
 
 
@@ -217,7 +305,9 @@ def test_workers_keep_the_order_and_no_heap_of_results(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, 'BLOCK', 10)
     with corpus.Workers() as workers:
         begun, begin = [], workers.pool.apply_async
-        monkeypatch.setattr(workers.pool, 'apply_async', lambda *call: (begun.append(call), begin(*call))[1])
+        monkeypatch.setattr(
+            workers.pool, 'apply_async', lambda *call: (begun.append(call), begin(*call))[1]
+        )
         taken = 0
         for offset in workers.map(operator.itemgetter(1), [('a', 'a'), ('b', 'b')], [2000, 5], ''):
             assert offset == 10 * taken % 2000
@@ -249,10 +339,20 @@ def test_a_folder_of_texts_blank_lines_and_long_lines(tmp_path, encoder, undistu
 
 
 def test_more_than_65536_symbols_take_four_bytes(tmp_path):
-    characters = [chr(first + i) for first, n in ((0x4e00, 20000), (0xac00, 11000), (0x20000, 2000)) for i in range(n)]
+    characters = [
+        chr(first + i)
+        for first, n in ((0x4E00, 20000), (0xAC00, 11000), (0x20000, 2000))
+        for i in range(n)
+    ]
     corpus.write_vocabulary(tmp_path / 'vocabulary', characters, [])
     (tmp_path / 'text.txt').write_text(chr(0x20000 + 1999))
-    corpus.prepare([str(tmp_path / 'text.txt')], str(tmp_path / 'out'), str(tmp_path / 'work'), 0, tmp_path / 'vocabulary')
+    corpus.prepare(
+        [str(tmp_path / 'text.txt')],
+        str(tmp_path / 'out'),
+        str(tmp_path / 'work'),
+        0,
+        tmp_path / 'vocabulary',
+    )
     ids, _ = corpus.open_tokens(str(tmp_path / 'work'))
     assert ids.dtype == np.uint32 and ids.tolist() == [66000, 66001]
 
@@ -265,6 +365,7 @@ def test_an_encoding_is_made_once(tmp_path, text, capsys):
     def prepare(n_merges=20):
         corpus.prepare([str(copy)], str(out), str(work), n_merges)
         return re.findall('^(learned|encoded) +(already)?', capsys.readouterr().out, re.M)
+
     assert prepare() == [('learned', ''), ('encoded', '')]
     assert prepare() == [('encoded', 'already')]
     os.utime(copy, (0, 0))  # the content counts
@@ -283,24 +384,54 @@ def test_an_encoding_is_made_once(tmp_path, text, capsys):
 
 # ------------------------------------------------------------------------------------------------------------- training
 
-CONFIG = Config(n_vocab=30, n_ctx=8, n_embd=12, n_head=2, n_layer=2, embd_pdrop=0, attn_pdrop=0, resid_pdrop=0)
+CONFIG = Config(
+    n_vocab=30, n_ctx=8, n_embd=12, n_head=2, n_layer=2, embd_pdrop=0, attn_pdrop=0, resid_pdrop=0
+)
 
 
 def make_training(folder):
-    args = pretrain.parse_args(['--text', 'x', '--out', str(folder), '--n_ctx', '8', '--n_embd', '12', '--n_head', '2', '--n_layer', '2',
-                                '--n_batch', '5', '--n_micro', '2', '--n_iter', '3', '--lr', '0.01', '--lr_warmup', '4'])
+    args = pretrain.parse_args(
+        [
+            '--text',
+            'x',
+            '--out',
+            str(folder),
+            '--n_ctx',
+            '8',
+            '--n_embd',
+            '12',
+            '--n_head',
+            '2',
+            '--n_layer',
+            '2',
+            '--n_batch',
+            '5',
+            '--n_micro',
+            '2',
+            '--n_iter',
+            '3',
+            '--lr',
+            '0.01',
+            '--lr_warmup',
+            '4',
+        ]
+    )
     torch.manual_seed(0)
     model = LMModel(CONFIG)
     init_weights(model)
     tokens = np.random.RandomState(0).randint(0, 30, 200).astype(np.uint16)
-    return pretrain.PreTraining(args, model.double(), tokens, '', torch.device('cpu'), Ranks([torch.device('cpu')]))
+    return pretrain.PreTraining(
+        args, model.double(), tokens, '', torch.device('cpu'), Ranks([torch.device('cpu')])
+    )
 
 
 def plain_losses(p, ids):
     """REFERENCE, section 5: the mean loss of each window, [windows], from parameters by name; ids [windows, 8]."""
+
     def norm(x, g, b):
         x = x - x.mean(-1, keepdim=True)
         return x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5) * g + b
+
     we = p['embed.weight']
     h = we[ids] + we[33:]  # 30 symbols, 3 special tokens, then positions
     for layer in range(2):
@@ -309,38 +440,64 @@ def plain_losses(p, ids):
         q, k, v = (h @ w['attn.c_attn.w'] + w['attn.c_attn.b']).split(12, -1)
         for part in (slice(0, 6), slice(6, 12)):
             scores = q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(6)
-            heads.append(torch.softmax(scores + torch.full((8, 8), -1e9).triu(1), -1) @ v[..., part])
-        n = norm(h + torch.cat(heads, -1) @ w['attn.c_proj.w'] + w['attn.c_proj.b'], w['ln_1.g'], w['ln_1.b'])
+            heads.append(
+                torch.softmax(scores + torch.full((8, 8), -1e9).triu(1), -1) @ v[..., part]
+            )
+        n = norm(
+            h + torch.cat(heads, -1) @ w['attn.c_proj.w'] + w['attn.c_proj.b'],
+            w['ln_1.g'],
+            w['ln_1.b'],
+        )
         x = n @ w['mlp.c_fc.w'] + w['mlp.c_fc.b']
-        x = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
+        x = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
         h = norm(n + x @ w['mlp.c_proj.w'] + w['mlp.c_proj.b'], w['ln_2.g'], w['ln_2.b'])
     logits = torch.log_softmax(h @ we.t(), -1)
-    return torch.stack([-sum(logits[i, t - 1, ids[i, t]] for t in range(1, 8)) / 7 for i in range(len(ids))])
+    return torch.stack(
+        [-sum(logits[i, t - 1, ids[i, t]] for t in range(1, 8)) / 7 for i in range(len(ids))]
+    )
 
 
 def test_the_first_updates_are_the_plain_versions(tmp_path):
     """Losses, gradients and parameters of the first two epochs' updates: windows, their order, the loss, clipping, warm-up, cosine, decay."""
     training = make_training(tmp_path)
-    assert (training.n_windows, training.updates_per_epoch, training.n_updates_total, training.heldout) == (24, 4, 12, range(24, 25))
-    p = {name.removeprefix('transformer.'): value.detach().clone().requires_grad_() for name, value in training.model.named_parameters()}
+    assert (
+        training.n_windows,
+        training.updates_per_epoch,
+        training.n_updates_total,
+        training.heldout,
+    ) == (24, 4, 12, range(24, 25))
+    p = {
+        name.removeprefix('transformer.'): value.detach().clone().requires_grad_()
+        for name, value in training.model.named_parameters()
+    }
     m, v = ({name: torch.zeros_like(value) for name, value in p.items()} for _ in range(2))
     windows_of = torch.from_numpy(training.tokens.astype(np.int64))[:192].view(24, 8)
     gradients, step = {}, training.opt.step
-    training.opt.step = lambda: (gradients.update({n: q.grad.clone() for n, q in training.model.named_parameters()}), step())[1]
+    training.opt.step = lambda: (
+        gradients.update({n: q.grad.clone() for n, q in training.model.named_parameters()}),
+        step(),
+    )[1]
     for t in range(1, 9):
         epoch, i = divmod(t - 1, 4)
         order = np.arange(24)
         np.random.RandomState([42, epoch]).shuffle(order)
-        windows = order[5 * i:5 * i + 5]
+        windows = order[5 * i : 5 * i + 5]
         losses = plain_losses(p, windows_of[windows])
         grads = dict(zip(p, torch.autograd.grad(losses.mean(), p.values())))
         figures = training.update(windows)
         torch.testing.assert_close(figures[:5].double(), losses.detach(), rtol=0, atol=1e-6)
         for name, gradient in grads.items():
-            torch.testing.assert_close(gradients[f'transformer.{name}'], gradient, rtol=0, atol=1e-9)
-        norm = math.sqrt(sum((g ** 2).sum().item() for g in grads.values()))
+            torch.testing.assert_close(
+                gradients[f'transformer.{name}'], gradient, rtol=0, atol=1e-9
+            )
+        norm = math.sqrt(sum((g**2).sum().item() for g in grads.values()))
         assert figures[5].item() == pytest.approx(norm, rel=1e-5)
-        lr = 0.01 * (t / 4 if t <= 4 else (1 + math.cos(math.pi * (t - 4) / (12 - 4))) / 2) * math.sqrt(1 - 0.999 ** t) / (1 - 0.9 ** t)
+        lr = (
+            0.01
+            * (t / 4 if t <= 4 else (1 + math.cos(math.pi * (t - 4) / (12 - 4))) / 2)
+            * math.sqrt(1 - 0.999**t)
+            / (1 - 0.9**t)
+        )
         with torch.no_grad():
             for name, value in p.items():
                 g = grads[name] / max(norm, 1)
@@ -349,17 +506,29 @@ def test_the_first_updates_are_the_plain_versions(tmp_path):
                 value -= lr * (m[name] / (v[name].sqrt() + 1e-8) + 0.01 * (value.dim() > 1) * value)
         for name, value in training.model.named_parameters():
             if not name.endswith('c_attn.b'):  # the gradient of the keys' third is rounding noise
-                torch.testing.assert_close(value, p[name.removeprefix('transformer.')], rtol=0, atol=1e-6, msg=lambda m: f'{t} {name}: {m}')
+                torch.testing.assert_close(
+                    value,
+                    p[name.removeprefix('transformer.')],
+                    rtol=0,
+                    atol=1e-6,
+                    msg=lambda m: f'{t} {name}: {m}',
+                )
 
 
 def test_windows_of_an_epoch_are_all_different(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(pretrain.PreTraining, 'update', lambda self, windows: (seen.extend(windows), setattr(self, 'n_updates', self.n_updates + 1))
-                        and torch.zeros(len(windows) + 1))
+    monkeypatch.setattr(
+        pretrain.PreTraining,
+        'update',
+        lambda self, windows: (
+            (seen.extend(windows), setattr(self, 'n_updates', self.n_updates + 1))
+            and torch.zeros(len(windows) + 1)
+        ),
+    )
     (tmp_path / 'work').mkdir()
     training = make_training(tmp_path)
     training.run(train.ResultLogger(str(tmp_path / 'log.jsonl'), a=1))
-    epochs = [seen[i:i + 20] for i in range(0, 60, 20)]
+    epochs = [seen[i : i + 20] for i in range(0, 60, 20)]
     assert all(len(set(epoch)) == 20 for epoch in epochs) and epochs[0] != epochs[1]
     assert max(seen) < 24
 
@@ -374,10 +543,46 @@ def test_perplexity_of_an_untrained_model_is_the_number_of_rows(tmp_path):
 
 def test_overfits_a_small_text(tmp_path):
     """No word comes twice in the sentence, so every token but the first of a window can be known."""
-    (tmp_path / 'text.txt').write_text('Gita wanted to fix an old bike, so she found the nail in its tire and pulled it out.\n' * 20)
-    assert not pretrain.main(['--text', str(tmp_path / 'text.txt'), '--out', str(tmp_path / 'out'), '--n_ctx', '32', '--n_embd', '32',
-                              '--n_head', '2', '--n_layer', '1', '--n_batch', '4', '--n_iter', '60', '--lr', '0.01', '--lr_warmup', '20', '--embd_pdrop',
-                              '0', '--attn_pdrop', '0', '--resid_pdrop', '0', '--device', 'cpu', '--heldout', '0.1', '--eval_every', '100'])
+    (tmp_path / 'text.txt').write_text(
+        'Gita wanted to fix an old bike, so she found the nail in its tire and pulled it out.\n'
+        * 20
+    )
+    assert not pretrain.main(
+        [
+            '--text',
+            str(tmp_path / 'text.txt'),
+            '--out',
+            str(tmp_path / 'out'),
+            '--n_ctx',
+            '32',
+            '--n_embd',
+            '32',
+            '--n_head',
+            '2',
+            '--n_layer',
+            '1',
+            '--n_batch',
+            '4',
+            '--n_iter',
+            '60',
+            '--lr',
+            '0.01',
+            '--lr_warmup',
+            '20',
+            '--embd_pdrop',
+            '0',
+            '--attn_pdrop',
+            '0',
+            '--resid_pdrop',
+            '0',
+            '--device',
+            'cpu',
+            '--heldout',
+            '0.1',
+            '--eval_every',
+            '100',
+        ]
+    )
     with open(tmp_path / 'out' / 'log.jsonl') as f:
         last = json.loads(f.readlines()[-1])
     assert last['tr_loss'] < 0.05 and last['va_loss'] < 0.02
@@ -385,8 +590,11 @@ def test_overfits_a_small_text(tmp_path):
 
 # ----------------------------------------------------------------------------------------------------------- whole runs
 
+
 def test_what_a_run_writes(undisturbed):
-    assert {path.name for path in undisturbed.out.iterdir()} == {name for name in NAMES if '/' not in name} | {'log.jsonl', 'perplexity.png', 'work'}
+    assert {path.name for path in undisturbed.out.iterdir()} == {
+        name for name in NAMES if '/' not in name
+    } | {'log.jsonl', 'perplexity.png', 'work'}
     out = undisturbed.out
     shapes = json.loads((out / 'params_shapes.json').read_text())
     n_vocab = len(json.loads((out / 'encoder_bpe_40000.json').read_text()))
@@ -396,13 +604,37 @@ def test_what_a_run_writes(undisturbed):
     assert whole.dtype == np.float32 and len(whole) == sum(map(math.prod, shapes))
     assert [len(shard) for shard in shards] == [len(part) for part in np.array_split(whole, 10)]
     assert json.loads((out / 'settings.json').read_text()) == dict(
-        n_ctx=16, n_embd=16, n_head=2, n_layer=2, afn='gelu', embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, lr=3e-3 / 4, n_batch=4)
+        n_ctx=16,
+        n_embd=16,
+        n_head=2,
+        n_layer=2,
+        afn='gelu',
+        embd_pdrop=0.1,
+        attn_pdrop=0.1,
+        resid_pdrop=0.1,
+        lr=3e-3 / 4,
+        n_batch=4,
+    )
     log = undisturbed.log()
     assert [line['n_updates'] for line in log] == [15, 30, 34]
-    assert log[-1]['va_perplexity'] == pytest.approx(math.exp(log[-1]['va_loss'])) and log[-1]['va_perplexity'] < log[0]['va_perplexity']
+    assert (
+        log[-1]['va_perplexity'] == pytest.approx(math.exp(log[-1]['va_loss']))
+        and log[-1]['va_perplexity'] < log[0]['va_perplexity']
+    )
     assert log[-1]['n_epochs'] == 2 and log[-1]['lr'] == pytest.approx(0, abs=1e-12)
     assert (out / 'perplexity.png').read_bytes().startswith(b'\x89PNG')
-    for word in ('learned ', 'encoded ', 'MB/s', 'text ', 'model ', 'batch ', 'device ', 'perplexity', 'tokens/s', 'written '):
+    for word in (
+        'learned ',
+        'encoded ',
+        'MB/s',
+        'text ',
+        'model ',
+        'batch ',
+        'device ',
+        'perplexity',
+        'tokens/s',
+        'written ',
+    ):
         assert word in undisturbed.printed
 
 
@@ -416,47 +648,97 @@ def test_the_shards_are_the_model(undisturbed):
         if name.startswith('transformer.'):
             expected = state[name].clone()
             if name == 'transformer.embed.weight':
-                expected[n_vocab:n_vocab + 3] = torch.from_numpy(special)
+                expected[n_vocab : n_vocab + 3] = torch.from_numpy(special)
             assert torch.equal(value, expected), name
 
 
 def test_train_takes_the_folder(undisturbed, tmp_path, capsys):
-    argv = ['--dataset', 'rocstories', '--data_dir', os.path.join(GOLDEN, 'data'), '--model_dir', str(undisturbed.out), '--n_valid', '32',
-            '--n_iter', '1', '--device', 'cpu', '--n_gpu', '1', *(f'--{name}_dir={tmp_path / name}' for name in ('log', 'save', 'submission'))]
+    argv = [
+        '--dataset',
+        'rocstories',
+        '--data_dir',
+        os.path.join(GOLDEN, 'data'),
+        '--model_dir',
+        str(undisturbed.out),
+        '--n_valid',
+        '32',
+        '--n_iter',
+        '1',
+        '--device',
+        'cpu',
+        '--n_gpu',
+        '1',
+        *(f'--{name}_dir={tmp_path / name}' for name in ('log', 'save', 'submission')),
+    ]
     assert not train.main(argv)
     printed = capsys.readouterr().out
-    for words in ('embedding and 2 of 2 layers', 'n_embd 16, n_head 2, n_layer 2', f'from {undisturbed.out}/settings.json'):
+    for words in (
+        'embedding and 2 of 2 layers',
+        'n_embd 16, n_head 2, n_layer 2',
+        f'from {undisturbed.out}/settings.json',
+    ):
         assert words in printed
     args = train.parse_args([*argv, '--lr', '0.5'])
     assert (args.n_ctx, args.n_embd, args.n_transfer, args.lr, args.n_batch) == (16, 16, 2, 0.5, 4)
 
 
-@pytest.mark.parametrize('settings, message', [
-    ('{"n_embd": 0}', 'positive'), ('{"n_embd": 1.5}', 'positive'), ('{"lr": NaN}', 'positive'), ('{"afn": []}', 'gelu'),
-    ('{"save_dir": "/"}', 'save_dir'), ('{"attn_pdrop": 1}', 'below 1'), ('[]', 'object'), ('{', 'JSON'), ('{"n_layer": true}', 'positive')])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ('{"n_embd": 0}', 'positive'),
+        ('{"n_embd": 1.5}', 'positive'),
+        ('{"lr": NaN}', 'positive'),
+        ('{"afn": []}', 'gelu'),
+        ('{"save_dir": "/"}', 'save_dir'),
+        ('{"attn_pdrop": 1}', 'below 1'),
+        ('[]', 'object'),
+        ('{', 'JSON'),
+        ('{"n_layer": true}', 'positive'),
+    ],
+)
 def test_bad_settings_are_one_line(tmp_path, capsys, settings, message):
     (tmp_path / 'settings.json').write_text(settings)
     with pytest.raises(SystemExit) as stop:
         train.parse_args(['--dataset', 'rocstories', '--model_dir', str(tmp_path)])
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count('\n') == 1 and 'settings.json' in error and message in error
+    assert (
+        stop.value.code == 2
+        and error.count('\n') == 1
+        and 'settings.json' in error
+        and message in error
+    )
 
 
 def test_the_sample_stands_in_for_missing_files_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ('data/sample', 'model/sample', 'other/sample'):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / 'model/sample/settings.json').write_text('{"n_embd": 24, "n_head": 4, "n_layer": 3}')
+    (tmp_path / 'model/sample/settings.json').write_text(
+        '{"n_embd": 24, "n_head": 4, "n_layer": 3}'
+    )
 
     def folders(*options):
         args = train.parse_args(['--dataset', 'rocstories', *options])
-        return args.data_dir, args.model_dir, args.n_embd, [note.split(':')[0] for note in args.sample]
-    stories, model = 'sample stories, not ROCStories', 'sample model, not OpenAI\'s weights'
+        return (
+            args.data_dir,
+            args.model_dir,
+            args.n_embd,
+            [note.split(':')[0] for note in args.sample],
+        )
+
+    stories, model = 'sample stories, not ROCStories', "sample model, not OpenAI's weights"
     assert folders() == ('data/sample/', 'model/sample/', 24, [stories, model])
     assert folders('--data_dir', 'data', '--model_dir', 'other') == ('data', 'other', 768, [])
-    assert folders('--data_dir', 'data/sample') == ('data/sample', 'model/sample/', 24, [stories, model])
+    assert folders('--data_dir', 'data/sample') == (
+        'data/sample',
+        'model/sample/',
+        24,
+        [stories, model],
+    )
     assert train.parse_args(['--dataset', 'rocstories', '--n_embd', '48']).n_embd == 48
-    (tmp_path / 'model/params_3.npy').touch()  # one real file is enough: the others are then missing, and said to be
+    (
+        tmp_path / 'model/params_3.npy'
+    ).touch()  # one real file is enough: the others are then missing, and said to be
     assert folders() == ('data/sample/', 'model/', 768, [stories])
     (tmp_path / 'data/cloze_test_val__spring2016.csv').touch()
     assert folders() == ('data/', 'model/', 768, [])
@@ -465,7 +747,13 @@ def test_the_sample_stands_in_for_missing_files_only(tmp_path, monkeypatch):
 def test_killed_at_random_moments(command, undisturbed):
     """SIGKILL while words are counted, while the text is encoded, and three times in training: the end is the same, bit for bit."""
     random.seed(3)
-    for name, delay in (('lock', 0.1), ('vocabulary.json', 0.05), ('checkpoint', 0.05), ('checkpoint', 0.3), ('checkpoint', 0.6)):
+    for name, delay in (
+        ('lock', 0.1),
+        ('vocabulary.json', 0.05),
+        ('checkpoint', 0.05),
+        ('checkpoint', 0.3),
+        ('checkpoint', 0.6),
+    ):
         path, start = command.out / 'work' / name, time.time()
         process = command.start('--resume')
         wait_for(lambda: path.exists() and path.stat().st_mtime >= start, process)
@@ -489,7 +777,9 @@ def test_a_signal_stops_after_the_update(encoded, undisturbed):
 
 def test_resuming_with_other_settings_or_text(encoded, text, tmp_path):
     encoded.run('--n_iter', 1)
-    assert 'lr was 0.003, now it is 0.5' in encoded.run('--n_iter', 1, '--lr', 0.5, '--resume', status=2)
+    assert 'lr was 0.003, now it is 0.5' in encoded.run(
+        '--n_iter', 1, '--lr', 0.5, '--resume', status=2
+    )
     assert 'n_iter was 1, now it is 2' in encoded.run('--resume', status=2)
     assert '--resume to go on' in encoded.run('--n_iter', 1, status=2)
     encoded.text = tmp_path / 'other.txt'
@@ -560,10 +850,13 @@ def test_out_of_memory_halves_what_a_device_takes(encoded, alone, monkeypatch, c
         if len(windows) > 2:
             raise torch.OutOfMemoryError('made to fail')
         return forward(self, model, windows)
+
     monkeypatch.setattr(pretrain.PreTraining, 'forward', failing)
     assert not pretrain.main(encoded.argv(*NO_DROPOUT))
     assert [line for line in capsys.readouterr().err.splitlines() if 'memory' in line] == [
-        f'out of memory: going on with steps of {n} windows; the update stays the same' for n in (3, 2)]
+        f'out of memory: going on with steps of {n} windows; the update stays the same'
+        for n in (3, 2)
+    ]
     for line, expected in zip(encoded.log(), alone.log(), strict=True):
         assert line == pytest.approx(expected, abs=1e-5, rel=1e-6)
 
@@ -578,6 +871,7 @@ def test_a_signal_after_the_last_update(encoded, undisturbed, monkeypatch, where
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
         return method(self, *args)
+
     with monkeypatch.context() as patch:
         patch.setattr(pretrain.PreTraining, where, with_signal)
         assert pretrain.main(encoded.argv()) == 143
@@ -587,22 +881,45 @@ def test_a_signal_after_the_last_update(encoded, undisturbed, monkeypatch, where
 
 
 def test_bf16_and_a_given_vocabulary(command, undisturbed):
-    command.run('--precision', 'bf16', '--vocabulary', undisturbed.out, '--n_iter', 1, '--n_merges', 7)
-    assert (command.out / 'vocab_40000.bpe').read_bytes() == (undisturbed.out / 'vocab_40000.bpe').read_bytes()
+    command.run(
+        '--precision', 'bf16', '--vocabulary', undisturbed.out, '--n_iter', 1, '--n_merges', 7
+    )
+    assert (command.out / 'vocab_40000.bpe').read_bytes() == (
+        undisturbed.out / 'vocab_40000.bpe'
+    ).read_bytes()
     assert command.log()[-1]['va_loss'] == pytest.approx(undisturbed.log()[1]['va_loss'], abs=0.3)
 
 
-@pytest.mark.parametrize('options, message', [
-    (['--text', 'nowhere'], 'no such file or folder'), (['--text', '{tmp}/folder'], 'no .txt file'), (['--text', '{tmp}/empty.txt'], 'empty'),
-    (['--text', '{tmp}/latin.txt'], 'not UTF-8'), (['--text', '{tmp}/short.txt'], 'too few for a window'),
-    (['--text', '{tmp}/binary.txt'], 'not UTF-8'), (['--n_batch', '5000'], 'too few for one batch'),
-    (['--out', '{tmp}/empty.txt'], 'cannot write'), (['--out', '{tmp}/openai'], 'earlier run'), (['--out', '{tmp}/words'], 'from elsewhere'),
-    (['--vocabulary', '{tmp}/folder'], 'cannot read the vocabulary'), (['--lr_warmup', '9999'], '--lr_warmup'), (['--n_head', '3'], 'not divisible'),
-    (['--n_embd', '0'], 'out of range'), (['--lr', 'nan'], 'out of range'), (['--heldout', '0'], 'out of range'),
-    (['--device', 'tpu'], 'expected auto'),
-    (['--n_ctx', '1'], 'out of range'), (['--lr', '1e30', '--max_grad_norm', '-1'], 'A lower --lr may help')])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--text', 'nowhere'], 'no such file or folder'),
+        (['--text', '{tmp}/folder'], 'no .txt file'),
+        (['--text', '{tmp}/empty.txt'], 'empty'),
+        (['--text', '{tmp}/latin.txt'], 'not UTF-8'),
+        (['--text', '{tmp}/short.txt'], 'too few for a window'),
+        (['--text', '{tmp}/binary.txt'], 'not UTF-8'),
+        (['--n_batch', '5000'], 'too few for one batch'),
+        (['--out', '{tmp}/empty.txt'], 'cannot write'),
+        (['--out', '{tmp}/openai'], 'earlier run'),
+        (['--out', '{tmp}/words'], 'from elsewhere'),
+        (['--vocabulary', '{tmp}/folder'], 'cannot read the vocabulary'),
+        (['--lr_warmup', '9999'], '--lr_warmup'),
+        (['--n_head', '3'], 'not divisible'),
+        (['--n_embd', '0'], 'out of range'),
+        (['--lr', 'nan'], 'out of range'),
+        (['--heldout', '0'], 'out of range'),
+        (['--device', 'tpu'], 'expected auto'),
+        (['--n_ctx', '1'], 'out of range'),
+        (['--lr', '1e30', '--max_grad_norm', '-1'], 'A lower --lr may help'),
+    ],
+)
 def test_bad_input_is_one_line(command, tmp_path, capfd, options, message):
-    for folder, name in (('folder', 'a.md'), ('openai', 'params_0.npy'), ('words', 'vocab_40000.bpe')):
+    for folder, name in (
+        ('folder', 'a.md'),
+        ('openai', 'params_0.npy'),
+        ('words', 'vocab_40000.bpe'),
+    ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).touch()
     (tmp_path / 'empty.txt').touch()

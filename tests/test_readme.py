@@ -1,4 +1,5 @@
 """README's Python examples run as they stand."""
+
 import os
 import re
 
@@ -13,8 +14,12 @@ def examples():
         path = os.path.join(ROOT, name)
         if os.path.exists(path):
             with open(path, encoding='utf-8') as f:
-                for match in re.finditer(r'^```python\n(.*?)^```', text := f.read(), re.MULTILINE | re.DOTALL):
-                    yield pytest.param(match[1], id=f'{name}, line {text.count(chr(10), 0, match.start()) + 1}')
+                for match in re.finditer(
+                    r'^```python\n(.*?)^```', text := f.read(), re.MULTILINE | re.DOTALL
+                ):
+                    yield pytest.param(
+                        match[1], id=f'{name}, line {text.count(chr(10), 0, match.start()) + 1}'
+                    )
 
 
 @pytest.mark.parametrize('code', list(examples()))

@@ -1,4 +1,5 @@
 """Work is not lost: whatever happens to a run, resumed it ends as if nothing had happened."""
+
 import ctypes
 import errno
 import functools
@@ -12,10 +13,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDEN, PROCESSES, Command
 
 import train
 from checkpoint import Saver
-from conftest import GOLDEN, PROCESSES, Command
 
 RUN = ('--n_iter', 4, '--save_every', 3)  # dropout is on
 
@@ -23,8 +24,12 @@ RUN = ('--n_iter', 4, '--save_every', 3)  # dropout is on
 def assert_same_end(command, undisturbed):
     """The same log figures, the same best parameters and predictions, bit for bit."""
     assert command.log()[1:] == undisturbed.log()[1:]
-    assert command.read('submission', 'ROCStories.tsv') == undisturbed.read('submission', 'ROCStories.tsv')
-    assert command.read('save', 'rocstories', 'best_params') == undisturbed.read('save', 'rocstories', 'best_params')
+    assert command.read('submission', 'ROCStories.tsv') == undisturbed.read(
+        'submission', 'ROCStories.tsv'
+    )
+    assert command.read('save', 'rocstories', 'best_params') == undisturbed.read(
+        'save', 'rocstories', 'best_params'
+    )
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +58,9 @@ def test_the_same_seed_gives_the_same_bytes(command, undisturbed):
 
 def test_another_seed_does_not(command, undisturbed):
     command.run(*RUN, '--seed', 43)
-    assert command.read('save', 'rocstories', 'best_params') != undisturbed.read('save', 'rocstories', 'best_params')
+    assert command.read('save', 'rocstories', 'best_params') != undisturbed.read(
+        'save', 'rocstories', 'best_params'
+    )
 
 
 @pytest.mark.parametrize('seed', [1, 2])
@@ -79,6 +86,7 @@ def _killed_at(method, call):
         if next(calls) == call:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, *args)
+
     setattr(train.FineTuning, method, killing)
 
 
@@ -88,8 +96,15 @@ def test_killed_between_two_files(command, undisturbed, method, call):
     process = command.start(*RUN, patch=functools.partial(_killed_at, method, call))
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    best, checkpoint = ((command.folder / 'save' / 'rocstories' / name).stat().st_mtime_ns for name in ('best_params', 'checkpoint'))
-    assert best > checkpoint if method == 'save_checkpoint' else not (command.folder / 'submission').exists()
+    best, checkpoint = (
+        (command.folder / 'save' / 'rocstories' / name).stat().st_mtime_ns
+        for name in ('best_params', 'checkpoint')
+    )
+    assert (
+        best > checkpoint
+        if method == 'save_checkpoint'
+        else not (command.folder / 'submission').exists()
+    )
     command.run(*RUN, '--resume')
     assert_same_end(command, undisturbed)
 
@@ -117,7 +132,12 @@ def test_resume_without_the_best_parameters(command, capsys, damage):
     capsys.readouterr()
     assert train.main(command.argv('--n_iter', 1, '--resume')) == 2
     printed = capsys.readouterr()
-    assert str(best) in printed.err and 'the best so far were in it' in printed.err and printed.err.count('\n') == 1 and printed.out == ''
+    assert (
+        str(best) in printed.err
+        and 'the best so far were in it' in printed.err
+        and printed.err.count('\n') == 1
+        and printed.out == ''
+    )
 
 
 def test_killed_inside_the_write_of_a_checkpoint(command, undisturbed):
@@ -155,6 +175,7 @@ def _hang():
             libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
             libc.pthread_mutex_lock(mutex), libc.pthread_mutex_lock(mutex)
         return update(self, stories)
+
     train.FineTuning.update = hanging
 
 
@@ -184,6 +205,7 @@ def test_a_signal_after_the_last_update(command, undisturbed, monkeypatch, where
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
         return method(self, *args)
+
     with monkeypatch.context() as patch:
         patch.setattr(train.FineTuning, where, with_signal)
         assert train.main(command.argv(*RUN)) == 143
@@ -192,8 +214,16 @@ def test_a_signal_after_the_last_update(command, undisturbed, monkeypatch, where
     assert_same_end(command, undisturbed)
 
 
-@pytest.mark.parametrize('option, value, word', [('--lr', '2e-3', 'lr'), ('--n_batch', 16, 'n_batch * n_gpu'), ('--lm_coef', 0, 'lm_coef'),
-                                                 ('--n_transfer', -1, 'n_transfer'), ('--seed', 1, 'seed')])
+@pytest.mark.parametrize(
+    'option, value, word',
+    [
+        ('--lr', '2e-3', 'lr'),
+        ('--n_batch', 16, 'n_batch * n_gpu'),
+        ('--lm_coef', 0, 'lm_coef'),
+        ('--n_transfer', -1, 'n_transfer'),
+        ('--seed', 1, 'seed'),
+    ],
+)
 def test_resume_with_other_hyperparameters_refuses(command, option, value, word):
     command.run('--n_iter', 1)
     before = command.read('save', 'rocstories', 'checkpoint')
@@ -207,12 +237,16 @@ def test_resume_with_other_data_or_weights_refuses(command, tmp_path):
     shutil.copytree(os.path.join(GOLDEN, 'data'), tmp_path / 'data')
     path = next((tmp_path / 'data').glob('*val*'))
     path.write_text(path.read_text().replace('garden', 'house', 1))
-    assert 'the stories or their encoding was' in command.run('--n_iter', 1, '--resume', '--data_dir', tmp_path / 'data', status=2)
+    assert 'the stories or their encoding was' in command.run(
+        '--n_iter', 1, '--resume', '--data_dir', tmp_path / 'data', status=2
+    )
     shutil.copytree(os.path.join(GOLDEN, 'model'), tmp_path / 'model')
     shard = np.load(tmp_path / 'model' / 'params_7.npy')
     shard[3] += 1
     np.save(tmp_path / 'model' / 'params_7.npy', shard)
-    assert 'the weights at the start was' in command.run('--n_iter', 1, '--resume', '--model_dir', tmp_path / 'model', status=2)
+    assert 'the weights at the start was' in command.run(
+        '--n_iter', 1, '--resume', '--model_dir', tmp_path / 'model', status=2
+    )
 
 
 def test_resume_where_there_is_nothing_begins(command):
@@ -241,9 +275,14 @@ def test_two_runs_of_one_name(command):
 def test_full_disk_leaves_the_earlier_files(command):
     """A limit on the size of files stands for the full disk: the checkpoint no longer fits, the one before stays."""
     command.run('--n_iter', 1)
-    before = {name: command.read('save', 'rocstories', name) for name in ('best_params', 'checkpoint')}
+    before = {
+        name: command.read('save', 'rocstories', name) for name in ('best_params', 'checkpoint')
+    }
     output = command.run('--n_iter', 1, status=2, file_size=len(before['checkpoint']) - 1000)
-    assert f'cannot write {command.folder}/save/rocstories/checkpoint: File too large' in output.splitlines()[-1]
+    assert (
+        f'cannot write {command.folder}/save/rocstories/checkpoint: File too large'
+        in output.splitlines()[-1]
+    )
     assert 'the same command with --resume goes on' in output.splitlines()[-1]
     assert command.read('save', 'rocstories', 'checkpoint.old') == before['checkpoint']
     assert not list((command.folder / 'save' / 'rocstories').glob('.*'))
@@ -256,8 +295,16 @@ def short(tmp_path_factory):
     return command
 
 
-@pytest.mark.parametrize('name', ['log/rocstories.jsonl', 'save/rocstories/best_params', 'save/rocstories/checkpoint', 'submission/ROCStories.tsv',
-                                  'analysis/rocstories/training.png'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'log/rocstories.jsonl',
+        'save/rocstories/best_params',
+        'save/rocstories/checkpoint',
+        'submission/ROCStories.tsv',
+        'analysis/rocstories/training.png',
+    ],
+)
 def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
     """Found at the file's last write, when it is flushed; parameters are written from a thread, as where there is a CUDA device. One line, nothing
     half-written, and once there is room the run goes on."""
@@ -267,16 +314,22 @@ def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
         if os.path.basename(os.readlink(f'/proc/self/fd/{fd}')).startswith(f'.{path.name}.'):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(fd)
+
     monkeypatch.setattr(train, 'Saver', lambda background: Saver(background=True))
     with monkeypatch.context() as patch:
         patch.setattr(os, 'fsync', full)
         assert train.main(command.argv('--n_iter', 1, '--analysis')) == 2
-    assert capsys.readouterr().err == (f'train.py: error: cannot write {path}: No space left on device; what stood there before is unchanged; '
-                                       f'once there is room, the same command with --resume goes on\n')
+    assert capsys.readouterr().err == (
+        f'train.py: error: cannot write {path}: No space left on device; what stood there before is unchanged; '
+        f'once there is room, the same command with --resume goes on\n'
+    )
     assert not path.exists() and not list(command.folder.rglob('.*'))
     assert train.main(command.argv('--n_iter', 1, '--analysis', '--resume')) is None
     assert path.exists() and command.log()[1:] == short.log()[1:]
-    best, expected = (torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True) for c in (command, short))
+    best, expected = (
+        torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True)
+        for c in (command, short)
+    )
     assert all(torch.equal(best[parameter], value) for parameter, value in expected.items())
 
 
@@ -288,6 +341,7 @@ def fails_above(most, training=True):
         if lm == training and step_size > most:
             raise torch.OutOfMemoryError('made to fail')
         return forward(self, model, stories, step_size, share_context, lm)
+
     return failing
 
 
@@ -300,7 +354,10 @@ def test_out_of_memory_halves_the_steps(command, other_command, monkeypatch, cap
     monkeypatch.setattr(train.FineTuning, 'forward', fails_above(2))
     assert train.main(command.argv('--n_iter', 1, *NO_DROPOUT)) is None
     lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if 'out of memory' in line] == [f'out of memory: going on with steps of {n} stories; the update stays the same' for n in (4, 2)]
+    assert [line for line in lines if 'out of memory' in line] == [
+        f'out of memory: going on with steps of {n} stories; the update stays the same'
+        for n in (4, 2)
+    ]
     assert command.log()[1]['va_cost'] == pytest.approx(other_command.log()[1]['va_cost'], abs=1e-6)
 
 
@@ -315,18 +372,27 @@ def test_out_of_memory_in_evaluation(command, other_command, monkeypatch, capsys
     monkeypatch.setattr(train.FineTuning, 'forward', fails_above(9, training=False))
     assert train.main(command.argv('--n_iter', 1)) is None
     assert [line for line in capsys.readouterr().err.splitlines() if 'out of memory' in line] == [
-        f'out of memory: going on with steps of {n} stories; the figures stay the same' for n in (32, 16, 8)]
+        f'out of memory: going on with steps of {n} stories; the figures stay the same'
+        for n in (32, 16, 8)
+    ]
     assert command.log()[1] == pytest.approx(other_command.log()[1], abs=1e-6)
-    assert command.read('submission', 'ROCStories.tsv') == other_command.read('submission', 'ROCStories.tsv')
+    assert command.read('submission', 'ROCStories.tsv') == other_command.read(
+        'submission', 'ROCStories.tsv'
+    )
 
 
 def test_out_of_memory_elsewhere(command, monkeypatch, capsys):
     """Where nothing can be halved it is one line, too."""
+
     def failing(self):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.\nSee')
+
     monkeypatch.setattr(train.OpenAIAdam, 'step', failing)
     assert train.main(command.argv('--n_iter', 1)) == 2
-    assert capsys.readouterr().err == 'train.py: error: CUDA out of memory. Tried to allocate 2 GiB. See\n'
+    assert (
+        capsys.readouterr().err
+        == 'train.py: error: CUDA out of memory. Tried to allocate 2 GiB. See\n'
+    )
 
 
 @pytest.mark.parametrize('what', ['loss', 'norm'])
@@ -341,10 +407,16 @@ def test_not_finite_stops_and_keeps_the_checkpoint(command, monkeypatch, capsys,
         if self.n_updates == 5:
             figures[3 if what == 'loss' else -1] = float('nan')
         return figures
+
     monkeypatch.setattr(train.FineTuning, 'update', broken_update)
     assert train.main(command.argv('--n_iter', 2, '--save_every', 2)) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert 'update 5: ' in message and ('the loss is nan (stories ' if what == 'loss' else 'norm is nan') in message
-    checkpoint = torch.load(command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True)
+    assert (
+        'update 5: ' in message
+        and ('the loss is nan (stories ' if what == 'loss' else 'norm is nan') in message
+    )
+    checkpoint = torch.load(
+        command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True
+    )
     assert json.loads(checkpoint['run'])['n_updates'] == 4
     assert command.read('save', 'rocstories', 'best_params') == before

@@ -1,4 +1,5 @@
 """The text encoder against a slow, obvious one: the whole text through spaCy as it comes, and naive byte pairs."""
+
 import itertools
 import json
 import math
@@ -10,14 +11,16 @@ import time
 import ftfy
 import pytest
 import spacy
+from conftest import GOLDEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import GOLDEN
 from text_utils import ONLY_CURLY, STRAIGHT, TextEncoder, text_standardize
 from utils import InputError
 
-PATHS = [os.path.join(GOLDEN, 'model', name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')]
+PATHS = [
+    os.path.join(GOLDEN, 'model', name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')
+]
 
 
 class SlowEncoder:
@@ -27,14 +30,18 @@ class SlowEncoder:
         with open(encoder_path, encoding='utf-8') as f:
             self.encoder = json.load(f)
         with open(bpe_path, encoding='utf-8') as f:
-            self.merges = {tuple(line.split()): rank for rank, line in enumerate(f.read().split('\n')[1:-1])}
+            self.merges = {
+                tuple(line.split()): rank for rank, line in enumerate(f.read().split('\n')[1:-1])
+            }
         self.tokenizer = spacy.blank('en').tokenizer
 
     def bpe(self, token):
         symbols = list(token)
         symbols[-1] += '</w>'
         while len(symbols) > 1:
-            left, right = min(zip(symbols, symbols[1:]), key=lambda pair: self.merges.get(pair, math.inf))
+            left, right = min(
+                zip(symbols, symbols[1:]), key=lambda pair: self.merges.get(pair, math.inf)
+            )
             if (left, right) not in self.merges:
                 break
             merged = []
@@ -49,7 +56,11 @@ class SlowEncoder:
 
     def encode(self, text):
         tokens = self.tokenizer(slow_standardize(ftfy.fix_text(text)))
-        return [self.encoder.get(symbol, 0) for token in tokens for symbol in self.bpe(token.text.lower())]
+        return [
+            self.encoder.get(symbol, 0)
+            for token in tokens
+            for symbol in self.bpe(token.text.lower())
+        ]
 
 
 def slow_standardize(text):
@@ -71,23 +82,74 @@ def slow():
     return SlowEncoder(*PATHS)
 
 
-@pytest.mark.parametrize('text, expected', [
-    ('a—b–c―d', 'a - b - c - d'), ('wait…', 'wait...'), ('it´s', "it's"),
-    *((f'a{mark}b', f'a {mark} b') for mark in '-~!";?+,)(/*[]}{|_'), *((f'a{mark * 3}b', f'a {mark * 3} b') for mark in '-~!";?+,)(/*[]}{|_'),
-    ('a?!b', 'a ? ! b'), ('a-–-b', 'a --- b'), (r'a\b', r'a\b'), (r'a\\b', r'a\\b'), ("a'b.c:d", "a'b.c:d"),
-    ('a \t\n\n  b', 'a \n b'), ('a\r\nb', 'a \n b'), ('a \t\xa0\u2003b', 'a b'), ('  a\n', 'a'), ('', ''), (' \n ', ''), ('a\x85b', 'a b'),
-])
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('a—b–c―d', 'a - b - c - d'),
+        ('wait…', 'wait...'),
+        ('it´s', "it's"),
+        *((f'a{mark}b', f'a {mark} b') for mark in '-~!";?+,)(/*[]}{|_'),
+        *((f'a{mark * 3}b', f'a {mark * 3} b') for mark in '-~!";?+,)(/*[]}{|_'),
+        ('a?!b', 'a ? ! b'),
+        ('a-–-b', 'a --- b'),
+        (r'a\b', r'a\b'),
+        (r'a\\b', r'a\\b'),
+        ("a'b.c:d", "a'b.c:d"),
+        ('a \t\n\n  b', 'a \n b'),
+        ('a\r\nb', 'a \n b'),
+        ('a \t\xa0\u2003b', 'a b'),
+        ('  a\n', 'a'),
+        ('', ''),
+        (' \n ', ''),
+        ('a\x85b', 'a b'),
+    ],
+)
 def test_standardize(text, expected):
     assert text_standardize(text) == slow_standardize(text) == expected
 
 
 TRICKY = [
-    '', ' ', '\n', 'a', "Tom couldn't go.\nHe'd lost $1,000!!!", '“Smart” ‘quotes’…', 'r&amp;b &lt;3', 'Ã©tÃ© mojibake', 'ﬁne ﬂow', 'e\u0301',
-    'İstanbul DŽ ß', '漢字とかな', '😀👨‍👩‍👧', 'a\x00b', '\ufeffx', '\ud800', 'x\udfffy', 'http://a.b/c?d=e_f', 'a@b.co', '10km² 5°C. U.S. e.g. Mr.',
+    '',
+    ' ',
+    '\n',
+    'a',
+    "Tom couldn't go.\nHe'd lost $1,000!!!",
+    '“Smart” ‘quotes’…',
+    'r&amp;b &lt;3',
+    'Ã©tÃ© mojibake',
+    'ﬁne ﬂow',
+    'e\u0301',
+    'İstanbul DŽ ß',
+    '漢字とかな',
+    '😀👨‍👩‍👧',
+    'a\x00b',
+    '\ufeffx',
+    '\ud800',
+    'x\udfffy',
+    'http://a.b/c?d=e_f',
+    'a@b.co',
+    '10km² 5°C. U.S. e.g. Mr.',
     'o.O :) :-( <3',
-    "doin' 're:x", "the ' 's.D", ': x.\'ll', 'd.Md.', "''", "' '", 'a\\b', '....', '.' * 99, 'a' + '.' * 99, '5' + 'mmHg' * 30, '%' * 99,
-    'ab%' * 40, 'aaaaaaaaa', 'abababab',
-    'the ' * 50, '\n \n\n x', 'x \n ', '\u2028', '\u200b',
+    "doin' 're:x",
+    "the ' 's.D",
+    ": x.'ll",
+    'd.Md.',
+    "''",
+    "' '",
+    'a\\b',
+    '....',
+    '.' * 99,
+    'a' + '.' * 99,
+    '5' + 'mmHg' * 30,
+    '%' * 99,
+    'ab%' * 40,
+    'aaaaaaaaa',
+    'abababab',
+    'the ' * 50,
+    '\n \n\n x',
+    'x \n ',
+    '\u2028',
+    '\u200b',
 ]
 
 
@@ -97,9 +159,29 @@ def test_tricky_texts(encoder, slow, text):
 
 
 # What the rules are about, beside any character at all.
-pieces = st.sampled_from([*" \n\t'’.,:;$€%#-–…\\\"aAbxX19°²", "'s", "n't", "'re", 'Cos', 'e.g.', 'o.O', ':x', '<3', '5km', '$1', '...', 'the',
-                          'http://', '&amp;', 'Ã©'])
-texts = st.one_of(st.text(st.characters(exclude_categories=[])), st.lists(pieces, max_size=25).map(''.join))  # lone surrogates too
+pieces = st.sampled_from(
+    [
+        *' \n\t\'’.,:;$€%#-–…\\"aAbxX19°²',
+        "'s",
+        "n't",
+        "'re",
+        'Cos',
+        'e.g.',
+        'o.O',
+        ':x',
+        '<3',
+        '5km',
+        '$1',
+        '...',
+        'the',
+        'http://',
+        '&amp;',
+        'Ã©',
+    ]
+)
+texts = st.one_of(
+    st.text(st.characters(exclude_categories=[])), st.lists(pieces, max_size=25).map(''.join)
+)  # lone surrogates too
 
 
 @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -117,12 +199,19 @@ def test_any_merges(tmp_path, seed):
     rng = random.Random(seed)
     symbols = [''.join(parts) for n in range(1, 6) for parts in itertools.product('ab', repeat=n)]
     vocabulary = ['<unk>', *symbols, *(symbol + '</w>' for symbol in symbols)]
-    (tmp_path / 'encoder.json').write_text(json.dumps({symbol: i for i, symbol in enumerate(vocabulary)}))
-    merges = [f'{rng.choice(symbols[:14])} {rng.choice(symbols[:14])}{rng.choice(["", "</w>"])}' for _ in range(60)]
+    (tmp_path / 'encoder.json').write_text(
+        json.dumps({symbol: i for i, symbol in enumerate(vocabulary)})
+    )
+    merges = [
+        f'{rng.choice(symbols[:14])} {rng.choice(symbols[:14])}{rng.choice(["", "</w>"])}'
+        for _ in range(60)
+    ]
     (tmp_path / 'merges.bpe').write_text('\n'.join(['#version', *merges, '']))
     paths = str(tmp_path / 'encoder.json'), str(tmp_path / 'merges.bpe')
     words = [''.join(rng.choices('ab', k=rng.randint(1, 30))) for _ in range(200)]
-    assert [TextEncoder(*paths).encode(' '.join(words))] == [SlowEncoder(*paths).encode(' '.join(words))]
+    assert [TextEncoder(*paths).encode(' '.join(words))] == [
+        SlowEncoder(*paths).encode(' '.join(words))
+    ]
 
 
 def test_each_text_by_itself(encoder):
@@ -130,7 +219,9 @@ def test_each_text_by_itself(encoder):
     fresh = TextEncoder(*PATHS)
     assert fresh.encode_all(TRICKY) == [encoder.encode(text) for text in TRICKY]
     fresh.forget()
-    assert [fresh.encode(text) for text in reversed(TRICKY)] == [encoder.encode(text) for text in reversed(TRICKY)]
+    assert [fresh.encode(text) for text in reversed(TRICKY)] == [
+        encoder.encode(text) for text in reversed(TRICKY)
+    ]
 
 
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -151,14 +242,21 @@ def test_memory_is_bounded(encoder, monkeypatch):
     for i in range(20):
         encoder.encode(' '.join(f'{i}a{j}' for j in range(30)))
     assert len(encoder.words) <= 130 + 2
-    assert len(encoder.tokenizer.vocab.strings) < len(TextEncoder(*PATHS).tokenizer.vocab.strings) + 3 * 130  # spaCy's memory too
+    assert (
+        len(encoder.tokenizer.vocab.strings)
+        < len(TextEncoder(*PATHS).tokenizer.vocab.strings) + 3 * 130
+    )  # spaCy's memory too
 
 
 def test_words_of_letters(encoder, slow):
     """Those that spaCy cuts, and what looks like them."""
     cut = [word for word in encoder.tokenizer.rules if word.isalpha()]
     assert {'cannot', 'gonna', 'Cant', 'Im', 'xD'} <= set(cut)
-    text = ' '.join(itertools.chain.from_iterable((word, word.upper(), word.swapcase(), f'x{word}', f'{word}x') for word in cut))
+    text = ' '.join(
+        itertools.chain.from_iterable(
+            (word, word.upper(), word.swapcase(), f'x{word}', f'{word}x') for word in cut
+        )
+    )
     assert encoder.encode(text) == slow.encode(text)
 
 
@@ -167,28 +265,70 @@ def test_n_vocab(encoder):
         assert encoder.n_vocab == len(json.load(f))
 
 
-@pytest.mark.parametrize('text', [' ' * 100_000 + 'x', 'a' * 100_000, 'ab' * 50_000, 'The quick brown fox'.replace(' ', '') * 6_000, '.' * 100_000,
-                                  '!?' * 50_000,
-                                  '漢' * 100_000, '\n' * 100_000, '%' * 10_000, "'s" * 5_000, '€' * 5_000, 'a' + '$' * 10_000, '\U0001f600' * 5_000])
+@pytest.mark.parametrize(
+    'text',
+    [
+        ' ' * 100_000 + 'x',
+        'a' * 100_000,
+        'ab' * 50_000,
+        'The quick brown fox'.replace(' ', '') * 6_000,
+        '.' * 100_000,
+        '!?' * 50_000,
+        '漢' * 100_000,
+        '\n' * 100_000,
+        '%' * 10_000,
+        "'s" * 5_000,
+        '€' * 5_000,
+        'a' + '$' * 10_000,
+        '\U0001f600' * 5_000,
+    ],
+)
 def test_a_long_word_is_encoded_in_bounded_time(encoder, text):
     start = time.process_time()
     encoder.encode(text)
-    assert time.process_time() - start < 10  # a fraction of a second each on a quiet machine; some took hours
+    assert (
+        time.process_time() - start < 10
+    )  # a fraction of a second each on a quiet machine; some took hours
 
 
-@pytest.mark.parametrize('content', [b'', b'[]', b'{}', b'null', b'{"a": 1}', b'{"a": 0, "b": 0}', b'{"a": 0, "b": 2}', b'{"a": -1}', b'{"a": 0.0}',
-                                     b'{"a": true}', b'{"a": NaN}', b'{"a": "0"}',
-                                     b'{"a": null}', b'{"a": ' + b'9' * 5000 + b'}', b'[' * 100_000, b'{"a":' * 100_000, b'\xff\xfe',
-                                     b'\xef\xbb\xbf{"a": 0}', b'{"a": 0'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'[]',
+        b'{}',
+        b'null',
+        b'{"a": 1}',
+        b'{"a": 0, "b": 0}',
+        b'{"a": 0, "b": 2}',
+        b'{"a": -1}',
+        b'{"a": 0.0}',
+        b'{"a": true}',
+        b'{"a": NaN}',
+        b'{"a": "0"}',
+        b'{"a": null}',
+        b'{"a": ' + b'9' * 5000 + b'}',
+        b'[' * 100_000,
+        b'{"a":' * 100_000,
+        b'\xff\xfe',
+        b'\xef\xbb\xbf{"a": 0}',
+        b'{"a": 0',
+    ],
+)
 def test_what_is_no_vocabulary(tmp_path, content):
     path = tmp_path / 'encoder.json'
     path.write_bytes(content)
     with pytest.raises(InputError) as error:
         TextEncoder(str(path), PATHS[1])
-    assert str(error.value).startswith(f'{path} is not a vocabulary') and len(str(error.value).splitlines()) == 1
+    assert (
+        str(error.value).startswith(f'{path} is not a vocabulary')
+        and len(str(error.value).splitlines()) == 1
+    )
 
 
-@pytest.mark.parametrize('content', [b'', b'a b\n', b'#version\na\n', b'#version\na b c\n', b'#version\na b\n\xff\n'])
+@pytest.mark.parametrize(
+    'content', [b'', b'a b\n', b'#version\na\n', b'#version\na b c\n', b'#version\na b\n\xff\n']
+)
 def test_what_is_no_merges_file(tmp_path, content):
     path = tmp_path / 'vocab.bpe'
     path.write_bytes(content)
@@ -197,6 +337,10 @@ def test_what_is_no_merges_file(tmp_path, content):
 
 
 def test_missing_files(tmp_path):
-    for paths in ((str(tmp_path / 'none'), PATHS[1]), (PATHS[0], str(tmp_path / 'none')), (str(tmp_path), PATHS[1])):
+    for paths in (
+        (str(tmp_path / 'none'), PATHS[1]),
+        (PATHS[0], str(tmp_path / 'none')),
+        (str(tmp_path), PATHS[1]),
+    ):
         with pytest.raises(InputError, match='cannot read the'):
             TextEncoder(*paths)

@@ -1,4 +1,5 @@
 """Whole runs of the command line on a small data set and small weights."""
+
 import csv
 import os
 import shutil
@@ -8,12 +9,15 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-
-import train
 from conftest import GOLDEN, ROOT
 from test_resume import NO_DROPOUT
 
-VAL, TEST = ('cloze_test_val__spring2016 - cloze_test_ALL_val.csv', 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv')
+import train
+
+VAL, TEST = (
+    'cloze_test_val__spring2016 - cloze_test_ALL_val.csv',
+    'cloze_test_test__spring2016 - cloze_test_ALL_test.csv',
+)
 
 
 def run(command, *options, status=None):
@@ -29,23 +33,42 @@ def test_a_run_writes_its_files(command, capsys):
     assert err == ''  # no bars where stderr is no terminal
 
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == ['data', 'model', 'options', 'batch', 'device']
+    assert [line.split()[0] for line in lines[:5]] == [
+        'data',
+        'model',
+        'options',
+        'batch',
+        'device',
+    ]
     assert '80 training, 32 validation, 40 test stories' in lines[0] and '52 tokens' in lines[0]
     assert '10 updates an epoch, 20 in all' in lines[3]
 
     log = command.log('mine')
     assert log[0]['desc'] == 'mine' and log[0]['lr'] == 1e-3 and log[0]['n_iter'] == 2
     assert [(line['n_epochs'], line['n_updates']) for line in log[1:]] == [(1, 10), (2, 20)]
-    assert all(list(line) == ['n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc'] for line in log[1:])
-    assert lines[5:7] == ['{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'.format(**line) for line in log[1:]]
+    assert all(
+        list(line) == ['n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc']
+        for line in log[1:]
+    )
+    assert lines[5:7] == [
+        '{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'.format(
+            **line
+        )
+        for line in log[1:]
+    ]
 
     submission = pd.read_csv(command.folder / 'submission' / 'ROCStories.tsv', sep='\t')
-    assert list(submission.columns) == ['index', 'prediction'] and submission['index'].tolist() == list(range(40))
+    assert list(submission.columns) == ['index', 'prediction'] and submission[
+        'index'
+    ].tolist() == list(range(40))
     assert set(submission['prediction']) <= {0, 1}
     with open(os.path.join(GOLDEN, 'data', TEST), newline='') as f:
         labels = [int(row['AnswerRightEnding']) - 1 for row in csv.DictReader(f)]
     accuracy = 100 * np.mean(submission['prediction'] == labels)
-    assert lines[7:9] == [f'ROCStories Valid Accuracy: {max(line["va_acc"] for line in log[1:]):.2f}', f'ROCStories Test Accuracy:  {accuracy:.2f}']
+    assert lines[7:9] == [
+        f'ROCStories Valid Accuracy: {max(line["va_acc"] for line in log[1:]):.2f}',
+        f'ROCStories Test Accuracy:  {accuracy:.2f}',
+    ]
     assert (command.folder / 'save' / 'mine' / 'best_params').exists()
 
 
@@ -58,9 +81,12 @@ def test_pandas_reads_the_log_after_its_first_line(command):
 def test_tensorboard(command):
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     run(command, '--n_iter', 2, '--tensorboard')
     events = EventAccumulator(str(command.folder / 'log' / 'rocstories')).Reload()
-    assert [(event.step, event.value) for event in events.Scalars('va_acc')] == [(line['n_updates'], line['va_acc']) for line in command.log()[1:]]
+    assert [(event.step, event.value) for event in events.Scalars('va_acc')] == [
+        (line['n_updates'], line['va_acc']) for line in command.log()[1:]
+    ]
 
 
 def test_tensorboard_that_is_not_installed(command, monkeypatch, capsys):
@@ -72,14 +98,20 @@ def test_tensorboard_that_is_not_installed(command, monkeypatch, capsys):
 def test_without_submit(command, capsys):
     argv = [option for option in command.argv('--n_iter', 1) if option != '--submit']
     assert train.main(argv) is None
-    assert not (command.folder / 'submission').exists() and not (command.folder / 'save' / 'rocstories' / 'best_params').exists()
+    assert (
+        not (command.folder / 'submission').exists()
+        and not (command.folder / 'save' / 'rocstories' / 'best_params').exists()
+    )
     assert len(command.log()) == 2
 
 
 def test_n_gpu_8_is_n_batch_64(command, other_command, capsys):
     """The global batch is n_batch * n_gpu on whatever hardware: the same losses without dropout."""
     run(command, '--n_gpu', 8, '--n_batch', 8, *NO_DROPOUT)
-    assert '8 devices asked for, no CUDA device in use: an update of 64 stories is added up from steps of 8' in capsys.readouterr().out
+    assert (
+        '8 devices asked for, no CUDA device in use: an update of 64 stories is added up from steps of 8'
+        in capsys.readouterr().out
+    )
     run(other_command, '--n_gpu', 1, '--n_batch', 64, *NO_DROPOUT)
     assert 'devices asked for' not in capsys.readouterr().out
     for line, other in zip(command.log()[1:], other_command.log()[1:], strict=True):
@@ -92,9 +124,24 @@ def test_share_context_is_the_same_without_dropout(command, other_command):
     assert command.log()[1] == pytest.approx(other_command.log()[1], abs=1e-5)
 
 
-@pytest.mark.parametrize('options', [['--n_transfer', -1], ['--n_transfer', 0], ['--n_transfer', 1], ['--lm_coef', 0], ['--afn', 'relu'], ['--afn', 'swish'],
-                                     ['--lr_schedule', 'warmup_cosine'], ['--lr_schedule', 'warmup_constant'], ['--vector_l2'], ['--max_grad_norm', -1],
-                                     ['--precision', 'bf16'], ['--precision', 'bf16', '--share_context'], ['--deterministic']])
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--n_transfer', -1],
+        ['--n_transfer', 0],
+        ['--n_transfer', 1],
+        ['--lm_coef', 0],
+        ['--afn', 'relu'],
+        ['--afn', 'swish'],
+        ['--lr_schedule', 'warmup_cosine'],
+        ['--lr_schedule', 'warmup_constant'],
+        ['--vector_l2'],
+        ['--max_grad_norm', -1],
+        ['--precision', 'bf16'],
+        ['--precision', 'bf16', '--share_context'],
+        ['--deterministic'],
+    ],
+)
 def test_options_run_and_matter(command, options):
     run(command, '--n_iter', 1, *options)
     line = command.log()[1]
@@ -118,7 +165,11 @@ def test_evaluation_within_the_first_epoch(command, monkeypatch):
     """After updates 1000, 2000, 4000, ... of the first epoch only; here after 4."""
     monkeypatch.setattr(train, 'EVALUATE_AFTER', (4, 14))
     run(command, '--n_iter', 2)
-    assert [(line['n_epochs'], line['n_updates']) for line in command.log()[1:]] == [(0, 4), (1, 10), (2, 20)]
+    assert [(line['n_epochs'], line['n_updates']) for line in command.log()[1:]] == [
+        (0, 4),
+        (1, 10),
+        (2, 20),
+    ]
 
 
 def test_test_file_without_labels(command, tmp_path, capsys):
@@ -133,12 +184,22 @@ def test_test_file_without_labels(command, tmp_path, capsys):
 
 def test_the_readme_command_as_a_process(command):
     """Once as a user runs it: a new Python, from another folder."""
-    result = subprocess.run([sys.executable, os.path.join(ROOT, 'train.py'), *command.argv('--n_iter', 1, '--analysis')], capture_output=True, text=True, cwd=command.folder)
+    result = subprocess.run(
+        [
+            sys.executable,
+            os.path.join(ROOT, 'train.py'),
+            *command.argv('--n_iter', 1, '--analysis'),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=command.folder,
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith('ROCStories Test Accuracy:  ')
 
 
 # ------------------------------------------------------------------------------------------------------------- bad input
+
 
 @pytest.fixture
 def broken(tmp_path):
@@ -155,12 +216,14 @@ def break_csv(folder, which, change):
 
 def edit_row(number, change):
     """A change of a file's row (1 = the header), a list of columns."""
+
     def edit(data):
         lines = data.decode().splitlines()
         row = next(csv.reader([lines[number - 1]]))
         change(row)
         lines[number - 1] = ','.join(f'"{column.replace(chr(34), chr(34) * 2)}"' for column in row)
         return '\n'.join(lines).encode()
+
     return edit
 
 
@@ -171,17 +234,47 @@ def set_label(row):
 CASES = {
     'no data folder': (lambda f: shutil.rmtree(f / 'data'), ['no such folder', 'data']),
     'no model folder': (lambda f: shutil.rmtree(f / 'model'), ['model', 'No such file']),
-    'CSV missing': (lambda f: os.unlink(f / 'data' / VAL), [VAL, 'cloze_test_val__spring2016.csv', 'https://cs.rochester.edu/nlp/rocstories/']),
+    'CSV missing': (
+        lambda f: os.unlink(f / 'data' / VAL),
+        [VAL, 'cloze_test_val__spring2016.csv', 'https://cs.rochester.edu/nlp/rocstories/'],
+    ),
     'CSV empty': (lambda f: break_csv(f, VAL, lambda data: b''), [VAL, 'is empty']),
-    'no header': (lambda f: break_csv(f, VAL, lambda data: data.split(b'\n', 1)[1]), [VAL, 'row 1', 'header', 'InputStoryid']),
-    'only a header': (lambda f: break_csv(f, TEST, lambda data: data.split(b'\n', 1)[0]), [TEST, 'no stories']),
-    'too few columns': (lambda f: break_csv(f, VAL, edit_row(5, lambda row: row.pop())), [VAL, 'row 5', '7 columns, expected 8']),
-    'wrong label': (lambda f: break_csv(f, TEST, edit_row(7, set_label)), [TEST, 'row 7', "is '3'", 'expected 1 or 2']),
-    'not UTF-8': (lambda f: break_csv(f, VAL, lambda data: data.replace(b'Pia', b'P\xefa', 1)), [VAL, 'UTF-8']),
-    'vocabulary is none': (lambda f: (f / 'model' / 'encoder_bpe_40000.json').write_text('[1]'), ['encoder_bpe_40000.json is not a vocabulary']),
-    'merges are none': (lambda f: (f / 'model' / 'vocab_40000.bpe').write_text('#version\na b c\n'), ['vocab_40000.bpe is not a merges file', 'line 2']),
-    'shard missing': (lambda f: os.unlink(f / 'model' / 'params_4.npy'), ['params_4.npy', 'No such file']),
-    'shard cut off': (lambda f: os.truncate(f / 'model' / 'params_4.npy', 1000), ['params_4.npy is cut off']),
+    'no header': (
+        lambda f: break_csv(f, VAL, lambda data: data.split(b'\n', 1)[1]),
+        [VAL, 'row 1', 'header', 'InputStoryid'],
+    ),
+    'only a header': (
+        lambda f: break_csv(f, TEST, lambda data: data.split(b'\n', 1)[0]),
+        [TEST, 'no stories'],
+    ),
+    'too few columns': (
+        lambda f: break_csv(f, VAL, edit_row(5, lambda row: row.pop())),
+        [VAL, 'row 5', '7 columns, expected 8'],
+    ),
+    'wrong label': (
+        lambda f: break_csv(f, TEST, edit_row(7, set_label)),
+        [TEST, 'row 7', "is '3'", 'expected 1 or 2'],
+    ),
+    'not UTF-8': (
+        lambda f: break_csv(f, VAL, lambda data: data.replace(b'Pia', b'P\xefa', 1)),
+        [VAL, 'UTF-8'],
+    ),
+    'vocabulary is none': (
+        lambda f: (f / 'model' / 'encoder_bpe_40000.json').write_text('[1]'),
+        ['encoder_bpe_40000.json is not a vocabulary'],
+    ),
+    'merges are none': (
+        lambda f: (f / 'model' / 'vocab_40000.bpe').write_text('#version\na b c\n'),
+        ['vocab_40000.bpe is not a merges file', 'line 2'],
+    ),
+    'shard missing': (
+        lambda f: os.unlink(f / 'model' / 'params_4.npy'),
+        ['params_4.npy', 'No such file'],
+    ),
+    'shard cut off': (
+        lambda f: os.truncate(f / 'model' / 'params_4.npy', 1000),
+        ['params_4.npy is cut off'],
+    ),
 }
 
 
@@ -198,29 +291,48 @@ def assert_one_line(command, capsys, words):
     assert out == '' and err.count('\n') == 1 and err.startswith('train.py: error: ')
     for word in words:
         assert word in err
-    assert not any((command.folder / name).is_dir() for name in ('log', 'save', 'submission', 'analysis'))  # nothing written
+    assert not any(
+        (command.folder / name).is_dir() for name in ('log', 'save', 'submission', 'analysis')
+    )  # nothing written
 
 
-@pytest.mark.parametrize('options, words', [
-    (['--n_valid', 112], ['112 stories', 'too few', '--n_valid']),
-    (['--n_valid', 108], ['4 training stories are left', 'n_batch * n_gpu = 8']),
-    (['--n_gpu', 11], ['80 training stories', 'n_batch * n_gpu = 88']),
-    (['--n_embd', 64], ['params_shapes.json', '--n_embd 64']),
-    (['--n_layer', 3], ['--n_transfer 3', 'have 2 layers']),
-    (['--device', 'cuda:7'], ['--device cuda:7', 'CUDA device']),
-    (['--device', 'tpu'], ['--device tpu', 'expected auto, cpu, cuda']),
-])
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (['--n_valid', 112], ['112 stories', 'too few', '--n_valid']),
+        (['--n_valid', 108], ['4 training stories are left', 'n_batch * n_gpu = 8']),
+        (['--n_gpu', 11], ['80 training stories', 'n_batch * n_gpu = 88']),
+        (['--n_embd', 64], ['params_shapes.json', '--n_embd 64']),
+        (['--n_layer', 3], ['--n_transfer 3', 'have 2 layers']),
+        (['--device', 'cuda:7'], ['--device cuda:7', 'CUDA device']),
+        (['--device', 'tpu'], ['--device tpu', 'expected auto, cpu, cuda']),
+    ],
+)
 def test_settings_that_do_not_fit(command, options, words, capsys):
     run(command, *options, status=2)
     assert_one_line(command, capsys, words)
 
 
-@pytest.mark.parametrize('options, words', [
-    (['--lr', '-1'], ['--lr', 'out of range']), (['--lr', 'nan'], ['--lr']), (['--lr', 'inf'], ['--lr']), (['--lr', 'fast'], ['--lr', 'fast']),
-    (['--n_batch', '0'], ['--n_batch']), (['--n_iter', '1.5'], ['--n_iter']), (['--embd_pdrop', '1'], ['--embd_pdrop', 'but not 1']), (['--n_ctx', '5'], ['--n_ctx']),
-    (['--n_head', '5'], ['--n_embd 32 is not divisible by --n_head 5']), (['--n_transfer', '3'], ['--n_transfer 3 is more than --n_layer 2']),
-    (['--afn', 'tanh'], ['--afn']), (['--opt', 'sgd'], ['--opt']), (['--desc', '../x'], ['--desc']), (['--seed', '-1'], ['--seed']), (['--frob'], ['--frob']),
-])
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (['--lr', '-1'], ['--lr', 'out of range']),
+        (['--lr', 'nan'], ['--lr']),
+        (['--lr', 'inf'], ['--lr']),
+        (['--lr', 'fast'], ['--lr', 'fast']),
+        (['--n_batch', '0'], ['--n_batch']),
+        (['--n_iter', '1.5'], ['--n_iter']),
+        (['--embd_pdrop', '1'], ['--embd_pdrop', 'but not 1']),
+        (['--n_ctx', '5'], ['--n_ctx']),
+        (['--n_head', '5'], ['--n_embd 32 is not divisible by --n_head 5']),
+        (['--n_transfer', '3'], ['--n_transfer 3 is more than --n_layer 2']),
+        (['--afn', 'tanh'], ['--afn']),
+        (['--opt', 'sgd'], ['--opt']),
+        (['--desc', '../x'], ['--desc']),
+        (['--seed', '-1'], ['--seed']),
+        (['--frob'], ['--frob']),
+    ],
+)
 def test_nonsense_on_the_command_line(command, options, words, capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(command.argv(*options))
@@ -243,7 +355,16 @@ def test_analysis_needs_submit(command, capsys):
 
 def test_a_loss_that_is_not_finite(command, capsys):
     """A learning rate far too high: the run stops at the update, and says so."""
-    run(command, '--lr', '1e18', '--max_grad_norm', '-1', '--lr_schedule', 'warmup_constant', status=2)
+    run(
+        command,
+        '--lr',
+        '1e18',
+        '--max_grad_norm',
+        '-1',
+        '--lr_schedule',
+        'warmup_constant',
+        status=2,
+    )
     err = capsys.readouterr().err
     assert err.count('\n') == 1 and 'update ' in err and ('the loss is' in err or 'norm is' in err)
     assert len(command.log()) == 1
@@ -254,15 +375,61 @@ def test_help_is_grouped(capsys):
         train.parse_args(['--help'])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    for group in ('what to do', 'folders and files', 'data', 'model', 'training', 'optimizer', 'hardware', 'going on after a stop'):
+    for group in (
+        'what to do',
+        'folders and files',
+        'data',
+        'model',
+        'training',
+        'optimizer',
+        'hardware',
+        'going on after a stop',
+    ):
         assert f'\n{group}' in out
     assert 'None' not in out
 
 
 def test_defaults_are_the_originals():
-    args = vars(train.parse_args(['--dataset', 'rocstories', '--data_dir', 'data/', '--model_dir', 'model/']))
-    expected = dict(desc='rocstories', log_dir='log/', save_dir='save/', data_dir='data/', submission_dir='submission/', submit=False, analysis=False, seed=42, n_iter=3,
-                    n_batch=8, max_grad_norm=1, lr=6.25e-5, lr_warmup=0.002, n_ctx=512, n_embd=768, n_head=12, n_layer=12, embd_pdrop=0.1, attn_pdrop=0.1,
-                    resid_pdrop=0.1, clf_pdrop=0.1, l2=0.01, vector_l2=False, n_gpu=4, opt='adam', afn='gelu', lr_schedule='warmup_linear',
-                    encoder_path='model/encoder_bpe_40000.json', bpe_path='model/vocab_40000.bpe', n_transfer=12, lm_coef=0.5, b1=0.9, b2=0.999, e=1e-8, n_valid=374)
+    args = vars(
+        train.parse_args(
+            ['--dataset', 'rocstories', '--data_dir', 'data/', '--model_dir', 'model/']
+        )
+    )
+    expected = dict(
+        desc='rocstories',
+        log_dir='log/',
+        save_dir='save/',
+        data_dir='data/',
+        submission_dir='submission/',
+        submit=False,
+        analysis=False,
+        seed=42,
+        n_iter=3,
+        n_batch=8,
+        max_grad_norm=1,
+        lr=6.25e-5,
+        lr_warmup=0.002,
+        n_ctx=512,
+        n_embd=768,
+        n_head=12,
+        n_layer=12,
+        embd_pdrop=0.1,
+        attn_pdrop=0.1,
+        resid_pdrop=0.1,
+        clf_pdrop=0.1,
+        l2=0.01,
+        vector_l2=False,
+        n_gpu=4,
+        opt='adam',
+        afn='gelu',
+        lr_schedule='warmup_linear',
+        encoder_path='model/encoder_bpe_40000.json',
+        bpe_path='model/vocab_40000.bpe',
+        n_transfer=12,
+        lm_coef=0.5,
+        b1=0.9,
+        b2=0.999,
+        e=1e-8,
+        n_valid=374,
+    )
     assert {name: args[name] for name in expected} == expected
