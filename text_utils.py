@@ -1,267 +1,316 @@
-"""Text to token ids, exactly as OpenAI's program encodes it: ftfy, standardizing, spaCy's rule-based tokenizer, byte pairs. And back."""
+"""Convert text to token ids, exactly as OpenAI's program did in 2018, and token ids to text.
 
+The steps are those of `text_utils.py` in openai/finetune-transformer-lm:
+
+    fix_text            repairs broken characters (ftfy)
+    text_standardize    normalizes dashes and white space, and separates punctuation
+    english_tokenizer   splits words into tokens (spaCy)
+    TextEncoder         splits tokens into byte-pair symbols, and looks up their ids
+"""
+
+import functools
 import heapq
 import itertools
 import json
+import os
 import re
+from collections.abc import Iterable
 
-import ftfy
-
+from spacy2 import EnglishTokenizer
 from utils import InputError
 
-JOINS_LEFT = re.compile(r"[.,!?;:%)\]}]+|n't|nt|'(s|m|re|ve|ll|d)")
-CONTRACTIONS = {
-    ('gon', 'na'),
-    ('got', 'ta'),
-    ("c'm", 'on'),
-    ("y'", 'all'),
-}  # others that spaCy cuts
-CACHED_WORDS = (
-    1 << 18
-)  # of a natural language, all that matter; bounds the memory on any other input
-TAIL = 64  # characters of a word's end in which spaCy's suffix rules find what they would find in all of it
+# A text encoder remembers the ids of this many words. That is enough for the frequent words of any
+# language, and it bounds the memory.
+CACHED_WORDS = 1 << 18
+LONGEST_CACHED = 64  # characters; without spaces (Chinese, DNA), words are long and all different
+
+# The backslash is not among these marks: the original's pattern escapes it away.
 RUN_OF_MARKS = re.compile(r'(([-~!";?+,)(/*\[\]}{|_])\2*)')
-ONLY_CURLY = re.compile(
-    r'[\n -%\'-~“”‘’–—…]*'
-)  # printable ASCII without &, and printers' marks: ftfy makes the quotes straight, no more
-STRAIGHT = str.maketrans('“”‘’', '""\'\'')
+DASHES_AND_DOTS = (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'"))
+
+# Of texts of printable ASCII without `&`, and of typographic quotes, dashes and dots, ftfy changes
+# nothing but the quotes.
+PLAIN_TEXT = re.compile(r"[\n -%'-~“”‘’–—…]*")
+STRAIGHT_QUOTES = str.maketrans('“”‘’', '""\'\'')
+
+# UTF-8 of the punctuation from U+2000 to U+203F, decoded as Windows-1252: â€™ and so on. Its third
+# byte is 0x80 .. 0xBF, and Windows-1252 leaves five of these bytes undefined.
+BROKEN_PUNCTUATION = re.compile(
+    'â€[\x81\x8d\x8f\x90\x9d' + bytes(range(0x80, 0xC0)).decode('cp1252', 'ignore') + ']'
+)
+
+# Control characters that ftfy 5.3.0 removes and ftfy 6 keeps: those of musical notes, and tags.
+OLD_CONTROLS = dict.fromkeys([*range(0x1D173, 0x1D17B), *range(0xE0000, 0xE0080)])
+
+# Tokens that are written without a space before them, and pairs of tokens that are one word.
+JOINS_LEFT = re.compile(r"[.,!?;:%)\]}]+|n't|nt|'(s|m|re|ve|ll|d)")
+CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}
 
 
-def text_standardize(text):
-    """Normalize dashes, dots and white space, and set the punctuation apart that spaCy keeps with its word.
+def fix_text(text: str) -> str:
+    """Repair broken characters as ftfy 5.3.0 does.
 
-    A run of one repeated mark gets spaces around it. The backslash is not among the marks: the original's pattern escapes it away.
+    The settings undo what ftfy 6 does by default and 5.3.0 does not do. Two differences remain.
+    The two decide differently whether a text was decoded with the wrong encoding, so a few short
+    texts with sequences like "Ã«" or "É°" are repaired by one of them only. And ftfy 6 knows more
+    entities: those with names of more than eight letters, and some in capitals like &NTILDE;.
     """
-    for mark, plain in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
+    if PLAIN_TEXT.fullmatch(text):
+        return text.translate(STRAIGHT_QUOTES)
+    # Importing ftfy takes a tenth of a second.
+    import ftfy
+
+    # ftfy 6.3 ignores the next two settings unless it is asked to explain what it did.
+    config = ftfy.TextFixerConfig(
+        decode_inconsistent_utf8=False, fix_c1_controls=False, explain=True
+    )
+
+    def fix(part, unescape_html):
+        settings = config._replace(unescape_html=unescape_html)
+        if 'â€' in part:
+            # 5.3.0 always repairs these, even if the rest of the text stays as it is. Quotes must
+            # not be made straight before.
+            part = ftfy.fix_text(part, settings._replace(uncurl_quotes=False))
+            part = BROKEN_PUNCTUATION.sub(_decode_utf8, part)
+        return ftfy.fix_text(part, settings)
+
+    text = text.translate(OLD_CONTROLS)
+    # 5.3.0 replaces entities like &lt; up to the first line that has both < and >. ftfy 6 stops at
+    # the first <.
+    start = _start_of_html(text)
+    return fix(text[:start], unescape_html=True) + fix(text[start:], unescape_html=False)
+
+
+def _decode_utf8(match: re.Match) -> str:
+    return match.group().encode('sloppy-windows-1252').decode('utf-8')
+
+
+def _start_of_html(text: str) -> int:
+    """The position of the first line that has both < and >, or the length of the text."""
+    start = 0
+    for line in text.split('\n'):
+        if '<' in line and '>' in line:
+            return start
+        start += len(line) + 1
+    return len(text)
+
+
+def text_standardize(text: str) -> str:
+    """Normalize dashes, dots and white space, and put spaces around each run of one mark."""
+    for mark, plain in DASHES_AND_DOTS:
         text = text.replace(mark, plain)
     text = RUN_OF_MARKS.sub(r' \1 ', text)
-    text = re.sub(
-        r'[^\S\n]+', ' ', text
-    )  # before the next line, or that would take quadratic time over a long run of spaces
+    # The original does the next two steps in the other order. The result is the same, but a long
+    # run of spaces then takes quadratic time.
+    text = re.sub(r'[^\S\n]+', ' ', text)
     text = re.sub(r'\s*\n\s*', ' \n ', text)
     return text.strip()
 
 
-def english_tokenizer():
-    """spaCy's rule-based English tokenizer. Its rules are unchanged, but a long word takes seconds where it took hours.
+def split_words(text: str) -> list[str]:
+    """The words of a text: what stands between spaces once the text is fixed and standardized.
 
-    spaCy takes prefixes and suffixes off a word one at a time, and for each searches all that is left of it; no prefix rule needs that (all are
-    anchored), and of the suffix rules only the one for a row of dots.
+    A newline is a word of its own.
     """
-    # spaCy takes as long to import as PyTorch, and of several processes only the first encodes.
-    from spacy.lang.en import English
-    from spacy.tokenizer import Tokenizer
-    from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
-    from spacy.vocab import create_vocab
-
-    rules = English.Defaults
-    prefixes, suffixes, infixes = (
-        compile_prefix_regex(rules.prefixes),
-        compile_suffix_regex(rules.suffixes),
-        compile_infix_regex(rules.infixes),
-    )
-
-    def suffix_search(word):
-        match = suffixes.search(word[-TAIL:])
-        return suffixes.search(word) if match and match.start() < TAIL // 2 else match
-
-    return Tokenizer(
-        create_vocab('en', rules),
-        rules.tokenizer_exceptions,
-        prefixes.match,
-        suffix_search,
-        infixes.finditer,
-        url_match=rules.url_match,
-    )
+    return [word for word in text_standardize(fix_text(text)).split(' ') if word]
 
 
-def split_words(text):
-    """A text's words: what stands between spaces once ftfy has mended it and it is standardized. A newline is a word."""
-    text = text.translate(STRAIGHT) if ONLY_CURLY.fullmatch(text) else ftfy.fix_text(text)
-    return [word for word in text_standardize(text).split(' ') if word]
+@functools.cache
+def english_tokenizer() -> EnglishTokenizer:
+    """A function that splits a word, see `split_words`, into a list of spaCy's tokens."""
+    return EnglishTokenizer()
 
 
 class TextEncoder:
-    """Byte-pair encoder over OpenAI's vocabulary (`text_utils.TextEncoder` of the original).
+    """Byte-pair encoder of the original (`text_utils.TextEncoder`), with the ids of 2018.
 
-    encoder_path  JSON: symbol -> id, ids 0 .. n_vocab - 1
-    bpe_path      text: a version line, then a merge `left right` on each line, best first
+    Args:
+        encoder_path: JSON file, an object from symbols to the ids 0 .. n_vocab - 1.
+        bpe_path: text file, a line with a version and then a merge `left right` on each line, the
+            best merge first.
 
-    Raises InputError if a file is missing or is not that.
+    Attributes:
+        encoder: dict from symbols to ids.
+        decoder: dict from ids to symbols.
+        bpe_ranks: dict from merges (left, right) to their ranks. The lowest rank is the best.
+
+    Raises:
+        InputError: a file is missing or does not have this form.
     """
 
-    def __init__(self, encoder_path, bpe_path):
-        self.encoder = read_vocabulary(encoder_path)
-        self.decoder = {i: symbol for symbol, i in self.encoder.items()}
-        self.bpe_ranks = read_merges(bpe_path)
-        self.forget()
+    def __init__(self, encoder_path: str | os.PathLike, bpe_path: str | os.PathLike):
+        self._set_vocabulary(read_vocabulary(encoder_path), read_merges(bpe_path))
+
+    @classmethod
+    def from_vocabulary(
+        cls, encoder: dict[str, int], bpe_ranks: dict[tuple[str, str], int]
+    ) -> 'TextEncoder':
+        """The encoder of a vocabulary {symbol: id} and its merges {(left, right): rank}."""
+        self = cls.__new__(cls)
+        self._set_vocabulary(encoder, bpe_ranks)
+        return self
+
+    def _set_vocabulary(self, encoder, bpe_ranks):
+        self.encoder = encoder
+        self.decoder = {i: symbol for symbol, i in encoder.items()}
+        self.bpe_ranks = bpe_ranks
+        self.tokenizer = english_tokenizer()
+        # Since the rules never look across a space, each word has its ids.
+        self.encode_word = functools.lru_cache(CACHED_WORDS)(self._encode_word)
 
     @property
-    def n_vocab(self):
+    def n_vocab(self) -> int:
+        """The number of symbols."""
         return len(self.encoder)
 
-    def bpe(self, token):
-        """The byte-pair symbols of one token, the last one ending in `</w>`.
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text. A symbol that is not in the vocabulary is 0 (`<unk>`)."""
+        words = split_words(text)
+        ids = map(self.encode_word, words)
+        if max(map(len, words), default=0) > LONGEST_CACHED:
+            ids = (
+                self.encode_word(word) if len(word) <= LONGEST_CACHED else self._encode_word(word)
+                for word in words
+            )
+        return [*itertools.chain.from_iterable(ids)]
 
-        Again and again the adjacent pair of the lowest rank is merged, at all its places from left to right. The pairs wait in a heap, so a token of n
-        characters takes n log n steps.
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """The token ids of each text."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids, as it is usually written, but in lower case.
+
+        What `encode` removes stays lost. Where `ids` ends with a whole word, the text is the
+        beginning of the text of any longer sequence that begins with `ids`.
         """
-        ranks, n = self.bpe_ranks, len(token)
-        symbols = [
-            *token[:-1],
-            token[-1] + '</w>',
-            None,
-        ]  # None: the end, and where a symbol was that has been merged into its left neighbour
-        left, right = [*range(-1, n)], [*range(1, n + 1), n]
+        symbols = [self.decoder[i] if i else '<unk></w>' for i in ids]
+        words = ''.join(symbols).split('</w>')
+        return detokenize(word for word in words if word)
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        if word == '\n':
+            return (self.encoder.get('\n</w>', 0),)
+        symbols = [symbol for token in self.tokenizer(word) for symbol in self.bpe(token.lower())]
+        return tuple(self.encoder.get(symbol, 0) for symbol in symbols)
+
+    def bpe(self, token: str) -> list[str]:
+        """The byte-pair symbols of one token. The last one ends with `</w>`.
+
+        The adjacent pair of the lowest rank is merged, at all its places from left to right, until
+        no pair has a rank. The pairs wait in a heap, so n characters take n log n steps.
+        """
+        ranks = self.bpe_ranks
+        n = len(token)
+        # A linked list: `left` and `right` are the positions of the neighbours of a symbol. None
+        # marks the end, and the places of symbols that were merged into their left neighbours.
+        symbols = [*token[:-1], token[-1] + '</w>', None]
+        left = list(range(-1, n))
+        right = [*range(1, n + 1), n]
         heap = [
             (ranks[pair], i) for i, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks
         ]
         heapq.heapify(heap)
         while heap:
-            best, touched = heap[0][0], []
+            best = heap[0][0]
+            changed = []
             while heap and heap[0][0] == best:
                 i = heapq.heappop(heap)[1]
                 j = right[i]
-                if (
-                    ranks.get((symbols[i], symbols[j])) == best
-                ):  # else an earlier merge took one of the two
-                    symbols[i], symbols[j] = symbols[i] + symbols[j], None
-                    right[i] = right[j]
-                    left[right[j]] = i
-                    touched += left[i], i
-            for i in touched:
-                if (pair := (symbols[i], symbols[right[i]])) in ranks:
+                if ranks.get((symbols[i], symbols[j])) != best:
+                    continue  # An earlier merge took one of the two.
+                symbols[i] += symbols[j]
+                symbols[j] = None
+                right[i] = right[j]
+                left[right[j]] = i
+                changed += [left[i], i]
+            for i in changed:
+                pair = (symbols[i], symbols[right[i]])
+                if pair in ranks:
                     heapq.heappush(heap, (ranks[pair], i))
         return [symbol for symbol in symbols if symbol is not None]
 
-    def forget(self):
-        self.tokenizer = english_tokenizer()  # spaCy keeps every word that it meets
-        self.plain_tokenizer = without_inner_cases(self.tokenizer)
-        self.in_rules = set(re.findall('[A-Za-z]+', ' '.join(self.tokenizer.rules)))
-        self.words = {'\n': self._ids(['\n'])}  # the ids of each word met, or None: see `_learn`
 
-    def _ids(self, tokens):
-        """spaCy makes one token of a newline and the space after it; the original writes its symbols so."""
-        return [
-            self.encoder.get(symbol, 0)
-            for token in tokens
-            for symbol in (['\n</w>'] if token[0] == '\n' else self.bpe(token.lower()))
-        ]
+def detokenize(words: Iterable[str]) -> str:
+    """Join spaCy's tokens as English is written.
 
-    def _is_one_token(self, word):
-        """Whether no rule of spaCy's can touch a word: it is of letters, and in no special case are there just these between other characters."""
-        return word.isascii() and word.isalpha() and word not in self.in_rules
-
-    def _learn(self, words):
-        """Put the ids of words into `self.words`, or None for a word whose neighbours may matter. A word is what stands between two spaces.
-
-        A call of spaCy costs as much as a hundred words, so it gets a thousand at a time, on lines of their own: no rule reaches over a newline.
-        """
-        self.words.update((word, self._ids([word])) for word in words if self._is_one_token(word))
-        words = [word for word in words if word not in self.words]
-        for i in range(0, len(words), 1000):
-            some = words[i : i + 1000]
-            tokens, plain = (
-                [[token.text for token in line] for line in _lines(tokenizer(' \n '.join(some)))]
-                for tokenizer in (self.tokenizer, self.plain_tokenizer)
-            )
-            for word, its_tokens, its_plain in zip(some, tokens, plain, strict=True):
-                alone = its_tokens == its_plain or word in self.tokenizer.rules
-                self.words[word] = self._ids(its_tokens) if alone else None
-
-    def encode_all(self, texts):
-        """Token ids of each text; a symbol that is not in the vocabulary is 0 (`<unk>`).
-
-        Each word is encoded once and remembered, since spaCy's rules do not look across a space. But for one: an emoticon inside a longer word is left alone
-        where it overlaps with one that spaces stand in; such a word is encoded together with its neighbours, up to those that no rule can touch.
-        """
-        texts = [split_words(text) for text in texts]
-        if len(self.words) > CACHED_WORDS:
-            self.forget()
-        self._learn(
-            list({word: None for words in texts for word in words if word not in self.words})
-        )
-        encoded = []
-        for words in texts:
-            ids = [self.words[word] for word in words]
-            if None in ids:
-                groups = [list(group) for _, group in itertools.groupby(words, self._is_one_token)]
-                ids = [
-                    self._ids([token.text for token in self.tokenizer(' '.join(group))])
-                    if None in map(self.words.get, group)
-                    else itertools.chain.from_iterable(map(self.words.get, group))
-                    for group in groups
-                ]
-            encoded.append(list(itertools.chain.from_iterable(ids)))
-        return encoded
-
-    def encode(self, text):
-        """Token ids of one text."""
-        return self.encode_all([text])[0]
-
-    def decode(self, ids):
-        """The text of token ids of the vocabulary, as one would write it, but in lower case: what `encode` lost stays lost.
-
-        Where ids end with a word, their text is the beginning of the text of those ids and more.
-        """
-        words = ''.join(self.decoder[i] if i else '<unk></w>' for i in ids).split('</w>')
-        return detokenize(word for word in words if word)
-
-
-def _lines(tokens):
-    """The tokens before, between and after newlines."""
-    lines = [[]]
-    for token in tokens:
-        if token.text[0] == '\n':
-            lines.append([])
-        else:
-            lines[-1].append(token)
-    return lines
-
-
-def without_inner_cases(tokenizer):
-    """A spaCy tokenizer without those special cases (emoticons, mostly) that it also looks for inside of words."""
-    rules = {
-        case: tokens
-        for case, tokens in tokenizer.rules.items()
-        if not (
-            ' ' in case
-            or tokenizer.find_prefix(case)
-            or tokenizer.find_suffix(case)
-            or tokenizer.find_infix(case)
-        )
-    }
-    return type(tokenizer)(
-        tokenizer.vocab,
-        rules,
-        tokenizer.prefix_search,
-        tokenizer.suffix_search,
-        tokenizer.infix_finditer,
-        url_match=tokenizer.url_match,
-    )
-
-
-def detokenize(words):
-    """Join spaCy's tokens as English is written: quotes, brackets, contractions and other marks without the spaces that tokenizing set between.
-
-    Never looks ahead. Hyphens and dashes, which `text_standardize` makes alike, all get spaces.
+    Removes the spaces that tokenizing put around quotes, brackets, contractions and other marks.
+    The text of the first n tokens is the beginning of the text of all of them. Hyphens and dashes
+    get spaces, since `text_standardize` makes no difference between them.
     """
-    text, before, glued, quoted = '', '', True, set()
+    text = ''
+    before = ''
+    joined = True  # Whether the next token is written without a space before it.
+    open_quotes = set()
     for word in words:
         joins_left = word in '/\n' or JOINS_LEFT.fullmatch(word) or (before, word) in CONTRACTIONS
         joins_right = word in '([{$£#/\n'
         if word in ('"', "'"):
-            joins_left = word in quoted or word == "'" and before.endswith('s')  # the cats' food
+            is_possessive = word == "'" and before.endswith('s')  # the cats' food
+            joins_left = word in open_quotes or is_possessive
             joins_right = not joins_left
-            quoted ^= {word} if joins_right or word in quoted else set()
+            if joins_right:
+                open_quotes.add(word)
+            else:
+                open_quotes.discard(word)
         elif word == '\n':
-            quoted = set()
-        text += word if glued or joins_left else ' ' + word
-        before, glued = word, joins_right
+            open_quotes.clear()
+        if not joined and not joins_left:
+            text += ' '
+        text += word
+        before = word
+        joined = joins_right
     return text
 
 
-def _read_text(path, what):
+def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
+    """Read `encoder_bpe_40000.json`: a dict from symbols to ids. Raises InputError."""
+    try:
+        encoder = json.loads(_read_text(path, 'vocabulary'))
+    except (ValueError, RecursionError) as error:
+        reason = str(error)[:80]
+        raise InputError(f'{path} is not a vocabulary: it is not JSON ({reason})') from error
+    if not _is_vocabulary(encoder):
+        raise InputError(
+            f'{path} is not a vocabulary: expected a JSON object from symbols to the ids '
+            '0, 1, 2, ..., each once'
+        )
+    return encoder
+
+
+def _is_vocabulary(encoder: object) -> bool:
+    if not isinstance(encoder, dict) or not encoder:
+        return False
+    ids = list(encoder.values())
+    # `type` and not `isinstance`, since true and false are integers too.
+    return all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
+
+
+def read_merges(path: str | os.PathLike) -> dict[tuple[str, str], int]:
+    """Read `vocab_40000.bpe`: a dict from merges (left, right) to their ranks. Raises InputError.
+
+    The rank of a merge is the number of its line.
+    """
+    lines = _read_text(path, 'merges file').split('\n')
+    if not lines[0].startswith('#'):
+        raise InputError(
+            f'{path} is not a merges file: its first line should be a comment such as '
+            '"#version: 0.2"'
+        )
+    merges = {}
+    for number, line in enumerate(lines[1:], start=2):
+        pair = tuple(line.split())
+        if not pair:
+            continue
+        if len(pair) != 2:
+            raise InputError(
+                f'{path} is not a merges file: line {number} has {len(pair)} symbols, expected two'
+            )
+        merges[pair] = number
+    return merges
+
+
+def _read_text(path: str | os.PathLike, what: str) -> str:
     try:
         with open(path, encoding='utf-8') as f:
             return f.read()
@@ -271,42 +320,3 @@ def _read_text(path, what):
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not a {what}: it is not UTF-8 text') from error
-
-
-def read_vocabulary(path):
-    """Read `encoder_bpe_40000.json`: a dict symbol -> id. Raises InputError."""
-    try:
-        encoder = json.loads(_read_text(path, 'vocabulary'))
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f'{path} is not a vocabulary: it is not JSON ({str(error)[:80]})'
-        ) from error
-    if (
-        not isinstance(encoder, dict)
-        or not encoder
-        or not all(type(i) is int for i in encoder.values())
-        or sorted(encoder.values()) != list(range(len(encoder)))
-    ):
-        raise InputError(
-            f'{path} is not a vocabulary: expected a JSON object from symbols to the ids 0, 1, 2, ..., each once'
-        )
-    return encoder
-
-
-def read_merges(path):
-    """Read `vocab_40000.bpe`: a dict (left, right) -> rank. Raises InputError."""
-    merges = {}
-    for number, line in enumerate(_read_text(path, 'merges file').split('\n'), 1):
-        if number == 1 and not line.startswith('#'):
-            raise InputError(
-                f'{path} is not a merges file: its first line should be a comment such as "#version: 0.2"'
-            )
-        pair = tuple(line.split())
-        if number == 1 or not pair:
-            continue
-        if len(pair) != 2:
-            raise InputError(
-                f'{path} is not a merges file: line {number} has {len(pair)} symbols, expected two'
-            )
-        merges[pair] = number
-    return merges

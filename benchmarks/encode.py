@@ -1,12 +1,14 @@
-"""How fast is text turned into token ids, against the plain way?
+"""Measure how fast text is turned into token ids, compared with the original's way.
 
-    python benchmarks/encode.py --data_dir data/sample --model_dir model/
+    python benchmarks/encode.py --data_dir data/sample --model_dir model/sample
 
-The plain way is how the original works: every text through ftfy, the standardizing patterns and spaCy as a whole, the byte pairs of each token kept in a dict.
-Both read all texts of both Story Cloze files, each with an empty cache, in turns; the ids must be the same. Times are those of the processor.
+The original's way: all of each text goes through ftfy, the patterns and the tokenizer, and the byte
+pairs of each token are kept in a dict. Both ways encode all texts of both Story Cloze files, each
+with an empty cache, in turns. The ids must be the same. Times are those of the processor.
 """
 
 import argparse
+import csv
 import os
 import re
 import statistics
@@ -14,98 +16,103 @@ import sys
 import time
 
 import ftfy
-import spacy
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from datasets import find_csv, read_cloze_test
-from text_utils import TextEncoder
+from datasets import find_csv
+from text_utils import TextEncoder, english_tokenizer
 
 MARKS = re.compile(r"""(-+|~+|!+|"+|;+|\?+|\++|,+|\)+|\(+|/+|\*+|\[+|\]+|}+|{+|\|+|_+)""")
+NAMES = ('encoder_bpe_40000.json', 'vocab_40000.bpe')
 
 
-class PlainEncoder:
-    def __init__(self, encoder, bpe_ranks):
-        self.encoder, self.bpe_ranks, self.cache = encoder, bpe_ranks, {}
-        self.tokenizer = spacy.blank('en').tokenizer
+class OriginalEncoder:
+    """Encodes text as OpenAI's program does, step by step."""
 
-    def bpe(self, token):
+    def __init__(self, encoder: dict[str, int], bpe_ranks: dict[tuple[str, str], int]):
+        self.encoder = encoder
+        self.bpe_ranks = bpe_ranks
+        self.cache = {}
+        self.tokenizer = english_tokenizer()
+
+    def encode_all(self, texts: list[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def encode(self, text: str) -> list[int]:
+        text = ftfy.fix_text(text)
+        for mark, plain in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
+            text = text.replace(mark, plain)
+        text = MARKS.sub(r' \1 ', text)
+        text = re.sub(r'\s*\n\s*', ' \n ', text)
+        text = re.sub(r'[^\S\n]+', ' ', text).strip()
+        ids = []
+        for word in text.split(' '):
+            for token in self.tokenizer(word):
+                ids += [self.encoder.get(symbol, 0) for symbol in self.bpe(token.lower())]
+        return ids
+
+    def bpe(self, token: str) -> list[str]:
         if token in self.cache:
             return self.cache[token]
         symbols = [*token[:-1], token[-1] + '</w>']
         while len(symbols) > 1:
-            best = min(
-                set(zip(symbols, symbols[1:])),
-                key=lambda pair: self.bpe_ranks.get(pair, float('inf')),
-            )
+            pairs = set(zip(symbols, symbols[1:]))
+            best = min(pairs, key=lambda pair: self.bpe_ranks.get(pair, float('inf')))
             if best not in self.bpe_ranks:
                 break
-            merged, i = [], 0
+            merged = []
+            i = 0
             while i < len(symbols):
-                n = 2 if (*symbols[i : i + 2],) == best else 1
+                n = 2 if tuple(symbols[i : i + 2]) == best else 1
                 merged.append(''.join(symbols[i : i + n]))
                 i += n
             symbols = merged
-        symbols = ['\n</w>'] if symbols[0] == '\n' else symbols
         self.cache[token] = symbols
         return symbols
 
-    def encode(self, text):
-        text = ftfy.fix_text(text)
-        for mark, plain in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
-            text = text.replace(mark, plain)
-        text = re.sub(
-            r'[^\S\n]+', ' ', re.sub(r'\s*\n\s*', ' \n ', MARKS.sub(r' \1 ', text))
-        ).strip()
-        return [
-            self.encoder.get(symbol, 0)
-            for token in self.tokenizer(text)
-            for symbol in self.bpe(token.text.lower())
-        ]
+
+def read_texts(data_dir: str) -> list[str]:
+    """All texts of both Story Cloze files: each story, and each ending."""
+    texts = []
+    for which in ('val', 'test'):
+        with open(find_csv(data_dir, which), encoding='utf-8', newline='') as f:
+            for row in csv.DictReader(f):
+                texts.append(' '.join(row[f'InputSentence{i}'] for i in range(1, 5)))
+                texts.append(row['RandomFifthSentenceQuiz1'])
+                texts.append(row['RandomFifthSentenceQuiz2'])
+    return texts
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('--data_dir', default='data/')
-    parser.add_argument(
-        '--model_dir', default='model/', help='with encoder_bpe_40000.json and vocab_40000.bpe'
-    )
-    parser.add_argument('--turns', type=int, default=5)
+    parser.add_argument('--data_dir', default='data/', help='folder of the two Story Cloze files')
+    parser.add_argument('--model_dir', default='model/', help=f'folder of {" and ".join(NAMES)}')
+    parser.add_argument('--turns', type=int, default=5, help='number of measurements')
     args = parser.parse_args(argv)
-    texts = []
-    for which in ('val', 'test'):
-        stories = read_cloze_test(find_csv(args.data_dir, which), need_labels=False)
-        texts += stories.story + stories.ending1 + stories.ending2
-    paths = [
-        os.path.join(args.model_dir, name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')
-    ]
-    seconds = {'ours': [], 'plain': []}
+
+    texts = read_texts(args.data_dir)
+    paths = [os.path.join(args.model_dir, name) for name in NAMES]
+    seconds = {'ours': [], 'original': []}
     ids = {}
     for _ in range(args.turns):
         ours = TextEncoder(*paths)
-        for name, encoder in (
-            ('ours', ours),
-            ('plain', PlainEncoder(ours.encoder, ours.bpe_ranks)),
-        ):
-            encoder.encode("A first sentence; it loads what is loaded when it's used.")
+        original = OriginalEncoder(ours.encoder, ours.bpe_ranks)
+        for name, encoder in (('ours', ours), ('original', original)):
+            encoder.encode('A first sentence: it’s for what is loaded when it is first used.')
             start = time.process_time()
-            ids[name] = (
-                encoder.encode_all(texts)
-                if name == 'ours'
-                else [encoder.encode(text) for text in texts]
-            )
+            ids[name] = encoder.encode_all(texts)
             seconds[name].append(time.process_time() - start)
-    if ids['ours'] != ids['plain']:
+    if ids['ours'] != ids['original']:
         sys.exit('encode.py: the ids differ')
-    print(f'{len(texts):,} texts, {sum(map(len, ids["ours"])):,} token ids, all the same')
+
+    n_ids = sum(map(len, ids['ours']))
+    print(f'{len(texts):,} texts, {n_ids:,} token ids, the same in both ways')
     for name, values in seconds.items():
-        print(
-            f'{name:6} {statistics.median(values):6.2f} s (median of {args.turns}; {min(values):.2f}-{max(values):.2f})'
-        )
-    print(
-        f'ratio  {statistics.median(b / a for a, b in zip(seconds["ours"], seconds["plain"])):6.2f}'
-    )
+        median = statistics.median(values)
+        print(f'{name:8} {median:6.2f} s (median; {min(values):.2f} to {max(values):.2f} s)')
+    ratio = statistics.median(b / a for a, b in zip(seconds['ours'], seconds['original']))
+    print(f'ratio    {ratio:6.2f}')
 
 
 if __name__ == '__main__':

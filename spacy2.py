@@ -1,0 +1,259 @@
+"""The English tokenizer of spaCy 2.0.13, the version of June 2018.
+
+OpenAI's vocabulary was made of its tokens, and later versions of spaCy split some words
+differently. This module takes what has not changed from the installed spaCy (3.8) and adds the
+differences: lists of exceptions, prefixes, suffixes and infixes, and the order of the steps.
+
+The rules are facts of these files of spaCy 2.0.13 (MIT License, https://pypi.org/project/spacy):
+`spacy/tokenizer.pyx`, `spacy/lang/punctuation.py`, `spacy/lang/char_classes.py`,
+`spacy/lang/tokenizer_exceptions.py` and `spacy/lang/en/tokenizer_exceptions.py`.
+"""
+
+import functools
+import itertools
+import math
+import re
+import unicodedata
+
+# Exceptions of 2.0.13 that 3.8 does not have, as lists of tokens.
+ADDED_EXCEPTIONS = {'May.': ['May.'], 'cause': ['cause'], '")': ['")']}
+for _word in ('that', 'That'):
+    for _end in ("'re", '’re', 're', "'ve", '’ve', 've'):
+        ADDED_EXCEPTIONS[_word + _end] = [_word, _end]
+
+# Exceptions of 3.8 that 2.0.13 does not have: this'll, thesere, c'mon, °C. and so on.
+REMOVED_EXCEPTIONS = re.compile(
+    r"(?:[Tt]his|[Tt]hese|[Tt]hose).+|[Cc]['’]mon|Prof\.|v\.s\.|°[CFKcfk]\.|\[=|=\[|\]=|=\]"
+)
+
+# In this order, since the first prefix that fits is taken: '' is never one, because ' is before it.
+PUNCTUATION = (
+    '… …… , : ; ! ? ¿ ؟ ¡ ( ) [ ] { } < > _ # * & 。 ？ ！ ， 、 ； ： ～ · । ، ؛ ٪'.split()
+)
+QUOTES = "' '' \" ” “ `` ` ‘ ´ ‘‘ ’’ ‚ , „ » « 「 」 『 』 （ ） 〔 〕 【 】 《 》 〈 〉".split()
+CURRENCY = '$ £ € ¥ ฿ US$ C$ A$ ₽ ﷼'.split()
+HYPHENS = '- – — -- --- —— ~'.split()
+ELLIPSIS = r'\.\.+'
+
+# Letters besides the Latin ones. 3.8 knows more scripts.
+OTHER_LOWER = 'ёа-яәөүҗңһα-ωάέίόώήύ'
+OTHER_UPPER = 'ЁА-ЯӘӨҮҖҢҺΑ-ΩΆΈΊΌΏΉΎ'
+UNCASED_BLOCKS = [
+    range(0x0590, 0x0600),  # Hebrew
+    range(0x0620, 0x0700),  # Arabic
+    range(0x0750, 0x0780),
+    range(0x08A0, 0x0900),
+    range(0x0980, 0x0A00),  # Bengali
+    range(0x0D80, 0x0E00),  # Sinhala
+    range(0xFB1D, 0xFB50),  # Hebrew
+    range(0xFB50, 0xFE00),  # Arabic
+    range(0xFE70, 0xFF00),
+]
+
+# All suffixes but a row of dots are shorter than this, with the characters before them that matter.
+LONGEST_SUFFIX = 8
+
+# Letters, marks, digits and connectors: what \w is in the module `regex`, which 2.0.13 uses. In the
+# module `re`, \w also matches ² and ½.
+WORD_CATEGORIES = {'Lu', 'Ll', 'Lt', 'Lm', 'Lo', 'Mn', 'Mc', 'Me', 'Nd', 'Nl', 'Pc'}
+
+# A URL begins with these, see `is_url`. The pattern of 2.0.13 also describes the rest of a URL, but
+# in such a way that it may be anything.
+SCHEME = re.compile(r'(?:(?:https?|ftp|mailto)://)?')
+HOST = re.compile(
+    r"""
+    # An IP address that is not of a private or local network
+    (?! (?:10|127) (?:\.\d{1,3}){3} )
+    (?! (?:169\.254|192\.168) (?:\.\d{1,3}){2} )
+    (?! 172\.(?:1[6-9]|2\d|3[0-1]) (?:\.\d{1,3}){2} )
+    (?: [1-9]\d? | 1\d\d | 2[01]\d | 22[0-3] )
+    (?: \.(?: 1?\d{1,2} | 2[0-4]\d | 25[0-5] ) ){2}
+    \.[1-9]
+    |
+    # The name of a host
+    [a-z0-9-]*[a-z0-9] (?: \.[a-z0-9-]*[a-z0-9] )*? \.[a-z]{2}
+    """,
+    re.VERBOSE,
+)
+
+
+def one_of(strings: list[str]) -> str:
+    """A pattern that matches one of the strings, the first that fits."""
+    return '|'.join(re.escape(string) for string in strings)
+
+
+class EnglishTokenizer:
+    """Split words into tokens as spaCy 2.0.13 does.
+
+    A word is what stands between spaces: the rules of 2.0.13 never look across a space. Importing
+    spaCy takes seconds, so this happens here and not when the module is imported.
+    """
+
+    def __init__(self):
+        from spacy.attrs import ORTH
+        from spacy.lang.char_classes import LATIN_LOWER, LATIN_UPPER, LIST_ICONS, UNITS
+        from spacy.lang.en import English
+
+        self.exceptions = {
+            word: [token[ORTH] for token in tokens]
+            for word, tokens in English.Defaults.tokenizer_exceptions.items()
+            if not REMOVED_EXCEPTIONS.fullmatch(word)
+        }
+        self.exceptions.update(ADDED_EXCEPTIONS)
+        self.units = UNITS.split('|')
+        self.longest_exception = max(map(len, self.exceptions))
+
+        blocks = itertools.chain.from_iterable(UNCASED_BLOCKS)
+        uncased = ''.join(filter(str.isalpha, map(chr, blocks)))
+        lower = LATIN_LOWER + OTHER_LOWER + uncased
+        upper = LATIN_UPPER + OTHER_UPPER + uncased
+        letter = LATIN_LOWER + LATIN_UPPER + OTHER_LOWER + OTHER_UPPER + uncased
+        # Before a full stop, 2.0.13 also accepts ( ? : | since its pattern for quotes, which
+        # contains these characters, stands inside of square brackets.
+        before_stop = lower + re.escape('%²-)]+(?:|' + ''.join(QUOTES))
+
+        prefixes = [
+            one_of(['§', '%', '=', '+', *PUNCTUATION]),
+            ELLIPSIS,
+            one_of(QUOTES),
+            one_of(CURRENCY),
+            *LIST_ICONS,  # dingbats and emoji
+        ]
+        suffixes = [
+            one_of(PUNCTUATION),
+            one_of(QUOTES),
+            *LIST_ICONS,
+            "['’][sS]",
+            r'(?<=[0-9])\+',
+            r'(?<=°[FfCcKk])\.',
+            f'(?<=[0-9])(?:{one_of(CURRENCY)})',
+            f'(?<=[0-9])(?:{UNITS})',
+            rf'(?<=[0-9{before_stop}])\.',
+            rf'(?<=[{upper}][{upper}])\.',
+        ]
+        infixes = [
+            ELLIPSIS,
+            '…',
+            *LIST_ICONS,
+            r'(?<=[0-9])[+\-*^](?=[0-9-])',
+            rf'(?<=[{lower}])\.(?=[{upper}])',
+            f'(?<=[{letter}]),(?=[{letter}])',
+            f'(?<=[{letter}])[?";:=,.]*(?:{one_of(HYPHENS)})(?=[{letter}])',
+            f'(?<=[{letter}"])[:<>=/](?=[{letter}])',
+        ]
+        self.prefix = re.compile('|'.join(prefixes))
+        self.suffix = re.compile(rf'(?:{"|".join(suffixes)})\Z')
+        self.infix = re.compile('|'.join(infixes))
+
+    def __call__(self, word: str) -> list[str]:
+        """The tokens of a word without white space. Joined, they are the word.
+
+        In each step one prefix and one suffix are taken off, until nothing changes or an exception
+        or a URL is left. What is left is then split at its infixes. No step copies or searches all
+        of the word, so that a long word does not take quadratic time.
+        """
+        if word in self.exceptions:
+            return list(self.exceptions[word])
+        if word.isalpha():  # No rule splits letters only.
+            return [word]
+        prefixes = []
+        suffixes = []
+        # What is left of the word is word[start:end].
+        start = 0
+        end = len(word)
+        while start < end:
+            if self._is_exception(word, start, end) or is_url(word, start, end):
+                break
+            prefix_end = self.find_prefix(word, start, end)
+            if prefix_end > start and self._is_exception(word, prefix_end, end):
+                prefixes.append(word[start:prefix_end])
+                start = prefix_end
+                break
+            # The suffix may begin inside of the prefix.
+            suffix_start = self.find_suffix(word, start, end)
+            if suffix_start < end and self._is_exception(word, start, suffix_start):
+                suffixes.append(word[suffix_start:end])
+                end = suffix_start
+                break
+            if prefix_end > suffix_start:  # They overlap, and the prefix is taken.
+                suffix_start = end
+            if prefix_end == start and suffix_start == end:
+                break
+            if prefix_end > start:
+                prefixes.append(word[start:prefix_end])
+            if suffix_start < end:
+                suffixes.append(word[suffix_start:end])
+            start = prefix_end
+            end = suffix_start
+        return [*prefixes, *self._split_inside(word[start:end]), *reversed(suffixes)]
+
+    def _is_exception(self, word: str, start: int, end: int) -> bool:
+        return end - start <= self.longest_exception and word[start:end] in self.exceptions
+
+    def find_prefix(self, word: str, start: int, end: int) -> int:
+        """The end of the prefix of word[start:end]."""
+        match = self.prefix.match(word, start, end)
+        return match.end() if match else start
+
+    def find_suffix(self, word: str, start: int, end: int) -> int:
+        """The start of the suffix of word[start:end]."""
+        if word.endswith('..', start, end):
+            while end > start and word[end - 1] == '.':
+                end -= 1
+            return end
+        # The part is cut out, since a suffix rule must not see what stands before it.
+        start = max(start, end - LONGEST_SUFFIX)
+        match = self.suffix.search(word[start:end])
+        return start + match.start() if match else end
+
+    def _split_inside(self, word: str) -> list[str]:
+        """Split what is left without prefixes and suffixes at its infixes."""
+        if not word:
+            return []
+        if word in self.exceptions:
+            return self.exceptions[word]
+        if is_url(word, 0, len(word)):
+            return [word]
+        tokens = []
+        start = 0
+        for match in self.infix.finditer(word):
+            if match.start() == 0:  # Not an infix. It stays with what comes after it.
+                continue
+            if match.start() > start:
+                tokens.append(word[start : match.start()])
+            tokens.append(match.group())
+            start = match.end()
+        if start < len(word):
+            tokens.append(word[start:])
+        return tokens
+
+
+def is_url(word: str, start: int, end: int) -> bool:
+    """Whether word[start:end] is a URL or a mail address by the rule of spaCy 2.0.13.
+
+    It must begin with a letter or a digit, and end with one or with `/`.
+    """
+    if word.find('.', start, end) < 0:  # This test is fast, and most words fail it.
+        return False
+    if unicodedata.category(word[start]) not in WORD_CATEGORIES:
+        return False
+    last = word[end - 1]
+    if last != '/' and unicodedata.category(last) not in WORD_CATEGORIES:
+        return False
+    return find_host(word, start) <= end
+
+
+@functools.lru_cache(maxsize=16)  # Asked again for each suffix that is taken off a word.
+def find_host(word: str, start: int) -> float:
+    """The first position in a word up to which word[start:] can be seen to be a URL, or infinity.
+
+    A host must stand at its beginning, behind a scheme like `http://` or behind an `@`.
+    """
+    at = start
+    match = HOST.match(word, SCHEME.match(word, start).end())
+    while not match:
+        at = word.find('@', at + 1)
+        if at < 0:
+            return math.inf
+        match = HOST.match(word, at + 1)
+    return match.end()

@@ -1,0 +1,298 @@
+"""The tokens of spaCy 2.0.13. All expected tokens were checked against its tables and its code."""
+
+import time
+
+import pytest
+import spacy
+from conftest import GOLDEN  # noqa: F401  It makes the modules importable.
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spacy2 import EnglishTokenizer, is_url
+
+
+@pytest.fixture(scope='module')
+def tokenizer():
+    return EnglishTokenizer()
+
+
+# spaCy 3.8 splits these words differently. The comment says which rule is not the same.
+ONLY_IN_2_0 = {
+    # Exceptions that only 2.0.13 has
+    'May.': 'May.',
+    "May.'": "May. '",
+    "that're": "that 're",
+    'Thatve': 'That ve',
+    'that’ve': 'that ’ve',
+    # Exceptions that only 3.8 has
+    "this'll": "this'll",
+    'thesere': 'thesere',
+    "those'd": "those'd",
+    'These’ve': 'These’ve',
+    "c'mon": "c'mon",
+    'Prof.': 'Prof .',
+    'v.s.': 'v.s .',
+    '[=': '[ =',
+    ']=': '] =',
+    # Prefixes
+    '``oh': '`` oh',
+    "''oh": "' ' oh",
+    '+5': '+ 5',
+    '–oh': '–oh',
+    '—oh': '—oh',
+    '₹5': '₹5',
+    '⟦oh': '⟦oh',
+    # Suffixes
+    "``oh''": "`` oh ''",
+    'oh’': 'oh’',
+    '5₹': '5₹',
+    '漢.': '漢.',
+    # A suffix is searched in the whole word, the prefix included.
+    "''''": "'' ''",
+    # 3.8 looks for exceptions again in the tokens: m., Mr. and x.
+    '58m.': '58 m .',
+    'Im.': 'I m .',
+    'Mr.Oh': 'Mr . Oh',
+    '("Mr.': '( " Mr .',
+    "'x.Oh'": "' x . Oh '",
+    # Infixes
+    '1:oh': '1:oh',
+    '1=oh': '1=oh',
+    '1>oh': '1>oh',
+    '1/oh': '1/oh',
+    '漢:oh': '漢:oh',
+    '漢.Oh': '漢.Oh',
+    # 2.0.13 finds an emoticon only if it is the whole word without prefixes and suffixes.
+    'oh:)': 'oh : )',
+    ':)oh': ': ) oh',
+}
+
+# spaCy 2.0.13 and 3.8 agree.
+IN_BOTH = {
+    'cause': 'cause',
+    '°C.': '° C .',
+    "this's": "this 's",
+    "''": "''",
+    "oh''": "oh ''",
+    '‘‘oh': '‘ ‘ oh',
+    '’’oh': '’’ oh',
+    'oh’’': 'oh ’’',
+    "'oh.Oh'": "' oh . Oh '",
+    '3.5kg': '3.5 kg',
+    '12km².': '12 km² .',
+    '9mmHg': '9mmHg',
+    '40%': '40 %',
+    '$5': '$ 5',
+    'US$5': 'US$ 5',
+    '5€': '5 €',
+    '5+': '5 +',
+    '5°C.': '5 ° C .',
+    'A.': 'A.',
+    'A..': 'A ..',
+    'b.c.': 'b.c .',
+    'TV.': 'TV .',
+    'tv.': 'tv .',
+    'É.': 'É.',
+    '...oh...': '... oh ...',
+    'oh...no': 'oh ... no',
+    'oh…no': 'oh … no',
+    'oh.No': 'oh . No',
+    'oh.no': 'oh.no',
+    'oh,no': 'oh , no',
+    'oh-no': 'oh - no',
+    'oh:no': 'oh : no',
+    '12:30': '12:30',
+    '3*4^-5': '3 * 4 ^ -5',
+    'oh☺no': 'oh ☺ no',
+    '=>.': '= > .',
+    'www.example.com,': 'www.example.com ,',
+    '(http://example.com/a_b?c=d).': '( http://example.com/a_b?c=d ) .',
+    'mailto:me@example.org': 'mailto:me@example.org',
+    'me@example.org:': 'me@example.org :',
+    '8.8.8.8:': '8.8.8.8 :',
+    "can't.": "ca n't .",
+    "'can't'": "' ca n't '",
+    'cannot:': 'can not :',
+    "he'll've": "he 'll 've",
+    "'em.": "'em .",
+    "'s.": "' s.",
+    "it's's": "it 's 's",
+    "dogs'": "dogs '",
+    '12p.m.,': '12 p.m. ,',
+    "o.O'": "o.O '",
+    '<333': '<333',
+    '#oh': '# oh',
+    'R&D': 'R&D',
+}
+
+
+@pytest.mark.parametrize('word', ONLY_IN_2_0)
+def test_words_that_later_versions_split_differently(tokenizer, word):
+    assert tokenizer(word) == ONLY_IN_2_0[word].split(' ')
+
+
+@pytest.mark.parametrize('word', IN_BOTH)
+def test_words_that_later_versions_split_alike(tokenizer, word):
+    assert tokenizer(word) == IN_BOTH[word].split(' ')
+
+
+@pytest.mark.parametrize(
+    'word',
+    [
+        'example.com',
+        'a.b.c.de',
+        'end.the',
+        '3.4.5.6',
+        'http://example.com:80/a?b=c/',
+        'ftp://user:secret@example.org',
+        'x@y@example.com',
+        'Tom@example.com',
+        '10.30.example',
+    ],
+)
+def test_urls(word):
+    assert is_url(word, 0, len(word))
+
+
+@pytest.mark.parametrize(
+    'word',
+    [
+        'Example.com',
+        'https://Example.com',
+        'end.The',
+        'end.t',
+        '.example.com',
+        'example.com.',
+        'example.com²',
+        '10.1.1.1',
+        '127.0.0.1',
+        '192.168.1.1',
+        '172.16.0.9',
+        '300.1.1.1',
+        'user@example',
+        'example',
+    ],
+)
+def test_words_that_are_no_urls(word):
+    assert not is_url(word, 0, len(word))
+
+
+def slow_tokens(tokenizer, word):
+    """The steps of spaCy 2.0.13 one by one, on whole strings."""
+    exceptions = tokenizer.exceptions
+    prefixes = []
+    suffixes = []
+    while word and word not in exceptions and not is_url(word, 0, len(word)):
+        match = tokenizer.prefix.match(word)
+        prefix = match.group() if match else ''
+        if prefix and word.removeprefix(prefix) in exceptions:
+            prefixes.append(prefix)
+            word = word.removeprefix(prefix)
+            break
+        suffix = slow_suffix(tokenizer, word)
+        if suffix and word.removesuffix(suffix) in exceptions:
+            suffixes.append(suffix)
+            word = word.removesuffix(suffix)
+            break
+        if len(prefix) + len(suffix) > len(word):
+            suffix = ''
+        if not prefix and not suffix:
+            break
+        prefixes.append(prefix)
+        suffixes.append(suffix)
+        word = word.removeprefix(prefix).removesuffix(suffix)
+    tokens = [*prefixes, *slow_split(tokenizer, word), *reversed(suffixes)]
+    return [token for token in tokens if token]
+
+
+def slow_suffix(tokenizer, word):
+    for start in range(len(word)):
+        dots = word[start:]
+        if len(dots) > 1 and set(dots) == {'.'}:
+            return dots
+        match = tokenizer.suffix.match(word, start)
+        if match:
+            return match.group()
+    return ''
+
+
+def slow_split(tokenizer, word):
+    if word in tokenizer.exceptions:
+        return tokenizer.exceptions[word]
+    if not word or is_url(word, 0, len(word)):
+        return [word]
+    tokens = []
+    start = 0
+    for match in tokenizer.infix.finditer(word):
+        if match.start() > 0:
+            tokens += [word[start : match.start()], match.group()]
+            start = match.end()
+    return [*tokens, word[start:]]
+
+
+# What the rules are about, beside any character at all.
+PIECES = st.sampled_from(
+    [*'\'’‘`´".,:;$€%#<>=^\\&@§°²½+-~/_aAbBxX19éÉжЖ漢אক…·☺«»']
+    + ["'s", "'S", "n't", "'re", '..', 'km', 'US$', '°C', 'http://', '.com', '10.0.0.1', 'a@b']
+    + ['May', 'Prof', 'a.m', 'e.g', 'U.S', 'that', 'this', 'Im', ':)', 'xD', 'o.O', '<3']
+)
+WORDS = st.lists(PIECES, max_size=8).map(''.join) | st.text()
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(word=WORDS.map(lambda text: ''.join(text.split())))
+def test_any_word(tokenizer, word):
+    tokens = tokenizer(word)
+    assert ''.join(tokens) == word
+    assert '' not in tokens
+    assert tokens == slow_tokens(tokenizer, word)
+
+
+ORDINARY_WORDS = (
+    "the a dog went home Tom's couldn't I'm we're they've gonna cannot o'clock well-known ten 10 "
+    '1,000 3.50 9am Mr. Dr. U.S. e.g. p.m. Hello USA'
+).split()
+
+
+def test_ordinary_english_is_split_as_by_the_installed_spacy(tokenizer):
+    installed = spacy.blank('en').tokenizer
+    words = {
+        opening + word + closing
+        for opening in ('', "'", '"', '(', '$')
+        for word in ORDINARY_WORDS
+        for closing in ('', "'", '"', '.', ',', '!', '?', ':', ';', '...', ')', '%')
+    }
+    expected = {word: [token.text for token in installed(word)] for word in words}
+    assert {word: tokenizer(word) for word in words} == expected
+
+
+@pytest.mark.parametrize(
+    'word',
+    [
+        'a' * 100_000,
+        '.' * 100_000,
+        '%' * 100_000,
+        "'s" * 50_000,
+        'a:' * 50_000,
+        'a' + ':' * 100_000,
+        'a@' * 50_000,
+        'a.' * 50_000,
+        'a.aa' * 30_000 + '.',
+        'a.aa' + '.$' * 50_000,
+        'a.' + "'s" * 50_000,
+        'a' * 50_000 + '.' + "'s" * 50_000,
+        'http://' * 10_000,
+        'US$' * 30_000,
+        '\U0001f600' * 100_000,
+    ],
+)
+def test_a_long_word_is_split_in_bounded_time(tokenizer, word):
+    start = time.process_time()
+    assert ''.join(tokenizer(word)) == word
+    # A fraction of a second each on a quiet machine.
+    assert time.process_time() - start < 10
+
+
+def test_the_result_belongs_to_the_caller(tokenizer):
+    tokenizer("can't").clear()
+    assert tokenizer("can't") == ['ca', "n't"]
