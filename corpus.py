@@ -1,27 +1,38 @@
-"""From text files of any size to byte pairs and one array of token ids: in bounded memory, on all cores.
+"""Turn text of any size into one array of token ids, in bounded memory and on all cores.
 
-A text is read in blocks of about a megabyte, cut between lines, by one process on each core. Memory does not grow with the text.
+    Workers             applies a function to many items in parallel
+    learn_byte_pairs    learns a vocabulary from the words of a text
+    prepare             learns a vocabulary and encodes a text, for pretrain.py
+    open_tokens         opens the result
+
+One process reads the text in blocks (`text_files.py`). The workers do the slow part: they split the
+blocks into words and encode them. The result does not depend on the number of workers.
 """
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
-import re
+import queue
 import shutil
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter, deque
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from tqdm import tqdm
 
+from options import ENCODER_FILE, MERGES_FILE
+from text_files import Block, Text, file_hash, find_texts, pipes_on_disk, read_blocks, shorten
 from text_utils import (
-    CACHED_WORDS,
     TextEncoder,
     english_tokenizer,
     read_merges,
@@ -30,358 +41,491 @@ from text_utils import (
 )
 from utils import InputError, whole_file
 
-ENCODER, MERGES = (
-    'encoder_bpe_40000.json',
-    'vocab_40000.bpe',
-)  # OpenAI's names, however many merges there are
-BLOCK = 1 << 20  # bytes of text a worker reads at a time
-LONGEST_LINE = 1 << 16  # bytes; a longer line may be cut at a space
-MAX_CHARACTERS = 1000  # in a learned vocabulary: the commonest; OpenAI's has 238
-MAX_WORDS = 1 << 22  # counted at a time; beyond, the rarest are forgotten
+ENCODER = ENCODER_FILE  # OpenAI's file names, whatever the number of merges
+MERGES = MERGES_FILE
+COVERAGE = 0.9995  # share of a text's characters that a learned vocabulary can write
+MIN_CHARACTERS = 256  # that a learned vocabulary keeps in any case; OpenAI's has 238
+LONGEST_WORD = 128  # characters; a longer word is learned from in pieces
+MAX_COUNTED = 1 << 25  # characters of all different words that are counted at a time
 
 
-# ---------------------------------------------------------------------------------------------------- reading the text
-
-
-def find_texts(places):
-    """The files among and the .txt files below `places`, as (name, path), in an order that only the names decide. Raises InputError."""
-    texts = []
-    for place in places:
-        if os.path.isdir(place):
-            found = sorted(
-                os.path.relpath(os.path.join(folder, name), place)
-                for folder, _, names in os.walk(place)
-                for name in names
-                if name.endswith('.txt')
-            )
-            if not found:
-                raise InputError(f'--text {place}: no .txt file in this folder')
-            texts += [(name, os.path.join(place, name)) for name in found]
-        elif os.path.exists(place):
-            texts.append((os.path.basename(place), place))
-        else:
-            raise InputError(f'--text {place}: no such file or folder')
-    return texts
-
-
-def fingerprint(path):
-    """Size and hash of a file. Raises InputError."""
-    try:
-        with open(path, 'rb') as f:
-            return [os.path.getsize(path), hashlib.file_digest(f, 'blake2b').hexdigest()]
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror}') from error
-
-
-def cut(f, offset, size):
-    """The first place at or after `offset` where a text of `size` bytes may be cut: behind a newline; in a very long line, behind a space."""
-    if not 0 < offset < size:
-        return min(max(offset, 0), size)
-    f.seek(offset - 1)
-    near = f.read(LONGEST_LINE)
-    if found := re.search(rb'\n', near):
-        return offset + found.start()
-    if offset - 1 + len(near) == size:
-        return size
-    if found := re.search(rb' (?=\S)', near):
-        return offset + found.start()
-    return offset + next(
-        (i for i, byte in enumerate(near[1:]) if byte & 0xC0 != 0x80), 0
-    )  # at least between two characters
-
-
-def read_lines(path, start, size):
-    """The lines of the block of text that begins near byte `start`: pairs of a line and whether a newline follows it.
-
-    The blocks of a file, put together, are the file; no line is cut but a very long one. The end of a file is taken for the end of a line.
-    Raises InputError where the text is not UTF-8.
-    """
-    try:
-        with open(path, 'rb') as f:
-            start, stop = cut(f, start, size), cut(f, start + BLOCK, size)
-            f.seek(start)
-            data = f.read(stop - start)
-        lines = data.decode('utf-8').split('\n')
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f'{path} is not UTF-8 text (byte {start + error.start:,}: {error.reason}); save it again as UTF-8'
-        ) from error
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror}') from error
-    yield from ((line, True) for line in lines[:-1])
-    if lines[-1]:
-        yield lines[-1], stop == size
+# ------------------------------------------------------------------------------------------ workers
 
 
 class Workers:
-    """One process on each core, that takes blocks of text in and hands results out, in order."""
+    """Processes that apply a function to many items, one process on each core.
 
-    def __init__(self):
-        self.n = (
-            len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-        )
-        self.pool = multiprocessing.Pool(self.n, self._start)
+    >>> with Workers() as workers:
+    ...     results = list(workers.map(function, items))
 
-    @staticmethod
-    def _start():
-        """A worker leaves signals to its parent, and ends with it, however that ends."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        threading.Thread(
-            target=lambda: multiprocessing.parent_process().join() or os._exit(1), daemon=True
-        ).start()
+    A pipe leads to each process, and a thread of this process waits for its results. Unlike
+    `multiprocessing.Pool`, this needs no shared memory (/dev/shm), and does not wait forever for a
+    process that was killed. If no process can be started, this process does the work, and says so.
+    """
 
-    def map(self, function, texts, sizes, what):
-        """Yield `function((path, start, size))` of each block of the texts, with a bar on stderr.
+    AHEAD = 4  # items for each process that are taken before they are needed
 
-        Each worker is at most four blocks ahead: results do not pile up where many workers are faster than who takes them.
+    def __init__(self, n: int | None = None):
+        self.n = n or available_cores()
+        self.processes = []
+        self.idle = queue.SimpleQueue()  # of (process, connection)
+        if self.n > 1:
+            self._start()
+        self.threads = ThreadPoolExecutor(self.n)
+
+    def _start(self):
+        try:
+            for _ in range(self.n):
+                ours, theirs = multiprocessing.Pipe()
+                with theirs:
+                    process = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
+                    process.start()
+                self.processes.append(process)
+                self.idle.put((process, ours))
+        except OSError as error:
+            self.n = max(len(self.processes), 1)
+            print(
+                f'note      cannot start a process on each core ({error.strerror or error}): '
+                f'the work is done in {self.n}',
+                flush=True,
+            )
+
+    def map(self, function: Callable, items: Iterable) -> Iterator:
+        """Yield `function(item)` for each item, in order.
+
+        The function, the items and the results must be picklable. Only a few items are taken ahead
+        of the results. An exception in `function` is raised here. Raises InputError if a process
+        was killed.
         """
-        blocks = iter(
-            [
-                (path, start, size)
-                for (_, path), size in zip(texts, sizes)
-                for start in range(0, size, BLOCK)
-            ]
-        )
-        with tqdm(
-            total=sum(sizes),
-            unit='B',
-            unit_scale=True,
-            desc=what,
-            leave=False,
-            dynamic_ncols=True,
-            disable=None,
-        ) as bar:
-            ahead = deque()
-            while True:
-                ahead.extend(
-                    (block, self.pool.apply_async(function, (block,)))
-                    for block in islice(blocks, 4 * self.n - len(ahead))
-                )
-                if not ahead:
-                    return
-                (_, start, size), result = ahead.popleft()
-                yield result.get()
-                bar.update(min(BLOCK, size - start))
+        if not self.processes:
+            yield from map(function, items)
+            return
+        items = iter(items)
+        pending = deque()
+        while True:
+            for item in itertools.islice(items, self.AHEAD * self.n - len(pending)):
+                pending.append(self.threads.submit(self._call, function, item))
+            if not pending:
+                return
+            yield pending.popleft().result()
+
+    def _call(self, function, item):
+        """Let an idle process do the work. Runs in a thread."""
+        process, connection = self.idle.get()
+        try:
+            connection.send((function, item))
+            result, error = connection.recv()
+        except (EOFError, OSError) as lost:
+            process.join()
+            raise InputError(
+                f'a worker process ended with status {process.exitcode}: was it killed, '
+                f'because there is too little memory for {self.n} of them?'
+            ) from lost
+        finally:
+            self.idle.put((process, connection))
+        if error:
+            raise error
+        return result
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.pool.terminate()
-        self.pool.join()
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.join()
+        self.threads.shutdown(cancel_futures=True)
 
 
-# ----------------------------------------------------------------------------------------------------------- vocabulary
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def count_words(block):
-    return Counter(
-        word for line, _ in read_lines(*block) for word in split_words(line) if word != '\n'
-    )
+def serve(connection):
+    """The loop of a worker process: receive a function and an item, send the result."""
+    # Ctrl-C is for the parent process. When the parent ends, however it ends, the worker ends too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            function, item = connection.recv()
+            try:
+                answer = function(item), None
+            except Exception as error:
+                error.add_note(traceback.format_exc())  # shown if nothing catches the error
+                answer = None, error
+            connection.send(answer)
 
 
-def count_tokens(counts):
-    """From the words of each block to how often each of spaCy's lower-cased tokens occurs, in bounded memory."""
+def end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+# --------------------------------------------------------------------------------------- vocabulary
+
+
+def count_words(block: Block) -> Counter:
+    """How often each word of a block occurs. A very long word is counted in pieces."""
+    counts = Counter()
+    for line in block.decode().split('\n'):
+        counts.update(split_words(line))
+    del counts['\n']
+    for word in [word for word in counts if len(word) > LONGEST_WORD]:
+        n = counts.pop(word)
+        for piece in pieces(word):
+            counts[piece] += n
+    return counts
+
+
+def pieces(word: str) -> list[str]:
+    return [word[i : i + LONGEST_WORD] for i in range(0, len(word), LONGEST_WORD)]
+
+
+def count_tokens(counts: Iterable[Counter]) -> Counter:
+    """How often each lower-case token of spaCy occurs, from the word counts of many blocks.
+
+    Memory is bounded: if there are very many different words, the rarest are forgotten.
+    """
     words = Counter()
+    n_characters = 0
     for count in counts:
+        n_characters += sum(len(word) for word in count if word not in words)
         words.update(count)
-        least = 1
-        while len(words) > MAX_WORDS:
-            words = Counter({word: n for word, n in words.items() if n > least})
-            least *= 2
+        if n_characters > MAX_COUNTED:
+            words = commonest_words(words, MAX_COUNTED // 2)
+            n_characters = sum(map(len, words))
     tokens = Counter()
-    for i, (word, n) in enumerate(words.items()):
-        if i % CACHED_WORDS == 0:
-            tokenizer = english_tokenizer()  # spaCy keeps every word that it meets
+    tokenizer = english_tokenizer()
+    for word, n in words.items():
         for token in tokenizer(word):
-            tokens[token.text.lower()] += n
+            tokens[token.lower()] += n
     return tokens
 
 
-def learn_byte_pairs(tokens, n_merges):
-    """Learn byte pairs from tokens and how often each occurs. Returns the characters, the commonest first, and the merges, the best first.
+def commonest_words(words: Counter, n_characters: int) -> Counter:
+    """The commonest words that have at most `n_characters` together."""
+    kept = Counter()
+    for word, n in words.most_common():
+        n_characters -= len(word)
+        if n_characters < 0:
+            break
+        kept[word] = n
+    return kept
 
-    A pair is merged only if it occurs at least twice, so a small text gives fewer merges.
+
+def choose_characters(tokens: Counter, coverage: float) -> list[str]:
+    """The commonest characters of the tokens, commonest first.
+
+    They make up at least the share `coverage` of the text, and are at least `MIN_CHARACTERS` if
+    there are so many.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
     counts = Counter()
     for token, n in tokens.items():
         for character in token:
             counts[character] += n
-    characters = sorted(counts, key=lambda c: (-counts[c], c))[:MAX_CHARACTERS]
+    characters = sorted(counts, key=lambda c: (-counts[c], c))
+    covered = itertools.accumulate(counts[c] for c in characters)
+    needed = coverage * counts.total()
+    n_too_few = sum(1 for n in covered if n < needed)
+    return characters[: max(n_too_few + 1, MIN_CHARACTERS)]
+
+
+def learn_byte_pairs(
+    tokens: Counter, n_merges: int, coverage: float = COVERAGE
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Learn byte pairs from tokens and how often each occurs (Sennrich et al. 2016).
+
+    Returns the characters (see `choose_characters`), and the merges in the order in which they were
+    learned. A pair is merged only if it occurs at least twice, so a small text gives fewer merges
+    than `n_merges`. A token with another character is not learned from.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    characters = choose_characters(tokens, coverage)
     known = set(characters)
 
     def texts():
+        # In pieces, because the time for a word is quadratic in its length.
         for token, n in tokens.items():
-            if known.issuperset(token):
+            for piece in filter(known.issuperset, pieces(token)):
                 for first in range(0, n, 10_000):
-                    yield ' '.join([token] * min(n - first, 10_000))
+                    yield ' '.join([piece] * min(n - first, 10_000))
 
-    symbols = characters + [
-        c + '</w>' for c in characters
-    ]  # given beforehand, in this order: ties are then broken alike in every run
+    # The order of these symbols decides ties, so all runs learn the same merges.
+    symbols = characters + [character + '</w>' for character in characters]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(' ')
-    tokenizer.train_from_iterator(
-        texts(),
-        trainers.BpeTrainer(
-            vocab_size=len(symbols) + n_merges,
-            min_frequency=2,
-            special_tokens=symbols,
-            end_of_word_suffix='</w>',
-            show_progress=sys.stderr.isatty(),
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(symbols) + n_merges,
+        min_frequency=2,
+        special_tokens=symbols,
+        end_of_word_suffix='</w>',
+        show_progress=sys.stderr.isatty(),
     )
-    return characters, [
-        tuple(pair) for pair in json.loads(tokenizer.to_str())['model']['merges'][:n_merges]
-    ]
+    tokenizer.train_from_iterator(texts(), trainer)
+    merges = json.loads(tokenizer.to_str())['model']['merges']
+    return characters, [(left, right) for left, right in merges[:n_merges]]
 
 
-def write_vocabulary(folder, characters, merges):
-    """Write both files as OpenAI's are: `<unk>`, the characters, the characters at a word's end, the merges' results, the newline."""
-    symbols = [
-        '<unk>',
-        *characters,
-        *(c + '</w>' for c in characters),
-        *(left + right for left, right in merges),
-        '\n</w>',
-    ]
-    with whole_file(os.path.join(folder, ENCODER)) as f:
+def write_vocabulary(
+    folder: str, characters: Iterable[str], merges: Iterable[tuple[str, str]]
+) -> None:
+    """Write a vocabulary as OpenAI's two files.
+
+    The symbols are `<unk>`, the characters, the characters at the end of a word, the results of the
+    merges, and the newline. Raises WriteError.
+    """
+    characters, merges = list(characters), list(merges)
+    symbols = ['<unk>', *characters]
+    symbols += [character + '</w>' for character in characters]
+    symbols += [left + right for left, right in merges]
+    symbols.append('\n</w>')
+    encoder_path, merges_path = vocabulary_files(folder)
+    with whole_file(encoder_path) as f:
         json.dump({symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}, f)
-    with whole_file(os.path.join(folder, MERGES)) as f:
+    with whole_file(merges_path) as f:
         f.write('#version: 0.2\n')
         f.writelines(f'{left} {right}\n' for left, right in merges)
 
 
-# ------------------------------------------------------------------------------------------------------------- encoding
-
-
-@functools.cache
-def text_encoder(folder):
-    return TextEncoder(os.path.join(folder, ENCODER), os.path.join(folder, MERGES))
-
-
-def encode_block(block, folder, dtype):
-    """The token ids of a block of text, as bytes. Each line that is not blank ends with the newline's id."""
-    encoder = text_encoder(folder)
-    newline = encoder.encoder.get('\n</w>', 0)
-    lines = list(read_lines(*block))
-    ids = []
-    for line, (_, ends) in zip(encoder.encode_all([text for text, _ in lines]), lines):
-        ids += line
-        if line and ends:
-            ids.append(newline)
-    return np.array(ids, dtype).tobytes()
-
-
-def read_record(path):
-    """A small JSON file of ours, or {} where there is none or it is cut off."""
-    try:
-        with open(path, encoding='utf-8') as f:
-            record = json.load(f)
-        return record if isinstance(record, dict) else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-def vocabulary_files(folder):
+def vocabulary_files(folder: str) -> list[str]:
+    """The paths of the two files of a vocabulary: symbols, merges."""
     return [os.path.join(folder, name) for name in (ENCODER, MERGES)]
 
 
-def prepare(places, out, work, n_merges, vocabulary=None):
-    """Learn `n_merges` byte pairs from the text, or take those of the folder `vocabulary`, and encode the text: unless that is done already.
+def vocabulary_hashes(folder: str) -> list:
+    return [file_hash(path) for path in vocabulary_files(folder)]
+
+
+# ----------------------------------------------------------------------------------------- encoding
+
+
+@functools.lru_cache(maxsize=1)
+def text_encoder(folder: str, hashes: str) -> TextEncoder:
+    """The encoder of a folder. `hashes` changes when the files in the folder do."""
+    return TextEncoder(*vocabulary_files(folder))
+
+
+def encode_block(block: Block, folder: str, hashes: str, dtype: str) -> bytes:
+    """The token ids of a block, as the bytes of an array.
+
+    The id of the newline follows each line that is not blank.
+    """
+    encoder = text_encoder(folder, hashes)
+    newline = encoder.encoder.get('\n</w>', 0)
+    # No newline follows what comes last. It is empty, unless the block ends within a line.
+    *lines, last = encoder.encode_all(block.decode().split('\n'))
+    ids = []
+    for line in lines:
+        ids += line
+        if line:
+            ids.append(newline)
+    return np.array(ids + last, dtype).tobytes()
+
+
+def encode_texts(texts: list[Text], folder: str, path: str, workers: Workers) -> dict:
+    """Encode texts with the vocabulary of `folder`, and write the ids to the file `path`.
+
+    Returns the number of tokens, how many of them are unknown (id 0), their type and their hash.
+    """
+    n_symbols = len(read_vocabulary(vocabulary_files(folder)[0]))
+    dtype = 'uint16' if n_symbols <= 1 << 16 else 'uint32'
+    hashes = str(vocabulary_hashes(folder))
+    encode = functools.partial(encode_block, folder=folder, hashes=hashes, dtype=dtype)
+    digest = hashlib.blake2b()
+    n_tokens = n_known = 0
+    with whole_file(path, 'wb') as f:
+        for data in workers.map(encode, all_blocks(texts, 'encoding')):
+            f.write(data)
+            digest.update(data)
+            ids = np.frombuffer(data, dtype)
+            n_tokens += len(ids)
+            n_known += int(np.count_nonzero(ids))
+        if not n_tokens:
+            raise no_words(texts)
+    text_encoder.cache_clear()  # if this process did the work, it now frees the memory
+    return {
+        'n_tokens': n_tokens,
+        'n_unknown': n_tokens - n_known,
+        'dtype': dtype,
+        'hash': digest.hexdigest(),
+    }
+
+
+def all_blocks(texts: list[Text], what: str) -> Iterator[Block]:
+    """The blocks of all texts, with a progress bar that says what is done with them."""
+    with tqdm(
+        total=sum(os.path.getsize(text.path) for text in texts),
+        unit='B',
+        unit_scale=True,
+        desc=what,
+        leave=False,
+        dynamic_ncols=True,
+        disable=None,
+    ) as bar:
+        for text in texts:
+            yield from read_blocks(text, bar.update)
+
+
+def no_words(texts: list[Text]) -> InputError:
+    names = shorten([text.shown for text in texts])
+    return InputError(f'the text is empty: there are no words in {names}')
+
+
+# ------------------------------------------------------------------------------------------ prepare
+
+
+def prepare(
+    places: Iterable[str],
+    out: str,
+    work: str,
+    n_merges: int,
+    vocabulary: str | None = None,
+    coverage: float = COVERAGE,
+) -> None:
+    """Learn byte pairs from the texts at `places`, and encode them. Does nothing that is done.
 
     Writes the vocabulary to the folder `out`, and to the folder `work`
-    tokens.bin   the ids, uint16 where they fit, else uint32
-    tokens.json  what they were made from, their number, type and hash
-    Raises InputError.
+
+    - tokens.bin: the token ids, as uint16 if they fit, else as uint32
+    - tokens.json: what they were made from, how many there are, their type and hash
+    - vocabulary.json: what the vocabulary was made from
+
+    If the folder `vocabulary` is given, its vocabulary is copied and none is learned. A vocabulary
+    that belongs to weights or to a checkpoint is never replaced. Raises InputError.
     """
-    texts = find_texts(places)
-    prints = [fingerprint(path) for _, path in texts]
-    sizes = [size for size, _ in prints]
-    if vocabulary:
-        encoder_path, merges_path = vocabulary_files(vocabulary)
-        read_vocabulary(encoder_path), read_merges(merges_path)
-    source = {
-        'texts': [[name, *p] for (name, _), p in zip(texts, prints)],
-        'vocabulary': [fingerprint(path) for path in vocabulary_files(vocabulary)]
-        if vocabulary
-        else n_merges,
-    }
-    tokens_path, record_path, vocabulary_record_path = (
-        os.path.join(work, name) for name in ('tokens.bin', 'tokens.json', 'vocabulary.json')
-    )
-    record = read_record(record_path)
-    if (
-        'source' in record
-        and record['source'] != source
-        and os.path.exists(checkpoint := os.path.join(work, 'checkpoint'))
-    ):
-        raise InputError(
-            f'{checkpoint} comes from another text or vocabulary: go on with those, or choose another --out'
-        )
+    texts, notes = find_texts(places)
+    for note in notes:
+        print(f'note      {note}', flush=True)
+    tokens_path = os.path.join(work, 'tokens.bin')
+    tokens_record = os.path.join(work, 'tokens.json')
+    vocabulary_record = os.path.join(work, 'vocabulary.json')
 
-    def unchanged(record):
-        return (
-            record.get('source') == source
-            and all(map(os.path.isfile, vocabulary_files(out)))
-            and record.get('files') == [fingerprint(path) for path in vocabulary_files(out)]
-        )
+    with pipes_on_disk(texts, work) as texts:
+        source = describe_source(texts, n_merges, vocabulary, coverage)
+        record = read_record(tokens_record)
+        if is_made_from(source, record, out) and is_complete(tokens_path, record):
+            print(f'encoded   already, in {tokens_path}{unknown_share(record)}', flush=True)
+            return
+        has_vocabulary = is_made_from(source, read_record(vocabulary_record), out)
+        if not has_vocabulary:
+            check_replaceable(out, work)
 
-    whole = (
-        record.get('dtype') in ('uint16', 'uint32')
-        and type(record.get('n_tokens')) is int
-        and isinstance(record.get('hash'), str)
-    )
-    if (
-        whole
-        and unchanged(record)
-        and os.path.isfile(tokens_path)
-        and os.path.getsize(tokens_path) == record['n_tokens'] * np.dtype(record['dtype']).itemsize
-    ):
-        print(f'encoded   already, in {tokens_path}', flush=True)
-        return
-    with Workers() as workers:
-        if vocabulary:
-            for path, copy in zip(vocabulary_files(vocabulary), vocabulary_files(out)):
-                with open(path, 'rb') as f, whole_file(copy, 'wb') as g:
-                    shutil.copyfileobj(f, g)
-        elif not unchanged(read_record(vocabulary_record_path)):
-            tokens = count_tokens(workers.map(count_words, texts, sizes, 'counting words'))
-            characters, merges = learn_byte_pairs(tokens, n_merges)
-            write_vocabulary(out, characters, merges)
-            print(
-                f'learned   {len(merges):,} byte pairs of {len(characters):,} characters, from {tokens.total():,} words, '
-                f'{len(tokens):,} of them different',
-                flush=True,
-            )
-        made = {'source': source, 'files': [fingerprint(path) for path in vocabulary_files(out)]}
-        with whole_file(vocabulary_record_path) as f:
-            json.dump(made, f)
-        dtype = 'uint16' if len(read_vocabulary(vocabulary_files(out)[0])) <= 1 << 16 else 'uint32'
-        digest, n_bytes, started = hashlib.blake2b(), 0, time.monotonic()
-        with whole_file(tokens_path, 'wb') as f:
-            for data in workers.map(
-                functools.partial(encode_block, folder=out, dtype=dtype), texts, sizes, 'encoding'
-            ):
-                n_bytes += f.write(data)
-                digest.update(data)
-    seconds = time.monotonic() - started
-    n_tokens = n_bytes // np.dtype(dtype).itemsize
-    with whole_file(record_path) as f:
-        json.dump({**made, 'n_tokens': n_tokens, 'dtype': dtype, 'hash': digest.hexdigest()}, f)
+        with Workers() as workers:
+            if not has_vocabulary:
+                if vocabulary:
+                    copy_vocabulary(vocabulary, out)
+                else:
+                    learn_vocabulary(texts, out, n_merges, coverage, workers)
+            made = {'source': source, 'files': vocabulary_hashes(out)}
+            with whole_file(vocabulary_record) as f:
+                json.dump(made, f)
+            started = time.monotonic()
+            record = encode_texts(texts, out, tokens_path, workers)
+            seconds = time.monotonic() - started
+        with whole_file(tokens_record) as f:
+            json.dump({**made, **record}, f)
+        megabytes = sum(os.path.getsize(text.path) for text in texts) / 1e6
+    files = '1 file' if len(texts) == 1 else f'{len(texts):,} files'
     print(
-        f'encoded   {sum(sizes) / 1e6:,.1f} MB of text in {len(texts):,} file{"s" * (len(texts) > 1)} into {n_tokens:,} tokens '
-        f'in {seconds:,.1f} s ({sum(sizes) / 1e6 / seconds:,.1f} MB/s)',
+        f'encoded   {files} of {megabytes:,.1f} MB into {record["n_tokens"]:,} tokens '
+        f'in {seconds:,.1f} s ({megabytes / seconds:,.1f} MB/s){unknown_share(record)}',
         flush=True,
     )
 
 
-def open_tokens(work):
-    """What `prepare` left: the ids, mapped from the file, and their hash."""
+def describe_source(
+    texts: list[Text], n_merges: int, vocabulary: str | None, coverage: float
+) -> dict:
+    """All that the result depends on: the texts, and the vocabulary or how it is learned."""
+    source = {'texts': [[text.name, *file_hash(text.path)] for text in texts]}
+    if not vocabulary:
+        return {**source, 'n_merges': n_merges, 'coverage': coverage}
+    encoder_path, merges_path = vocabulary_files(vocabulary)
+    read_vocabulary(encoder_path)
+    read_merges(merges_path)
+    return {**source, 'vocabulary': vocabulary_hashes(vocabulary)}
+
+
+def read_record(path: str) -> dict:
+    """Read a small JSON file that `prepare` wrote. Returns {} if it is missing or damaged."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            record = json.load(f)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def is_made_from(source: dict, record: dict, out: str) -> bool:
+    """Whether `record` says that the vocabulary in `out`, as it is, was made from `source`."""
+    return (
+        record.get('source') == source
+        and all(map(os.path.isfile, vocabulary_files(out)))
+        and record.get('files') == vocabulary_hashes(out)
+    )
+
+
+def is_complete(tokens_path: str, record: dict) -> bool:
+    """Whether a file of token ids has the size that its record says, and that record is valid."""
+    n_tokens, n_unknown = record.get('n_tokens'), record.get('n_unknown')
+    if type(n_tokens) is not int or type(n_unknown) is not int or not 0 <= n_unknown <= n_tokens:
+        return False
+    if record.get('dtype') not in ('uint16', 'uint32') or not isinstance(record.get('hash'), str):
+        return False
+    size = n_tokens * np.dtype(record['dtype']).itemsize
+    return os.path.isfile(tokens_path) and os.path.getsize(tokens_path) == size > 0
+
+
+def check_replaceable(out: str, work: str) -> None:
+    """Raise InputError if there are weights that need the vocabulary in `out`."""
+    for path in (
+        os.path.join(out, 'params_shapes.json'),
+        os.path.join(out, 'params_0.npy'),
+        os.path.join(work, 'checkpoint'),
+    ):
+        if os.path.exists(path):
+            raise InputError(
+                f'{path} comes from another text or vocabulary, and its vocabulary in {out} would '
+                f'be replaced: give the same text and vocabulary, or choose another --out'
+            )
+
+
+def copy_vocabulary(source: str, target: str) -> None:
+    for path, copy in zip(vocabulary_files(source), vocabulary_files(target), strict=True):
+        with open(path, 'rb') as f, whole_file(copy, 'wb') as g:
+            shutil.copyfileobj(f, g)
+
+
+def learn_vocabulary(
+    texts: list[Text], out: str, n_merges: int, coverage: float, workers: Workers
+) -> None:
+    """Learn byte pairs from texts and write the vocabulary to the folder `out`."""
+    tokens = count_tokens(workers.map(count_words, all_blocks(texts, 'counting words')))
+    if not tokens:
+        raise no_words(texts)
+    characters, merges = learn_byte_pairs(tokens, n_merges, coverage)
+    write_vocabulary(out, characters, merges)
+    print(
+        f'learned   {len(merges):,} byte pairs of {len(characters):,} characters, '
+        f'from {tokens.total():,} words, {len(tokens):,} of them different',
+        flush=True,
+    )
+
+
+def unknown_share(record: dict) -> str:
+    """How many of the tokens are `<unk>`, for the end of a message."""
+    share = record['n_unknown'] / record['n_tokens']
+    return f'; {100 * share:.2f} % of the tokens are unknown (<unk>)'
+
+
+def open_tokens(work: str) -> tuple[np.ndarray, str]:
+    """Open what `prepare` wrote: the token ids, mapped from the file, and their hash."""
     record = read_record(os.path.join(work, 'tokens.json'))
-    if not record['n_tokens']:
-        raise InputError('the text is empty')
     return np.memmap(os.path.join(work, 'tokens.bin'), record['dtype'], 'r'), record['hash']

@@ -1,10 +1,14 @@
-"""How fast is a text of any size encoded for pre-training, and does memory grow with it?
+"""Measure how fast text is encoded for pre-training, and whether memory grows with the text.
 
     python benchmarks/encode_corpus.py --vocab FOLDER --mb 50 300
 
-`--vocab` holds OpenAI's vocabulary (`python download.py` fetches it). Of its words it makes texts of these sizes: common and rare ones as in English (Zipf's
-law), one in a hundred put together from two so that new ones never end, curly quotes, sentences and paragraphs. One is in many lines, the same again in one.
-Each is encoded in a process of its own; printed are the rate and the peak memory of that process and of the largest of its workers.
+FOLDER holds OpenAI's vocabulary (`python download.py` fetches it). The texts are made of its words,
+as frequent as words are in English (Zipf's law). One word in a hundred is put together from two, so
+new words never end. There are sentences, paragraphs and curly quotes. Each text is encoded twice:
+once in lines, and once as one long line.
+
+Each encoding runs in a process of its own. Its rate, its peak memory, and the peak memory of its
+largest worker are printed.
 """
 
 import argparse
@@ -20,71 +24,57 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from corpus import prepare, vocabulary_files
 from text_utils import read_vocabulary
 
+N_WORDS = 100_000  # drawn at a time
+
 
 def write_text(path, megabytes, words, end, seed=0):
-    """Sentences of 5 to 24 words; `end` follows each paragraph."""
+    """Write sentences of 5 to 24 words; `end` follows each paragraph of five."""
     rng = np.random.default_rng(seed)
-    probabilities = 1 / (np.arange(len(words)) + 2.7)
-    probabilities /= probabilities.sum()
+    frequencies = 1 / (np.arange(len(words)) + 2.7)
+    frequencies /= frequencies.sum()
     size = 0
     with open(path, 'wb') as f:
         while size < megabytes * 1e6:
-            some, other = (rng.choice(len(words), 100_000, p=p) for p in (probabilities, None))
-            drawn = [
-                words[i] if rare > 0.01 else words[i] + words[j]
-                for i, j, rare in zip(some, other, rng.random(len(some)))
-            ]
-            stops = np.cumsum(rng.integers(5, 25, 6000))
-            sentences = [
-                ' '.join(drawn[start:stop]).capitalize()
-                for start, stop in zip([0, *stops], stops)
-                if stop <= len(drawn)
-            ]
-            told = [
-                f'“{sentence},” she said.' if i % 4 == 0 else f'{sentence}.'
-                for i, sentence in enumerate(sentences)
-            ]
-            size += f.write(
-                ''.join(
-                    sentence + (end if i % 5 == 0 else ' ') for i, sentence in enumerate(told)
-                ).encode()
-            )
+            drawn = draw_words(rng, words, frequencies)
+            starts = np.cumsum(rng.integers(5, 25, 6000))
+            starts = starts[starts < N_WORDS]
+            for i, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+                sentence = ' '.join(drawn[start:stop]).capitalize()
+                sentence = f'“{sentence},” she said.' if i % 4 == 0 else f'{sentence}.'
+                size += f.write((sentence + (end if i % 5 == 4 else ' ')).encode())
+
+
+def draw_words(rng, words, frequencies):
+    drawn = [words[i] for i in rng.choice(len(words), N_WORDS, p=frequencies)]
+    for i in np.flatnonzero(rng.random(N_WORDS) < 0.01):
+        drawn[i] += words[rng.integers(len(words))]
+    return drawn
 
 
 def measure(path, vocab, folder):
     prepare([path], folder, folder, 0, vocab)
-    ours, workers = (
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f'          peak memory {ours:,.0f} MB, of a worker {workers:,.0f} MB', flush=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description='Rate and memory of encoding text to pre-train on.'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--vocab', required=True, help="folder with OpenAI's two vocabulary files")
     parser.add_argument(
-        '--vocab',
-        required=True,
-        help="folder with OpenAI's encoder_bpe_40000.json and vocab_40000.bpe",
-    )
-    parser.add_argument(
-        '--mb', type=float, nargs='+', default=[10, 100], help='sizes of the texts, in megabytes'
+        '--mb', type=float, nargs='+', default=[10, 100], help='sizes of the texts in megabytes'
     )
     args = parser.parse_args()
-    symbols = read_vocabulary(vocabulary_files(args.vocab)[0])
-    words = [
-        s.removesuffix('</w>')
-        for s in sorted(symbols, key=symbols.get)
-        if s.endswith('</w>') and s.removesuffix('</w>').isalpha()
-    ]
+    ids = read_vocabulary(vocabulary_files(args.vocab)[0])
+    symbols = [symbol for symbol in sorted(ids, key=ids.get) if symbol.endswith('</w>')]
+    words = [symbol.removesuffix('</w>') for symbol in symbols]
+    words = [word for word in words if word.isalpha()]
     for megabytes in args.mb:
-        for lines, end in ('many lines', '\n'), ('one line', ' '):
+        for lines, end in (('many lines', '\n'), ('one line', ' ')):
+            print(f'{megabytes:g} MB, {lines}', flush=True)
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, 'text.txt')
                 write_text(path, megabytes, words, end)
-                print(f'{megabytes:g} MB, {lines}', flush=True)
                 process = multiprocessing.get_context('spawn').Process(
                     target=measure, args=(path, args.vocab, folder)
                 )

@@ -1,0 +1,534 @@
+"""Learning a vocabulary, encoding text, the worker processes, and what `prepare` writes."""
+
+import contextlib
+import csv
+import glob
+import gzip
+import hashlib
+import json
+import lzma
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import GOLDEN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import corpus
+import text_files
+from corpus import Workers, learn_byte_pairs, prepare, vocabulary_files
+from text_files import Block
+from text_utils import TextEncoder, read_merges, text_standardize
+from utils import InputError
+
+
+@pytest.fixture(scope='module')
+def stories(tmp_path_factory):
+    """A text file with half of the stories of the golden recording, one a line."""
+    lines = []
+    for path in sorted(glob.glob(os.path.join(GOLDEN, 'data', '*.csv'))):
+        with open(path, encoding='utf-8', newline='') as f:
+            lines += [' '.join(row[1:6]) for row in list(csv.reader(f))[1:]]
+    path = tmp_path_factory.mktemp('text') / 'stories.txt'
+    path.write_text('\n'.join(lines[::2]) + '\n', encoding='utf-8')
+    return path
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory, stories):
+    """A folder with a vocabulary that was learned from the stories, and their ids in `work`."""
+    folder = tmp_path_factory.mktemp('prepared')
+    prepare([stories], folder, folder / 'work', 100)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def encoder(prepared):
+    return TextEncoder(*vocabulary_files(prepared))
+
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """Starting processes takes longer than to encode a small text."""
+    monkeypatch.setattr(corpus, 'available_cores', lambda: 1)
+
+
+def ids_of(text, folder, vocabulary):
+    """Encode the text file or folder `text` with an existing vocabulary."""
+    prepare([text], folder / 'out', folder / 'work', 0, vocabulary)
+    return corpus.open_tokens(folder / 'work')[0].tolist()
+
+
+def error_of(*args, **options):
+    with pytest.raises(InputError) as caught:
+        prepare(*args, **options)
+    message = str(caught.value)
+    assert '\n' not in message
+    return message
+
+
+def contents(*folders):
+    """All files below folders and what they hold."""
+    return {path: path.read_bytes() for f in folders for path in f.rglob('*') if path.is_file()}
+
+
+# ------------------------------------------------------------------------------------- vocabulary
+
+TOKENS = Counter(
+    {'low': 5, 'lower': 2, 'newest': 6, 'widest': 3, 'aaaa': 4, 'aaa': 2, "n't": 2, '7': 3, 'ü': 1}
+)
+
+
+def count_pairs(words):
+    pairs = Counter()
+    for word, n in words.items():
+        for pair in zip(word, word[1:]):
+            pairs[pair] += n
+    return pairs
+
+
+def merge(word, pair):
+    symbols = []
+    for symbol in word:
+        if symbols and (symbols[-1], symbol) == pair:
+            symbols[-1] += symbol
+        else:
+            symbols.append(symbol)
+    return tuple(symbols)
+
+
+def test_each_merge_is_a_commonest_pair():
+    """The plain algorithm: count all pairs, merge a commonest one, which occurs at least twice."""
+    characters, merges = learn_byte_pairs(TOKENS, 100)
+    assert set(characters) == set(''.join(TOKENS)) and characters[0] == 'a'
+    words = {(*token[:-1], token[-1] + '</w>'): n for token, n in TOKENS.items()}
+    for pair in merges:
+        pairs = count_pairs(words)
+        assert pairs[pair] == max(pairs.values()) >= 2
+        words = {merge(word, pair): n for word, n in words.items()}
+    assert max(count_pairs(words).values(), default=0) < 2 or len(merges) == 100
+    assert learn_byte_pairs(TOKENS, 3)[1] == merges[:3]
+    assert learn_byte_pairs(TOKENS, 0)[1] == []
+
+
+def test_vocabulary_files_have_openais_form(tmp_path):
+    characters, merges = learn_byte_pairs(TOKENS, 12)
+    corpus.write_vocabulary(tmp_path, characters, merges)
+    encoder = TextEncoder(*vocabulary_files(tmp_path))
+    assert sorted(encoder.encoder, key=encoder.encoder.get) == [
+        '<unk>',
+        *characters,
+        *(character + '</w>' for character in characters),
+        *(left + right for left, right in merges),
+        '\n</w>',
+    ]
+    ranks = read_merges(tmp_path / 'vocab_40000.bpe')
+    assert sorted(ranks, key=ranks.get) == merges
+
+
+def test_characters_are_chosen_by_coverage(monkeypatch):
+    tokens = Counter(ab=9, abx=1)
+    assert learn_byte_pairs(tokens, 5, coverage=0.9)[0] == ['a', 'b', 'x']
+    monkeypatch.setattr(corpus, 'MIN_CHARACTERS', 0)
+    characters, merges = learn_byte_pairs(tokens, 5, coverage=0.9)
+    assert characters == ['a', 'b'] and merges == [('a', 'b</w>')]
+    assert learn_byte_pairs(tokens, 5, coverage=1)[0] == ['a', 'b', 'x']
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.dictionaries(st.characters(), st.integers(1, 1000), min_size=1),
+    coverage=st.floats(0, 1),
+)
+def test_no_fewer_characters_cover_the_text(counts, coverage):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, 'MIN_CHARACTERS', 0)
+        characters = corpus.choose_characters(Counter(counts), coverage)
+    covered = sum(counts[c] for c in characters)
+    needed = coverage * sum(counts.values())
+    assert covered >= needed
+    assert len(characters) == 1 or covered - counts[characters[-1]] < needed
+
+
+def test_a_text_of_3000_characters_is_hardly_unknown(tmp_path, capsys, one_process):
+    """As in Chinese: each character is about as common as 1 / its rank."""
+    rng = np.random.default_rng(0)
+    weights = 1 / np.arange(1, 3001)
+    drawn = rng.choice(3000, 200_000, p=weights / weights.sum())
+    characters = ''.join(chr(0x4E00 + i) for i in drawn)
+    lines = [characters[i : i + 20] for i in range(0, len(characters), 20)]
+    (tmp_path / 'text.txt').write_text('\n'.join(lines), encoding='utf-8')
+    prepare([tmp_path / 'text.txt'], tmp_path, tmp_path, 100)
+    ids = corpus.open_tokens(tmp_path)[0]
+    share = 100 * np.mean(ids == 0)
+    assert 0 < share < 0.1
+    assert f'; {share:.2f} % of the tokens are unknown' in capsys.readouterr().out
+    prepare([tmp_path / 'text.txt'], tmp_path, tmp_path, 100)
+    assert f'; {share:.2f} % of the tokens are unknown' in capsys.readouterr().out
+
+
+def test_counts_of_rare_words_are_forgotten(monkeypatch):
+    monkeypatch.setattr(corpus, 'MAX_COUNTED', 4)
+    counts = [Counter(a=5, b=1, c=2), Counter(d=4, e=1, A=3), Counter(f=1)]
+    assert corpus.count_tokens(counts) == Counter(a=5, d=4, f=1)
+
+
+def test_spacy_splits_a_long_word_in_bounded_time():
+    """spaCy's own tokenizer would take more than twice the limit."""
+    start = time.process_time()
+    assert corpus.count_tokens([Counter({"it's" + "'s" * 10_000: 3})]).total() == 3 * 10_002
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize('alphabet', ['acgt', '的一是不了人我在有他这为之大来以个中上们'])
+def test_a_word_of_a_megabyte_is_learned_from_in_bounded_time(alphabet):
+    """Learning from the whole word would take minutes."""
+    rng = np.random.default_rng(0)
+    size = (1 << 20) // len(alphabet[0].encode())
+    word = ''.join(alphabet[i] for i in rng.integers(len(alphabet), size=size))
+    start = time.process_time()
+    tokens = corpus.count_tokens([corpus.count_words(Block(word.encode(), 'a.txt', 0))])
+    _, merges = learn_byte_pairs(tokens, 20)
+    assert learn_byte_pairs(Counter({word: 1}), 20)[1] == merges
+    assert time.process_time() - start < 15
+    assert len(merges) == 20 and max(map(len, tokens)) <= corpus.LONGEST_WORD
+
+
+WORDS = st.lists(
+    st.text("abcdefghiklmnoprstuvwy.,()'", min_size=1, max_size=9)
+    | st.sampled_from(['Gita', "Mr. O'Neil", "can't", '\n']),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=WORDS)
+def test_symbols_spell_the_text(encoder, words):
+    """Apart from spaces, the symbols of the ids are the standardized text in lower case."""
+    text = text_standardize(' '.join(words))
+    ids = encoder.encode(text)
+    symbols = ''.join(encoder.decoder[i] for i in ids).replace('</w>', '')
+    assert symbols == text.lower().replace(' ', '')
+    assert 0 not in ids
+
+
+# --------------------------------------------------------------------------------------- encoding
+
+
+def test_a_text_gets_the_ids_of_the_whole(prepared, encoder, stories):
+    ids = np.fromfile(prepared / 'work' / 'tokens.bin', np.uint16)
+    newline = encoder.encoder['\n</w>']
+    assert ids.tolist() == [*encoder.encode(stories.read_text(encoding='utf-8')), newline]
+    assert (ids == newline).sum() == 76
+
+
+def test_blank_lines_and_long_lines(tmp_path, encoder, prepared, monkeypatch, one_process):
+    monkeypatch.setattr(text_files, 'BLOCK', 1000)
+    monkeypatch.setattr(text_files, 'LONGEST_LINE', 200)
+    folder = tmp_path / 'texts'
+    (folder / 'b').mkdir(parents=True)
+    words = ' '.join(f'word{i}' for i in range(1000))  # a line of 9 kB
+    (folder / 'a.txt').write_text('One.\r\n\r\n  \nTwo.')
+    (folder / 'b' / 'c.txt').write_text(words)
+    ids = ids_of(folder, tmp_path, prepared)
+    assert ids == encoder.encode(f'One. \n Two. \n {words} \n x')[:-1]
+
+
+def test_long_words_are_not_remembered(encoder):
+    """In a text without spaces, no word occurs twice, and to remember them takes gigabytes."""
+    encoder.encode_word.cache_clear()
+    ids = encoder.encode('One ' + 'long' * 100_000 + ' word\n' + 'ab' * 1000)
+    assert encoder.decode(ids) == 'one ' + 'long' * 100_000 + ' word\n' + 'ab' * 1000
+    assert encoder.encode_word.cache_info().currsize == 3
+
+
+def test_more_than_65536_symbols_take_four_bytes(tmp_path, one_process):
+    characters = [chr(i) for i in range(0x4E00, 0x4E00 + 20_000)]
+    characters += [chr(i) for i in range(0x20000, 0x20000 + 13_000)]
+    corpus.write_vocabulary(tmp_path / 'vocabulary', characters, [])
+    (tmp_path / 'text.txt').write_text(characters[-1], encoding='utf-8')
+    ids = ids_of(tmp_path / 'text.txt', tmp_path, tmp_path / 'vocabulary')
+    assert ids == [66000, 66001]
+    assert corpus.open_tokens(tmp_path / 'work')[0].dtype == np.uint32
+
+
+def test_all_kinds_of_files_give_the_same_ids(tmp_path, stories, prepared, one_process):
+    data = stories.read_bytes()
+    records = [json.dumps({'text': line}) for line in data.decode().splitlines()]
+    jsonl = '\n'.join(records).encode()
+    files = {
+        'a.txt.gz': gzip.compress(data),
+        'a.TXT.xz': lzma.compress(data),
+        'a.jsonl': jsonl,
+        'a.jsonl.gz': gzip.compress(jsonl),
+        'mark.txt': b'\xef\xbb\xbf' + data,
+    }
+    expected = corpus.open_tokens(prepared / 'work')[0].tolist()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert ids_of(tmp_path / name, tmp_path, prepared) == expected, name
+
+
+def test_the_number_of_processes_does_not_matter(tmp_path, stories, prepared, monkeypatch):
+    monkeypatch.setattr(text_files, 'BLOCK', 500)
+    expected = corpus.open_tokens(prepared / 'work')[0].tolist()
+    for n in (1, 2, 3):
+        monkeypatch.setattr(corpus, 'available_cores', lambda n=n: n)
+        folder = tmp_path / str(n)
+        prepare([stories], folder, folder, 100)
+        assert corpus.open_tokens(folder)[0].tolist() == expected
+        for name in (corpus.ENCODER, corpus.MERGES):
+            assert (folder / name).read_bytes() == (prepared / name).read_bytes()
+
+
+@pytest.mark.parametrize('from_pipe', [True, False])
+def test_text_from_an_open_file(tmp_path, stories, prepared, one_process, from_pipe):
+    """What `--text <(command)`, `--text /dev/stdin | ...` and `--text /dev/stdin < file` are."""
+    with open(stories, 'rb') as f, contextlib.ExitStack() as stack:
+        if from_pipe:
+            command = subprocess.Popen(['cat'], stdin=f, stdout=subprocess.PIPE)
+            f = stack.enter_context(command).stdout
+        prepare([f'/dev/fd/{f.fileno()}'], tmp_path, tmp_path / 'work', 100)
+    ids, _ = corpus.open_tokens(tmp_path / 'work')
+    assert ids.tolist() == corpus.open_tokens(prepared / 'work')[0].tolist()
+    names = {path.name for path in (tmp_path / 'work').iterdir()}
+    assert names == {'tokens.bin', 'tokens.json', 'vocabulary.json'}
+
+
+@pytest.mark.parametrize('content', [b'', b'\n\n \r\n', b'\xef\xbb\xbf', b'\xef\xbb\xbf\n'])
+@pytest.mark.parametrize('given', [True, False])
+def test_a_text_without_words_is_an_error(tmp_path, prepared, one_process, content, given):
+    path = tmp_path / 'a.txt'
+    path.write_bytes(content)
+    vocabulary = prepared if given else None
+    message = error_of([path], tmp_path / 'out', tmp_path / 'work', 10, vocabulary)
+    assert 'the text is empty' in message and str(path) in message
+    assert not (tmp_path / 'work' / 'tokens.bin').exists()
+
+
+def test_an_error_in_a_worker_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, 'available_cores', lambda: 2)
+    path = tmp_path / 'a.txt'
+    path.write_bytes(b'caf\xe9\n')
+    message = error_of([path], tmp_path / 'out', tmp_path / 'work', 10)
+    assert message.startswith(f'{path} is not UTF-8 text (byte 3')
+
+
+# ---------------------------------------------------------------------------------------- workers
+
+
+def double(item):
+    if item == 'error':
+        raise InputError('made to fail')
+    if item == 'killed':
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * item, os.getpid()
+
+
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_workers_keep_the_order_and_take_few_items_ahead(n):
+    n_taken = 0
+
+    def items():
+        nonlocal n_taken
+        for i in range(200):
+            n_taken += 1
+            yield i
+
+    with Workers(n) as workers:
+        results = []
+        for result in workers.map(double, items()):
+            results.append(result)
+            assert n_taken <= len(results) + Workers.AHEAD * n
+    assert [value for value, _ in results] == [2 * i for i in range(200)]
+    assert len({process for _, process in results}) == n
+
+
+def test_large_items_and_results_do_not_block_each_other():
+    items = [bytes([i]) * (4 << 20) for i in range(10)]
+    with Workers(2) as workers:
+        assert [value for value, _ in workers.map(double, items)] == [2 * item for item in items]
+
+
+@pytest.mark.parametrize('n', [1, 2])
+def test_an_exception_in_a_worker_is_raised(n):
+    with Workers(n) as workers:
+        with pytest.raises(InputError, match='made to fail'):
+            list(workers.map(double, [1, 'error', 2]))
+        assert [value for value, _ in workers.map(double, [3])] == [6]
+        with pytest.raises(TypeError):
+            list(workers.map(double, [1, None]))
+
+
+def test_a_killed_worker_is_an_error():
+    with (
+        pytest.raises(InputError, match='worker process ended with status -9'),
+        Workers(2) as workers,
+    ):
+        list(workers.map(double, [1, 'killed', *range(20)]))
+    assert not any(process.is_alive() for process in workers.processes)
+
+
+def test_workers_end_when_the_block_is_left():
+    start = time.monotonic()
+    with Workers(2) as workers:
+        next(workers.map(time.sleep, [0, 100, 100, 100]))
+    assert not any(process.is_alive() for process in workers.processes)
+    assert time.monotonic() - start < 30
+
+
+def start_workers_and_wait(connection):
+    workers = Workers(2)
+    connection.send([process.pid for process in workers.processes])
+    list(workers.map(time.sleep, [100, 100]))
+
+
+def test_workers_end_with_a_killed_parent():
+    ours, theirs = multiprocessing.Pipe()
+    parent = multiprocessing.Process(target=start_workers_and_wait, args=(theirs,))
+    parent.start()
+    pids = ours.recv()
+    parent.kill()
+    parent.join()
+    end = time.monotonic() + 30
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    status = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True)
+    return status.stdout.strip() not in ('', 'Z', 'Zs', 'Zl', 'Zsl')
+
+
+def test_shared_memory_is_not_needed(monkeypatch):
+    """In containers, /dev/shm may be missing, full or read-only."""
+
+    def fail(*_):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr('multiprocessing.synchronize._multiprocessing.SemLock', fail)
+    with pytest.raises(PermissionError):
+        multiprocessing.Lock()
+    with Workers(2) as workers:
+        assert len({process for _, process in workers.map(double, range(50))}) == 2
+
+
+@pytest.mark.parametrize('n_started', [0, 1])
+def test_without_processes_this_one_does_the_work(monkeypatch, capsys, n_started):
+    start = multiprocessing.Process.start
+    calls = []
+
+    def start_few(process):
+        calls.append(process)
+        if len(calls) > n_started:
+            raise BlockingIOError(11, 'Resource temporarily unavailable')
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.Process, 'start', start_few)
+    with Workers(4) as workers:
+        results = list(workers.map(double, range(30)))
+    assert [value for value, _ in results] == [2 * i for i in range(30)]
+    assert ({os.getpid()} == {process for _, process in results}) == (n_started == 0)
+    line = 'note      cannot start a process on each core (Resource temporarily unavailable): '
+    assert capsys.readouterr().out == line + 'the work is done in 1\n'
+
+
+# ---------------------------------------------------------------------------------------- prepare
+
+
+def test_an_encoding_is_made_once(tmp_path, stories, capsys, one_process):
+    """It is made again if it is not finished, or if the text or the vocabulary has changed."""
+    copy, out, work = tmp_path / 'text.txt', tmp_path / 'out', tmp_path / 'work'
+    shutil.copy(stories, copy)
+
+    def steps(n_merges=20, **options):
+        prepare([copy], out, work, n_merges, **options)
+        return re.findall('^(learned|encoded) +(already)?', capsys.readouterr().out, re.M)
+
+    assert steps() == [('learned', ''), ('encoded', '')]
+    assert steps() == [('encoded', 'already')]
+    os.utime(copy, (0, 0))  # the content counts
+    assert steps() == [('encoded', 'already')]
+    os.unlink(work / 'tokens.json')  # as if it had been stopped
+    assert steps() == [('encoded', '')]
+    os.truncate(work / 'tokens.bin', 100)
+    assert steps() == [('encoded', '')]
+    assert steps(21) == [('learned', ''), ('encoded', '')]
+    assert steps(21, coverage=0.5) == [('learned', ''), ('encoded', '')]
+    copy.write_text('Another text. ' * 100)
+    assert steps(21) == [('learned', ''), ('encoded', '')]
+    (out / 'encoder_bpe_40000.json').write_text('{"a": 0}')
+    assert steps(21) == [('learned', ''), ('encoded', '')]
+
+
+def test_files_that_are_not_read_are_named(tmp_path, stories, capsys, one_process):
+    folder = tmp_path / 'texts'
+    folder.mkdir()
+    shutil.copy(stories, folder / 'A.TXT')
+    (folder / 'b.pdf').touch()
+    prepare([folder], tmp_path / 'out', tmp_path / 'work', 10)
+    note = f'note      {folder}: other kinds of files are not read: b.pdf\n'
+    assert capsys.readouterr().out.startswith(note)
+
+
+@pytest.fixture
+def finished(tmp_path, stories, prepared):
+    """A folder of finished weights and their vocabulary."""
+    folder = tmp_path / 'finished'
+    shutil.copytree(prepared, folder)
+    for name in ('params_shapes.json', 'params_0.npy'):
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize('change', ['text', 'n_merges', 'vocabulary', 'no work', 'vocabulary file'])
+@pytest.mark.parametrize('weights', ['params_shapes.json', 'params_0.npy', 'work/checkpoint'])
+def test_the_vocabulary_of_weights_is_never_replaced(
+    tmp_path, stories, finished, prepared, one_process, change, weights
+):
+    for name in ('params_shapes.json', 'params_0.npy'):
+        (finished / name).unlink()
+    (finished / weights).touch()
+    text, n_merges, vocabulary = stories, 100, None
+    if change == 'text':
+        text = tmp_path / 'other.txt'
+        text.write_text('Another text. ' * 100)
+    elif change == 'n_merges':
+        n_merges = 99
+    elif change == 'vocabulary':
+        vocabulary = prepared
+    elif change == 'vocabulary file':
+        (finished / corpus.MERGES).write_text('#version: 0.2\n')
+    else:
+        for name in ('vocabulary.json', 'tokens.json', 'tokens.bin'):
+            (finished / 'work' / name).unlink()
+    before = contents(finished)
+    message = error_of([text], finished, finished / 'work', n_merges, vocabulary)
+    assert str(finished / weights) in message and 'another text or vocabulary' in message
+    assert contents(finished) == before
+
+
+def test_the_text_of_finished_weights_can_be_encoded_again(stories, finished, one_process):
+    before = contents(finished)
+    prepare([stories], finished, finished / 'work', 100)
+    assert contents(finished) == before
+    for name in ('tokens.json', 'tokens.bin'):
+        (finished / 'work' / name).unlink()
+    prepare([stories], finished, finished / 'work', 100)
+    assert contents(finished) == before
+
+
+def test_file_hash_is_size_and_blake2b(stories):
+    data = stories.read_bytes()
+    assert corpus.file_hash(stories) == [len(data), hashlib.blake2b(data).hexdigest()]
+    with pytest.raises(InputError, match='cannot read'):
+        corpus.file_hash(stories.parent)

@@ -1,0 +1,319 @@
+"""Finding text files, reading each kind of them, and cutting them into blocks."""
+
+import gzip
+import io
+import json
+import lzma
+import os
+import sys
+import threading
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import text_files
+from text_files import Text, find_texts, pipes_on_disk, read_blocks
+from utils import InputError
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(path):
+    """The text of a file, as `read_blocks` gives it."""
+    return ''.join(block.decode() for block in read_blocks(Text(path.name, path, str(path))))
+
+
+def error_of(function, *args):
+    with pytest.raises(InputError) as caught:
+        function(*args)
+    message = str(caught.value)
+    assert '\n' not in message
+    return message
+
+
+# ------------------------------------------------------------------------------ finding the files
+
+
+def names_of(folder):
+    texts, notes = find_texts([folder])
+    return [text.name for text in texts], notes
+
+
+def test_a_folder_is_read_in_the_order_of_names(tmp_path):
+    for name in ('b.txt', 'a/z.TXT', 'c.jsonl', 'B.Txt.Gz', 'a.parquet', 'd.txt.zst', 'e.jsonl.xz'):
+        write(tmp_path / name, '')
+    names, notes = names_of(tmp_path)
+    assert names == sorted(names) and len(names) == 7
+    assert notes == []
+
+
+def test_other_kinds_of_files_are_named(tmp_path):
+    for name in ('a.txt', 'b.md', 'c/d.pdf', 'e.tar.gz', 'txt'):
+        write(tmp_path / name, '')
+    os.mkfifo(tmp_path / 'pipe.txt')
+    names, [note] = names_of(tmp_path)
+    assert names == ['a.txt']
+    assert note.endswith('not read: b.md, c/d.pdf, e.tar.gz, pipe.txt, txt')
+    for i in range(2000):
+        write(tmp_path / f'z{i}.md', '')
+    assert 'and 2,000 more' in names_of(tmp_path)[1][0]
+
+
+def test_symbolic_links_are_followed_and_each_file_is_read_once(tmp_path):
+    books = tmp_path / 'books'
+    write(books / 'a' / 'one.txt', 'one')
+    write(tmp_path / 'elsewhere' / 'two.txt', 'two')
+    write(tmp_path / 'three.txt', 'three')
+    (books / 'linked').symlink_to(tmp_path / 'elsewhere')
+    (books / 'again').symlink_to(tmp_path / 'elsewhere')
+    (books / 'a' / 'loop').symlink_to(books)
+    (books / 'three.txt').symlink_to(tmp_path / 'three.txt')
+    (books / 'three-again.txt').symlink_to(tmp_path / 'three.txt')
+    names, notes = names_of(books)
+    assert names == ['a/one.txt', 'again/two.txt', 'three-again.txt']
+    assert notes == []
+
+
+def test_a_file_given_by_name_is_read_whatever_its_name(tmp_path):
+    write(tmp_path / 'book', 'text')
+    assert find_texts([tmp_path / 'book'])[0] == [
+        Text('book', str(tmp_path / 'book'), str(tmp_path / 'book'))
+    ]
+
+
+def test_places_without_text_are_refused(tmp_path):
+    write(tmp_path / 'notes' / 'a.md', '')
+    (tmp_path / 'links').mkdir()
+    (tmp_path / 'links' / 'a.txt').symlink_to(tmp_path / 'nowhere')
+    assert 'no such file or folder' in error_of(find_texts, [tmp_path / 'nowhere'])
+    message = error_of(find_texts, [tmp_path / 'notes'])
+    assert 'no .txt file' in message and 'it holds a.md' in message
+    assert 'leads nowhere' in error_of(find_texts, [tmp_path / 'links'])
+    assert 'expected a file, a folder or a pipe' in error_of(find_texts, ['/dev/null'])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read all folders')
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path):
+    write(tmp_path / 'closed' / 'a.txt', '')
+    (tmp_path / 'closed').chmod(0)
+    assert 'closed: Permission denied' in error_of(find_texts, [tmp_path])
+
+
+def test_a_pipe_can_be_read_more_than_once(tmp_path):
+    path, work = tmp_path / 'fifo', tmp_path / 'work'
+    os.mkfifo(path)
+    threading.Thread(target=path.write_text, args=('one\ntwo',)).start()
+    texts, _ = find_texts([path])
+    with pipes_on_disk(texts, work) as [text]:
+        for _ in range(2):
+            assert ''.join(block.decode() for block in read_blocks(text)) == 'one\ntwo\n'
+        assert text.name == 'pipe' and text.shown == str(path)
+    assert list(work.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------ reading the files
+
+STORY = 'Once upon a time.\r\n\n A café… 物語 😀\n' * 3 + 'The end'
+
+
+def jsonl(text, end='\n'):
+    lines = [json.dumps({'id': 1, 'text': line}) for line in text.split('\n')]
+    return (end.join(lines) + end).encode()
+
+
+def parquet(text, **options):
+    pyarrow = pytest.importorskip('pyarrow')
+    writer = pytest.importorskip('pyarrow.parquet')
+    lines = text.split('\n')
+    file = io.BytesIO()
+    table = pyarrow.table({'id': range(len(lines)), 'text': lines})
+    writer.write_table(table, file, **options)
+    return file.getvalue()
+
+
+def zst(data, **options):
+    return pytest.importorskip('zstandard').ZstdCompressor(**options).compress(data)
+
+
+SKIPPABLE_FRAME = b'\x50\x2a\x4d\x18\4\0\0\0skip'
+KINDS = {
+    'a.txt': lambda text: text.encode(),
+    'ends.txt': lambda text: text.encode() + b'\n',
+    'mark.txt': lambda text: b'\xef\xbb\xbf' + text.encode(),
+    'a.TXT.GZ': lambda text: gzip.compress(text.encode()),
+    'members.txt.gz': lambda text: (
+        gzip.compress(text[:20].encode()) + gzip.compress(text[20:].encode()) + bytes(512)
+    ),
+    'a.txt.xz': lambda text: lzma.compress(text.encode()),
+    'a.txt.zst': lambda text: zst(text.encode()),
+    'frames.txt.zst': lambda text: (
+        zst(text[:20].encode()) + SKIPPABLE_FRAME + zst(text[20:].encode())
+    ),
+    'a.jsonl': jsonl,
+    'mark.jsonl': lambda text: b'\xef\xbb\xbf' + jsonl(text, '\r\n\n'),
+    'a.jsonl.gz': lambda text: gzip.compress(jsonl(text)),
+    'a.jsonl.xz': lambda text: lzma.compress(jsonl(text)),
+    'a.jsonl.zst': lambda text: zst(jsonl(text)),
+    'a.parquet': parquet,
+    'groups.PARQUET': lambda text: parquet(text, row_group_size=2, use_dictionary=False),
+}
+
+
+@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize('text', [STORY, 'x', 'word ' * 100_000 + '\nend'])
+def test_each_kind_of_file_gives_the_same_blocks(tmp_path, monkeypatch, name, text):
+    monkeypatch.setattr(text_files, 'BLOCK', 1000)
+    monkeypatch.setattr(text_files, 'LONGEST_LINE', 200)
+    path = write(tmp_path / name, KINDS[name](text))
+    blocks = [block.decode() for block in read_blocks(Text(name, path, str(path)))]
+    plain = write(tmp_path / 'plain.txt', text)
+    assert blocks == [block.decode() for block in read_blocks(Text('', plain, str(plain)))]
+    assert ''.join(blocks) == text + '\n'
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_progress_adds_up_to_the_size_of_the_file(tmp_path, name):
+    path = write(tmp_path / name, KINDS[name](STORY))
+    advances = []
+    list(read_blocks(Text(name, path, str(path)), advances.append))
+    assert min(advances) >= 0
+    assert 0.9 * path.stat().st_size < sum(advances) <= path.stat().st_size
+
+
+@pytest.mark.parametrize('name', [name for name in KINDS if '.txt.' in name.lower()])
+def test_a_compressed_file_that_is_cut_off_or_damaged_is_an_error(tmp_path, name):
+    data = KINDS[name](STORY * 100).rstrip(b'\0')  # without the zeros that fill up a file
+    path = tmp_path / name
+    # A file of several parts that ends with one of them is not known to be cut off.
+    for size in {0, 3, len(data) // 3, len(data) - 9, len(data) - 1}:
+        write(path, data[:size])
+        assert 'is cut off' in error_of(read, path), size
+    write(path, STORY)
+    assert 'cannot decompress' in error_of(read, path)
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 255
+    write(path, bytes(damaged))
+    message = error_of(read, path)
+    assert str(path) in message
+
+
+@pytest.mark.parametrize(
+    'line, message',
+    [
+        (b'no json', 'the line is not JSON'),
+        (b'{"text": "cut o', 'the line is not JSON'),
+        (b'[' * 100_000, 'the line is not JSON'),
+        (b'{"text": "caf\xe9"}', 'not UTF-8'),
+        (b'{"id": 1}', 'a string named "text"'),
+        (b'{"text": null}', 'a string named "text"'),
+        (b'["text"]', 'a string named "text"'),
+    ],
+)
+def test_a_bad_line_of_json_is_named(tmp_path, line, message):
+    path = write(tmp_path / 'a.jsonl', b'{"text": "one"}\n\n' + line + b'\n{"text": "two"}\n')
+    found = error_of(read, path)
+    assert f'{path}, line 3: ' in found and message in found
+
+
+def test_a_line_of_json_has_a_greatest_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, 'LONGEST_RECORD', 100)
+    path = write(tmp_path / 'a.jsonl', json.dumps({'text': 'x' * 100}))
+    assert 'line 1: the line has more than 100 bytes' in error_of(read, path)
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path):
+    path = write(tmp_path / 'a.jsonl', r'{"text": "a\ud83d\ude00 b\ud83d c"}')
+    assert read(path) == 'a😀 b� c\n'
+
+
+def test_bad_parquet_files_are_refused(tmp_path):
+    pyarrow = pytest.importorskip('pyarrow')
+    writer = pytest.importorskip('pyarrow.parquet')
+    path = tmp_path / 'a.parquet'
+    data = parquet(STORY)
+    for damaged in (b'', b'text', data[:-10], data[: len(data) // 2]):
+        write(path, damaged)
+        assert 'as a Parquet file' in error_of(read, path)
+    for columns, message in (
+        ({'body': ['a']}, 'no column "text"; its columns: body'),
+        ({'text': [1]}, 'type int64'),
+        ({'text': ['a', None]}, 'row 2: there is no text'),
+        ({'text': [['a']]}, 'type list'),
+    ):
+        writer.write_table(pyarrow.table(columns), path)
+        assert message in error_of(read, path)
+    for kind in (pyarrow.large_string(), pyarrow.dictionary(pyarrow.int8(), pyarrow.string())):
+        column = pyarrow.array(['a', 'a']).cast(kind)
+        writer.write_table(pyarrow.table({'id': [1, 2], 'text': column}), path)
+        assert read(path) == 'a\na\n'
+
+
+@pytest.mark.parametrize(
+    'name, package',
+    [('a.txt.zst', 'zstandard'), ('a.jsonl.zst', 'zstandard'), ('a.parquet', 'pyarrow')],
+)
+def test_a_missing_package_is_named(tmp_path, monkeypatch, name, package):
+    if package == 'zstandard' and sys.version_info >= (3, 14):
+        pytest.skip('the standard library has zstd')
+    monkeypatch.setitem(sys.modules, package, None)
+    message = error_of(read, write(tmp_path / name, 'x'))
+    assert f'pip install {package}' in message and name in message
+
+
+def test_zstd_windows_of_2_gib_are_read(tmp_path):
+    zstandard = pytest.importorskip('zstandard')
+    options = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=options).compressobj()
+    data = compressor.compress(b'word ' * 1000) + compressor.flush()
+    assert read(write(tmp_path / 'a.txt.zst', data)) == 'word ' * 1000 + '\n'
+
+
+# ------------------------------------------------------------------------------------------ blocks
+
+LINES = st.lists(st.text(st.sampled_from('aé€😀 .\t\r'), max_size=40), max_size=12).map('\n'.join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=LINES, block=st.integers(1, 40), longest=st.integers(8, 60))
+@example(text='aa aa\n\n aa aaaaaaaaaaaaaaaa \n', block=3, longest=8)
+@example(text='aaaaaaaaaaaaaaaa 😀😀😀😀😀😀😀😀😀', block=1, longest=8)
+def test_blocks_together_are_the_file(tmp_path_factory, text, block, longest):
+    path = write(tmp_path_factory.getbasetemp() / 'blocks.txt', text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_files, 'BLOCK', block)
+        patch.setattr(text_files, 'LONGEST_LINE', longest)
+        blocks = list(read_blocks(Text('', path, '')))
+    newline = '' if not text or text.endswith('\n') else '\n'
+    assert ''.join(block.decode() for block in blocks) == text + newline
+    assert all(0 < len(b.data) <= block + longest for b in blocks)
+    starts = [b.start for b in blocks]
+    assert starts == [sum(len(b.data) for b in blocks[:i]) for i in range(len(blocks))]
+
+
+@pytest.mark.parametrize(
+    'data, problem',
+    [
+        (b'caf\xe9\n', 'byte 3: '),
+        (b'\xef\xbb\xbfcaf\xe9\n', 'byte 6: '),
+        (b'\x80' * (2 << 20), 'byte 0: '),
+        (b'a' * (2 << 20) + b'\xff', 'byte 2,097,152: '),
+        ('text'.encode('utf-16'), 'it is UTF-16'),
+    ],
+)
+def test_text_that_is_not_utf8_is_an_error(tmp_path, data, problem):
+    path = write(tmp_path / 'a.txt', data)
+    message = error_of(read, path)
+    assert f'{path} is not UTF-8 text' in message and problem in message
+
+
+@pytest.mark.parametrize('name', ['a.txt', 'a.txt.gz', 'a.txt.xz', 'a.txt.zst', 'a.jsonl.gz'])
+def test_a_file_without_text_has_no_blocks(tmp_path, name):
+    compress = {'.txt': bytes, '.gz': gzip.compress, '.xz': lzma.compress, '.zst': zst}
+    path = tmp_path / name
+    path.write_bytes(compress[path.suffix](b''))
+    assert list(read_blocks(Text('', path, str(path)))) == []
