@@ -849,7 +849,7 @@ def write_sample(folder=FOLDER):
     for name, rows in sample_files().items():
         write_whole(
             os.path.join(folder, name),
-            lambda f: csv.writer(f, lineterminator='\n').writerows([COLUMNS, *rows]),
+            lambda f, rows=rows: csv.writer(f, lineterminator='\n').writerows([COLUMNS, *rows]),
         )
 
 

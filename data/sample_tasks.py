@@ -1,0 +1,619 @@
+"""Made-up data for the paper's other tasks, in their official formats and under their file names.
+
+    python data/sample_tasks.py --task cola --out data/sample
+
+writes the data of one task, `--task all` that of every task. `train.py` does the same on first use.
+
+The sentences come from the schemas of `sample_stories.py`, so they are in the language that the
+sample model has read. No label can be guessed from single words. It depends on the order of the
+words (CoLA), on what a story leads to (SST-2, RTE), or on how two texts fit together (the others):
+in every task, each sentence has each label equally often. Training examples tell the clues and the
+endings of the stories in the first three of their five phrasings, validation and test examples in
+the other two. A model that was not pre-trained has never seen those.
+
+The files are the same on every machine, byte for byte. They are for trying the program: their
+figures say nothing about the real data sets.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import random
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path += [HERE, os.path.dirname(HERE)]  # this file is also loaded from outside of its folder
+
+from sample_stories import (  # noqa: E402
+    FOLDER,
+    Schema,
+    draw_slots,
+    fill,
+    parse_schemas,
+    phrase,
+    phrase_ending,
+)
+
+from utils import InputError, WriteError  # noqa: E402
+
+SEED = 1000  # of the first task; that of the sample stories is 2018, of the pre-training text 7
+SPLITS = ('train', 'dev', 'test')
+PHRASINGS = {'train': slice(0, 3), 'dev': slice(3, 5), 'test': slice(3, 5)}
+PEOPLE = ('name', 'he', 'him', 'his', 'friend', 'he2', 'him2', 'his2')
+OTHER = {'a': 'b', 'b': 'a'}
+
+Texts = tuple[str, ...]
+Block = list[tuple[Texts, int | float]]  # texts and label of a few examples
+
+
+class Random(random.Random):
+    """Random numbers that are alike in every version of Python: only `random()` is used."""
+
+    def choice(self, sequence):
+        return sequence[int(self.random() * len(sequence))]
+
+    def shuffle(self, items: list) -> None:
+        for i in range(len(items) - 1, 0, -1):
+            j = int(self.random() * (i + 1))
+            items[i], items[j] = items[j], items[i]
+
+
+class Story:
+    """A story of a schema, for which the people, the day, ... are drawn.
+
+    Each method draws a phrasing. Variant 'a' or 'b' decides what happens: see `sample_stories.py`.
+    """
+
+    def __init__(self, schema: Schema, split: str, rng: Random, people: dict | None = None):
+        self.schema = schema
+        self.rng = rng
+        self.some = PHRASINGS[split]
+        self.slots = draw_slots(schema, rng) | (people or {})
+        self.people = {name: self.slots[name] for name in PEOPLE}
+        sentences = schema.phrasings
+        self.clue_at = next(i for i in range(4) if sentences[i]['a'] != sentences[i]['b'])
+
+    def sentence(self, i: int, variant: str) -> str:
+        """Sentence i, 0 to 3."""
+        phrasings = self.schema.phrasings[i][variant]
+        if i == self.clue_at:
+            phrasings = phrasings[self.some]
+        return fill(phrase(phrasings, self.rng), self.slots)
+
+    def clue(self, variant: str) -> str:
+        """The sentence that decides how the story ends."""
+        return self.sentence(self.clue_at, variant)
+
+    def context(self, variant: str) -> str:
+        """The four sentences before the ending."""
+        return ' '.join(self.sentence(i, variant) for i in range(4))
+
+    def ending(self, variant: str, opening: bool = True) -> str:
+        """The ending, which begins with 'Luckily, ' or the like unless `opening` is False."""
+        some = [{v: p[self.some] for v, p in self.schema.phrasings[4].items()}]
+        schema = Schema('', '', phrasings=[{}] * 4 + some, moods=self.schema.moods)
+        if opening:
+            return fill(phrase_ending(schema, variant, self.rng), self.slots)
+        return fill(phrase(some[0][variant], self.rng), self.slots)
+
+    def is_happy(self, variant: str) -> bool:
+        """Whether the story ends well."""
+        return self.schema.moods[variant] == '+'
+
+
+def another(schema: Schema, schemas: list[Schema], rng: Random) -> Schema:
+    """A schema of another family."""
+    return rng.choice([other for other in schemas if other.family != schema.family])
+
+
+# ------------------------------------------------------------------------ the examples of a task
+#
+# A function of each task makes a block: examples about the stories of one schema, with every
+# label equally often. `split` is 'train', 'dev' or 'test'.
+
+
+def cola(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """A sentence, and another one of the same kind with five or more words in a wrong order."""
+    i = rng.choice(range(5))
+    variant = rng.choice('ab')
+    block = []
+    while len(block) < 2:
+        story = Story(schema, split, rng)
+        sentence = story.ending(variant) if i == 4 else story.sentence(i, variant)
+        words = sentence.split(' ')
+        if len(words) < 7:
+            i = rng.choice(range(5))
+            continue
+        if len(block) == 1:
+            sentence = ' '.join(shuffled(words, rng))
+        block.append(((sentence,), 1 - len(block)))
+    return block
+
+
+def shuffled(words: list[str], rng: Random) -> list[str]:
+    """The words with five neighbours in another order. The last word, with its mark, stays."""
+    start = rng.choice(range(len(words) - 5))
+    before = [words[0][0].lower() + words[0][1:], *words[1:]][start : start + 5]
+    after = list(before)
+    while after == before:
+        rng.shuffle(after)
+    words = [*words[:start], *after, *words[start + 5 :]]
+    return [words[0][0].upper() + words[0][1:], *words[1:]]
+
+
+def sst2(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """Stories without their endings: positive if the ending is a happy one."""
+    block = []
+    for variant in 'ab':
+        story = Story(schema, split, rng)
+        block.append(((tokenized(story.context(variant)),), int(story.is_happy(variant))))
+    return block
+
+
+def tokenized(text: str) -> str:
+    """Lower case, and marks apart from words, as in the Stanford treebank. A blank at the end."""
+    text = re.sub(r"('s\b|[.,\"])", r' \1 ', text.lower())
+    return ' '.join(text.split()) + ' '
+
+
+def nli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """The beginning of a story, and its right ending, its wrong one, or that of another story."""
+    block = []
+    for variant in 'ab':
+        story = Story(schema, split, rng)
+        premise = story.context(variant)
+        other = Story(another(schema, schemas, rng), split, rng, story.people)
+        block += [
+            ((premise, story.ending(variant)), 'entailment'),
+            ((premise, story.ending(OTHER[variant])), 'contradiction'),
+            ((premise, other.ending(rng.choice('ab'))), 'neutral'),
+        ]
+    return block
+
+
+def qnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """A question about a story, and a sentence of this story or of another one."""
+    block = []
+    for variant in 'ab':
+        story = Story(schema, split, rng)
+        question = f'{story.sentence(0, variant)} What happened then?'
+        block.append(((question, story.clue(variant)), 'entailment'))
+        story = Story(another(schema, schemas, rng), split, rng)
+        question = f'{story.sentence(0, variant)} What happened then?'
+        clue = Story(schema, split, rng, story.people).clue(variant)
+        block.append(((question, clue), 'not_entailment'))
+    return block
+
+
+def scitail(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """What happens in a story, and what comes of it there or in another story."""
+    block = []
+    for variant in 'ab':
+        story = Story(schema, split, rng)
+        texts = (story.clue(variant), story.ending(variant, opening=False))
+        block.append((texts, 'entails'))
+        story = Story(another(schema, schemas, rng), split, rng)
+        ending = Story(schema, split, rng, story.people).ending(variant, opening=False)
+        block.append(((story.clue(rng.choice('ab')), ending), 'neutral'))
+    return block
+
+
+HAPPY = {
+    True: '(Luckily|Happily|Fortunately), {name} was glad.',
+    False: '(Unluckily|Unhappily|Unfortunately), {name} was sad.',
+}
+
+
+def rte(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """A story without its ending, and whether it ends well: true or false."""
+    block = []
+    for variant in 'ab':
+        story = Story(schema, split, rng)
+        premise = story.context(variant)
+        for label in ('entailment', 'not_entailment'):
+            ends_well = story.is_happy(variant) == (label == 'entailment')
+            hypothesis = phrase([HAPPY[ends_well]], rng)
+            block.append(((premise, fill(hypothesis, story.slots)), label))
+    return block
+
+
+def race(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """Stories and four endings: the right one, the wrong one, and two of other stories."""
+    block = []
+    for variant in 'ab':
+        story = Story(schema, split, rng)
+        question = rng.choice(['How did it end?', 'The story ended like this:  _ '])
+        options = [story.ending(variant), story.ending(OTHER[variant])]
+        for other_variant in 'ab':
+            other = Story(another(schema, schemas, rng), split, rng, story.people)
+            options.append(other.ending(other_variant))
+        right = options[0]
+        rng.shuffle(options)
+        block.append(((story.context(variant), question, *options), options.index(right)))
+    return block
+
+
+def qqp(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """Two questions about what happens next: about the same story or about two."""
+    block = []
+    for variant in 'ab':
+        story = Story(schema, split, rng)
+        first, second = two_phrasings(functools.partial(story.clue, variant))
+        other = Story(another(schema, schemas, rng), split, rng, story.people)
+        questions = [
+            f'{clue} What happened next?' for clue in (first, second, other.clue(rng.choice('ab')))
+        ]
+        block += [((questions[0], questions[1]), 1), ((questions[0], questions[2]), 0)]
+    return block
+
+
+def two_phrasings(draw: Callable[[], str]) -> tuple[str, str]:
+    """Two different sentences of those that `draw` returns."""
+    first = draw()
+    second = draw()
+    while second == first:
+        second = draw()
+    return first, second
+
+
+def mrpc(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """A part of a story told twice, or two parts of which the second turns out differently."""
+    block = []
+    for variant in 'ab':
+        story = Story(schema, split, rng)
+        clues = two_phrasings(functools.partial(story.clue, variant))
+        endings = two_phrasings(functools.partial(story.ending, variant, opening=False))
+        first, second = (f'{clue} {ending}' for clue, ending in zip(clues, endings))
+        opposite = f'{story.clue(OTHER[variant])} {story.ending(OTHER[variant], opening=False)}'
+        block += [((first, second), 1), ((first, opposite), 0)]
+    return block
+
+
+def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """Two beginnings of stories. The score counts what they share, as five readers see it.
+
+    The same story counts 3, the same clue 1, the same person 1.
+    """
+    block = []
+    for same_schema, same_clue in ((True, True), (True, False), (False, False)):
+        for same_person in (True, False):
+            variant = rng.choice('ab')
+            story = Story(schema, split, rng)
+            other = Story(
+                schema if same_schema else another(schema, schemas, rng),
+                split,
+                rng,
+                story.people if same_person else None,
+            )
+            other_variant = variant if same_clue else OTHER[variant]
+            texts = (
+                f'{story.sentence(0, variant)} {story.clue(variant)}',
+                f'{other.sentence(0, variant)} {other.clue(other_variant)}',
+            )
+            score = 3 * same_schema + same_clue + same_person
+            readers = [min(5, max(0, score + rng.choice([-1, 0, 0, 0, 1]))) for _ in range(5)]
+            block.append((texts, sum(readers) / 5))
+    return block
+
+
+def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """Two people, a pronoun that can only stand for one of them, and a name in its place."""
+    story = Story(schema, split, rng)
+    while story.slots['he'] == story.slots['he2']:
+        story = Story(schema, split, rng)
+    endings = [
+        ending
+        for endings in schema.phrasings[4].values()
+        for ending in endings
+        if ending.startswith('{he} ') and re.findall(r'\{(\w+)\}', ending) == ['he']
+    ]
+    if not endings:
+        return []
+    ending = phrase(endings, rng)
+    name, friend = story.slots['name'], story.slots['friend']
+    block = []
+    for label in (1, 0):
+        he = rng.choice(['he', 'he2'])
+        replaced = (
+            ('name' if he == 'he' else 'friend') if label else ('friend' if he == 'he' else 'name')
+        )
+        premise = fill(ending, {**story.slots, 'he': story.slots[he]})
+        hypothesis = fill(ending, {**story.slots, 'he': story.slots[replaced]})
+        block.append(((f'{name} and {friend} had been friends. {premise}', hypothesis), label))
+    return block
+
+
+# ----------------------------------------------------------------------------- the whole data set
+
+
+@dataclass(frozen=True)
+class Made:
+    """How the data of a task are made and written."""
+
+    block: Callable[[Schema, str, list[Schema], Random], Block]
+    write: Callable[[str, dict[str, Block]], None]  # to a folder, the examples of each split
+    folder: str  # as the official archive unpacks
+    sizes: dict[str, int]  # split: number of examples; the names begin with those of SPLITS
+
+
+MISMATCHED = ('friendship', 'gifts', 'hobbies', 'pets')  # families of schemas; genres of MNLI
+
+
+def examples(name: str) -> dict[str, Block]:
+    """The examples of a task, in random order: {split: [(texts, label)]}. No two are alike."""
+    made = MADE[name]
+    rng = Random(SEED + list(MADE).index(name))
+    taken = set()
+    splits = {}
+    for split, size in made.sizes.items():
+        schemas = parse_schemas()
+        if name == 'mnli':
+            mismatched = split.endswith('mismatched')
+            schemas = [s for s in schemas if (s.family in MISMATCHED) == mismatched]
+        drawn = []
+        turn = 0
+        while len(drawn) < size:
+            block = made.block(schemas[turn % len(schemas)], split.split('_')[0], schemas, rng)
+            drawn += [example for example in block if example[0] not in taken]
+            taken.update(texts for texts, _ in block)
+            turn += 1
+        drawn = drawn[:size]
+        rng.shuffle(drawn)
+        splits[split] = drawn
+    return splits
+
+
+def make(name: str, folder: str) -> str:
+    """Write the data of a task into its folder in `folder`, and return the path of that folder.
+
+    The folder appears whole, or not at all; one that is there is replaced. Raises InputError if
+    there is no such task, WriteError if the files cannot be written.
+    """
+    if name not in MADE:
+        raise InputError(f'no made-up data for {name!r}: expected one of {", ".join(MADE)}')
+    made = MADE[name]
+    target = os.path.join(folder, made.folder)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'.{made.folder}.', dir=folder) as beside:
+            new = os.path.join(beside, 'new')
+            os.mkdir(new)
+            made.write(new, examples(name))
+            replace(target, new, os.path.join(beside, 'old'))
+    except OSError as error:
+        raise WriteError(f'cannot write {target}: {error.strerror or error}') from error
+    return target
+
+
+def replace(target: str, new: str, old: str) -> None:
+    """Rename the folder `new` to `target`. A folder that is there is renamed to `old` first."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError:
+        if not os.path.isdir(target):  # else another process has just made the same files
+            raise
+
+
+# --------------------------------------------------------------------------- the official formats
+
+
+def write_lines(path: str, lines: Iterable[str], encoding: str = 'utf-8', end: str = '\n') -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w', encoding=encoding, newline='') as f:
+        f.writelines(line + end for line in lines)
+
+
+def write_table(
+    path: str, rows: Iterable[Iterable], header: str = '', encoding: str = 'utf-8', end: str = '\n'
+) -> None:
+    """Write tab-separated rows without quoting. `header` has the names between blanks."""
+    table = [header.split(' ')] if header else []
+    table += rows
+    write_lines(path, ('\t'.join(map(str, row)) for row in table), encoding, end)
+
+
+def write_glue(header: str) -> Callable:
+    """How to write `index`, the texts and the label, which test files lack. For most of GLUE."""
+
+    def write(folder, splits):
+        for split, drawn in splits.items():
+            rows = [[i, *texts, label] for i, (texts, label) in enumerate(drawn)]
+            names = header
+            if split == 'test':
+                rows = [row[:-1] for row in rows]
+                names = header.rpartition(' ')[0]
+            write_table(os.path.join(folder, f'{split}.tsv'), rows, names)
+
+    return write
+
+
+PARSES = 'sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse'
+
+
+def write_snli(folder: str, splits: dict[str, Block]) -> None:
+    """JSON lines. The parse trees are empty."""
+    for split, drawn in splits.items():
+        lines = []
+        for i, ((premise, hypothesis), label) in enumerate(drawn):
+            record = dict.fromkeys(PARSES.split(' '), '')
+            record |= {
+                'annotator_labels': [label],
+                'captionID': f'{split}{i}',
+                'gold_label': label,
+                'pairID': f'{split}{i}{label[0]}',
+                'sentence1': premise,
+                'sentence2': hypothesis,
+            }
+            lines.append(json.dumps(record, sort_keys=True))
+        write_lines(os.path.join(folder, f'snli_1.0_{split}.jsonl'), lines)
+
+
+def write_mnli(folder: str, splits: dict[str, Block]) -> None:
+    """GLUE's files: 12 columns for training, 16 for development, 10 without labels for the test."""
+    header = f'index promptID pairID genre {PARSES} sentence1 sentence2'
+    n_labels = {'train': 1, 'dev': 5, 'test': 0}
+    for split, drawn in splits.items():
+        n = n_labels[split.split('_')[0]]
+        names = ' '.join(
+            [header, *(f'label{i + 1}' for i in range(n)), *(['gold_label'] if n else [])]
+        )
+        genre = 'mismatched' if split.endswith('mismatched') else 'matched'
+        rows = []
+        for i, (texts, label) in enumerate(drawn):
+            labels = [label for _ in range(n + 1)] if n else []
+            pair_id = f'{i}{label[0]}' if n else i
+            rows.append([i, i, pair_id, genre, '', '', '', '', *texts, *labels])
+        write_table(os.path.join(folder, f'{split}.tsv'), rows, names)
+
+
+def write_scitail(folder: str, splits: dict[str, Block]) -> None:
+    for split, drawn in splits.items():
+        rows = [[*texts, label] for texts, label in drawn]
+        write_table(os.path.join(folder, 'tsv_format', f'scitail_1.0_{split}.tsv'), rows)
+
+
+def write_race(folder: str, splits: dict[str, Block]) -> None:
+    """A JSON file for each article. The first half of each split is `middle`, the rest `high`."""
+    for split, drawn in splits.items():
+        for i, ((article, question, *options), label) in enumerate(drawn):
+            level = 'middle' if i < len(drawn) // 2 else 'high'
+            name = f'{i}.txt'
+            record = {
+                'answers': ['ABCD'[label]],
+                'options': [options],
+                'questions': [question],
+                'article': article,
+                'id': level + name,
+            }
+            write_lines(os.path.join(folder, split, level, name), [json.dumps(record)], end='')
+
+
+def write_qqp(folder: str, splits: dict[str, Block]) -> None:
+    for split, drawn in splits.items():
+        path = os.path.join(folder, f'{split}.tsv')
+        if split == 'test':
+            rows = [[i, *texts] for i, (texts, _) in enumerate(drawn)]
+            write_table(path, rows, 'id question1 question2')
+        else:
+            rows = [[i, 2 * i, 2 * i + 1, *texts, label] for i, (texts, label) in enumerate(drawn)]
+            write_table(path, rows, 'id qid1 qid2 question1 question2 is_duplicate')
+
+
+MRPC_HEADER = ['#1 ID', '#2 ID', '#1 String', '#2 String']
+
+
+def write_mrpc(folder: str, splits: dict[str, Block]) -> None:
+    """The files of GLUE's script: Microsoft's test file with its labels is among them."""
+    first_id = 0
+    for split, drawn in splits.items():
+        ids = range(first_id, first_id + 2 * len(drawn), 2)
+        first_id = ids.stop
+        rows = [[i, i + 1, *texts] for i, (texts, _) in zip(ids, drawn)]
+        labelled = [['Quality', *MRPC_HEADER]]
+        labelled += [[label, *row] for row, (_, label) in zip(rows, drawn)]
+        if split == 'test':
+            indexed = [['index', *MRPC_HEADER], *([i, *row] for i, row in enumerate(rows))]
+            write_table(os.path.join(folder, 'test.tsv'), indexed)
+            path = os.path.join(folder, 'msr_paraphrase_test.txt')
+            write_table(path, labelled, encoding='utf-8-sig', end='\r\n')
+        else:
+            write_table(os.path.join(folder, f'{split}.tsv'), labelled, encoding='utf-8-sig')
+
+
+def write_stsb(folder: str, splits: dict[str, Block]) -> None:
+    """GLUE's files, and the original test file, which has the scores."""
+    header = 'index genre filename year old_index source1 source2 sentence1 sentence2'
+    for split, drawn in splits.items():
+        rows = []
+        original = []
+        for i, (texts, score) in enumerate(drawn):
+            rows.append([i, 'main-captions', 'sample', '2018', f'{i:04}', 'none', 'none', *texts])
+            original.append(['main-captions', 'sample', '2018', f'{i:04}', f'{score:.3f}', *texts])
+        path = os.path.join(folder, f'{split}.tsv')
+        if split == 'test':
+            write_table(path, rows, header)
+            write_table(os.path.join(folder, 'original', 'sts-test.tsv'), original)
+        else:
+            rows = [[*row, f'{score:.3f}'] for row, (_, score) in zip(rows, drawn)]
+            write_table(path, rows, f'{header} score')
+
+
+def write_cola(folder: str, splits: dict[str, Block]) -> None:
+    """Without a header, but for the test file. The author's mark of a wrong sentence is `*`."""
+    for split, drawn in splits.items():
+        path = os.path.join(folder, f'{split}.tsv')
+        if split == 'test':
+            rows = [[i, *texts] for i, (texts, _) in enumerate(drawn)]
+            write_table(path, rows, 'index sentence')
+        else:
+            marks = {0: '*', 1: ''}
+            write_table(path, (['sp18', label, marks[label], *texts] for texts, label in drawn))
+
+
+def write_sst2(folder: str, splits: dict[str, Block]) -> None:
+    """Sentences end with a blank, but for those of the test file."""
+    for split, drawn in splits.items():
+        path = os.path.join(folder, f'{split}.tsv')
+        if split == 'test':
+            rows = [[i, text.rstrip()] for i, ((text,), _) in enumerate(drawn)]
+            write_table(path, rows, 'index sentence')
+        else:
+            rows = [[text, label] for (text,), label in drawn]
+            write_table(path, rows, 'sentence label')
+
+
+# ---------------------------------------------------------------------------------------- the table
+
+PAIR = 'index sentence1 sentence2 label'
+SIZES = {'train': 2400, 'dev': 400, 'test': 1000}
+MNLI_SIZES = {
+    'train': 2400,
+    'dev_matched': 400,
+    'dev_mismatched': 400,
+    'test_matched': 500,
+    'test_mismatched': 500,
+}
+MADE = {
+    'snli': Made(nli, write_snli, 'snli_1.0', SIZES),
+    'mnli': Made(nli, write_mnli, 'MNLI', MNLI_SIZES),
+    'qnli': Made(qnli, write_glue('index question sentence label'), 'QNLI', SIZES),
+    'scitail': Made(scitail, write_scitail, 'SciTailV1.1', SIZES),
+    'rte': Made(rte, write_glue(PAIR), 'RTE', SIZES),
+    'race': Made(race, write_race, 'RACE', {'train': 800, 'dev': 400, 'test': 400}),
+    'qqp': Made(qqp, write_qqp, 'QQP', SIZES),
+    'mrpc': Made(mrpc, write_mrpc, 'MRPC', SIZES),
+    'stsb': Made(stsb, write_stsb, 'STS-B', SIZES),
+    'cola': Made(cola, write_cola, 'CoLA', {'train': 4000, 'dev': 400, 'test': 1000}),
+    'sst2': Made(sst2, write_sst2, 'SST-2', {'train': 2000, 'dev': 400, 'test': 1000}),
+    'wnli': Made(wnli, write_glue(PAIR), 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Write made-up data for the paper's tasks, in their official formats."
+    )
+    parser.add_argument('--task', choices=[*MADE, 'all'], required=True, help='which data')
+    parser.add_argument(
+        '--out', metavar='DIR', default=FOLDER, help='where to (default: data/sample)'
+    )
+    args = parser.parse_args(argv)
+    for name in MADE if args.task == 'all' else [args.task]:
+        try:
+            print(make(name, args.out))
+        except WriteError as error:
+            print(f'sample_tasks.py: error: {error}', file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
