@@ -1,70 +1,88 @@
-"""A run's work is not lost: one run at a time in a folder, signals that wait for the update, checkpoints that appear whole."""
+"""What survives a stop: one run at a time in a folder, signals, checkpoints that appear whole."""
 
 import contextlib
+import errno
 import os
-import pickletools
-import re
 import signal
 import socket
 import sys
 import threading
 import time
-import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from filelock import FileLock, Timeout
 from torch.utils._pytree import tree_map_only
 
-from model_pytorch import Config, DoubleHeadModel, read_settings
-from utils import SPECIAL_TOKENS, InputError, whole_file
+from safe_load import load_file
+from utils import InputError, whole_file
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without locks says so
+GRACE = 1.0  # seconds; torchrun passes on a signal that the terminal has sent already
 
 
 @contextlib.contextmanager
-def only_run(folder, *more):
-    """Hold `folder` for this process, and clear away what a killed one left half-written there and in the folders `more`, which are its own too.
+def only_run(folder: str, *more: str) -> Iterator[None]:
+    """Hold `folder` for this process, and remove what a killed one left half-written.
 
-    Raises InputError naming the process that holds it. A process that dies, however it dies, lets go.
+    more  other folders that belong to the run alone
+
+    A process that dies, in whatever way, releases the folder. Raises InputError, naming the
+    process that holds it.
     """
+    # FileLock's fallback, a file that exists, would stay behind when a process dies.
+    lock = FileLock(os.path.join(folder, 'lock'), fallback_to_soft=False)
     try:
         os.makedirs(folder, exist_ok=True)
-        lock = FileLock(os.path.join(folder, 'lock'))
         lock.acquire(timeout=0)
     except Timeout:
-        who = 'it has just begun'
-        with (
-            contextlib.suppress(OSError),
-            open(os.path.join(folder, 'running'), encoding='utf-8', errors='replace') as f,
-        ):
-            who = f.read(200)
         raise InputError(
-            f'a run that writes to {folder} is going on: {who.strip()}; wait for it, or choose another name'
+            f'another run is writing to {folder}: {_owner(folder)}; wait for it, or choose another '
+            'name'
         ) from None
-    except OSError as error:
-        raise InputError(f'cannot write to {folder}: {error.strerror}') from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise InputError(f'cannot write to {folder}: {error.strerror}') from error
+        print(
+            f'warning: the file system of {folder} has no locks: do not start a second run there',
+            file=sys.stderr,
+        )
     try:
         for place in (folder, *more):
             for name in os.listdir(place):
                 if name.endswith('.part'):
                     os.unlink(os.path.join(place, name))
         with whole_file(os.path.join(folder, 'running')) as f:
-            f.write(
-                f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%Y-%m-%d %H:%M:%S")}\n'
-            )
+            since = time.strftime('%Y-%m-%d %H:%M:%S')
+            f.write(f'process {os.getpid()} on {socket.gethostname()}, since {since}\n')
         yield
     finally:
         lock.release()
 
 
-class StopSignals:
-    """Within it, SIGINT and SIGTERM are noted in `received`, for the run to stop after its update; a second one ends the process at once.
+def _owner(folder):
+    """Return which process holds a folder."""
+    path = os.path.join(folder, 'running')
+    with (
+        contextlib.suppress(OSError),
+        open(path, encoding='utf-8', errors='replace') as f,
+    ):
+        return f.read(200).strip()
+    return 'it has just begun'
 
-    A thread notes them: Python runs a signal's handler between two of its own steps, and one of those may be a whole backward pass, or a wait for
-    another process that has died.
+
+class StopSignals:
+    """A context in which SIGINT and SIGTERM are noted in `received`, for the run to stop soon.
+
+    A second signal ends the process at once. A thread notes the signals: Python runs a signal
+    handler only between two of its own steps, and one of these may be a whole backward pass, or a
+    wait for another process that has died.
     """
 
-    def __enter__(self):
-        self.received, self.when = 0, 0
+    def __enter__(self) -> 'StopSignals':
+        self.received = 0
+        self.when = 0.0
         ours, self.theirs = socket.socketpair()
         self.theirs.setblocking(False)
         self.fd_before = signal.set_wakeup_fd(self.theirs.fileno(), warn_on_full_buffer=False)
@@ -89,203 +107,77 @@ class StopSignals:
 
     def _note(self, number):
         if not self.received:
-            self.received, self.when = number, time.monotonic()
-            with contextlib.suppress(OSError):  # what reads it may be gone
-                print(
-                    f'\n{signal.Signals(number).name}: finishing this update and writing a checkpoint; once more to stop at once',
-                    file=sys.stderr,
-                )
-        elif (
-            time.monotonic() - self.when > 1
-        ):  # torchrun passes on a signal that the terminal has sent already
+            self.received = number
+            self.when = time.monotonic()
+            name = signal.Signals(number).name
+            print(
+                f'\n{name}: finishing this update and writing a checkpoint; '
+                'a second signal stops at once',
+                file=sys.stderr,
+            )
+        elif time.monotonic() - self.when > GRACE:
             os._exit(128 + number)
 
 
 class Saver:
-    """Writes PyTorch files whole. `background`: from a copy in host memory, in a thread of its own, so that a CUDA device need not wait."""
+    """Writes PyTorch files whole.
 
-    def __init__(self, background):
+    background  write a copy in host memory, in a thread, so that a CUDA device need not wait
+    """
+
+    def __init__(self, background: bool):
         self.thread = ThreadPoolExecutor(1) if background else None
         self.writing = None
 
-    def save(self, path, state):
-        """Raises InputError if it cannot be written (in the background: at the next call)."""
+    def save(self, path: str, state: dict) -> None:
+        """Write a file. Raises WriteError; in the background, the next call raises it."""
         self.wait()
-        if self.thread:
-            self.writing = self.thread.submit(
-                self._write,
-                path,
-                tree_map_only(torch.Tensor, lambda tensor: tensor.to('cpu', copy=True), state),
-            )
-        else:
-            self._write(path, state)
+        if self.thread is None:
+            _write(path, state)
+            return
+        state = tree_map_only(torch.Tensor, lambda tensor: tensor.to('cpu', copy=True), state)
+        self.writing = self.thread.submit(_write, path, state)
 
-    def wait(self):
+    def wait(self) -> None:
+        """Wait until the last file is written."""
         if self.writing:
             writing, self.writing = self.writing, None
             writing.result()
 
-    @staticmethod
-    def _write(path, state):
-        with whole_file(path, 'wb') as f:
-            torch.save(state, f)
+
+def _write(path, state):
+    with whole_file(path, 'wb') as f:
+        torch.save(state, f)
 
 
-def load_checkpoint(path):
-    """What `Saver` wrote, its tensors mapped from the file. Runs no code from it. Raises InputError."""
-    try:
-        zipped = zipfile.is_zipfile(path)  # before PyTorch 1.6 they were not
-        check_archive(path) if zipped else check_pickles(path)
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror or error}') from error
-    except Exception as error:  # torch.load promises no exceptions of its own: a damaged file can fail in any of them
-        raise InputError(
-            f'{path} is damaged, or no file of parameters: {str(error)[:100] or type(error).__name__}'
-        ) from error
+def same_form(value, like) -> bool:
+    """Return whether `value` has the structure of `like`.
 
-
-def check_archive(path):
-    """Raise an exception unless `path` is a zip archive whose checksums hold (PyTorch does not look), and no larger in memory than on disk."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(
-            entry.file_size for entry in entries
-        ) > os.path.getsize(path):
-            raise ValueError('its parts are larger than the file')
-        if damaged := archive.testzip():
-            raise ValueError(f'the checksum of {damaged} is wrong')
-        for entry in entries:
-            if entry.filename.endswith('.pkl'):
-                check_pickle(archive.read(entry))
-
-
-def check_pickles(path):
-    """The same for a file of the old format: five pickles, and the numbers."""
-    with open(path, 'rb') as f:
-        for _ in range(5):
-            check_pickle(f)
-
-
-def check_pickle(pickle):
-    """Raise an exception at more tuples than any model has: Python crashes when it hashes one in one in one ... a million deep."""
-    for number, _ in enumerate(
-        opcode for opcode, *_ in pickletools.genops(pickle) if opcode.name.startswith('TUPLE')
-    ):
-        if number > 100_000:
-            raise ValueError('it has more tuples than any model')
-
-
-def read_parameters(path):
-    """The parameters in a `best_params`, in a checkpoint to resume from, or in a file of the earlier PyTorch port: name -> tensor.
-
-    That port's files may also hold the masks of its attention, a second name for the embedding, and `module.` before each name.
-    All are checked: the names and shapes of a `DoubleHeadModel`, float32, finite. Raises InputError.
+    Dicts have the same keys, tensors the same shape and type, other values the same type.
     """
-    state, size = load_checkpoint(path), os.path.getsize(path)
-    if isinstance(state, dict) and isinstance(state.get('model'), dict):
-        state = state['model']
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(p, torch.Tensor) for name, p in state.items()
-    ):
-        raise InputError(f'{path} is no file of parameters: expected a dict from names to tensors')
-    state = {name.removeprefix('module.'): p.detach() for name, p in state.items()}
-    state = {
-        name: p
-        for name, p in state.items()
-        if name != 'lm_head.decoder.weight'
-        and not re.fullmatch(r'transformer\.h\.\d+\.attn\.b', name)
-    }
-    for name, p in state.items():
-        if (
-            p.layout != torch.strided
-            or p.device.type != 'cpu'
-            or p.dtype != torch.float32
-            or 4 * p.numel() > size
-            or not torch.isfinite(p).all()
-        ):
-            raise InputError(f'{path}: {name} is not an array of finite float32 numbers')
-    embed = state.get('transformer.embed.weight', torch.empty(0))
-    if embed.dim() != 2 or len(embed) < 2 + len(SPECIAL_TOKENS) or not embed.shape[1]:
-        raise InputError(
-            f'{path} does not hold the parameters of a GPT: it has no embedding, transformer.embed.weight'
-        )
-    with torch.device(
-        'meta'
-    ):  # draws no random numbers: a run that goes on reads its parameters, too
-        like = DoubleHeadModel(
-            Config(
-                n_vocab=len(embed) - len(SPECIAL_TOKENS) - 1,
-                n_ctx=1,
-                n_embd=embed.shape[1],
-                n_head=1,
-                n_layer=1,
-            )
-        )
-    n_layer = sum(name.endswith('.ln_1.g') for name in state)
-    wanted = {
-        name.replace('.h.0.', f'.h.{i}.'): p.shape
-        for i in range(n_layer)
-        for name, p in like.named_parameters()
-    }
-    for name in sorted(wanted.keys() ^ state.keys()):
-        raise InputError(
-            f'{path} does not hold the parameters of a GPT with a classifier: it has {"no" if name in wanted else "a stray"} {name}'
-        )
-    for name, shape in wanted.items():
-        if state[name].shape != shape:
-            raise InputError(f'{path}: {name} is {list(state[name].shape)}, expected {list(shape)}')
-    return state
-
-
-def load_parameters(model, path):
-    """Load a file of parameters (`best_params`) into `model`. Raises InputError."""
-    try:
-        model.load_state_dict(read_parameters(path))
-    except RuntimeError as error:
-        raise InputError(
-            f'{path} does not hold the parameters of this model ({str(error).splitlines()[-1].strip()[:100]})'
-        ) from error
-
-
-def same_form(value, like):
-    """Whether `value` is built as `like`: dicts of the same keys, tensors of the same shape and type with all their numbers, objects of one type."""
     if isinstance(like, dict):
-        return (
-            isinstance(value, dict)
-            and value.keys() == like.keys()
-            and all(same_form(value[key], like[key]) for key in like)
-        )
+        if not isinstance(value, dict) or value.keys() != like.keys():
+            return False
+        return all(same_form(value[key], like[key]) for key in like)
     if isinstance(like, torch.Tensor):
         return (
             type(value) is torch.Tensor
-            and (value.shape, value.dtype, value.layout) == (like.shape, like.dtype, torch.strided)
+            and (value.shape, value.dtype) == (like.shape, like.dtype)
+            and value.layout == torch.strided
             and not value.is_meta
             and value.is_contiguous()
         )
     return type(value) is type(like)
 
 
-def load_finetuned_model(path, n_vocab, n_head=None, afn=None):
-    """A `DoubleHeadModel` with the parameters of a file (see `read_parameters`), for evaluation. The file is mapped, not copied.
-
-    n_vocab      size of the vocabulary it was trained with; with it, the other sizes follow from the shapes
-    n_head, afn  where settings.json beside the file does not tell: 12 and gelu
-    Raises InputError.
-    """
-    state, settings = read_parameters(path), read_settings(os.path.dirname(path))
-    n_head, afn = n_head or settings.get('n_head', 12), afn or settings.get('afn', 'gelu')
-    rows, n_embd = state['transformer.embed.weight'].shape
-    n_ctx = rows - n_vocab - len(SPECIAL_TOKENS)
-    if n_ctx < 1:
-        raise InputError(
-            f"{path} has an embedding of {rows:,} rows, too few for the vocabulary's {n_vocab:,} symbols: it was trained with another"
-        )
-    if n_embd % n_head:
-        raise InputError(f'{path} has states of width {n_embd}, not divisible by --n_head {n_head}')
-    n_layer = sum(name.endswith('.ln_1.g') for name in state)
-    model = DoubleHeadModel(
-        Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer, afn=afn)
-    )
-    model.load_state_dict(state, assign=True)
-    return model.requires_grad_().eval()
+def find_checkpoint(path: str, resume: bool) -> dict | None:
+    """Return the checkpoint to resume, or None. Without `resume`, an earlier one is set aside."""
+    if not os.path.exists(path):
+        if resume:
+            print('there is no checkpoint to resume: starting at the beginning', flush=True)
+        return None
+    if resume:
+        return load_file(path)
+    os.replace(path, path + '.old')
+    print(f'the checkpoint of an earlier run of this name is now {path}.old', flush=True)
+    return None

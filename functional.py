@@ -1,158 +1,175 @@
-"""Matrix products, dropout, attention and the embedding: the results of PyTorch's own functions, sooner and with fewer passes over memory.
+"""The operations of the model, each in two forms: a plain one to read and a fast one to run.
 
-A training step on a CPU is matrix products, which cannot be avoided, and passes over large arrays, which often can: the embedding alone has 31 million
-entries, and each pass over them takes about as long as the products of half a layer.
+Each fast operation stands below its plain form, `plain_...`, which computes the same result in a
+few lines. The tests compare the values and the gradients of the two. `path` decides which form
+runs:
+
+    plain  the plain forms, on any device; slow, for reading and debugging
+    cpu    fewer passes over memory and cheaper dropout masks than PyTorch's own functions
+    cuda   PyTorch's fused kernels
+
+The environment variable GPT1_PATH selects one of them for all operations:
+
+    GPT1_PATH=plain python train.py --dataset rocstories
 """
 
-import functools
 import math
-import platform
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+import products
+from masks import DropoutMasks, unpack
 
-def is_amd():
-    """Whether the processor is one of AMD's."""
-    try:
-        with open('/proc/cpuinfo', encoding='ascii', errors='replace') as f:
-            return 'AuthenticAMD' in f.read(4096)
-    except OSError:  # not Linux
-        return 'AuthenticAMD' in platform.processor()
+PATHS = ('plain', 'cpu', 'cuda')
 
 
-# PyTorch takes fp32 products to Intel's MKL, which does not use AMD's AVX-512; oneDNN, which PyTorch has for bf16, is up to twice as fast there.
-ONEDNN = (
-    torch.backends.mkldnn.is_available()
-    and is_amd()
-    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
-)
+def path(x: torch.Tensor) -> str:
+    """Return which form of an operation runs on the tensor `x`: one of `PATHS`."""
+    return os.environ.get('GPT1_PATH') or ('cuda' if x.is_cuda else 'cpu')
 
 
-def onednn_takes(x, w):
-    """Whether x @ w is to be left to oneDNN: not if it is small, since that takes half a millisecond to prepare for each new shape."""
-    return (
-        ONEDNN
-        and len(x) * w.numel() >= 1 << 24
-        and x.dtype == torch.float32
-        and x.device.type == 'cpu'
-        and not torch.is_autocast_enabled('cpu')
-    )
+def full_precision(x: torch.Tensor) -> torch.Tensor:
+    """Convert bfloat16 to float32. Sums over many terms and logged values do not use bfloat16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def product(a, b, bias=None, out=None):
-    """a @ b of matrices, or a @ b + bias, put into `out` if it is given. For where no gradient is recorded: in a Function, or in prediction."""
-    if not onednn_takes(a, b):
-        return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
-    if not (b.is_contiguous() or b.t().is_contiguous()):
-        b = b.contiguous()  # oneDNN takes a thousand times as long with part of a matrix
-    c = torch.ops.mkldnn._linear_pointwise(
-        a, b.t(), bias, 'none', [], ''
-    )  # it cannot write to `out`
-    return c if out is None else out.copy_(c)
+def compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """Return the type in which products are computed: autocast's, or that of x."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+# ------------------------------------------------------------------------------------ products
+
+
+def plain_linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return x w + b for x [tokens, nx], w [nx, nf], b [nf]."""
+    return x @ w + b
 
 
 class _Linear(torch.autograd.Function):
-    """See `linear`."""
-
     @staticmethod
     def forward(ctx, x, w, b):
         ctx.save_for_backward(x, w)
-        return product(x, w, b)
+        return products.product(x, w, b)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
-        return product(grad, w.t()), product(x.t(), grad), grad.sum(0)
+        return products.product(grad, w.t()), products.product(x.t(), grad), grad.sum(0)
 
 
-def linear(x, w, b):
-    """x w + b: x [tokens, nx], w [nx, nf], b [nf]."""
-    return _Linear.apply(x, w, b) if onednn_takes(x, w) else torch.addmm(b, x, w)
+def linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """`plain_linear` by the faster library."""
+    if path(x) == 'plain':
+        return plain_linear(x, w, b)
+    if products.uses_onednn(x, w):
+        return _Linear.apply(x, w, b)
+    return torch.addmm(b, x, w)
 
 
-@functools.lru_cache
-def _masks_of_eight(p):
-    """Each of the 256 masks of eight entries, as a byte, as many times as it comes among 65536, rounded down: uint8 [at most 65536].
-
-    And, for what the rounding left of each, the cumulative probabilities [256].
-    """
-    kept = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
-    expected = (1 - p) ** kept * p ** (8 - kept) * 65536
-    masks = np.arange(256, dtype=np.uint8).repeat(expected.astype(int))
-    left = np.cumsum(expected - expected.astype(int))
-    return masks, left / left[-1] if left[-1] > 0 else left
+# ------------------------------------------------------------------------------------- dropout
 
 
-def dropout_mask(shape, p):
-    """A mask of `shape` [..., n] on the CPU, a bit an entry, which is 1, to keep, with probability 1 - p: uint8 [..., n / 8, rounded up].
-
-    Eight entries come at once out of a table, by 16 random bits, a multiple faster than F.dropout; the few numbers past the table's end (for p = 0.1, one in
-    650) draw from what the table had to leave out. The seed comes from PyTorch's generator, so that its state, which checkpoints keep, decides all.
-    """
-    masks, left = _masks_of_eight(p)
-    shape = (*shape[:-1], (shape[-1] + 7) // 8)
-    n = math.prod(shape)
-    random = np.random.Generator(
-        np.random.SFC64(torch.empty((), dtype=torch.int64).random_().item())
-    )
-    numbers = random.integers(0, 1 << 64, (n + 3) // 4, dtype=np.uint64).view(np.uint16)[:n]
-    past = np.flatnonzero(numbers >= len(masks))
-    numbers = numbers.astype(np.int32)
-    numbers[past] = 0
-    bits = torch.from_numpy(masks).index_select(0, torch.from_numpy(numbers))
-    bits[torch.from_numpy(past)] = torch.from_numpy(
-        left.searchsorted(random.random(len(past)), side='right').astype(np.uint8)
-    )
-    return bits.view(shape)
+def apply_flat(x: torch.Tensor, bits: torch.Tensor, p: float) -> torch.Tensor:
+    """Return x / (1 - p) where the flat mask `bits` keeps it, elsewhere 0."""
+    keep = unpack(bits, x.numel()).view(x.shape)
+    return (x * keep).mul_(1 / (1 - p))
 
 
-def full_precision(x):
-    """bf16 -> fp32: sums over many terms, and what is logged, do not go through bf16."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def unpacked(bits, n):
-    """The mask [..., n] whose bits they are, uint8: PyTorch multiplies by that faster than by bool."""
-    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=n))
-
-
-def masked(x, bits, p):
-    """On the CPU: x with the entries zero that the `dropout_mask` of its entries, flat, drops, and the others scaled by 1 / (1 - p)."""
-    return (x * unpacked(bits, x.numel()).view(x.shape)).mul_(1 / (1 - p))
-
-
-def drop(x, p):
-    """Dropout on the CPU: x `masked`, and the mask, which keeps an entry with probability 1 - p."""
-    bits = dropout_mask((x.numel(),), p)
-    return masked(x, bits, p), bits
+def plain_dropout(
+    x: torch.Tensor, p: float, masks: DropoutMasks, kind: str = 'resid'
+) -> torch.Tensor:
+    """Set entries of x to 0 with probability p and scale the others by 1 / (1 - p)."""
+    if p == 0:
+        return x
+    keep = unpack(masks.keep(kind, (x.numel(),), p), x.numel()).view(x.shape)
+    return x * keep.to(x.device) / (1 - p)
 
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, p):
-        dropped, bits = drop(x, p)
+    def forward(ctx, x, p, masks, kind):
+        bits = masks.keep(kind, (x.numel(),), p)
         ctx.save_for_backward(bits)
         ctx.p = p
-        return dropped
+        return apply_flat(x, bits, p)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         (bits,) = ctx.saved_tensors
-        return masked(grad, bits, ctx.p), None
+        return apply_flat(grad, bits, ctx.p), None, None, None
 
 
-def dropout(x, p, training):
-    """F.dropout, with a cheaper mask on the CPU."""
-    if not training or p == 0:
+def dropout(x: torch.Tensor, p: float, masks: DropoutMasks, kind: str = 'resid') -> torch.Tensor:
+    """`plain_dropout` that keeps one bit an entry for the gradient."""
+    if p == 0:
         return x
-    return torch.nn.functional.dropout(x, p) if x.is_cuda else _Dropout.apply(x, p)
+    if path(x) == 'plain':
+        return plain_dropout(x, p, masks, kind)
+    if path(x) == 'cuda':
+        return F.dropout(x, p)
+    return _Dropout.apply(x, p, masks, kind)
 
 
-class _Padded(torch.autograd.Function):
-    """See `padded`. `index_copy` would keep x for the gradient."""
+# ----------------------------------------------------------------------------------- attention
+
+
+@dataclass
+class AttentionLayout:
+    """Where the packed tokens of a batch stand in padded rows, and which tokens each one sees.
+
+    Made once a batch and used in every layer.
+    """
+
+    rows: int
+    length: int
+    n_head: int
+    slots: torch.Tensor  # [tokens] the place of each token in the padded rows [rows * length]
+    visible: torch.Tensor | None  # bool [rows, 1, length, length]; None: every earlier token
+    # For the fast path on a CPU, see `head_places`:
+    token_of: torch.Tensor | None = None
+    place_of: torch.Tensor | None = None
+
+    def mask(self) -> torch.Tensor:
+        """Return `visible`, spelled out also where a token sees every earlier one."""
+        if self.visible is not None:
+            return self.visible
+        ones = torch.ones(self.length, self.length, dtype=torch.bool, device=self.slots.device)
+        return ones.tril_()
+
+
+def attention_layout(batch, n_head: int) -> AttentionLayout:
+    """Return the `AttentionLayout` of a `batches.Batch`.
+
+    In a shared row, token i sees token j <= i on the trunk (branch 0) or on its own branch.
+    """
+    visible = None
+    if batch.branch is not None:
+        branch = batch.branch  # [rows, length]
+        visible = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+        visible = visible.tril_()[:, None]
+    return AttentionLayout(batch.rows, batch.length, n_head, batch.slots, visible)
+
+
+def pad(x: torch.Tensor, layout: AttentionLayout, n: int) -> tuple[torch.Tensor, ...]:
+    """Split x [tokens, n * n_embd] into n tensors [rows, heads, length, n_embd / heads].
+
+    The padding is 0. It stands at the end of a row, so no token sees it.
+    """
+    padded = _Pad.apply(x, layout.slots, layout.rows * layout.length)
+    return padded.view(layout.rows, layout.length, n, layout.n_head, -1).permute(2, 0, 3, 1, 4)
+
+
+class _Pad(torch.autograd.Function):
+    """Write the rows of x to their slots. `Tensor.index_copy` would keep x for the gradient."""
 
     @staticmethod
     def forward(ctx, x, slots, n_slots):
@@ -165,117 +182,145 @@ class _Padded(torch.autograd.Function):
         return grad.index_select(0, slots), None, None
 
 
-def padded(x, batch, n_head, n):
-    """x [tokens, n * n_embd], packed, to n tensors [rows, heads, length, n_embd / heads]; the padding is 0."""
-    return (
-        _Padded.apply(x, batch.slots, batch.rows * batch.length)
-        .view(batch.rows, batch.length, n, n_head, -1)
-        .permute(2, 0, 3, 1, 4)
-    )
+def unpad(a: torch.Tensor, layout: AttentionLayout) -> torch.Tensor:
+    """Return a [rows, heads, length, size] packed as [tokens, heads * size]."""
+    return a.transpose(1, 2).reshape(layout.rows * layout.length, -1)[layout.slots]
+
+
+def plain_attention(
+    qkv: torch.Tensor, layout: AttentionLayout, p: float, masks: DropoutMasks
+) -> torch.Tensor:
+    """Masked multi-head self-attention with dropout on the probabilities (paper, section 3.1).
+
+    qkv [tokens, 3 * n_embd]: queries, keys and values. Returns [tokens, n_embd].
+    """
+    q, k, v = pad(qkv, layout, 3)  # each [rows, heads, length, size]
+    scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+    scores = scores.masked_fill(~layout.mask(), -math.inf)
+    probabilities = plain_dropout(full_precision(scores).softmax(3), p, masks, 'attn')
+    return unpad(probabilities.to(v.dtype) @ v, layout)
+
+
+def attention(
+    qkv: torch.Tensor, layout: AttentionLayout, p: float, masks: DropoutMasks
+) -> torch.Tensor:
+    """`plain_attention`, fast. PyTorch's own function is slow on a CPU if there is dropout."""
+    if path(qkv) == 'plain':
+        return plain_attention(qkv, layout, p, masks)
+    if path(qkv) == 'cpu' and p > 0:
+        if layout.token_of is None:
+            layout.token_of, layout.place_of = head_places(layout)
+        return _DroppedAttention.apply(qkv, layout, p, masks)
+    q, k, v = pad(qkv, layout, 3)
+    causal = layout.visible is None
+    a = F.scaled_dot_product_attention(q, k, v, layout.visible, p, is_causal=causal)
+    return unpad(a, layout)
+
+
+def attention_at(
+    q: torch.Tensor, kv: torch.Tensor, layout: AttentionLayout, tokens: torch.Tensor
+) -> torch.Tensor:
+    """`plain_attention` of the chosen tokens alone, without dropout.
+
+    tokens [rows * n]: n tokens of every row, row by row. q [rows * n, n_embd] are their queries,
+    kv [tokens of the batch, 2 * n_embd] all keys and values. Returns [rows * n, n_embd].
+    """
+    k, v = pad(kv, layout, 2)
+    q = q.view(layout.rows, -1, layout.n_head, k.shape[3]).transpose(1, 2)
+    place = (layout.slots[tokens] % layout.length).view(layout.rows, -1)
+    row = torch.arange(layout.rows, device=place.device)[:, None]
+    visible = layout.mask().expand(layout.rows, 1, layout.length, layout.length)
+    visible = visible[row, :, place].transpose(1, 2)  # [rows, 1, n, length]
+    a = F.scaled_dot_product_attention(q, k, v, visible)
+    return a.transpose(1, 2).reshape(len(tokens), -1)
+
+
+def head_places(layout: AttentionLayout) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the places of queries, keys and values of each head in padded rows, and the inverse.
+
+    token_of  [3, rows, heads, length]: for each place in the padded rows, the index into
+              [tokens, 3, heads] of what stands there; in the padding, any index
+    place_of  [3, tokens, heads]: the index into [3, rows, heads, length]
+    """
+    length, n_head, rows = layout.length, layout.n_head, layout.rows
+    heads, three = torch.arange(n_head), torch.arange(3)
+    token = torch.zeros(rows * length, dtype=torch.int64)
+    token[layout.slots] = torch.arange(len(layout.slots))
+    token_of = (token.view(rows, 1, length) * 3 + three.view(3, 1, 1, 1)) * n_head + heads[:, None]
+    row, place = layout.slots // length, layout.slots % length
+    row_of_part = row[:, None] + three[:, None, None] * rows
+    place_of = (row_of_part * n_head + heads) * length + place[:, None]
+    return token_of, place_of
 
 
 class _DroppedAttention(torch.autograd.Function):
-    """See `dropped_attention`. What is kept for the gradient is packed, and padded again when it is needed."""
+    """Attention on a CPU with dropout. Keeps qkv packed for the gradient and pads it again there.
+
+    F.scaled_dot_product_attention takes a third longer and keeps the probabilities twice.
+    """
 
     @staticmethod
-    def forward(ctx, qkv, batch, mask, n_head, p):
-        size, ctx.p = qkv.shape[1] // n_head // 3, p
-        ctx.token_of, ctx.place_of = head_places(batch, n_head)
-        q, k, v = (
-            qkv.view(-1, size)
-            .index_select(0, ctx.token_of.flatten())
-            .view(3, -1, batch.length, size)
-        )  # each [rows * heads, length, size]
-        scores = (q @ k.transpose(1, 2)).view(batch.rows, n_head, batch.length, -1)
-        torch.add(
-            torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf),
-            scores,
-            alpha=size**-0.5,
-            out=scores,
-        )
+    def forward(ctx, qkv, layout, p, masks):
+        size = qkv.shape[1] // layout.n_head // 3
+        ctx.layout, ctx.p = layout, p
+        q, k, v = _padded_heads(qkv, layout, size)  # each [rows * heads, length, size]
+        scores = (q @ k.transpose(1, 2)).view(layout.rows, layout.n_head, layout.length, -1)
+        visible = layout.mask()
+        bias = torch.zeros_like(visible, dtype=scores.dtype).masked_fill_(~visible, -math.inf)
+        torch.add(bias, scores, alpha=size**-0.5, out=scores)
         a = full_precision(scores).softmax(3)  # [rows, heads, length, length]
-        dropped, bits = drop(a, p)
+        bits = masks.keep('attn', (a.numel(),), p)
+        dropped = apply_flat(a, bits, p)
         ctx.save_for_backward(qkv, a.to(qkv.dtype), bits)
-        return (
-            (dropped.to(v.dtype).flatten(0, 1) @ v)
-            .view(-1, size)
-            .index_select(0, ctx.place_of[0].flatten())
-            .view(len(qkv), -1)
-        )
+        out = dropped.to(v.dtype).flatten(0, 1) @ v
+        return out.view(-1, size).index_select(0, layout.place_of[0].flatten()).view(len(qkv), -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         qkv, a, bits = ctx.saved_tensors
-        (rows, n_head, length, _), size = a.shape, qkv.shape[1] // a.shape[1] // 3
-        q, k, v = (
-            qkv.view(-1, size).index_select(0, ctx.token_of.flatten()).view(3, -1, length, size)
-        )
-        grad = (
-            grad.new_zeros(rows * n_head * length, size)
-            .index_copy_(0, ctx.place_of[0].flatten(), grad.reshape(-1, size))
-            .view_as(q)
-        )
+        layout = ctx.layout
+        size = qkv.shape[1] // layout.n_head // 3
+        q, k, v = _padded_heads(qkv, layout, size)
+        padded_grad = grad.new_zeros(q.shape).view(-1, size)
+        padded_grad.index_copy_(0, layout.place_of[0].flatten(), grad.reshape(-1, size))
+        grad = padded_grad.view_as(q)
         a = full_precision(a).flatten(0, 1)
-        dropped = masked(a, bits, ctx.p)
+        dropped = apply_flat(a, bits, ctx.p)
+        # The softmax's gradient: a (d_a - sum(a d_a)), where d_a a is what dropout lets through.
         a_d_a = (grad @ v.transpose(1, 2)).to(a.dtype).mul_(dropped)
-        d_scores = (
-            a_d_a.addcmul_(a, a_d_a.sum(2, keepdim=True), value=-1).mul_(size**-0.5).to(q.dtype)
-        )
+        d_scores = a_d_a.addcmul_(a, a_d_a.sum(2, keepdim=True), value=-1)
+        d_scores = d_scores.mul_(size**-0.5).to(q.dtype)
         d_qkv = torch.empty(3, *q.shape, dtype=q.dtype)
         torch.bmm(d_scores, k, out=d_qkv[0])
         torch.bmm(d_scores.transpose(1, 2), q, out=d_qkv[1])
         torch.bmm(dropped.to(grad.dtype).transpose(1, 2), grad, out=d_qkv[2])
-        return (
-            d_qkv.view(-1, size)
-            .index_select(0, ctx.place_of.transpose(0, 1).flatten())
-            .view_as(qkv),
-            None,
-            None,
-            None,
-            None,
-        )
+        place_of = layout.place_of.transpose(0, 1).flatten()
+        return d_qkv.view(-1, size).index_select(0, place_of).view_as(qkv), None, None, None
 
 
-def head_places(batch, n_head):
-    """Where the queries, keys and values of each token and head stand in padded rows, and which stands there.
-
-    token_of [3, rows, heads, length]: of each place in the padded rows, the number among [tokens, 3, heads] of what stands there; in the padding, where
-    nothing is seen, any. place_of [3, tokens, heads]: the number among [3, rows, heads, length] of the place of each.
-    """
-    heads, three = torch.arange(n_head), torch.arange(3)
-    token = torch.zeros(batch.rows * batch.length, dtype=torch.int64).index_copy_(
-        0, batch.slots, torch.arange(len(batch.slots))
-    )
-    token_of = (
-        token.view(batch.rows, 1, batch.length) * 3 + three.view(3, 1, 1, 1)
-    ) * n_head + heads[:, None]
-    row, place = batch.slots // batch.length, batch.slots % batch.length
-    place_of = (
-        (row[:, None] + three[:, None, None] * batch.rows) * n_head + heads
-    ) * batch.length + place[:, None]
-    return token_of, place_of
+def _padded_heads(qkv, layout, size):
+    """qkv [tokens, 3 * n_embd] -> queries, keys, values [3, rows * heads, length, size]."""
+    rows = qkv.view(-1, size).index_select(0, layout.token_of.flatten())
+    return rows.view(3, -1, layout.length, size)
 
 
-def dropped_attention(qkv, batch, mask, n_head, p):
-    """Attention on the CPU with dropout p on the probabilities: F.scaled_dot_product_attention's own way there is a third slower, and keeps them twice.
-
-    qkv [tokens, 3 * n_embd], packed as `batch` says; `mask`, bool, tells what is seen; None: all that came before. Returns [tokens, n_embd].
-    """
-    if mask is None:
-        mask = torch.ones(batch.length, batch.length, dtype=torch.bool).tril_()
-    return _DroppedAttention.apply(qkv, batch, mask, n_head, p)
-
+# ------------------------------------------------------------------------------------ activation
 
 SLOPE = math.sqrt(8 / math.pi)
+CUBIC = 0.044715
+
+
+def plain_gelu(x: torch.Tensor) -> torch.Tensor:
+    """The original's gelu: the tanh form."""
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + CUBIC * x**3)))
 
 
 class _Gelu(torch.autograd.Function):
-    """See `gelu`."""
-
     @staticmethod
     def forward(ctx, x):
-        s = torch.addcmul(x.new_tensor(SLOPE), x, x, value=0.044715 * SLOPE).mul_(x).sigmoid_()
+        slope = x.new_tensor(SLOPE)
+        s = torch.addcmul(slope, x, x, value=CUBIC * SLOPE).mul_(x).sigmoid_()
         a = x * s
         ctx.save_for_backward(x, s, a)
         return a
@@ -284,31 +329,37 @@ class _Gelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         x, s, a = ctx.saved_tensors
-        # The derivative is s + x s' = s + t (1 - s), with t = x s (SLOPE + 3 * 0.044715 SLOPE x^2).
-        t = torch.addcmul(x.new_tensor(SLOPE), x, x, value=3 * 0.044715 * SLOPE).mul_(a)
+        # The derivative is s + x s' = s + t (1 - s) with t = x s SLOPE (1 + 3 CUBIC x^2).
+        t = torch.addcmul(x.new_tensor(SLOPE), x, x, value=3 * CUBIC * SLOPE).mul_(a)
         return t.lerp_(t.new_ones(()), s).mul_(grad)
 
 
-def gelu(x):
-    """The original's: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, which is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """`plain_gelu`, written as x sigmoid(SLOPE (x + CUBIC x^3)).
 
-    On a CPU PyTorch's tanh takes nine times as long as its sigmoid. (In bf16 each of these steps would round.)
+    On a CPU, PyTorch's tanh takes nine times as long as its sigmoid. In bfloat16, each of these
+    steps would round, so PyTorch's own gelu is used.
     """
-    return (
-        torch.nn.functional.gelu(x, approximate='tanh')
-        if x.is_cuda or x.dtype == torch.bfloat16
-        else _Gelu.apply(x)
-    )
+    if path(x) == 'plain':
+        return plain_gelu(x)
+    if path(x) == 'cuda' or x.dtype == torch.bfloat16:
+        return F.gelu(x, approximate='tanh')
+    return _Gelu.apply(x)
+
+
+def plain_activated_linear(
+    x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, act: Callable
+) -> torch.Tensor:
+    """Return act(x) w + b: the second half of the MLP."""
+    return act(x) @ w + b
 
 
 class _ActivatedLinear(torch.autograd.Function):
-    """See `activated_linear`."""
-
     @staticmethod
     def forward(ctx, x, w, b, act):
         ctx.save_for_backward(x, w)
         ctx.act, ctx.b_dtype = act, b.dtype
-        return product(act(x), w, b)
+        return products.product(act(x), w, b)
 
     @staticmethod
     @once_differentiable
@@ -317,97 +368,224 @@ class _ActivatedLinear(torch.autograd.Function):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             a = ctx.act(x)
-        grad_w = product(a.detach().t(), grad)
-        (grad_x,) = torch.autograd.grad(a, x, product(grad, w.t()))
+        grad_w = products.product(a.detach().t(), grad)
+        (grad_x,) = torch.autograd.grad(a, x, products.product(grad, w.t()))
         return grad_x, grad_w, grad.sum(0, dtype=ctx.b_dtype), None
 
 
-def activated_linear(x, w, b, act):
-    """act(x) w + b, where act(x), four times as wide as the states, is not kept for the gradient but computed again."""
-    # Autocast would cast w once here and once more for the gradient.
-    return (
-        _ActivatedLinear.apply(x, w.to(x.dtype), b, act)
-        if torch.is_grad_enabled()
-        else product(act(x), w, b)
-    )
+def activated_linear(
+    x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, act: Callable
+) -> torch.Tensor:
+    """`plain_activated_linear` that computes act(x) again for the gradient, not keeping it."""
+    if path(x) == 'plain':
+        return plain_activated_linear(x, w, b, act)
+    if not torch.is_grad_enabled():
+        return products.product(act(x), w.to(x.dtype), b.to(x.dtype))
+    # Autocast would cast w here and once more for the gradient.
+    return _ActivatedLinear.apply(x, w.to(x.dtype), b, act)
+
+
+# ------------------------------------------------------------------------- the tied embedding
+
+
+def plain_embed(
+    weight: torch.Tensor, ids: torch.Tensor, positions: torch.Tensor, p: float, masks: DropoutMasks
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embed tokens and positions (paper, section 3.1). Dropout acts on the *matrix*.
+
+    weight [rows, n_embd]; ids and positions [tokens] are rows of it. Returns the states
+    h [tokens, n_embd] and the matrix after dropout, which the LM head uses again.
+    """
+    we = weight
+    if p > 0:
+        keep = unpack(masks.keep('embd', tuple(weight.shape), p), weight.shape[1])
+        we = weight * keep.to(weight.device) / (1 - p)
+    return we[ids] + we[positions], we
+
+
+def plain_cross_entropy(h: torch.Tensor, we: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of softmax(h we^T) at each target: [predictions].
+
+    h [predictions, n_embd], we [rows, n_embd], target [predictions].
+    """
+    return F.cross_entropy(full_precision(h @ we.t()), target, reduction='none')
+
+
+class TiedEmbedding:
+    """The embedding matrix as one batch uses it: to embed the tokens and, tied, in the LM head.
+
+    In training, dropout acts on the matrix: one mask for the whole batch, seen by both uses.
+
+    Both uses add to one gradient, which is as large as the matrix: 31 million entries at full
+    size. It needs no memory of its own if there is dropout: the matrix after dropout is a private
+    copy, so the gradient is written over it. Three rules make that safe:
+
+    1. Only this object holds the copy, and it lives for one batch.
+    2. `cross_entropy` is called at most once. Its backward pass, the last reader of the copy,
+       writes the gradient of the copy over it.
+    3. The backward pass of the look-up runs after it. It applies the dropout mask to that array,
+       adds the gradient of the embedded tokens and returns the array as the weight's gradient.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        p: float,
+        masks: DropoutMasks | None,
+    ):
+        self.path = path(weight)
+        self.is_private = p > 0
+        if self.path == 'plain':
+            self.h, self.matrix = plain_embed(weight, ids, positions, p, masks)
+            return
+        dtype = compute_dtype(weight)
+        self.h, self.matrix = _Embed.apply(weight, ids, positions, p, masks, dtype)
+
+    def cross_entropy(self, h: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """`plain_cross_entropy` with the matrix of this batch: [predictions]."""
+        if self.path == 'plain':
+            return plain_cross_entropy(h, self.matrix, target)
+        return _TiedCrossEntropy.apply(h, self.matrix, target, self.is_private)
 
 
 class _Embed(torch.autograd.Function):
-    """See `embed`. Both uses of the matrix are one function, so that its gradient is one array: filled by the language-model head, then added to."""
+    """See `TiedEmbedding`. Returns the states and the matrix, in `dtype` if there is dropout."""
 
     @staticmethod
-    def forward(ctx, weight, ids, positions, p, dtype):
+    def forward(ctx, weight, ids, positions, p, masks, dtype):
         ctx.set_materialize_grads(False)
-        ctx.room = None
+        ctx.weight, ctx.p, ctx.room = weight.detach(), p, None
+        keep = None
         if p == 0:
-            we, keep = weight.detach(), None
-        elif weight.is_cuda:
+            we = weight.detach()
+        elif path(weight) == 'cuda':
             we, keep = torch.native_dropout(weight, p, True)
         else:
-            keep = dropout_mask(weight.shape, p)
-            ctx.room = torch.empty_like(
-                weight
-            )  # for the gradient; until then it holds the matrix, one in bf16 in its second half
+            keep = masks.keep('embd', tuple(weight.shape), p)  # packed
+            # `room` will hold the float32 gradient. Until then it holds the matrix; a matrix in
+            # bfloat16 takes the second half of it.
+            ctx.room = torch.empty_like(weight)
             we = ctx.room.flatten().view(dtype)[-weight.numel() :].view(weight.shape)
-            for some, kept, out in zip(*_blocks(weight, keep, we)):
-                out.copy_((some * _mask(kept, some)).mul_(1 / (1 - p)))
-        if we.dtype == weight.dtype:
-            h = we[ids] + we[positions]
-        else:
-            h = sum(weight[index] * _mask(keep[index], weight) for index in (ids, positions)).mul_(
-                1 / (1 - p)
-            )
+            for block, bits, out in zip(*_row_blocks(weight, keep, we)):
+                out.copy_((block * _unpacked(bits, block)).mul_(1 / (1 - p)))
         ctx.save_for_backward(ids, positions, keep)
-        ctx.p, ctx.weight = p, weight.detach()
-        return h, we
+        if we.dtype == weight.dtype:
+            return we[ids] + we[positions], we
+        h = sum(weight[index] * _unpacked(keep[index], weight) for index in (ids, positions))
+        return h.mul_(1 / (1 - p)), we
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_h, grad_we):
         ids, positions, keep = ctx.saved_tensors
-        weight, scale = ctx.weight, 1 / (1 - ctx.p)
-        if grad_we is None:
-            grad = torch.zeros_like(weight)
+        scale = 1 / (1 - ctx.p)
+        if grad_we is None:  # the LM head was not used
+            grad = torch.zeros_like(ctx.weight)
         elif keep is None:
-            grad = grad_we.to(weight.dtype)
+            grad = grad_we.to(ctx.weight.dtype)
         else:
-            taken = grad_we.dtype == weight.dtype
-            grad = grad_we if taken else torch.empty_like(weight) if ctx.room is None else ctx.room
-            for out, some, kept in zip(
-                *_blocks(grad, grad_we, keep)
-            ):  # from the front on, so that no block is overwritten before its turn
-                some = some.to(weight.dtype).mul_(_mask(kept, out)).mul_(scale)
-                if not taken:
-                    out.copy_(some)
-        for index in ids, positions:
-            values = grad_h if keep is None else grad_h * _mask(keep[index], weight) * scale
+            grad = _masked_gradient(grad_we, keep, scale, ctx.weight, ctx.room)
+        for index in (ids, positions):
+            rows = grad_h
+            if keep is not None:
+                rows = grad_h * _unpacked(keep[index], ctx.weight) * scale
             if grad.is_cuda:
-                grad.index_put_((index,), values, accumulate=True)
+                grad.index_put_((index,), rows, accumulate=True)
             else:
-                grad.index_add_(
-                    0, index, values
-                )  # where an index comes twice, index_put_ adds in an order that changes from run to run
-        ctx.room = None  # it is the caller's now
-        return grad, None, None, None, None
+                # index_put_ adds the rows of one index in an order that changes from run to run.
+                grad.index_add_(0, index, rows)
+        ctx.room = None
+        return grad, None, None, None, None, None
 
 
-def _mask(keep, like):
-    """A mask for `like` that may be a bit an entry, an entry each."""
-    return keep if keep.dtype == torch.bool else unpacked(keep, like.shape[-1])
+def _masked_gradient(grad_we, keep, scale, weight, room):
+    """Return the weight's gradient, given that of the matrix after dropout; in place if it can."""
+    in_place = grad_we.dtype == weight.dtype
+    if in_place:
+        grad = grad_we
+    else:
+        grad = torch.empty_like(weight) if room is None else room
+    # From the front: a block of `room` is written after the bfloat16 block in it has been read.
+    for out, block, bits in zip(*_row_blocks(grad, grad_we, keep)):
+        block = block.to(weight.dtype).mul_(_unpacked(bits, out)).mul_(scale)
+        if not in_place:
+            out.copy_(block)
+    return grad
 
 
-def _blocks(*matrices):
-    """Matrices of one shape, in blocks of rows that stay in a CPU's cache from one operation to the next."""
-    rows = len(matrices[0]) if matrices[0].is_cuda else max(1, (1 << 20) // matrices[0].shape[1])
-    return [matrix.split(rows) for matrix in matrices]
+def _unpacked(keep, like):
+    """Return a mask with one entry for each column of `like`. CUDA's masks are bool already."""
+    return keep if keep.dtype == torch.bool else unpack(keep, like.shape[-1])
 
 
-def embed(weight, ids, positions, p, training):
-    """The embedding matrix as a batch uses it, and what it looks up there (paper, section 3.1).
+def _row_blocks(*matrices):
+    """Split matrices with the same number of rows into blocks that fit a CPU's cache."""
+    rows, columns = matrices[0].shape
+    size = rows if path(matrices[0]) == 'cuda' else max(1, (1 << 20) // columns)
+    return [matrix.split(size) for matrix in matrices]
 
-    weight [rows, n_embd]; ids and positions [tokens]. In training, dropout falls on the matrix: one mask for the whole batch. Returns the states
-    h [tokens, n_embd] and the matrix, which under autocast comes in its type, for the language-model head to use: its gradient is taken over, not copied.
+
+class _TiedCrossEntropy(torch.autograd.Function):
+    """`plain_cross_entropy` in blocks of the matrix's rows.
+
+    There is one array of the size of the logits (8 stories: 34 million entries), since their
+    gradient is written over them. A CPU finds a block in its cache for all that is done to it.
     """
-    kind = weight.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    return _Embed.apply(weight, ids, positions, p if training else 0, dtype)
+
+    @staticmethod
+    def forward(ctx, h, we, target, is_private):
+        dtype = compute_dtype(h)
+        ctx.dtypes = h.dtype, we.dtype
+        ctx.overwrites_we = is_private and we.dtype == dtype
+        h, we = h.to(dtype), we.to(dtype)
+        ctx.blocks, logsumexp, at_target = [], [], 0
+        for rows, column, inside in _vocabulary_blocks(we, target):
+            logits = products.product(h, rows.t())
+            ctx.blocks.append(logits)
+            z = full_precision(logits)
+            at_column = z.gather(1, column)
+            at_target = at_target + at_column * inside
+            # This takes half the time of z.logsumexp(1).
+            logsumexp.append(at_column - z.log_softmax(1).gather(1, column))
+        logsumexp = torch.stack(logsumexp)  # [blocks, predictions, 1]
+        total = logsumexp.logsumexp(0)
+        share = (logsumexp - total).exp()  # of the probability, in each block
+        ctx.save_for_backward(h, we, target, share)
+        return (total - at_target).squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        if ctx.blocks is None:
+            raise RuntimeError('the LM loss frees its logits in backward(): call it only once')
+        h, we, target, share = ctx.saved_tensors
+        blocks, ctx.blocks = ctx.blocks, None
+        grad = grad.to(share.dtype)[:, None]
+        d_h = torch.zeros_like(h, dtype=share.dtype)
+        d_we = we.detach() if ctx.overwrites_we else torch.empty_like(we)
+        d_rows = d_we.split(_rows_a_block(we))
+        for i, (rows, column, inside) in enumerate(_vocabulary_blocks(we, target)):
+            logits, blocks[i] = blocks[i], None
+            d_logits = full_precision(logits).softmax(1).mul_(share[i] * grad)
+            logits.copy_(d_logits.scatter_add_(1, column, inside * -grad))
+            d_h += products.product(logits, rows)
+            products.product(logits.t(), h, out=d_rows[i])
+        return d_h.to(ctx.dtypes[0]), d_we.to(ctx.dtypes[1]), None, None
+
+
+def _rows_a_block(we):
+    return 1 << 13 if path(we) == 'cuda' else 1 << 10
+
+
+def _vocabulary_blocks(we, target):
+    """Yield blocks of rows of `we`, each with the column of every target and whether it is there.
+
+    column and inside are [predictions, 1]; a target outside the block has any column.
+    """
+    size = _rows_a_block(we)
+    for i, rows in enumerate(we.split(size)):
+        column = target[:, None] - i * size
+        inside = column.clamp(0, len(rows) - 1)
+        yield rows, inside, column == inside

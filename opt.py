@@ -1,28 +1,41 @@
 """OpenAI's Adam and its learning-rate schedules."""
 
 import math
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 
-def warmup_linear(x, warmup=0.002):
-    """x = share of all updates done, in (0, 1]. Up to 1 within `warmup`; falls to 0 along 1 - x, also while it warms up."""
-    return (x / warmup if x <= warmup else 1) * (1 - x)
+def _is_warmup(x: float, warmup: float) -> bool:
+    return warmup > 0 and x <= float(np.float32(warmup))
 
 
-def warmup_cosine(x, warmup=0.002):
-    return x / warmup if x <= warmup else 0.5 * (1 + math.cos(math.pi * x))
+def warmup_linear(x: float, warmup: float = 0.002) -> float:
+    """Rise to 1 within `warmup`, and fall to 0 along 1 - x, which also acts in the warm-up.
+
+    x is the share of all updates, from 0 to 1. `warmup` 0 means no warm-up. This holds for all
+    schedules; their values multiply the peak learning rate.
+    """
+    rate = x / warmup if _is_warmup(x, warmup) else 1.0
+    return rate * (1 - x)
 
 
-def warmup_constant(x, warmup=0.002):
-    return x / warmup if x <= warmup else 1.0
+def warmup_cosine(x: float, warmup: float = 0.002) -> float:
+    """Rise to 1 within `warmup`, then follow half a cosine from x = 0. It jumps in between."""
+    return x / warmup if _is_warmup(x, warmup) else 0.5 * (1 + math.cos(math.pi * x))
 
 
-def warmup_cosine_to_zero(x, warmup=0.002):
-    """The paper's for pre-training (section 4.1): up to 1 within `warmup`, then down along half a cosine; `warmup_cosine` jumps between the two."""
-    return (
-        x / warmup if x <= warmup else 0.5 * (1 + math.cos(math.pi * (x - warmup) / (1 - warmup)))
-    )
+def warmup_constant(x: float, warmup: float = 0.002) -> float:
+    """Rise to 1 within `warmup`, then stay there."""
+    return x / warmup if _is_warmup(x, warmup) else 1.0
+
+
+def warmup_cosine_to_zero(x: float, warmup: float = 0.002) -> float:
+    """Rise to 1 within `warmup`, then fall to 0 along half a cosine (paper, section 4.1)."""
+    if _is_warmup(x, warmup):
+        return x / warmup
+    return 0.5 * (1 + math.cos(math.pi * (x - warmup) / (1 - warmup)))
 
 
 SCHEDULES = {
@@ -34,86 +47,91 @@ SCHEDULES = {
 
 
 class OpenAIAdam(torch.optim.AdamW):
-    """The original's `opt.adam`: clipping by the global norm, a schedule, bias-corrected Adam with decoupled decay.
+    """The original's `opt.adam`: clipping by the global norm, a schedule, Adam, decoupled decay.
 
-    The original corrects only the step size for bias, so its `e` is added to an uncorrected square root, and decay is scaled by the corrected
-    step size. Written as `torch.optim.AdamW` (whose fused kernel then does the work), update t has
-    lr = lr * schedule(t / t_total), eps = e / sqrt(1 - b2^t), weight_decay = l2 * sqrt(1 - b2^t) / (1 - b1^t).
+    The original adds `e` to a root that is not corrected for bias, and the corrected step size
+    scales the decay. `torch.optim.AdamW`, with its fused kernel, does the same in update t with
 
-    Decay applies to parameters of more than one dimension (every `w` and the embedding), or to all with `vector_l2`.
+        lr = lr * schedule(x)    eps = e / sqrt(1 - b2^t)
+        weight_decay = l2 * sqrt(1 - b2^t) / (1 - b1^t)
+
+    Decay acts on parameters of more than one dimension, or on all with `vector_l2`.
     """
 
     def __init__(
         self,
-        params,
-        lr,
-        schedule,
-        warmup,
-        t_total,
-        b1=0.9,
-        b2=0.999,
-        e=1e-8,
-        l2=0.01,
-        vector_l2=False,
-        max_grad_norm=1,
+        params: Iterable[torch.nn.Parameter],
+        lr: float,
+        schedule: str,
+        warmup: float,
+        t_total: int,
+        b1: float = 0.9,
+        b2: float = 0.999,
+        e: float = 1e-8,
+        l2: float = 0.01,
+        vector_l2: bool = False,
+        max_grad_norm: float = 1,
+        schedule_t: str = 'after',
     ):
+        """
+        schedule       one of `SCHEDULES`
+        warmup         share of the updates in which the learning rate rises
+        t_total        number of all updates
+        max_grad_norm  the global norm to clip the gradients to; 0 or less: do not clip
+        schedule_t     the schedule sees the number of updates 'before' this one, or 'after' it.
+                       In the original nothing orders the two: README, "Exact"
+        """
         params = list(params)
         decayed = [p for p in params if vector_l2 or p.dim() > 1]
-        others = [p for p in params if not (vector_l2 or p.dim() > 1)]
-        super().__init__(
-            [{'params': decayed, 'l2': l2}, {'params': others, 'l2': 0}],
-            lr=lr,
-            betas=(b1, b2),
-            eps=e,
-            fused=True,
-        )
-        self.lr, self.e, self.schedule, self.warmup, self.t_total = (
-            lr,
-            e,
-            SCHEDULES[schedule],
-            warmup,
-            t_total,
-        )
+        others = [p for p in params if not vector_l2 and p.dim() <= 1]
+        groups = [{'params': decayed, 'l2': l2}, {'params': others, 'l2': 0}]
+        super().__init__(groups, lr=lr, betas=(b1, b2), eps=e, fused=True)
+        self.lr, self.e = lr, e
+        self.schedule, self.warmup, self.t_total = SCHEDULES[schedule], warmup, t_total
+        self.schedule_t = schedule_t
         self.max_grad_norm = max_grad_norm
         self.t = 0  # updates done
 
-    def step(self):
-        """One update from the gradients there are. Returns their global norm before clipping, a scalar tensor."""
+    def learning_rate(self) -> float:
+        """Return the learning rate of update `t`.
+
+        x is computed in float32 as TensorFlow does, which multiplies by 1 / t_total: x of 3
+        updates in 30 is 0.10000001, after the end of a warm-up of 0.1.
+        """
+        t = self.t - 1 if self.schedule_t == 'before' else self.t
+        x = np.float32(t) * (np.float32(1) / np.float32(self.t_total))
+        return self.lr * self.schedule(min(float(x), 1.0), self.warmup)
+
+    def step(self) -> torch.Tensor:
+        """Do one update with the present gradients. Return their global norm before clipping."""
         self.t += 1
-        grads = [
-            p.grad for group in self.param_groups for p in group['params'] if p.grad is not None
-        ]
-        # Row by row: summed in one go, the squares of 31 million entries lose the norm's fourth digit on a CPU.
-        norm = torch.nn.utils.get_total_norm(
-            [torch.linalg.vector_norm(grad, dim=-1) for grad in grads]
-        )
+        params = [p for group in self.param_groups for p in group['params']]
+        grads = [p.grad for p in params if p.grad is not None]
+        # Row by row: the sum of 31 million squares in one go is wrong in its fourth digit.
+        norms = [torch.linalg.vector_norm(grad, dim=-1) for grad in grads]
+        norm = torch.nn.utils.get_total_norm(norms)
         for group in self.param_groups:
             b1, b2 = group['betas']
             correction = math.sqrt(1 - b2**self.t)
-            group['lr'] = self.lr * self.schedule(self.t / self.t_total, self.warmup)
+            group['lr'] = self.learning_rate()
             group['eps'] = self.e / correction
             group['weight_decay'] = group['l2'] * correction / (1 - b1**self.t)
         if self.max_grad_norm > 0:
-            # The fused kernel divides every gradient by `grad_scale` as it reads it: clipping costs no pass of its own.
+            # The fused kernel divides each gradient by `grad_scale` while it reads it.
             self.grad_scale = torch.clamp(norm.float() / self.max_grad_norm, min=1)
         super().step()
         return norm
 
-    def state_dict(self):
-        """What a run changes: the updates done and the moments."""
+    def state_dict(self) -> dict:
+        """Return what training changes: the number of updates and the moments."""
         return {'t': self.t, 'state': super().state_dict()['state']}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         self.t = state['t']
         super().load_state_dict({**super().state_dict(), 'state': state['state']})
 
-    def form(self):
-        """A state_dict after some updates, as to its keys and shapes."""
+    def state_like(self) -> dict:
+        """Return a dict with the keys and tensor shapes of `state_dict` after some updates."""
         params = [p for group in self.param_groups for p in group['params']]
-        return {
-            't': 0,
-            'state': {
-                i: {'step': torch.zeros(()), 'exp_avg': p, 'exp_avg_sq': p}
-                for i, p in enumerate(params)
-            },
-        }
+        moments = [{'step': torch.zeros(()), 'exp_avg': p, 'exp_avg_sq': p} for p in params]
+        return {'t': 0, 'state': dict(enumerate(moments))}

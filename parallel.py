@@ -1,231 +1,440 @@
-"""One global batch on whatever devices there are: the cut, the gradients' sum, and the figures on their way back.
+"""Devices and processes: one update on whatever hardware there is.
 
-A process drives one CPU, one CUDA device, or several with `nn.DataParallel`; `torchrun` starts several processes, which
-`DistributedDataParallel` joins. The update is the same.
+A process drives one CPU, one CUDA device, or several with `nn.DataParallel`. `torchrun` starts
+several processes, which `DistributedDataParallel` joins. The update is the same.
 """
 
+import contextlib
+import ctypes
+import functools
+import gc
 import math
 import os
 import sys
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn as nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from tqdm import tqdm
 
+from batches import Batch, collate
+from encoding import EncodedDataset
+from functional import PATHS
 from utils import InputError, OutOfMemory
+
+PREDICT_BATCH = 64  # examples; no result depends on it
+TIMEOUT = timedelta(hours=2)  # the first process may encode and load for long
+
+
+# -------------------------------------------------------------------------------------- devices
+
+
+def find_devices(device: str, n_gpu: int) -> list[torch.device]:
+    """Return the devices to run on: the CPU, one named CUDA device, or up to `n_gpu` of them.
+
+    device  'auto' (CUDA if there is a device), 'cpu', 'cuda', or one device such as 'cuda:1'
+
+    Raises InputError if the device, or the path of `functional.path`, does not exist.
+    """
+    chosen = os.environ.get('GPT1_PATH')
+    if chosen and chosen not in PATHS:
+        raise InputError(f'GPT1_PATH is {chosen!r}, expected one of {", ".join(PATHS)}')
+    n_found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == 'auto':
+        device = 'cuda' if n_found else 'cpu'
+    if device == 'cpu':
+        return [torch.device('cpu')]
+    if device == 'cuda' and n_found:
+        return [torch.device('cuda', i) for i in range(min(n_gpu, n_found))]
+    kind, _, index = device.partition(':')
+    if kind != 'cuda' or (index and not index.isdecimal()):
+        raise InputError(f'--device {device}: expected auto, cpu, cuda, or for instance cuda:1')
+    if not index or int(index) >= n_found:
+        raise InputError(f'--device {device}: the number of CUDA devices here is {n_found}')
+    return [torch.device('cuda', int(index))]
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step. Elsewhere, do nothing.
+
+    Otherwise the kernel takes the memory back and clears it again in each step.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped on its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: free bytes at the end of the heap
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch to a device, asynchronously if that is a GPU."""
+    if device.type == 'cuda':
+        batch = batch.pin_memory()
+    return batch.to(device)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context in which matrix products have the precision 'fp32' or 'bf16'."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
+
+
+def describe_devices(devices: list[torch.device], n_ranks: int, precision: str) -> str:
+    """Describe the hardware in use in one line, for the table that is printed at the start."""
+    if devices[0].type == 'cuda':
+        text = f'{len(devices) * n_ranks} x {torch.cuda.get_device_name(devices[0])}'
+    else:
+        text = f'CPU, {torch.get_num_threads()} threads'
+    if n_ranks > 1:
+        text += f', {n_ranks} processes'
+    return f'{text}; {precision}'
+
+
+# ------------------------------------------------------------------------------------- the ranks
 
 
 class Ranks:
-    """The processes of this run: `rank` of `size`. Outside `torchrun`, rank 0 of 1."""
+    """The processes of a run: this is `rank` of `size`. Without torchrun, rank 0 of 1.
 
-    def __init__(self, devices):
-        """`devices`: those found on this machine (`utils.find_devices`). Of several ranks here, each takes one."""
-        self.rank, self.size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    Used as a context: leaving it ends the process group.
+    """
+
+    def __init__(self, devices: list[torch.device]):
+        """`devices` are those of this machine. If it has several ranks, each takes one."""
+        self.rank = int(os.environ.get('RANK', 0))
+        self.size = int(os.environ.get('WORLD_SIZE', 1))
         self.devices = devices
+        self._parallel = []
         if self.size > 1:
-            use_cuda = devices[0].type == 'cuda'
-            if use_cuda:
-                local_rank = int(os.environ['LOCAL_RANK'])
-                if local_rank >= torch.cuda.device_count():
-                    raise InputError(
-                        f'{local_rank + 1} processes or more on a machine with {torch.cuda.device_count()} CUDA devices; lower --nproc_per_node'
-                    )
-                self.devices = [torch.device('cuda', local_rank)]
-                torch.cuda.set_device(local_rank)
-            limit = timedelta(hours=2)  # rank 0 may load and encode for long
-            store, _, _ = next(dist.rendezvous('env://', timeout=limit))
-            # After a restart, torchrun's store still has the dead processes' addresses: each attempt gets keys of its own.
-            store = dist.PrefixStore(
-                f'attempt {os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)}', store
-            )
-            dist.init_process_group(
-                'nccl' if use_cuda else 'gloo',
-                store=store,
-                rank=self.rank,
-                world_size=self.size,
-                timeout=limit,
-            )
+            self._join()
 
-    def __enter__(self):
+    def _join(self):
+        backend = 'gloo'
+        if self.devices[0].type == 'cuda':
+            backend = 'nccl'
+            local_rank, n_found = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+            if local_rank >= n_found:
+                raise InputError(
+                    f'more processes than the {n_found} CUDA devices here: lower --nproc_per_node'
+                )
+            self.devices = [torch.device('cuda', local_rank)]
+            torch.cuda.set_device(local_rank)
+        store, _, _ = next(dist.rendezvous('env://', timeout=TIMEOUT))
+        # After a restart, torchrun's store still holds the addresses of the dead processes.
+        attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)
+        store = dist.PrefixStore(f'attempt {attempt}', store)
+        dist.init_process_group(
+            backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT
+        )
+
+    def __enter__(self) -> 'Ranks':
         return self
 
     def __exit__(self, kind, error, _):
-        """Every `parallel_model` must be gone by then. The last to let go of the process group waits for its threads, which may wait for Python's lock:
-        `DistributedDataParallel` holds it meanwhile (torch 2.11 to 2.13), and so the process would never end."""
-        if (
-            self.size > 1 and kind is None
-        ):  # after an error the others may be anywhere: end, and let torchrun end them
+        if self.size == 1:
+            return
+        lost = 'another process of this run ended; its message says why'
+        if kind is None:
+            try:
+                dist.barrier()  # no rank leaves while another one still talks to it
+            except RuntimeError as error:
+                raise InputError(lost) from error
+            # A DistributedDataParallel holds the process group and, while it is destroyed,
+            # Python's lock, for which the group's threads may wait (torch 2.11 to 2.13): so all
+            # of them are destroyed before the group.
+            for parallel in self._parallel:
+                parallel.close()
+            gc.collect()
             dist.destroy_process_group()
-        if self.size > 1 and (
-            kind is dist.DistBackendError or kind is RuntimeError and 'gloo' in str(error)
-        ):
-            raise InputError(
-                'another process of this run has ended; its own message says why'
-            ) from error
+        elif kind is dist.DistBackendError or (kind is RuntimeError and 'gloo' in str(error)):
+            # After an error the other ranks may be anywhere: this one ends, and torchrun ends them.
+            raise InputError(lost) from error
 
     @property
-    def first(self):
+    def first(self) -> bool:
         """Whether this is the process that reads, writes and prints."""
         return self.rank == 0
 
-    def share(self, items):
-        """This rank's part of a list: contiguous, as even as can be."""
-        return items[
-            len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size
-        ]
+    def share(self, items: Sequence) -> Sequence:
+        """Return this rank's part of `items`: consecutive, of almost equal size on every rank."""
+        n = len(items)
+        return items[n * self.rank // self.size : n * (self.rank + 1) // self.size]
 
-    def from_first(self, make):
-        """What `make()` returns on rank 0, on every rank; where it raises InputError, every rank does."""
+    def from_first(self, make: Callable):
+        """Call `make` on rank 0 and return its result, or raise its InputError, on every rank."""
         if self.size == 1:
             return make()
-        made = [None, None]
+        result = [None, None]
         if self.first:
             try:
-                made[0] = make()
+                result[0] = make()
             except InputError as error:
-                made[1] = error
-        dist.broadcast_object_list(made)
-        if made[1] is not None:
-            raise made[1]
-        return made[0]
+                result[1] = error
+        dist.broadcast_object_list(result)
+        if result[1] is not None:
+            raise result[1]
+        return result[0]
 
-    def copy_from_first(self, tensors):
-        """Give all ranks the numbers that the tensors have on rank 0."""
+    def copy_from_first(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Copy the values that the tensors have on rank 0 to all ranks."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
 
-    def gather(self, value):
-        """The values of all ranks, in their order, on every rank."""
+    def gather(self, value) -> list:
+        """Return the values of all ranks, in their order, on every rank."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
-    def sum_(self, tensor):
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum a tensor over the ranks, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def total(self, number):
-        """The sum of a number over the ranks, a tensor [1] on this rank's device."""
+    def total(self, number: float) -> torch.Tensor:
+        """Return the sum of a number over the ranks: a tensor [1] on this rank's device."""
         return self.sum_(torch.tensor([float(number)], device=self.devices[0]))
 
+    def parallel(self, module: nn.Module) -> 'ParallelModule':
+        """Return `module` as training calls it, on all devices and ranks."""
+        parallel = ParallelModule(module, self)
+        self._parallel.append(parallel)
+        return parallel
 
-class DevicesModel(DataParallel):
+
+# --------------------------------------------------------------------------------- data parallel
+
+
+class _Devices(DataParallel):
     """`nn.DataParallel` over batches that are already cut: one for each device."""
 
     def scatter(self, batches, kwargs, device_ids):
-        return [(batch.to(device),) for batch, device in zip(batches, device_ids)], [
-            kwargs for _ in batches
-        ]
+        moved = [(batch.to(device),) for batch, device in zip(batches, device_ids)]
+        return moved, [kwargs for _ in moved]
 
 
-class RanksModel(DistributedDataParallel):
-    """`DistributedDataParallel` that knows whether the ranks may be exchanging the gradients of an update."""
+class ParallelModule:
+    """A module whose `forward` takes batches, one for each device of this process.
 
-    exchanging = False
+    Only this object holds the wrapper that PyTorch needs, so that `Ranks` can destroy it.
+    """
 
-    def forward(self, *inputs, **kwargs):
-        self.exchanging = False
-        outputs = super().forward(*inputs, **kwargs)
-        self.exchanging = self.require_backward_grad_sync  # False within no_sync
-        return outputs
+    def __init__(self, module: nn.Module, ranks: Ranks):
+        self.module = module
+        self.devices = ranks.devices
+        self.exchanging = False  # whether the ranks may be exchanging gradients
+        self._wrapper = module
+        if ranks.size > 1:
+            # It also copies the parameters of rank 0 to all ranks.
+            self._wrapper = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        elif len(self.devices) > 1:
+            self._wrapper = _Devices(module, self.devices)
+
+    def backward(self, batches: Sequence[Batch], scale: float, precision: str, last: bool):
+        """Add the gradients of `scale` times the summed losses. Return the losses, [items].
+
+        last  whether this is the last step of the update: then the ranks sum their gradients
+        """
+        wrapper = self._wrapper
+        distributed = isinstance(wrapper, DistributedDataParallel)
+        if distributed:
+            wrapper.require_backward_grad_sync = last
+        if not isinstance(wrapper, DataParallel):
+            batches = [to_device(batch, self.devices[0]) for batch in batches]
+        elif self.devices[0].type == 'cuda':
+            batches = [batch.pin_memory() for batch in batches]
+        with autocast(self.devices[0], precision):
+            losses = wrapper(*batches)
+        self.exchanging = distributed and last
+        (losses.sum() * scale).backward()
+        return losses.detach()
+
+    def close(self) -> None:
+        """Destroy the wrapper."""
+        self._wrapper = None
 
 
-def parallel_model(model, devices, ranks):
-    """The model as training calls it, on batches for each of `devices`."""
-    if ranks.size > 1:
-        return RanksModel(
-            model, gradient_as_bucket_view=True
-        )  # also copies rank 0's parameters to all
-    if len(devices) > 1:
-        return DevicesModel(model, devices)
-    return model
+# --------------------------------------------------------------------------- steps of an update
+
+
+def step_cuts(n: int, step_size: int, n_ranks: int) -> list[slice]:
+    """Cut n items into steps of at most `step_size`, at least one for every rank if possible."""
+    n_steps = max(math.ceil(n / step_size), min(n_ranks, n))
+    if n_steps * step_size >= n > (n_steps - 1) * step_size:
+        edges = [min(i * step_size, n) for i in range(n_steps + 1)]
+    else:  # there are more ranks than steps
+        edges = [n * i // n_steps for i in range(n_steps + 1)]
+    return [slice(start, stop) for start, stop in zip(edges, edges[1:])]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a GPU's or the computer's memory is too small."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or 'could not create a memory' in text
+    )
 
 
 class StepSize:
-    """How many stories or windows a device takes at a time: half as many each time that it runs out of memory."""
+    """How many examples or windows a device takes at a time. Halved when it is out of memory."""
 
-    def __init__(self, size, unit, option, same):
-        """`unit`: 'stories' or 'windows'; `option`, which sets the size; `same`: what the size does not change."""
+    def __init__(self, size: int, unit: str, option: str, same: str):
+        """
+        unit    of what: 'examples' or 'windows'
+        option  what a user can do instead, for the error message
+        same    what the step size does not change, for the warning
+        """
         self.size, self.unit, self.option, self.same = size, unit, option, same
 
-    def fit(self, attempt, model):
-        """What `attempt(size)` returns. As long as the device runs out of memory, `model`'s gradients are cleared and it is made again with half the size.
+    def fit(self, attempt: Callable, module: ParallelModule | nn.Module):
+        """Return `attempt(size)`. When it runs out of memory, repeat it with half the size.
 
-        That is this rank's own affair, the others only wait; but once they exchange the gradients it cannot be made again. Raises OutOfMemory.
+        The gradients of `module` are cleared in between. Other ranks wait meanwhile, so it can
+        not be repeated once the ranks exchange gradients. Raises OutOfMemory.
         """
-        model.exchanging = False  # a `RanksModel` will say
+        module.exchanging = False
         while True:
             try:
                 return attempt(self.size)
-            except torch.OutOfMemoryError as error:
-                if model.exchanging:
-                    raise OutOfMemory(
-                        f'out of memory with {self.size} {self.unit} at a time, when the processes had begun to exchange the gradients; '
-                        f'go on with --resume and {self.option}'
-                    ) from error
-                if self.size == 1:
-                    raise OutOfMemory(
-                        f'out of memory with one of the {self.unit} at a time; --precision bf16 may help'
-                    ) from error
-                self.size = (self.size + 1) // 2
-            model.zero_grad(set_to_none=True)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(module, error)
+            # After the except clause, so that the error no longer keeps the tensors alive.
+            getattr(module, 'module', module).zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             tqdm.write(
-                f'out of memory: going on with steps of {self.size} {self.unit}; {self.same}',
+                f'out of memory: continuing with steps of {self.size} {self.unit}; {self.same}',
                 file=sys.stderr,
             )
 
+    def _halve(self, module, error):
+        if module.exchanging:
+            raise OutOfMemory(
+                f'out of memory with {self.size} {self.unit} at a time, while the processes were '
+                f'exchanging gradients; continue with --resume and {self.option}'
+            ) from error
+        if self.size == 1:
+            raise OutOfMemory(
+                f'out of memory with 1 of the {self.unit} at a time; nothing smaller is possible'
+            ) from error
+        self.size = (self.size + 1) // 2
+
+
+# ---------------------------------------------------------------------------------------- losses
+
 
 class LossMeter:
-    """The figures of each update on their way from the device: read `lag` updates later, so that the device is not waited for.
+    """The losses of each update on their way from the device.
 
-    The lag is a fixed number, not "whatever has arrived", so that all ranks act on the same update.
+    They are read `lag` updates later, so that nothing waits for a GPU. The lag is a fixed number,
+    not "what has arrived", so that all ranks stop after the same update.
     """
 
-    def __init__(self, lag, unit='stories'):
-        self.lag, self.unit = lag, unit
-        self.pending = []  # (update, its stories' or windows' names, figures on the host, event after which they are there)
-        self.loss = math.nan  # the newest that was read, mean over the stories
+    def __init__(self, unit: str, names: Callable, lag: int):
+        """`unit` and `names(items)` are what to call the items in an error message."""
+        self.unit, self.names, self.lag = unit, names, lag
+        self.pending = []  # (update, its items, figures on the host, event: they have arrived)
+        self.loss = math.nan  # mean of the newest update that was read
         self.stop = False  # whether a rank was asked to stop
+        self.reset()
 
-    def add(self, n_updates, ids, figures):
-        """figures [ids + 2]: the loss of each of `ids`, the gradients' norm, and the signal received, or 0."""
+    def reset(self) -> None:
+        """Forget the losses before an evaluation."""
+        self.sum, self.n = 0.0, 0
+
+    @property
+    def mean(self) -> float:
+        """The mean loss of the updates since the last evaluation."""
+        return self.sum / max(self.n, 1)
+
+    def add(self, n_updates: int, items: np.ndarray, figures: torch.Tensor) -> None:
+        """Add an update. figures [items + 2]: losses, the gradients' norm, a signal or 0."""
         event = None
         if figures.is_cuda:
-            figures = torch.empty_like(figures, device='cpu', pin_memory=True).copy_(
-                figures, non_blocking=True
-            )
+            host = torch.empty_like(figures, device='cpu', pin_memory=True)
+            figures = host.copy_(figures, non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-        self.pending.append((n_updates, ids, figures, event))
+        self.pending.append((n_updates, items, figures, event))
         while len(self.pending) > self.lag:
             self._read()
 
-    def drain(self):
+    def drain(self) -> None:
         """Read all that is pending."""
         while self.pending:
             self._read()
 
     def _read(self):
-        """Raises InputError if a loss or the norm is not finite, naming the update and the stories or windows."""
-        n_updates, ids, figures, event = self.pending.pop(0)
+        n_updates, items, figures, event = self.pending.pop(0)
         if event:
             event.synchronize()
         *losses, norm, stop = figures.tolist()
-        self.loss, self.stop = sum(losses) / len(losses), self.stop or stop > 0
+        self.loss = sum(losses) / len(losses)
+        self.stop = self.stop or stop > 0
+        self.sum += self.loss
+        self.n += 1
         if not math.isfinite(self.loss) or not math.isfinite(norm):
-            wrong = [i for i, loss in zip(ids, losses) if not math.isfinite(loss)]
-            what = f'the loss is {self.loss}' if wrong else f"the gradients' norm is {norm}"
-            wrong = wrong or ids
-            more = f' and {len(wrong) - 8} more' if len(wrong) > 8 else ''
-            raise InputError(
-                f'update {n_updates}: {what} ({self.unit} {", ".join(map(str, wrong[:8]))}{more}); '
-                f'what was saved before is kept. A lower --lr may help'
-            )
+            raise InputError(self._not_finite(n_updates, items, losses, norm))
+
+    def _not_finite(self, n_updates, items, losses, norm):
+        wrong = [i for i, loss in zip(items, losses) if not math.isfinite(loss)]
+        what = f'the loss is {self.loss}' if wrong else f"the gradients' norm is {norm}"
+        names = self.names(wrong or items)
+        more = f' and {len(names) - 8} more' if len(names) > 8 else ''
+        return (
+            f'update {n_updates}: {what} ({self.unit} {", ".join(names[:8])}{more}); earlier '
+            'checkpoints are kept. A lower --lr may help'
+        )
+
+
+# ------------------------------------------------------------------------------------ prediction
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    data: EncodedDataset,
+    ranks: Ranks | None = None,
+    precision: str = 'fp32',
+    steps: StepSize | None = None,
+) -> torch.Tensor:
+    """Return the task's logits of examples, [examples, n], float32 on the CPU, on every rank.
+
+    ranks  the processes that share the work
+    steps  the batch size, kept from call to call
+
+    Examples of similar length form a batch, in shared rows.
+    """
+    model.eval()
+    steps = steps or StepSize(PREDICT_BATCH, 'examples', '', 'the results are the same')
+    rank, size = (ranks.rank, ranks.size) if ranks else (0, 1)
+    device = next(model.parameters()).device
+    order = np.argsort(data.lengths.sum(1), kind='stable')
+    batches = [order[i : i + PREDICT_BATCH] for i in range(0, len(order), PREDICT_BATCH)]
+    logits = torch.full((len(data), data.n_scores), -torch.inf)
+
+    def fill(places, step_size):
+        for start in range(0, len(places), step_size):
+            step = places[start : start + step_size]
+            trees = [data.tree(i) for i in step]
+            batch = collate(trees, model.config.first_position, share_context=True)
+            with autocast(device, precision):
+                scores, _ = model(to_device(batch, device), lm=False)
+            logits[step, : scores.shape[1]] = scores.float().cpu()
+
+    for places in batches[rank::size]:
+        steps.fit(functools.partial(fill, places), model)
+    if size > 1:
+        mine = np.concatenate([order[:0], *batches[rank::size]])
+        for places, scores in ranks.gather((mine, logits[mine])):
+            logits[places] = scores
+    return logits

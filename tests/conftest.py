@@ -1,4 +1,4 @@
-"""What the tests of whole runs share: a small data set with small weights, and the command line in processes of its own."""
+"""What tests of whole runs share: a small data set, small weights, and runs in processes."""
 
 import importlib
 import json
@@ -11,18 +11,18 @@ import sys
 import pytest
 import torch
 
-torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+torch.set_num_threads(1)  # with small tensors, more threads only wait for each other
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GOLDEN = os.path.join(ROOT, 'tests', 'golden', 'rocstories-tiny')
 sys.path.insert(0, ROOT)
 os.environ['PYTHONPATH'] = os.pathsep.join(
     filter(None, [ROOT, os.environ.get('PYTHONPATH')])
-)  # for the processes that tests start
+)  # for processes that tests start
 
-PROCESSES = multiprocessing.get_context(
-    'forkserver'
-)  # a process forked from one that has imported everything starts in no time
+from utils import leave  # noqa: E402
+
+PROCESSES = multiprocessing.get_context('forkserver')  # forks one that has imported all
 PROCESSES.set_forkserver_preload(
     [
         'train',
@@ -38,8 +38,12 @@ PROCESSES.set_forkserver_preload(
 
 
 def child(script, argv, output, environment, file_size=None, patch=None):
-    """Body of a process: `script argv`, everything it prints in the file `output`, its exit status that of the process. `patch()` is called first."""
-    if file_size:  # no file may grow beyond it, as on a full disk
+    """Run `script argv` as a process: output to a file, the exit status that of the process.
+
+    file_size  no file may become larger, as on a full disk
+    patch      called first
+    """
+    if file_size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -49,11 +53,11 @@ def child(script, argv, output, environment, file_size=None, patch=None):
     torch.set_num_threads(1)
     if patch:
         patch()
-    sys.exit(importlib.import_module(script).main(argv))
+    leave(importlib.import_module(script).main(argv))
 
 
 class Command:
-    """`train.py` on the small data set, writing below `folder`."""
+    """Runs of train.py on the small data set, which write below `folder`."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -106,7 +110,7 @@ class Command:
         return process
 
     def run(self, *options, status=0, **start):
-        """To its end. Returns what it printed."""
+        """Run to the end. Returns what it printed."""
         before = len(self.output)
         process = self.start(*options, **start)
         process.join()
@@ -119,7 +123,7 @@ class Command:
         return path.read_text() if path.exists() else ''
 
     def log(self, desc='rocstories'):
-        """The log's lines without what no two runs share: the folders and the times."""
+        """The lines of the log without the folders and the times, which differ in every run."""
         with open(self.folder / 'log' / f'{desc}.jsonl') as f:
             lines = [json.loads(line) for line in f]
         return [

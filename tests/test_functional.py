@@ -1,421 +1,605 @@
-"""What replaces PyTorch's own functions, against those."""
+"""Each fast operation compared with its plain form: values and gradients, on every path.
 
-from dataclasses import replace
+The 'cuda' path runs on the CPU here: PyTorch has the same operations there.
+"""
+
+import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_model import CONFIG, STORIES
 
+import functional
+import products
+from batches import build_tree, collate
 from functional import (
+    TiedEmbedding,
+    activated_linear,
+    attention,
+    attention_at,
+    attention_layout,
     dropout,
-    dropout_mask,
-    dropped_attention,
-    embed,
     gelu,
     linear,
-    padded,
-    product,
-    unpacked,
+    plain_activated_linear,
+    plain_attention,
+    plain_cross_entropy,
+    plain_dropout,
+    plain_embed,
+    plain_gelu,
+    plain_linear,
 )
-from loss import language_model_losses
-from model_pytorch import Config, DoubleHeadModel, attention_mask, init_weights
-from utils import collate
+from masks import DropoutMasks
+from model_pytorch import ACT_FNS
+from products import product
+
+N_HEAD = 2
+N_VOCAB = 30
+FIRST_POSITION = N_VOCAB + 3
+LENGTHS = [(9, 3, 5), (4, 6, 2), (12, 1, 7), (0, 0, 3)]  # of a context and two choices
+TREES = [build_tree([np.arange(n) for n in lengths], 'choices', 1, N_VOCAB) for lengths in LENGTHS]
+BOTH_LAYOUTS = pytest.mark.parametrize('share_context', [False, True])
 
 
-def double(*size, seed=0):
-    return torch.randn(
-        *size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-    ).requires_grad_()
+@pytest.fixture(params=functional.PATHS)
+def path(request, monkeypatch):
+    monkeypatch.setenv('GPT1_PATH', request.param)
+    return request.param
 
 
-def mask(shape, p):
-    """A `dropout_mask`, an entry each."""
-    return unpacked(dropout_mask(shape, p), shape[-1])
-
-
-# --------------------------------------------------------------------------------------------------------------- dropout
-
-
-@pytest.mark.parametrize('p', [0.1, 0.25, 0.5, 0.999])
-def test_rate_and_independence_of_the_mask(p):
-    torch.manual_seed(0)
-    keep = mask((1000, 1000), p)
-    deviation = (p * (1 - p) / keep.numel()) ** 0.5
-    assert abs(keep.double().mean() - (1 - p)) < 5 * deviation
-    for axis in (
-        0,
-        1,
-    ):  # the eight entries that come at once know nothing of each other, nor do their neighbours
-        for distance in 1, 2, 3, 4, 8:
-            both = keep.narrow(axis, 0, 1000 - distance) & keep.narrow(
-                axis, distance, 1000 - distance
-            )
-            expected = (1 - p) ** 2
-            assert (
-                abs(both.double().mean() - expected) < 6 * (expected / both.numel()) ** 0.5 + 1e-4
-            )
-    assert (keep.double().mean(0) - (1 - p)).abs().max() < 6 * (p * (1 - p) / 1000) ** 0.5 + 1e-3
-
-
-@pytest.mark.parametrize('p', [1e-6, 0.1, 0.25, 0.5, 0.999])
-def test_each_mask_of_eight_comes_as_often_as_is_likely(p):
-    """Those too that are too rare for the table: nine of ten masks for p = 0.1."""
-    torch.manual_seed(0)
-    found = np.bincount(dropout_mask((1 << 25,), p).numpy(), minlength=256)
-    kept = np.array([bin(byte).count('1') for byte in range(256)])
-    expected = (1 - p) ** kept * p ** (8 - kept) * (1 << 22)
-    often = expected > 10
-    deviations = (found - expected)[often] / np.sqrt(expected[often])
-    assert abs((deviations**2).sum() - often.sum()) < 5 * (2 * often.sum()) ** 0.5
-    assert (
-        abs(found[~often].sum() - expected[~often].sum()) <= 5 * expected[~often].sum() ** 0.5 + 1
-    )
-
-
-@pytest.mark.parametrize('shape', [(1,), (7,), (8,), (9,), (31,), (3, 13), (2, 3, 16)])
-def test_masks_of_any_size(shape):
-    assert mask(shape, 0.5).shape == shape and set(mask((2, 1000), 0.5).unique().tolist()) == {0, 1}
-    assert mask(shape, 0).all()
-
-
-def test_same_seed_same_mask():
-    """It is PyTorch's generator that is drawn from, the one that checkpoints keep."""
-    x = torch.ones(64, 33)
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    first, second = dropout(x, 0.5, True), dropout(x, 0.5, True)
-    assert not torch.equal(first, second)
-    torch.set_rng_state(state)
-    assert torch.equal(dropout(x, 0.5, True), first) and torch.equal(dropout(x, 0.5, True), second)
-
-
-def test_dropout_scales_and_so_does_its_gradient():
-    x = torch.randn(50, 40, requires_grad=True)
-    dropped = dropout(x, 0.25, True)
-    kept = dropped != 0
-    torch.testing.assert_close(dropped, torch.where(kept, x / 0.75, 0.0))
-    (gradient,) = torch.autograd.grad(dropped, x, torch.full_like(x, 3.0))
-    torch.testing.assert_close(gradient, torch.where(kept, 4.0, 0.0))
-    assert dropout(x, 0.25, False) is x and dropout(x, 0, True) is x
-
-
-# -------------------------------------------------------------------------------------------------------------- products
-
-
-@pytest.mark.parametrize('onednn', [False, True])
-@pytest.mark.parametrize('tokens', [1, 5, 64])
-def test_products_by_either_library(monkeypatch, onednn, tokens):
-    """In fp32, to rounding those of float64; whole matrices, their transposes and parts of them; with the gradients."""
+@pytest.fixture(params=['default library', 'oneDNN'])
+def library(request, monkeypatch):
+    """Compute the products with PyTorch's default library, or those in float32 with oneDNN."""
+    is_onednn = request.param == 'oneDNN'
+    if is_onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip('PyTorch without oneDNN')
     monkeypatch.setattr(
-        'functional.onednn_takes',
-        lambda x, w: onednn and torch.backends.mkldnn.is_available() and x.dtype == torch.float32,
+        products, 'uses_onednn', lambda x, w: is_onednn and x.dtype == torch.float32
     )
-    x, w, b = double(tokens, 24), double(24, 30, seed=1), double(30, seed=2)
-    fp32 = [t.detach().float().requires_grad_() for t in (x, w, b)]
-    for part in slice(None), slice(10), slice(10, None):
-        expected, result = (
-            x @ w[:, part] + b[part],
-            linear(fp32[0], fp32[1][:, part], fp32[2][part]),
-        )
-        assert result.dtype == torch.float32
+
+
+class GivenMask(DropoutMasks):
+    """Replays one mask for every request."""
+
+    def __init__(self, keep):
+        self.bits = torch.from_numpy(np.packbits(keep.numpy().astype(np.uint8), axis=-1))
+
+    def keep(self, kind, shape, p):
+        return self.bits
+
+
+def random(*shape, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+def value_and_gradients(function, *tensors):
+    """Return a function's value and the gradients of a weighted sum of its entries."""
+    value = function(*tensors)
+    weights = random(*value.shape, seed=9).detach().to(value.dtype)
+    return value.detach(), *torch.autograd.grad((value * weights).sum(), tensors)
+
+
+def assert_equal_operations(fast, plain, *tensors, tolerance=1e-10):
+    """Compare values and gradients, each relative to its largest entry."""
+    results = value_and_gradients(fast, *tensors)
+    expected = value_and_gradients(plain, *tensors)
+    assert_close(results, expected, tolerance)
+    for result, other in zip(results, expected):
+        assert result.dtype == other.dtype
+
+
+def assert_close(results, expected, tolerance):
+    for result, other in zip(results, expected):
+        atol = tolerance * max(1, other.abs().max().item())
+        torch.testing.assert_close(result.double(), other.double(), rtol=0, atol=atol)
+
+
+# ------------------------------------------------------------------------------------ the path
+
+
+def test_the_path_follows_from_the_device_unless_it_is_chosen(monkeypatch):
+    monkeypatch.delenv('GPT1_PATH', raising=False)
+    assert functional.path(torch.zeros(1)) == 'cpu'
+    monkeypatch.setenv('GPT1_PATH', 'plain')
+    assert functional.path(torch.zeros(1)) == 'plain'
+
+
+# ------------------------------------------------------------------------------------ products
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize('tokens', [1, 5, 64])
+def test_linear(path, library, tokens, dtype, tolerance):
+    x, w, b = (random(*shape, dtype=dtype) for shape in [(tokens, 24), (24, 30), (30,)])
+    assert_equal_operations(linear, plain_linear, x, w, b, tolerance=tolerance)
+
+
+@pytest.mark.parametrize('part', [slice(10), slice(10, None)])
+def test_linear_with_some_columns_of_a_matrix(path, library, part):
+    x, w, b = (random(*shape, dtype=torch.float32) for shape in [(5, 24), (24, 30), (30,)])
+    assert_equal_operations(
+        lambda x, w, b: linear(x, w[:, part], b[part]),
+        lambda x, w, b: plain_linear(x, w[:, part], b[part]),
+        x,
+        w,
+        b,
+        tolerance=1e-5,
+    )
+
+
+@pytest.mark.parametrize('afn', ACT_FNS)
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_activated_linear(path, library, afn, dtype, tolerance):
+    x, w, b = (random(*shape, dtype=dtype) for shape in [(5, 24), (24, 30), (30,)])
+    act = ACT_FNS[afn]
+    plain_act = plain_gelu if afn == 'gelu' else act
+
+    def fast(x, w, b):
+        return activated_linear(x, w, b, act)
+
+    def plain(x, w, b):
+        return plain_activated_linear(x, w, b, plain_act)
+
+    assert_equal_operations(fast, plain, x, w, b, tolerance=tolerance)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x, w, b), plain(x, w, b), rtol=1e-5, atol=1e-5)
+
+
+def test_activated_linear_in_bf16_has_gradients_in_float32(path):
+    x, w, b = (random(*shape, dtype=torch.float32) for shape in [(5, 24), (24, 30), (30,)])
+
+    def in_bf16(function, act):
+        def run(x, w, b):
+            with torch.autocast('cpu', torch.bfloat16):
+                return function(linear(x, w[:, :24], b[:24]), w, b, act)
+
+        return value_and_gradients(run, x, w, b)
+
+    results = in_bf16(activated_linear, gelu)
+    assert all(gradient.dtype == torch.float32 for gradient in results[1:])
+    assert_close(results, in_bf16(plain_activated_linear, plain_gelu), 0.03)
+
+
+@pytest.mark.parametrize('has_bias', [False, True])
+@pytest.mark.parametrize('has_out', [False, True])
+def test_product(library, has_bias, has_out):
+    """Also of transposed matrices and of slices, which are not contiguous."""
+    a = random(24, 5, dtype=torch.float32).detach().t()
+    for b in (
+        random(24, 30, dtype=torch.float32).detach(),
+        random(30, 24, dtype=torch.float32).detach().t(),
+        random(24, 40, dtype=torch.float32).detach()[:, 5:35],
+    ):
+        bias = random(30, dtype=torch.float32).detach() if has_bias else None
+        out = torch.empty(5, 30) if has_out else None
+        result = product(a, b, bias, out)
+        expected = a.double() @ b.double()
+        if has_bias:
+            expected += bias
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
-        weight = torch.randn_like(expected)
-        gradients, wanted = (
-            torch.autograd.grad((result * weight.float()).sum(), fp32),
-            torch.autograd.grad((expected * weight).sum(), (x, w, b)),
-        )
-        for gradient, other in zip(gradients, wanted):
-            torch.testing.assert_close(gradient.double(), other, rtol=1e-5, atol=1e-5)
-    out = torch.empty(30, tokens)
-    assert product(fp32[1].detach().t(), fp32[0].detach().t(), out=out) is out
-    torch.testing.assert_close(out.double(), (x @ w).detach().t(), rtol=1e-5, atol=1e-5)
+        assert out is None or result.data_ptr() == out.data_ptr()
 
 
-# ------------------------------------------------------------------------------------------------------------- embedding
+# ------------------------------------------------------------------------------------- dropout
+
+
+def test_dropout(path):
+    """With the mask that was drawn, which the zeros of the result show."""
+    x, p = random(50, 41), 0.25
+
+    def fast(x):
+        torch.manual_seed(0)  # for the 'cuda' path, which draws from PyTorch's generator
+        return dropout(x, p, DropoutMasks(3))
+
+    keep = (fast(x) != 0).flatten()
+    assert abs(keep.double().mean() - 0.75) < 0.06
+    assert_equal_operations(fast, lambda x: plain_dropout(x, p, GivenMask(keep)), x)
+
+
+def test_dropout_of_the_plain_and_the_cpu_path_draw_the_same_masks(monkeypatch):
+    x = random(50, 41)
+    results = []
+    for path in ('plain', 'cpu'):
+        monkeypatch.setenv('GPT1_PATH', path)
+        masks = DropoutMasks(3)
+        results.append([dropout(x, 0.25, masks) for _ in range(3)])
+    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
+    assert not torch.equal(results[0][0], results[0][1])
+
+
+def test_dropout_with_probability_0_does_nothing(path):
+    x = random(3, 4)
+    assert dropout(x, 0, None) is x
+
+
+# ----------------------------------------------------------------------------------- attention
+
+
+def make_layout(share_context):
+    """The layout of examples whose rows have different lengths, and the number of tokens."""
+    batch = collate(TREES, FIRST_POSITION, share_context)
+    return attention_layout(batch, N_HEAD), len(batch.ids)
+
+
+@BOTH_LAYOUTS
+@pytest.mark.parametrize(
+    'dtype, tolerance',
+    [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 0.03)],
+)
+def test_attention_without_dropout(path, share_context, dtype, tolerance):
+    layout, n_tokens = make_layout(share_context)
+    qkv = random(n_tokens, 3 * N_HEAD * 5, dtype=dtype)
+    assert_equal_operations(
+        lambda qkv: attention(qkv, layout, 0, None),
+        lambda qkv: plain_attention(qkv, layout, 0, None),
+        qkv,
+        tolerance=tolerance,
+    )
+
+
+@BOTH_LAYOUTS
+@pytest.mark.parametrize(
+    'dtype, tolerance',
+    [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 0.03)],
+)
+def test_attention_of_the_plain_and_the_cpu_path_with_dropout(
+    monkeypatch, share_context, dtype, tolerance
+):
+    """Both draw the same masks from the same seed."""
+    monkeypatch.setenv('GPT1_PATH', 'cpu')
+    layout, n_tokens = make_layout(share_context)
+    qkv = random(n_tokens, 3 * N_HEAD * 5, dtype=dtype)
+    assert_equal_operations(
+        lambda qkv: attention(qkv, layout, 0.3, DropoutMasks(3)),
+        lambda qkv: plain_attention(qkv, layout, 0.3, DropoutMasks(3)),
+        qkv,
+        tolerance=tolerance,
+    )
+
+
+@BOTH_LAYOUTS
+def test_attention_of_the_cuda_path_with_dropout(monkeypatch, share_context):
+    monkeypatch.setenv('GPT1_PATH', 'cuda')
+    layout, n_tokens = make_layout(share_context)
+    rows, length, size, p = layout.rows, layout.length, layout.length, 0.3
+    qkv = random(n_tokens, 3 * N_HEAD * size)
+
+    def fast(qkv):
+        torch.manual_seed(0)
+        return attention(qkv, layout, p, None)
+
+    # If the value of a token is the unit vector of its place, attention returns the probabilities.
+    units = torch.eye(length, dtype=qkv.dtype)[layout.slots % length].repeat(1, N_HEAD)
+    probabilities = fast(torch.cat([qkv[:, : 2 * N_HEAD * size], units], 1)).detach()
+    keep = torch.zeros(rows * length, N_HEAD, length, dtype=torch.bool)
+    keep[layout.slots] = probabilities.view(n_tokens, N_HEAD, length) != 0
+    keep = keep.view(rows, length, N_HEAD, length).transpose(1, 2)
+    visible = layout.mask().expand(rows, N_HEAD, length, length)
+    in_rows = torch.zeros(rows * length, dtype=torch.bool)
+    in_rows[layout.slots] = True
+    in_rows = in_rows.view(rows, 1, 1, length) & in_rows.view(rows, 1, length, 1)
+    n_visible = (visible & in_rows).sum()
+    assert abs(keep.sum() / n_visible - (1 - p)) < 5 * (p * (1 - p) / n_visible) ** 0.5
+    masks = GivenMask(keep.flatten())
+    assert_equal_operations(fast, lambda qkv: plain_attention(qkv, layout, p, masks), qkv)
+
+
+def test_a_token_sees_the_trunk_and_its_own_branch(path):
+    """A change of a token changes the outputs of the tokens that see it, and no others."""
+    batch = collate(TREES[:1], FIRST_POSITION, share_context=True)
+    layout = attention_layout(batch, N_HEAD)
+    n_trunk, branches = len(TREES[0].trunk), TREES[0].branches
+    first = n_trunk + len(branches[0])
+    qkv = random(len(batch.ids), 3 * N_HEAD * 5).detach()
+    before = attention(qkv, layout, 0, None)
+
+    def changed_by(token):
+        other = qkv.clone()
+        other[token] += 1
+        after = attention(other, layout, 0, None)
+        return torch.nonzero((after != before).any(1)).flatten().tolist()
+
+    end = first + len(branches[1])
+    n_tokens = len(batch.ids)
+    assert set(changed_by(2)) >= set(range(2, end))
+    assert set(changed_by(2)) <= set(range(2, n_tokens))
+    assert changed_by(n_trunk) == list(range(n_trunk, first))
+    assert set(changed_by(first)) & set(range(end)) == set(range(first, end))
+
+
+@BOTH_LAYOUTS
+@pytest.mark.parametrize('n', [1, 2])
+def test_attention_at_some_tokens(path, share_context, n):
+    layout, n_tokens = make_layout(share_context)
+    width = N_HEAD * 5
+    qkv = random(n_tokens, 3 * width)
+    batch = collate(TREES, FIRST_POSITION, share_context)
+    last = batch.clf[:, -1] if share_context else batch.clf.flatten()
+    tokens = torch.stack([last, last - 1], 1)[:, :n].flatten()
+    assert_equal_operations(
+        lambda qkv: attention_at(qkv[tokens, :width], qkv[:, width:], layout, tokens),
+        lambda qkv: plain_attention(qkv, layout, 0, None)[tokens],
+        qkv,
+    )
+
+
+@BOTH_LAYOUTS
+def test_gradient_of_attention_by_finite_differences(monkeypatch, share_context):
+    monkeypatch.setenv('GPT1_PATH', 'cpu')
+    batch = collate(TREES[3:], FIRST_POSITION, share_context)
+    layout = attention_layout(batch, N_HEAD)
+    qkv = random(len(batch.ids), 3 * N_HEAD * 2)
+    assert torch.autograd.gradcheck(lambda x: attention(x, layout, 0.3, DropoutMasks(3)), qkv)
+
+
+# ---------------------------------------------------------------------------------- activation
+
+
+def test_gelu(path):
+    ends = torch.tensor([-1e4, 1e4, 0], dtype=torch.float64)
+    x = torch.cat([torch.linspace(-12, 12, 4801, dtype=torch.float64), ends]).requires_grad_()
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        y = x.detach().to(dtype).requires_grad_()
+        results = value_and_gradients(gelu, y)
+        expected = value_and_gradients(lambda y: F.gelu(y, approximate='tanh'), y)
+        torch.testing.assert_close(results, expected, rtol=tolerance, atol=20 * tolerance)
+
+
+def test_plain_gelu_is_the_tanh_form_of_pytorch():
+    x = random(1000)
+    torch.testing.assert_close(plain_gelu(x), F.gelu(x, approximate='tanh'), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('name', ['cpu', 'cuda'])
+def test_gelu_in_bf16_rounds_only_the_result(monkeypatch, name):
+    monkeypatch.setenv('GPT1_PATH', name)
+    x = random(1000, dtype=torch.bfloat16)
+    torch.testing.assert_close(gelu(x), plain_gelu(x.float()).bfloat16())
+
+
+# -------------------------------------------------------------------------- the tied embedding
+
+IDS = torch.tensor([3, 7, 3, 0, 3])
+POSITIONS = torch.tensor([40, 41, 42, 40, 7])  # 7: both uses may add to the same row
+TARGET = torch.tensor([0, 7, 49, 3])
+
+
+def tied_loss(weight, p, masks, has_lm=True):
+    """A loss of both uses of the matrix, and the embedding. 'cuda' draws from a fixed seed."""
+    torch.manual_seed(0)
+    embedding = TiedEmbedding(weight, IDS, POSITIONS, p, masks)
+    loss = (embedding.h**2).sum()
+    if has_lm:
+        losses = embedding.cross_entropy(embedding.h[:4], TARGET)
+        loss = loss + (losses * torch.arange(1, 5)).sum()
+    return loss, embedding
+
+
+def plain_tied_loss(weight, p, masks, has_lm=True):
+    h, we = plain_embed(weight, IDS, POSITIONS, p, masks)
+    loss = (h**2).sum()
+    if has_lm:
+        losses = plain_cross_entropy(h[:4], we, TARGET)
+        loss = loss + (losses * torch.arange(1, 5)).sum()
+    return loss
+
+
+@pytest.mark.parametrize('has_lm', [False, True])
+@pytest.mark.parametrize('p', [0, 0.3])
+def test_embedding_and_cross_entropy(path, p, has_lm):
+    weight = random(50, 6)
+    _, embedding = tied_loss(weight, p, DropoutMasks(3))
+    masks = GivenMask(embedding.matrix != 0)
+    expected = value_and_gradients(lambda w: plain_tied_loss(w, p, masks, has_lm), weight)
+    result = value_and_gradients(lambda w: tied_loss(w, p, DropoutMasks(3), has_lm)[0], weight)
+    assert_close(result, expected, 1e-10)
+    torch.testing.assert_close(embedding.matrix, weight * (embedding.matrix != 0) / (1 - p))
 
 
 @pytest.mark.parametrize('p', [0, 0.3])
-@pytest.mark.parametrize('lm', [False, True])
-def test_embedding_and_its_gradient(p, lm):
-    """Against look-ups in the dropped matrix; two batches' gradients add up."""
-    weight, w, ids, positions = (
-        double(50, 6),
-        double(50, 6, seed=1).detach(),
-        torch.tensor([3, 7, 3, 0]),
-        torch.tensor([40, 41, 42, 40]),
-    )
-    expected = torch.zeros_like(weight)
-    for _ in range(2):
-        h, we = embed(weight, ids, positions, p, True)
-        scale = (we != 0).double() / (1 - p)
-        torch.testing.assert_close(we, weight * scale)
-        torch.testing.assert_close(h, we[ids] + we[positions])
-        ((h**2).sum() + (we * w).sum() * lm).backward()
-        dropped = weight * scale
-        loss = ((F.embedding(ids, dropped) + F.embedding(positions, dropped)) ** 2).sum() + (
-            dropped * w
-        ).sum() * lm
-        expected = expected + torch.autograd.grad(loss, weight)[0]
+def test_gradients_of_two_batches_add_up(path, p):
+    weight = random(50, 6)
+    before = weight.detach().clone()
+    expected = 0
+    for seed in (1, 2):
+        loss, _ = tied_loss(weight, p, DropoutMasks(seed))
+        expected = expected + torch.autograd.grad(loss, weight)[0].clone()
+    for seed in (1, 2):
+        tied_loss(weight, p, DropoutMasks(seed))[0].backward()
     torch.testing.assert_close(weight.grad, expected)
-    assert p == 0 or (weight.grad == 0).any()
+    assert torch.equal(weight, before)
 
 
-def test_embedding_of_many_rows():
-    """More than one block of the CPU's cache."""
-    torch.manual_seed(0)
-    weight = torch.ones(5000, 256)
-    we = embed(weight, torch.tensor([0, 4999]), torch.tensor([1, 4998]), 0.1, True)[1]
-    torch.testing.assert_close(we.unique(), torch.tensor([0, 1 / 0.9]))
-    assert all(abs((part != 0).float().mean() - 0.9) < 0.005 for part in we.split(1000))
-
-
-def test_embedding_in_bf16():
-    """The matrix comes in the precision that the head computes in; the states and the gradient stay whole."""
-    weight = torch.randn(50, 6, requires_grad=True)
-    with torch.autocast('cpu', torch.bfloat16):
-        h, we = embed(weight, torch.tensor([3, 4]), torch.tensor([40, 41]), 0.5, True)
-    scale = (we != 0) * 2
-    assert we.dtype == torch.bfloat16 and torch.equal(we, (weight * scale).bfloat16())
-    torch.testing.assert_close(h, (weight * scale)[[3, 4]] + (weight * scale)[[40, 41]])
-    (we.float().sum() + h.sum()).backward()
-    expected = scale.float()
-    expected[[3, 4, 40, 41]] *= 2
-    torch.testing.assert_close(weight.grad, expected)
-
-
-# ---------------------------------------------------------------------------------------------------------- language model
-
-
-def slow_losses(h, we, batch):
-    losses = (
-        F.cross_entropy((h[batch.lm_parent] @ we.t()).double(), batch.lm_target, reduction='none')
-        * batch.lm_weight
-    )
-    return torch.zeros(batch.rows, dtype=torch.float64).index_add(0, batch.lm_row, losses)
-
-
-@pytest.mark.parametrize('share_context', [False, True])
-def test_lm_losses_and_gradients(share_context):
-    """A gradient of its own for each row."""
-    batch = collate(STORIES * 2, CONFIG.first_position, share_context)
-    h, we = double(len(batch.ids), 6), double(CONFIG.first_position + CONFIG.n_ctx, 6, seed=1)
-    row_weights = double(batch.rows, seed=2).detach()
+def test_embedding_of_the_plain_and_the_cpu_path_draw_the_same_mask(monkeypatch):
+    """Over more rows than one block of the CPU's cache, with a width that 8 does not divide."""
+    weight = random(5000, 257)
     results = []
-    for function in language_model_losses, slow_losses:
-        losses = function(h, we, batch)
-        results.append((losses, *torch.autograd.grad((losses * row_weights).sum(), (h, we))))
-    torch.testing.assert_close(*results)
-
-
-@pytest.mark.parametrize('precision', [torch.float32, torch.bfloat16])
-def test_the_gradient_in_the_place_of_the_embedding(precision):
-    """With dropout, over more rows than are worked on at a time: the head's gradient takes the dropped matrix's place, and that of the embedding theirs."""
-    batch = collate(STORIES, CONFIG.first_position, False)
-    random = torch.Generator().manual_seed(0)
-    ids, positions, batch.lm_target = (
-        torch.randint(5000, x.shape, generator=random)
-        for x in (batch.ids, batch.positions, batch.lm_target)
-    )
-    weight, slow_weight = (
-        torch.randn(5000, 300, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        for _ in range(2)
-    )
-    with torch.autocast('cpu', torch.bfloat16, enabled=precision == torch.bfloat16):
-        h, we = embed(weight, ids, positions, 0.1, True)
-        keep = we.detach() != 0
-        losses = language_model_losses(h / 100, we, batch, take_we=True)
-    losses.sum().backward()
-    slow_we = slow_weight * keep / 0.9
-    expected = slow_losses((slow_we[ids] + slow_we[positions]) / 100, slow_we, batch)
-    expected.sum().backward()
-    tolerance = 1e-5 if precision == torch.float32 else 0.02
-    torch.testing.assert_close(losses.double(), expected, rtol=tolerance, atol=tolerance)
-    assert (weight.grad - slow_weight.grad).norm() < tolerance * slow_weight.grad.norm()
-    assert not weight.grad[~keep].any()
-
-
-@pytest.mark.parametrize('rows', [1023, 1024, 1025, 2500])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('take_we', [False, True])
-def test_lm_losses_over_many_rows(rows, dtype, take_we):
-    """The logits are computed over some rows of the embedding at a time, and so are the gradients, which may take the embedding's place."""
-    batch = collate(STORIES, CONFIG.first_position, True)
-    batch = replace(
-        batch,
-        lm_target=torch.randint(
-            rows, batch.lm_target.shape, generator=torch.Generator().manual_seed(0)
-        ),
-    )
-    h, we = double(len(batch.ids), 16), double(rows, 16, seed=1)
-    slow = slow_losses(h, we, batch)
-    expected = torch.autograd.grad(slow.sum(), (h, we))
-    h, we = (x.detach().to(dtype).requires_grad_() for x in (h, we))
-    losses = language_model_losses(h, we * 1, batch, take_we)
-    torch.testing.assert_close(
-        (losses, *torch.autograd.grad(losses.sum(), (h, we))),
-        (slow, *expected),
-        check_dtype=False,
-        rtol=1e-4,
-        atol=1e-5,
-    )
-
-
-def test_lm_gradients_by_finite_differences():
-    batch = collate(STORIES[:1], CONFIG.first_position, True)
-    h, we = double(len(batch.ids), 3), double(CONFIG.first_position + CONFIG.n_ctx, 3, seed=1)
-    assert torch.autograd.gradcheck(lambda h, we: language_model_losses(h, we, batch), (h, we))
-
-
-def test_lm_losses_of_sure_predictions_stay_finite():
-    batch = collate(STORIES, CONFIG.first_position, False)
-    h, we = (
-        300 * torch.randn(len(batch.ids), 6),
-        torch.randn(CONFIG.first_position + CONFIG.n_ctx, 6),
-    )
-    h.requires_grad_()
-    losses = language_model_losses(h, we, batch)
-    assert losses.isfinite().all() and losses.max() > 100
-    losses.sum().backward()
-    assert h.grad.isfinite().all()
-
-
-def test_bf16_rounds_the_products_only():
-    """In bf16 the logits are rounded, but sums over them are not: the losses are those of the rounded logits to fp32 precision."""
-    batch = collate(STORIES, CONFIG.first_position, False)
-    h, we = (
-        torch.randn(len(batch.ids), 6, requires_grad=True),
-        torch.randn(CONFIG.first_position + CONFIG.n_ctx, 6, requires_grad=True),
-    )
-    with torch.autocast('cpu', torch.bfloat16):
-        losses = language_model_losses(h, we, batch)
-    expected = slow_losses(h.bfloat16(), we.bfloat16(), batch)
-    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
-    gradients, slow_gradients = (torch.autograd.grad(x.sum(), (h, we)) for x in (losses, expected))
-    for gradient, slow in zip(gradients, slow_gradients):
-        assert gradient.dtype == torch.float32 and (gradient - slow).norm() < 0.02 * slow.norm()
-
-
-# ------------------------------------------------------------------------------------------------------------ activation
-
-
-def test_gelu():
-    x = torch.cat(
-        [torch.linspace(-12, 12, 4801, dtype=torch.float64), torch.tensor([-1e4, 1e4, 0])]
-    ).requires_grad_()
-    by_tanh = F.gelu(x, approximate='tanh')
-    torch.testing.assert_close(gelu(x), by_tanh, rtol=1e-12, atol=1e-15)
-    gradient, expected = (
-        torch.autograd.grad((y * x.detach()).sum(), x)[0] for y in (gelu(x), by_tanh)
-    )
-    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
-    for dtype in torch.float32, torch.bfloat16:
-        torch.testing.assert_close(gelu(x.to(dtype)), F.gelu(x.to(dtype), approximate='tanh'))
-
-
-# ------------------------------------------------------------------------------------------------------------- attention
-
-
-def attention(qkv, batch, seen, n_head, keep):
-    """Row by row, head by head: softmax(q k / sqrt(size)) of what is `seen`, its entries times `keep`, times v. qkv [the real tokens, 3 * n_embd]."""
-    slots = batch.slots[: len(qkv)]
-    row, place = slots // batch.length, slots % batch.length
-    outputs = []
-    for i in range(batch.rows):
-        q, k, v = (
-            x.unflatten(1, (n_head, -1)).transpose(0, 1) for x in qkv[row == i].chunk(3, 1)
-        )  # each [heads, length of the row, size]
-        n, of_row = q.shape[1], seen[i, 0] if seen.dim() == 4 else seen
-        a = (q @ k.transpose(1, 2) / q.shape[2] ** 0.5).masked_fill(
-            ~of_row[:n, :n], -torch.inf
-        ).softmax(2) * keep[i, :, :n, :n]
-        outputs.append((a @ v).transpose(0, 1).flatten(1))
-    assert (place[1:] == place[:-1] + 1).sum() == len(place) - batch.rows  # packed in order
-    return torch.cat(outputs)
-
-
-@pytest.mark.parametrize('share_context', [False, True])
-def test_attention_with_dropout(share_context):
-    """The probabilities are what is dropped, each entry by its own mask; so for the gradient."""
-    batch = collate(STORIES[1:], CONFIG.first_position, share_context)
-    qkv, n_head, p, shape = (
-        double(len(batch.ids), 3 * 10),
-        2,
-        0.3,
-        (batch.rows, 2, batch.length, batch.length),
-    )
-    n = (
-        np.count_nonzero(batch.lm_weight) + batch.rows
-    )  # real tokens: all but the first of a row are predicted
-    assert n < len(batch.ids)
-    seen = attention_mask(batch.branch) if share_context else None
-    torch.manual_seed(1)
-    fast = dropped_attention(qkv, batch, seen, n_head, p)[:n]
-    torch.manual_seed(1)
-    keep = mask((np.prod(shape),), p).view(shape) / (1 - p)
-    slow = attention(
-        qkv[:n],
-        batch,
-        torch.ones(shape[2:], dtype=torch.bool).tril() if seen is None else seen,
-        n_head,
-        keep,
-    )
-    torch.testing.assert_close(fast, slow)
-    weight = torch.randn_like(slow)
-    gradient, expected = (torch.autograd.grad((out * weight).sum(), qkv)[0] for out in (fast, slow))
-    torch.testing.assert_close(gradient, expected)
-
-
-def test_padding_and_its_gradient():
-    batch = collate(STORIES, CONFIG.first_position, False)
-    x = double(len(batch.ids), 2 * 6)
-    first, second = padded(x, batch, 3, 2)  # [rows, heads, length, 2]
-    assert first.shape == (batch.rows, 3, batch.length, 2)
-    back = torch.stack([first, second], 2).permute(0, 3, 2, 1, 4).reshape(-1, 12)[batch.slots]
-    assert torch.equal(back, x) and first.count_nonzero() == 6 * len(batch.ids)
-    (gradient,) = torch.autograd.grad((back**2).sum(), x)
-    torch.testing.assert_close(gradient, 2 * x)
-
-
-@pytest.mark.parametrize('share_context', [False, True])
-@pytest.mark.parametrize('n_layer', [1, 3])
-def test_the_last_layer_where_it_is_read(share_context, n_layer):
-    """Without the LM head the last layer computes the `_classify_` states alone: the same scores, and the same gradients."""
-    model = DoubleHeadModel(Config(**{**CONFIG.__dict__, 'n_layer': n_layer})).double().eval()
-    torch.manual_seed(0)
-    init_weights(model)
-    batch = collate(STORIES, CONFIG.first_position, share_context)
-    results = []
-    for lm in True, False:
-        logits, _ = model(batch, lm=lm)
-        results.append(
-            (
-                logits,
-                *torch.autograd.grad(
-                    (logits * torch.arange(8).view(4, 2)).sum(), list(model.parameters())
-                ),
-            )
-        )
+    for path in ('plain', 'cpu'):
+        monkeypatch.setenv('GPT1_PATH', path)
+        embedding = TiedEmbedding(weight, IDS, POSITIONS, 0.1, DropoutMasks(3))
+        results.append([embedding.h, embedding.matrix])
     torch.testing.assert_close(*results, rtol=0, atol=1e-12)
+    is_kept = (results[0][1] != 0).double()
+    for part in is_kept.split(1000):
+        assert abs(part.mean() - 0.9) < 0.005
 
 
-def test_the_gradient_of_the_embedding_is_the_same_every_time():
-    """Bit for bit, though many tokens share a row: the order of the sums must not depend on which thread comes first."""
-    weight, ids, grad = (
-        torch.randn(300, 128, requires_grad=True),
-        torch.arange(1280) % 40,
-        torch.randn(1280, 128),
-    )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+# The blocks have 1,024 rows on a CPU and 8,192 on a GPU.
+@pytest.mark.parametrize(
+    'name, rows',
+    [('cpu', n) for n in (1023, 1024, 1025, 2500)] + [('cuda', n) for n in (8191, 8192, 8193)],
+)
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize('p', [0, 0.3])
+def test_cross_entropy_in_blocks_of_rows(monkeypatch, library, name, rows, dtype, tolerance, p):
+    monkeypatch.setenv('GPT1_PATH', name)
+    weight, h = random(rows, 16, dtype=dtype), random(6, 16, seed=1, dtype=dtype)
+    target = torch.tensor([0, 5, rows - 1, rows - 2, 1000, min(1024, rows - 1)])
+    kept = []
+
+    def fast(h, weight):
+        torch.manual_seed(0)
+        embedding = TiedEmbedding(weight, IDS, POSITIONS, p, DropoutMasks(3))
+        kept.append(embedding.matrix.detach() != 0)
+        return embedding.cross_entropy(h, target) + embedding.h.sum()
+
+    results = value_and_gradients(fast, h, weight)
+
+    def plain(h, weight):
+        h0, we = plain_embed(weight, IDS, POSITIONS, p, GivenMask(kept[0]))
+        return plain_cross_entropy(h, we, target) + h0.sum()
+
+    assert_close(results, value_and_gradients(plain, h, weight), tolerance)
+
+
+@pytest.mark.parametrize('p', [0, 0.3])
+def test_gradient_of_cross_entropy_by_finite_differences(monkeypatch, p):
+    monkeypatch.setenv('GPT1_PATH', 'cpu')
+
+    def losses(h, weight):
+        embedding = TiedEmbedding(weight, IDS, POSITIONS, p, DropoutMasks(3))
+        return embedding.cross_entropy(h + embedding.h[:4], TARGET).sum()
+
+    # gradcheck runs backward() more than once on one graph, which the loss does not allow.
+    tensors = [random(4, 3), random(50, 3, seed=1)]
+    gradients = torch.autograd.grad(losses(*tensors), tensors)
+    for tensor, gradient in zip(tensors, gradients):
+        for place in range(0, tensor.numel(), 7):
+            assert gradient.flatten()[place].item() == pytest.approx(
+                slope(losses, tensors, tensor, place), abs=1e-7
+            )
+
+
+def slope(function, tensors, tensor, place, step=1e-5):
+    """The derivative of a function with respect to one entry of one of its tensors."""
+    entries = tensor.detach().view(-1)
+    values = []
+    for shift in (step, -2 * step):
+        entries[place] += shift
+        values.append(function(*tensors).item())
+    entries[place] += step
+    return (values[0] - values[1]) / (2 * step)
+
+
+def test_cross_entropy_of_very_sure_predictions_is_finite(path):
+    h = (300 * random(4, 6)).detach().requires_grad_()
+    weight = random(50, 6, seed=1)
+    embedding = TiedEmbedding(weight, IDS, POSITIONS, 0, None)
+    losses = embedding.cross_entropy(h, TARGET)
+    assert losses.isfinite().all()
+    assert losses.max() > 100
+    assert_close([losses], [plain_cross_entropy(h, weight, TARGET)], 1e-10)
+    (losses.sum() + embedding.h.sum()).backward()
+    assert h.grad.isfinite().all()
+    assert weight.grad.isfinite().all()
+
+
+def test_the_gradient_overwrites_the_matrix_after_dropout(monkeypatch):
+    monkeypatch.setenv('GPT1_PATH', 'cpu')
+    weight = random(3000, 400, dtype=torch.float32)
+    loss, embedding = tied_loss(weight, 0.3, DropoutMasks(3))
+    place = embedding.matrix.data_ptr()
+    loss.backward()
+    assert weight.grad.data_ptr() == place
+
+
+def test_the_gradient_overwrites_the_matrix_in_bf16(monkeypatch):
+    """The float32 gradient is written over the memory that ends with the bfloat16 matrix."""
+    monkeypatch.setenv('GPT1_PATH', 'cpu')
+    weight = random(3000, 400, dtype=torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        loss, embedding = tied_loss(weight, 0.3, DropoutMasks(3))
+    assert embedding.matrix.dtype == torch.bfloat16
+    place = embedding.matrix.data_ptr() - 2 * weight.numel()
+    loss.backward()
+    assert weight.grad.dtype == torch.float32
+    assert weight.grad.data_ptr() == place
+
+
+@pytest.mark.parametrize('name', ['cpu', 'cuda'])
+@pytest.mark.parametrize('p', [0, 0.3])
+def test_a_second_backward_pass_is_an_error(monkeypatch, name, p):
+    monkeypatch.setenv('GPT1_PATH', name)
+    loss, _ = tied_loss(random(50, 6), p, DropoutMasks(3))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match='call it only once'):
+        loss.backward()
+
+
+@pytest.mark.parametrize('name', ['cpu', 'cuda'])
+def test_the_gradient_of_a_dropped_entry_is_0(monkeypatch, name):
+    monkeypatch.setenv('GPT1_PATH', name)
+    weight = random(50, 6)
+    loss, embedding = tied_loss(weight, 0.3, DropoutMasks(3))
+    keep = embedding.matrix.detach() != 0
+    loss.backward()
+    assert torch.equal(weight.grad != 0, keep)
+
+
+def test_the_gradient_of_the_embedding_is_repeatable(monkeypatch):
+    """To the last bit, although many tokens share a row and two threads add them up."""
+    monkeypatch.setenv('GPT1_PATH', 'cpu')
+    weight, grad = random(300, 128, dtype=torch.float32), random(1280, 128, dtype=torch.float32)
+    ids = torch.arange(1280) % 40
 
     def gradient():
-        h, _ = embed(weight, ids, ids + 100, 0, True)
+        h = TiedEmbedding(weight, ids, ids + 100, 0, None).h
         return torch.autograd.grad(h, weight, grad)[0]
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     try:
         first = gradient()
-        assert all(torch.equal(gradient(), first) for _ in range(50))
+        assert all(torch.equal(gradient(), first) for _ in range(10))
     finally:
         torch.set_num_threads(threads)
+
+
+# ------------------------------------------------------------------------------------ bfloat16
+
+
+@pytest.mark.parametrize('name', ['cpu', 'cuda'])
+def test_embedding_in_bf16_rounds_the_matrix_but_not_the_states(monkeypatch, name):
+    monkeypatch.setenv('GPT1_PATH', name)
+    weight = random(50, 6, dtype=torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        embedding = TiedEmbedding(weight, IDS, POSITIONS, 0.5, DropoutMasks(3))
+    keep = embedding.matrix.detach() != 0
+    dropped = weight * keep * 2
+    torch.testing.assert_close(embedding.h, dropped[IDS] + dropped[POSITIONS])
+    torch.testing.assert_close(embedding.matrix.float(), dropped, rtol=2**-8, atol=0)
+    (gradient,) = torch.autograd.grad(embedding.h.sum(), weight)
+    expected = torch.autograd.grad((dropped[IDS] + dropped[POSITIONS]).sum(), weight)
+    torch.testing.assert_close(gradient, expected[0])
+
+
+@pytest.mark.parametrize('name', ['cpu', 'cuda'])
+@pytest.mark.parametrize('p', [0, 0.3])
+@pytest.mark.parametrize('rows', [50, 2500])
+def test_bf16_rounds_the_products_only(monkeypatch, name, p, rows):
+    """The losses are those of the rounded logits, with sums in float32."""
+    monkeypatch.setenv('GPT1_PATH', name)
+    h, weight = random(4, 6, dtype=torch.float32), random(rows, 6, seed=1, dtype=torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        torch.manual_seed(0)
+        embedding = TiedEmbedding(weight, IDS, POSITIONS, p, DropoutMasks(3))
+        keep = embedding.matrix.detach() != 0
+        losses = embedding.cross_entropy(h, TARGET)
+    assert losses.dtype == torch.float32
+    dropped = weight * keep / (1 - p)
+    expected = plain_cross_entropy(h.bfloat16(), embedding.matrix.bfloat16(), TARGET)
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
+    gradients = torch.autograd.grad(losses.sum() + 0 * embedding.h.sum(), (h, weight))
+    plain = torch.autograd.grad(plain_cross_entropy(h, dropped, TARGET).sum(), (h, weight))
+    for gradient, other in zip(gradients, plain):
+        assert gradient.dtype == torch.float32
+        assert (gradient - other).norm() < 0.02 * other.norm()
+
+
+def test_full_precision_converts_bf16_only():
+    assert functional.full_precision(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
+    for dtype in (torch.float32, torch.float64):
+        assert functional.full_precision(torch.zeros(1, dtype=dtype)).dtype == dtype
+    assert math.isinf(functional.full_precision(torch.tensor(math.inf, dtype=torch.bfloat16)))

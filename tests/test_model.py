@@ -1,27 +1,29 @@
-"""The model and its loss against a slow, obvious, padded version of OpenAI's; the form of its dropout; its shards."""
+"""The model and its losses compared with `plain_model`, which reads like the specification."""
 
-import json
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_model import PlainMasks, joint_losses, plain_model
 
-from loss import MultipleChoiceLossCompute
+from batches import Tree, build_tree, collate, collate_windows
+from loss import JointLoss
+from masks import DropoutMasks, unpack
 from model_pytorch import (
     Config,
     DoubleHeadModel,
-    OpenAIShards,
+    LMModel,
     init_weights,
-    load_openai_pretrained_model,
+    one_score_a_choice,
+    special_rows,
 )
-from utils import InputError, Story, collate
 
 CONFIG = Config(
-    n_vocab=50,
+    n_vocab=30,
     n_ctx=24,
     n_embd=16,
     n_head=2,
@@ -31,422 +33,439 @@ CONFIG = Config(
     resid_pdrop=0,
     clf_pdrop=0,
 )
+RATES = {'embd_pdrop': 0.3, 'attn_pdrop': 0.2, 'resid_pdrop': 0.1, 'clf_pdrop': 0.4}
+WITH_DROPOUT = dataclasses.replace(CONFIG, **RATES)
+LM_COEF = 0.5
 
 
-def make_model(config=CONFIG, seed=0, dtype=torch.float64):
+def random_trees(lengths, layout, seed=0):
+    """lengths: the numbers of tokens of the texts of each example. Of choices, one is context."""
+    random = np.random.RandomState(seed)
+    return [
+        build_tree([random.randint(CONFIG.n_vocab, size=n) for n in row], layout, 1, CONFIG.n_vocab)
+        for row in lengths
+    ]
+
+
+PAIRS = [(9, 8), (1, 4), (0, 3), (5, 0)]
+CHOICES = [(9, 3, 5), (4, 6, 2), (12, 1, 7), (0, 0, 3)]
+UNEQUAL_CHOICES = [(9, 3, 5), (4, 6), (7, 1, 7, 2), (0, 2, 3)]
+CLASSES = np.array([2, 0, 1, 1])
+CHOSEN = np.array([1, 0, 1, 0])
+PROBABILITIES = np.random.RandomState(0).dirichlet(np.ones(6), 4)
+NUMBERS = np.array([0.5, -1.0, 2.0, 0.0])
+# Each kind of task: layout, outputs of the linear layer, lengths of the texts, targets.
+TASKS = {
+    'text': ('text', 3, [(9,), (1,), (14,), (0,)], CLASSES),
+    'pair': ('pair', 3, PAIRS, CLASSES),
+    'similarity': ('similarity', 3, PAIRS, CLASSES),
+    'soft labels': ('similarity', 6, PAIRS, PROBABILITIES),
+    'regression': ('text', 1, [(9,), (1,), (14,), (0,)], NUMBERS),
+    'two choices': ('choices', 1, CHOICES, CHOSEN),
+    'unequal choices': ('choices', 1, UNEQUAL_CHOICES, np.array([1, 0, 2, 1])),
+}
+TREES = random_trees(CHOICES, 'choices')
+
+
+def make_model(config=CONFIG, layout='choices', n_out=1, seed=0, dtype=torch.float64):
+    """A model in which no gain or bias is 1 or 0, where a mistake would not show."""
     torch.manual_seed(seed)
-    model = DoubleHeadModel(config)
+    model = DoubleHeadModel(config, layout, n_out)
     init_weights(model)
     with torch.no_grad():
-        for p in model.parameters():  # nothing stays at 0 or 1, where a mistake could hide
+        for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape))
     return model.to(dtype)
 
 
-def make_stories(lengths, seed=0, n_vocab=CONFIG.n_vocab):
-    """lengths: (story, ending 1, ending 2) in tokens, for each story."""
-    random = np.random.RandomState(seed)
-    return [
-        Story(
-            np.array([n_vocab, *random.randint(0, n_vocab, n), n_vocab + 1]),
-            tuple(np.array([*random.randint(0, n_vocab, m), n_vocab + 2]) for m in endings),
-            int(random.randint(2)),
-            str(i),
-        )
-        for i, (n, *endings) in enumerate(lengths)
-    ]
+def make_batch(trees=TREES, share_context=False, target=CHOSEN):
+    return collate(trees, CONFIG.first_position, share_context, target)
 
 
-STORIES = make_stories([(9, 3, 5), (4, 6, 2), (12, 1, 7), (0, 0, 3)])
+def losses_and_gradients(model, batch, lm_coef=LM_COEF):
+    """Return the loss of each example and the gradients of their sum by parameter."""
+    losses = JointLoss(model, lm_coef)(batch)
+    return losses.detach(), gradients_of(losses, model)
 
 
-# ------------------------------------------------------------------------------------------------- the slow, obvious way
+def plain_losses_and_gradients(model, layout, trees, target, lm_coef=LM_COEF, masks=None):
+    parameters = dict(model.named_parameters())
+    logits, lm_losses = plain_model(parameters, model.config, layout, trees, masks)
+    losses = joint_losses(logits, lm_losses, torch.from_numpy(target), lm_coef)
+    return losses.detach(), gradients_of(losses, model)
 
 
-def slow_losses(model, stories):
-    """REFERENCE: padded sequences [stories * 2, n_ctx], one attention head after another, loops. Returns logits, LM losses of each sequence."""
-    p = {name: value for name, value in model.named_parameters()}
-    config = model.config
-    we = p['transformer.embed.weight']
-    act = {
-        'gelu': lambda x: (
-            0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-        ),
-        'relu': lambda x: x.clamp(min=0),
-        'swish': lambda x: x * torch.sigmoid(x),
-    }[config.afn]
-
-    def norm(x, g, b):
-        mean = x.mean(-1, keepdim=True)
-        variance = ((x - mean) ** 2).mean(-1, keepdim=True)
-        return (x - mean) / torch.sqrt(variance + 1e-5) * g + b
-
-    sequences = [
-        np.concatenate([story.trunk, branch]) for story in stories for branch in story.branches
-    ]
-    x = torch.zeros(len(sequences), config.n_ctx, dtype=torch.int64)
-    m = torch.zeros(len(sequences), config.n_ctx, dtype=we.dtype)
-    for i, sequence in enumerate(sequences):
-        x[i, : len(sequence)] = torch.from_numpy(sequence)
-        m[i, : len(sequence)] = 1
-    h = we[x] + we[config.n_vocab + 3 : config.n_vocab + 3 + config.n_ctx]
-    for layer in range(config.n_layer):
-        q = {
-            name: value
-            for name, value in (
-                (n.removeprefix(f'transformer.h.{layer}.'), v) for n, v in p.items()
-            )
-        }
-        c = h @ q['attn.c_attn.w'] + q['attn.c_attn.b']
-        query, key, value = c.split(config.n_embd, -1)
-        size = config.n_embd // config.n_head
-        heads = []
-        for head in range(config.n_head):
-            part = slice(head * size, (head + 1) * size)
-            scores = query[..., part] @ key[..., part].transpose(1, 2) / math.sqrt(size)
-            visible = torch.tril(torch.ones(config.n_ctx, config.n_ctx, dtype=we.dtype))
-            heads.append(
-                torch.softmax(scores * visible - 1e9 * (1 - visible), -1) @ value[..., part]
-            )
-        n = norm(
-            h + torch.cat(heads, -1) @ q['attn.c_proj.w'] + q['attn.c_proj.b'],
-            q['ln_1.g'],
-            q['ln_1.b'],
-        )
-        mlp = act(n @ q['mlp.c_fc.w'] + q['mlp.c_fc.b']) @ q['mlp.c_proj.w'] + q['mlp.c_proj.b']
-        h = norm(n + mlp, q['ln_2.g'], q['ln_2.b'])
-    logits = h @ we.t()
-    lm_losses = []
-    for i, sequence in enumerate(sequences):
-        ce = [-torch.log_softmax(logits[i, t - 1], -1)[x[i, t]] for t in range(1, config.n_ctx)]
-        lm_losses.append((torch.stack(ce) * m[i, 1:]).sum() / m[i, 1:].sum())
-    states = torch.stack(
-        [h[i, list(sequence).index(config.n_vocab + 2)] for i, sequence in enumerate(sequences)]
-    )
-    clf = states @ p['task_head.linear.weight'].t() + p['task_head.linear.bias']
-    return clf.view(-1, 2), torch.stack(lm_losses)
+def gradients_of(losses, model):
+    names, parameters = zip(*model.named_parameters())
+    gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
+    return dict(zip(names, gradients))
 
 
-def loss_and_gradients(model, logits, lm_losses, stories, lm_coef=0.5):
-    model.zero_grad()
-    label = torch.tensor([story.label for story in stories])
-    loss = MultipleChoiceLossCompute(lm_coef)(logits, label, lm_losses).mean()
-    loss.backward()
-    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters()}
-
-
-def assert_same(result, expected):
-    assert result[0] == pytest.approx(expected[0], abs=1e-10)
+def assert_same(result, expected, tolerance=1e-10):
+    torch.testing.assert_close(result[0], expected[0], rtol=0, atol=tolerance)
     for name, gradient in expected[1].items():
         torch.testing.assert_close(
-            result[1][name], gradient, rtol=0, atol=1e-10, msg=lambda m: f'{name}: {m}'
+            result[1][name], gradient, rtol=0, atol=tolerance, msg=lambda m, n=name: f'{n}: {m}'
         )
 
 
-@pytest.mark.parametrize('afn', ['gelu', 'relu', 'swish'])
+# ------------------------------------------------------------ compared with the specification
+
+
 @pytest.mark.parametrize('share_context', [False, True])
-def test_losses_and_gradients_are_those_of_the_slow_version(afn, share_context):
-    model = make_model(Config(**{**CONFIG.__dict__, 'afn': afn}))
-    logits, lm_losses = slow_losses(model, STORIES)
-    expected = loss_and_gradients(model, logits, lm_losses, STORIES)
-    fast_logits, fast_lm_losses = model(collate(STORIES, CONFIG.first_position, share_context))
-    torch.testing.assert_close(fast_logits, logits, rtol=0, atol=1e-10)
-    torch.testing.assert_close(
-        fast_lm_losses.view(4, -1).sum(1), lm_losses.view(4, 2).sum(1), rtol=0, atol=1e-10
-    )
-    assert_same(loss_and_gradients(model, fast_logits, fast_lm_losses, STORIES), expected)
+@pytest.mark.parametrize('task', TASKS)
+def test_losses_and_gradients_of_each_task(task, share_context):
+    layout, n_out, lengths, target = TASKS[task]
+    model = make_model(layout=layout, n_out=n_out)
+    trees = random_trees(lengths, layout)
+    result = losses_and_gradients(model, make_batch(trees, share_context, target))
+    assert_same(result, plain_losses_and_gradients(model, layout, trees, target))
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 14), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=5
-    ),
-    st.integers(0, 100),
+@pytest.mark.parametrize('share_context', [False, True])
+@pytest.mark.parametrize('afn', ['relu', 'swish'])
+def test_losses_and_gradients_of_other_activations(afn, share_context):
+    model = make_model(dataclasses.replace(CONFIG, afn=afn))
+    result = losses_and_gradients(model, make_batch(share_context=share_context))
+    assert_same(result, plain_losses_and_gradients(model, 'choices', TREES, CHOSEN))
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_logits_and_lm_losses_of_each_sequence(task):
+    layout, n_out, lengths, target = TASKS[task]
+    model = make_model(layout=layout, n_out=n_out)
+    trees = random_trees(lengths, layout)
+    parameters = dict(model.named_parameters())
+    expected, lm_expected = plain_model(parameters, CONFIG, layout, trees)
+    logits, lm_losses = model(make_batch(trees, target=target))
+    for row, expected_row in zip(logits, expected):
+        torch.testing.assert_close(row[: len(expected_row)], expected_row, rtol=0, atol=1e-10)
+        assert (row[len(expected_row) :] == -math.inf).all()
+    torch.testing.assert_close(lm_losses, torch.cat(lm_expected), rtol=0, atol=1e-10)
+
+
+texts_of_choices = st.lists(
+    st.lists(st.integers(0, 5), min_size=2, max_size=4), min_size=1, max_size=4
 )
+
+
+@settings(max_examples=15, deadline=None)
+@given(texts_of_choices, st.integers(0, 100))
 def test_shared_and_separate_rows_give_the_same(lengths, seed):
-    model, stories = make_model(), make_stories(lengths, seed)
-    results = [
-        loss_and_gradients(
-            model, *model(collate(stories, CONFIG.first_position, share_context)), stories
-        )
-        for share_context in (False, True)
-    ]
-    assert_same(results[0], results[1])
+    model = make_model()
+    trees, target = random_trees(lengths, 'choices', seed), np.zeros(len(lengths), np.int64)
+    separate = losses_and_gradients(model, make_batch(trees, False, target))
+    assert_same(losses_and_gradients(model, make_batch(trees, True, target)), separate)
+
+
+def test_lm_model_is_the_mean_over_the_tokens_after_the_first():
+    torch.manual_seed(0)
+    model = LMModel(CONFIG).double()
+    init_weights(model, std=0.2)
+    ids = np.random.RandomState(0).randint(CONFIG.n_vocab, size=(3, CONFIG.n_ctx))
+    trees = [Tree(row[:-1], (row[-1:],)) for row in ids]
+    parameters = dict(model.named_parameters())
+    parameters['task_head.linear.weight'] = torch.zeros(1, CONFIG.n_embd, dtype=torch.float64)
+    parameters['task_head.linear.bias'] = torch.zeros(1, dtype=torch.float64)
+    _, expected = plain_model(parameters, CONFIG, 'text', trees)
+    losses = model(collate_windows(ids, CONFIG.first_position))
+    torch.testing.assert_close(losses, torch.cat(expected), rtol=0, atol=1e-10)
+
+
+# ------------------------------------------------------------------------------------- dropout
+
+
+class RecordedMasks(DropoutMasks):
+    """Keeps the masks it draws, unpacked."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.drawn = []
+
+    def keep(self, kind, shape, p):
+        bits = super().keep(kind, shape, p)
+        self.drawn.append((kind, unpack(bits, shape[-1])))
+        return bits
+
+
+def padded_masks(drawn, batch, config):
+    """Convert the masks of a batch with separate rows to those of `plain_model`.
+
+    The model draws them flat, for packed tokens and for rows that are padded to `batch.length`.
+    """
+    n = min(batch.length, config.n_ctx)
+    row, place = batch.slots // batch.length, batch.slots % batch.length
+    is_inside = place < config.n_ctx
+
+    def of_states(mask):
+        padded = torch.ones(batch.rows, config.n_ctx, config.n_embd)
+        mask = mask.view(-1, config.n_embd).to(padded.dtype)
+        padded[row[is_inside], place[is_inside]] = mask[is_inside]
+        return padded
+
+    def of_probabilities(mask):
+        padded = torch.ones(batch.rows, config.n_head, config.n_ctx, config.n_ctx)
+        mask = mask.view(batch.rows, config.n_head, batch.length, batch.length)
+        padded[:, :, :n, :n] = mask[:, :, :n, :n].to(padded.dtype)
+        return padded
+
+    kinds = [kind for kind, _ in drawn]
+    masks = [mask for _, mask in drawn]
+    # The order of the original
+    assert kinds == ['embd', *['attn', 'resid', 'resid'] * config.n_layer, 'clf']
+    return PlainMasks(
+        embedding=masks[0],
+        attention=[of_probabilities(mask) for mask in masks[1:-1:3]],
+        attention_output=[of_states(mask) for mask in masks[2:-1:3]],
+        mlp_output=[of_states(mask) for mask in masks[3:-1:3]],
+        classifier=masks[-1].view(-1, config.n_embd),
+    )
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_losses_and_gradients_with_the_same_dropout_masks(task):
+    layout, n_out, lengths, target = TASKS[task]
+    model = make_model(WITH_DROPOUT, layout, n_out).train()
+    trees = random_trees(lengths, layout)
+    batch = make_batch(trees, target=target)
+    batch.masks = RecordedMasks(seed=1)
+    result = losses_and_gradients(model, batch)
+    masks = padded_masks(batch.masks.drawn, batch, model.config)
+    expected = plain_losses_and_gradients(model, layout, trees, target, masks=masks)
+    assert_same(result, expected)
+    without_dropout = plain_losses_and_gradients(model, layout, trees, target)
+    assert (expected[0] - without_dropout[0]).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize('share_context', [False, True])
+def test_the_plain_path_gives_the_same_losses_and_gradients(monkeypatch, share_context):
+    model = make_model(WITH_DROPOUT).train()
+    results = []
+    for path in ('cpu', 'plain'):
+        monkeypatch.setenv('GPT1_PATH', path)
+        batch = make_batch(share_context=share_context)
+        batch.masks = DropoutMasks(seed=1)
+        results.append(losses_and_gradients(model, batch))
+    assert_same(*results)
+
+
+@pytest.mark.parametrize('share_context', [False, True])
+def test_the_cuda_path_gives_the_same_without_dropout(monkeypatch, share_context):
+    model = make_model()
+    expected = losses_and_gradients(model, make_batch(share_context=share_context))
+    monkeypatch.setenv('GPT1_PATH', 'cuda')
+    result = losses_and_gradients(model, make_batch(share_context=share_context))
+    assert_same(result, expected)
+
+
+@pytest.mark.parametrize('rate', RATES)
+def test_dropout_acts_in_training_only(rate):
+    model = make_model(dataclasses.replace(CONFIG, **{rate: 0.5}))
+    batch = make_batch()
+    model.train()
+    assert not torch.equal(model(batch)[0], model(batch)[0])
+    model.eval()
+    torch.testing.assert_close(model(batch)[0], make_model()(batch)[0], rtol=0, atol=1e-12)
+
+
+def test_masks_of_a_batch_follow_from_the_seed_of_pytorch():
+    model = make_model(WITH_DROPOUT).train()
+    batch = make_batch()
+    torch.manual_seed(1)
+    first, second = model(batch)[0], model(batch)[0]
+    torch.manual_seed(1)
+    again = model(batch)[0]
+    torch.manual_seed(2)
+    other = model(batch)[0]
+    assert torch.equal(again, first)
+    assert not torch.equal(second, first)
+    assert not torch.equal(other, first)
+
+
+@pytest.mark.parametrize('share_context', [False, True])
+def test_embedding_dropout_is_one_mask_on_the_matrix(share_context):
+    """An entry of the matrix is kept or 0 wherever it is used: twice as input, once as output."""
+    model = make_model(dataclasses.replace(CONFIG, embd_pdrop=0.5)).train()
+    batch = make_batch(share_context=share_context)
+    h, embedding = [], []
+    model.transformer.h[0].register_forward_pre_hook(lambda module, args: h.append(args[0]))
+    model.lm_head.register_forward_pre_hook(lambda module, args: embedding.append(args[1]))
+    batch.masks = RecordedMasks(seed=1)
+    model(batch)
+    weight = model.transformer.embed.weight
+    ((kind, keep),) = batch.masks.drawn
+    assert kind == 'embd'
+    dropped = weight * keep * 2
+    torch.testing.assert_close(embedding[0].matrix, dropped)
+    torch.testing.assert_close(h[0], dropped[batch.ids] + dropped[batch.positions])
+
+
+def test_a_dropped_entry_of_the_embedding_gets_no_gradient():
+    model = make_model(dataclasses.replace(CONFIG, embd_pdrop=0.5)).train()
+    batch = make_batch()
+    batch.masks = RecordedMasks(seed=1)
+    _, gradients = losses_and_gradients(model, batch)
+    keep = batch.masks.drawn[0][1].bool()
+    gradient = gradients['transformer.embed.weight']
+    assert (gradient[~keep] == 0).all()
+    # The LM head reaches every row, the special tokens and the positions included.
+    assert (gradient[keep] != 0).all()
+
+
+@pytest.mark.parametrize('share_context', [False, True])
+def test_classifier_dropout_is_one_mask_for_all_branches(share_context):
+    model = make_model(dataclasses.replace(CONFIG, clf_pdrop=0.5)).train()
+    inputs = []
+    model.task_head.linear.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    model(make_batch(share_context=share_context))
+    is_dropped = inputs[0] == 0  # [examples, branches, n_embd]
+    assert torch.equal(is_dropped[:, 0], is_dropped[:, 1])
+    assert not torch.equal(is_dropped[0], is_dropped[1])
+
+
+# ---------------------------------------------------------------------------------- invariants
 
 
 def test_parts_of_a_batch_add_up():
     model = make_model()
-    whole = loss_and_gradients(
-        model, *model(collate(STORIES, CONFIG.first_position, False)), STORIES
-    )
-    parts = [
-        loss_and_gradients(model, *model(collate(part, CONFIG.first_position, False)), part)
-        for part in (STORIES[:3], STORIES[3:])
-    ]
-    summed = {name: (3 * parts[0][1][name] + parts[1][1][name]) / 4 for name in whole[1]}
-    assert_same(((3 * parts[0][0] + parts[1][0]) / 4, summed), whole)
+    whole = losses_and_gradients(model, make_batch())
+    first = losses_and_gradients(model, make_batch(TREES[:3], target=CHOSEN[:3]))
+    last = losses_and_gradients(model, make_batch(TREES[3:], target=CHOSEN[3:]))
+    losses = torch.cat([first[0], last[0]])
+    gradients = {name: first[1][name] + last[1][name] for name in whole[1]}
+    assert_same((losses, gradients), whole)
 
 
-def test_lm_coef_0_leaves_the_classifier_alone():
+@pytest.mark.parametrize('share_context', [False, True])
+def test_lm_coef_0_leaves_out_the_lm_loss(share_context):
     model = make_model()
-    logits, lm_losses = model(collate(STORIES, CONFIG.first_position, False), lm=False)
-    assert lm_losses is None
-    loss = MultipleChoiceLossCompute(0)(
-        logits, torch.tensor([story.label for story in STORIES]), None
-    ).mean()
-    assert loss.item() == pytest.approx(
-        F.cross_entropy(logits, torch.tensor([story.label for story in STORIES])).item(), abs=1e-12
-    )
+    result = losses_and_gradients(model, make_batch(share_context=share_context), lm_coef=0)
+    assert_same(result, plain_losses_and_gradients(model, 'choices', TREES, CHOSEN, lm_coef=0))
+    assert model(make_batch(), lm=False)[1] is None
 
 
-def test_padding_and_neighbours_do_not_matter():
+@pytest.mark.parametrize('share_context', [False, True])
+@pytest.mark.parametrize('n_layer', [1, 3])
+def test_evaluation_computes_the_last_layer_only_where_it_is_read(n_layer, share_context):
+    model = make_model(dataclasses.replace(CONFIG, n_layer=n_layer)).eval()
+    batch = make_batch(random_trees(UNEQUAL_CHOICES, 'choices'), share_context)
+    weights = torch.arange(12).view(4, 3)
+    results = []
+    for lm in (True, False):
+        logits, _ = model(batch, lm=lm)
+        total = (logits * weights)[logits.isfinite()].sum()
+        results.append((logits, gradients_of(total, model)))
+    assert_same(*results, tolerance=1e-12)
+
+
+@pytest.mark.parametrize('lm', [False, True])
+@pytest.mark.parametrize('share_context', [False, True])
+def test_padding_and_neighbours_do_not_matter(share_context, lm):
     model = make_model().eval()
-    alone = [model(collate([story], CONFIG.first_position, True))[0] for story in STORIES]
-    together, _ = model(collate(STORIES, CONFIG.first_position, True))
-    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-12)
+    together, _ = model(make_batch(share_context=share_context), lm=lm)
+    for row, tree in zip(together, TREES):
+        (alone,), _ = model(make_batch([tree], share_context, None), lm=lm)
+        torch.testing.assert_close(alone, row, rtol=0, atol=1e-12)
 
 
-# --------------------------------------------------------------------------------------------------------------- dropout
+@pytest.mark.parametrize('n', [1, 2, 5, 16])
+@pytest.mark.parametrize('lm', [False, True])
+def test_equal_choices_get_equal_scores(n, lm):
+    """To the last bit, in float32 and in shared rows, in which predictions are made."""
+    model = make_model(dtype=torch.float32).eval()
+    trees = random_trees([(9, 3 + i % 3, 5) for i in range(n)], 'choices')
+    trees = [Tree(trunk, (a, b, a)) for trunk, (a, b) in trees]
+    logits, _ = model(make_batch(trees, True, None), lm=lm)
+    assert torch.equal(logits[:, 0], logits[:, 2])
+    assert not torch.equal(logits[:, 0], logits[:, 1])
 
 
-def with_dropout(**rates):
-    return make_model(Config(**{**CONFIG.__dict__, **rates}), dtype=torch.float32).train()
+def test_rounding_does_not_decide_between_equal_choices():
+    trunk, (a, b) = TREES[0]
+    batch = make_batch([Tree(trunk, (a, b, a))], True, None)
+    logits = torch.tensor([[1.0, 2.0, 1.0 + 1e-7]])
+    assert one_score_a_choice(logits, batch).tolist() == [[1, 2, 1]]
 
 
-def test_embedding_dropout_is_one_mask_on_the_matrix():
-    """Each entry of the matrix is kept, scaled by 1 / (1 - p), or zero, wherever it is used: look-up of tokens and positions, and LM logits."""
-    model = with_dropout(embd_pdrop=0.5)
-    seen = []
-    model.lm_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
-    inputs = []
-    model.transformer.h[0].register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
-    batch = collate(STORIES, CONFIG.first_position, False)
-    model(batch)
-    we, (dropped,) = model.transformer.embed.weight, seen
-    kept = dropped != 0
-    assert 0.4 < kept.float().mean() < 0.6
-    torch.testing.assert_close(dropped, torch.where(kept, 2 * we, 0.0))
-    torch.testing.assert_close(inputs[0], dropped[batch.ids] + dropped[batch.positions])
-    model(batch)
-    assert not torch.equal(seen[1] != 0, kept)  # another mask in the next batch
+@pytest.mark.parametrize('share_context', [False, True])
+def test_the_gradient_of_equal_choices_and_missing_choices(share_context):
+    """Choice 3 of the first example equals its choice 1; the second example has two choices."""
+    model = make_model()
+    (trunk, (a, b)), second = TREES[:2]
+    trees, target = [Tree(trunk, (a, b, a)), second], np.array([2, 0])
+    result = losses_and_gradients(model, make_batch(trees, share_context, target))
+    assert_same(result, plain_losses_and_gradients(model, 'choices', trees, target))
 
 
-def test_embedding_gradient_goes_through_the_mask():
-    """The gradient of a dropped entry is zero; that of a kept one is that of the dropped matrix, scaled."""
-    model = with_dropout(embd_pdrop=0.5)
-    seen = []
-    model.lm_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
-    model(collate(STORIES, CONFIG.first_position, False))[1].sum().backward()
-    gradient, kept = model.transformer.embed.weight.grad, seen[0] != 0
-    assert (gradient[~kept] == 0).all()
-    assert (
-        gradient[: CONFIG.n_vocab][kept[: CONFIG.n_vocab]] != 0
-    ).float().mean() > 0.99  # the LM logits reach every row of the vocabulary
+def test_missing_choices_are_never_the_prediction():
+    model = make_model().eval()
+    logits, _ = model(make_batch(random_trees(UNEQUAL_CHOICES, 'choices'), True, None), lm=False)
+    assert logits.isfinite().sum(1).tolist() == [2, 1, 3, 2]
+    assert (logits.argmax(1) < torch.tensor([2, 1, 3, 2])).all()
 
 
-def test_classifier_dropout_is_one_mask_for_both_endings():
-    model = with_dropout(clf_pdrop=0.5)
-    inputs = []
-    model.task_head.linear.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
-    model(collate(STORIES, CONFIG.first_position, False), lm=False)
-    dropped = inputs[0]  # [stories, 2, n_embd]
-    assert torch.equal(dropped[:, 0] == 0, dropped[:, 1] == 0)
-    assert not torch.equal(dropped[0, 0] == 0, dropped[1, 0] == 0)  # another for each story
-    model.eval()
-    model(collate(STORIES, CONFIG.first_position, False), lm=False)
-    kept = dropped != 0
-    torch.testing.assert_close(dropped[kept], 2 * inputs[1][kept])
+# ------------------------------------------------------------------------------------- weights
 
 
-@pytest.mark.parametrize('rate', ['embd_pdrop', 'attn_pdrop', 'resid_pdrop', 'clf_pdrop'])
-def test_each_dropout_acts_in_training_only(rate):
-    model = with_dropout(**{rate: 0.5})
-    batch = collate(STORIES, CONFIG.first_position, False)
-    assert not torch.equal(model(batch)[0], model(batch)[0])
-    model.eval()
-    assert torch.equal(model(batch)[0], model(batch)[0])
-    torch.testing.assert_close(model(batch)[0], make_model(dtype=torch.float32).eval()(batch)[0])
-
-
-@pytest.mark.parametrize('place', ['attn', 'mlp'])
-def test_residual_dropout_scales_what_it_keeps(place):
-    model = with_dropout(resid_pdrop=0.25)
-    module = getattr(model.transformer.h[0], place)
-    outputs = []
-    module.register_forward_hook(lambda module, args, output: outputs.append(output))
-    batch = collate(STORIES, CONFIG.first_position, False)
-    model(batch, lm=False)
-    model.eval()
-    model(batch, lm=False)
-    dropped, plain = outputs
-    if (
-        place == 'mlp'
-    ):  # in training its input has met the attention's mask: compare where the mask can be told
-        assert 0.1 < (dropped == 0).float().mean() < 0.4
-        return
-    kept = dropped != 0
-    assert 0.6 < kept.float().mean() < 0.9
-    torch.testing.assert_close(dropped[kept], plain[kept] / 0.75)
-
-
-# ---------------------------------------------------------------------------------------------------------------- shards
-
-
-def write_shards(folder, shapes, arrays):
-    folder.mkdir(exist_ok=True)
-    (folder / 'params_shapes.json').write_text(json.dumps(shapes))
-    for i, piece in enumerate(
-        np.array_split(np.concatenate([array.ravel() for array in arrays]), 10)
-    ):
-        np.save(folder / f'params_{i}.npy', piece)
-
-
-@pytest.fixture
-def shards(tmp_path):
-    """Shards of two layers in OpenAI's layout, with every number another."""
-    n = CONFIG.n_embd
-    shapes = [[40, n], [CONFIG.n_vocab, n]] + [
-        [1, n, 3 * n],
-        [3 * n],
-        [1, n, n],
-        [n],
-        [n],
-        [n],
-        [1, n, 4 * n],
-        [4 * n],
-        [1, 4 * n, n],
-        [n],
-        [n],
-        [n],
-    ] * 2
-    random = np.random.default_rng(0)
-    arrays = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
-    write_shards(tmp_path / 'model', shapes, arrays)
-    return tmp_path / 'model', shapes, arrays
-
-
-@pytest.mark.parametrize('n_transfer', [-1, 0, 1, 2])
-def test_n_transfer(shards, n_transfer):
-    folder, _, arrays = shards
-    model = make_model(dtype=torch.float32)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    special = np.full((3, CONFIG.n_embd), 7, dtype=np.float32)
-    loaded = load_openai_pretrained_model(model, OpenAIShards(folder), special, n_transfer)
-    assert len(loaded) == (0 if n_transfer < 0 else 1 + 12 * n_transfer)
-    if n_transfer >= 0:
-        embed = model.transformer.embed.weight.detach().numpy()
-        np.testing.assert_array_equal(
-            embed, np.concatenate([arrays[1], special, arrays[0][: CONFIG.n_ctx]])
-        )
-    for layer, block in enumerate(model.transformer.h):
-        for i, (name, p) in enumerate(block.named_parameters()):
-            expected = (
-                arrays[2 + 12 * layer + i].squeeze()
-                if layer < n_transfer
-                else before[f'transformer.h.{layer}.{name}'].numpy()
-            )
-            np.testing.assert_array_equal(p.detach().numpy(), expected)
-
-
-def test_what_is_not_loaded_is_drawn():
+def test_parameters_that_are_not_loaded_are_drawn():
     torch.manual_seed(0)
-    model = DoubleHeadModel(CONFIG)
-    init_weights(model, loaded=[model.task_head.linear.weight])
+    model = DoubleHeadModel(dataclasses.replace(CONFIG, n_embd=64))
+    loaded = model.task_head.linear.weight
+    before = loaded.detach().clone()
+    init_weights(model, loaded=[loaded])
+    assert torch.equal(loaded, before)
     for name, p in model.named_parameters():
         if name.endswith('.g'):
             assert (p == 1).all()
         elif p.dim() == 1:
             assert (p == 0).all()
-        elif name != 'task_head.linear.weight':
-            assert (
-                p.std().item() == pytest.approx(0.02, rel=4 / p.numel() ** 0.5)
-                and abs(p.mean().item()) < 4 * 0.02 / p.numel() ** 0.5
-            )
+        elif p is not loaded:
+            assert p.std().item() == pytest.approx(0.02, rel=4 / p.numel() ** 0.5)
+            assert abs(p.mean().item()) < 4 * 0.02 / p.numel() ** 0.5
 
 
-def damage(folder, what):
-    path = folder / 'params_3.npy'
-    array = np.load(path)
-    if what == 'missing':
-        path.unlink()
-    elif what == 'cut off':
-        path.write_bytes(path.read_bytes()[:-100])
-    elif what == 'total size':
-        np.save(path, array[:-1])
-    elif what == 'float64':
-        np.save(path, array.astype(np.float64))
-    elif what == 'NaN':
-        array[5] = np.nan
-        np.save(path, array)
-    elif what == 'pickled':
-        np.save(path, np.array([{}], dtype=object))
-    elif what == 'not NumPy':
-        path.write_text('<html>404</html>')
-    elif what == 'shapes missing':
-        (folder / 'params_shapes.json').unlink()
-    elif what == 'shapes not JSON':
-        (folder / 'params_shapes.json').write_text('[[1')
-    elif what == 'shapes negative':
-        (folder / 'params_shapes.json').write_text('[[-1, 2], [3]]')
+def test_special_rows_are_the_first_numbers_of_the_random_state():
+    rows = special_rows(16, np.random.RandomState(42))
+    expected = (np.random.RandomState(42).randn(48) * 0.02).astype(np.float32)
+    np.testing.assert_array_equal(rows, expected.reshape(3, 16))
 
 
-@pytest.mark.parametrize(
-    'what, message',
-    [
-        ('missing', 'cannot read .*params_3.npy'),
-        ('cut off', 'params_3.npy is cut off'),
-        ('total size', 'the shards hold 7,[0-9]+ floats, but'),
-        ('float64', 'params_3.npy: expected a flat float32'),
-        ('NaN', 'params_3.npy contains NaN'),
-        ('pickled', 'params_3.npy: expected a flat float32'),
-        ('not NumPy', 'params_3.npy is cut off or not'),
-        ('shapes missing', 'cannot read .*params_shapes.json'),
-        ('shapes not JSON', 'is not JSON'),
-        ('shapes negative', 'expected a list of shapes'),
-    ],
-)
-def test_damaged_shards(shards, what, message):
-    folder, _, _ = shards
-    damage(folder, what)
-    with pytest.raises(InputError, match=message):
-        load_openai_pretrained_model(
-            make_model(dtype=torch.float32),
-            OpenAIShards(str(folder)),
-            np.zeros((3, CONFIG.n_embd), np.float32),
-            2,
+@pytest.mark.parametrize('task', ['pair', 'similarity', 'two choices'])
+def test_logits_are_those_of_the_transformers_library(task):
+    """Its states, and the same linear layer."""
+    transformers = pytest.importorskip('transformers')
+    layout, n_out, lengths, _ = TASKS[task]
+    model = make_model(layout=layout, n_out=n_out, dtype=torch.float32).eval()
+    other = transformers.OpenAIGPTModel(
+        transformers.OpenAIGPTConfig(
+            vocab_size=CONFIG.first_position,
+            n_positions=CONFIG.n_ctx,
+            n_embd=CONFIG.n_embd,
+            n_layer=CONFIG.n_layer,
+            n_head=CONFIG.n_head,
+            afn='gelu',
         )
+    ).eval()
+    weight = model.transformer.embed.weight.detach()
+    parameters = {
+        'tokens_embed.weight': weight[: CONFIG.first_position],
+        'positions_embed.weight': weight[CONFIG.first_position :],
+    }
+    for name, p in model.transformer.h.state_dict().items():
+        stem, end = name.rsplit('.', 1)
+        end = {'w': 'weight', 'g': 'weight', 'b': 'bias'}[end]
+        parameters[f'h.{stem}.{end}'] = p
+    other.load_state_dict(parameters)
 
-
-@pytest.mark.parametrize(
-    'arguments, message',
-    [
-        ((50, 17, 2), 'array 0 of params_shapes.json'),
-        ((51, 16, 2), 'a vocabulary of 51 symbols'),
-        ((50, 16, 3), 'have 2 layers'),
-    ],
-)
-def test_shards_of_another_model(shards, arguments, message):
-    with pytest.raises(InputError, match=message):
-        OpenAIShards(shards[0]).check(*arguments)
-
-
-def test_more_positions_than_the_weights_have(shards):
-    model = DoubleHeadModel(Config(**{**CONFIG.__dict__, 'n_ctx': 41}))
-    with pytest.raises(InputError, match='40 positions; lower --n_ctx'):
-        load_openai_pretrained_model(
-            model, OpenAIShards(shards[0]), np.zeros((3, CONFIG.n_embd), np.float32), 2
-        )
-
-
-@pytest.mark.parametrize('n', [1, 2, 5, 16])
-def test_endings_that_are_alike_score_alike(n):
-    """To the last bit, in float32: the original then predicts the first."""
-    model = make_model(dtype=torch.float32).eval()
-    stories = [
-        story._replace(branches=story.branches[:1] * 2)
-        for story in make_stories([(9, 3 + i % 3, 5) for i in range(n)])
-    ]
-    with torch.inference_mode():
-        logits, _ = model(collate(stories, CONFIG.first_position, share_context=True), lm=False)
-    assert torch.equal(logits[:, 0], logits[:, 1])
+    trees = random_trees(lengths, layout)
+    logits, _ = model(make_batch(trees, True, None), lm=False)
+    for tree, expected in zip(trees, logits):
+        states = []
+        for branch in tree.branches:
+            sequence = torch.from_numpy(np.append(tree.trunk, branch))
+            states.append(other(sequence[None]).last_hidden_state[0, -1])
+        states = torch.stack(states)
+        if layout == 'similarity':
+            states = states.sum(0)
+        result = model.task_head.linear(states).flatten()
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)

@@ -1,8 +1,11 @@
-"""A recorded run of OpenAI's own program, against ours: update by update, from text to predictions.
+"""Recorded runs of OpenAI's own program against this one, update by update.
 
-GOLDEN_DIR names the recording: `data/`, `model/`, `expected.json`, `expected.npz`.
+GOLDEN_DIR names the folder of the recordings, whose form tests/golden/README.md describes:
+a whole run without dropout (`expected.json`, `expected.npz`), and any number of runs with dropout
+(`dropout*.json`, `dropout*.npz`), whose masks are replayed.
 """
 
+import glob
 import json
 import os
 
@@ -11,18 +14,37 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets import rocstories
-from model_pytorch import Config, DoubleHeadModel, special_rows
+import train
+from batches import Tree, collate
+from masks import DropoutMasks
+from model_pytorch import special_rows
 from parallel import Ranks
-from text_utils import TextEncoder
-from train import FineTuning, encode_stories, fill_model, parse_args, run
-from utils import collate, iter_data, longest_sequence
 
 GOLDEN_DIR = os.environ.get('GOLDEN_DIR') or os.path.join(
     os.path.dirname(os.path.abspath(__file__)), 'golden', 'rocstories-tiny'
 )
-SPLITS = ('tr', 'va', 'te')
+RECORDINGS_WITH_DROPOUT = sorted(glob.glob(os.path.join(GOLDEN_DIR, 'dropout*.json')))
 CPU = [torch.device('cpu')]
+NOT_OPTIONS = ('desc', 'submit', 'analysis')  # of the recorded hyperparameters
+
+
+def command_line(hyperparameters, out):
+    """Return the arguments of train.py that repeat a recorded run, parsed."""
+    argv = ['--dataset', 'rocstories', '--submit', '--device', 'cpu']
+    argv += ['--data_dir', os.path.join(GOLDEN_DIR, 'data')]
+    argv += ['--model_dir', os.path.join(GOLDEN_DIR, 'model')]
+    argv += [f'--{name}_dir={out / name}' for name in ('log', 'save', 'submission', 'analysis')]
+    options = vars(train.parse_args(argv))
+    values = {'n_gpu': 1, 'schedule_t': 'after', **hyperparameters}
+    for name, value in values.items():
+        # The other values are results, or tell how the recording was made.
+        if name not in options or name in NOT_OPTIONS or name.endswith(('_dir', '_path')):
+            continue
+        if value is True:
+            argv.append(f'--{name}')
+        elif value is not False:
+            argv.append(f'--{name}={value}')
+    return train.parse_args(argv)
 
 
 @pytest.fixture(scope='module')
@@ -35,278 +57,325 @@ def expected():
 
 @pytest.fixture(scope='module')
 def args(expected, tmp_path_factory):
-    """The command line of the recorded run, from its hyperparameters."""
-    out = tmp_path_factory.mktemp('golden')
-    argv = [
-        '--dataset',
-        'rocstories',
-        '--submit',
-        '--n_gpu',
-        '1',
-        '--device',
-        'cpu',
-        '--data_dir',
-        os.path.join(GOLDEN_DIR, 'data'),
-        '--model_dir',
-        os.path.join(GOLDEN_DIR, 'model'),
-        *(f'--{name}_dir={out / name}' for name in ('log', 'save', 'submission', 'analysis')),
-    ]
-    options = vars(parse_args(argv))
-    for name, value in expected['hyperparameters'].items():
-        # The others are results, checked below, or tell where and how the recording was made.
-        if (
-            name in options
-            and not name.endswith(('_dir', '_path'))
-            and name not in ('desc', 'submit', 'analysis')
-        ):
-            argv += [f'--{name}'] * value if isinstance(value, bool) else [f'--{name}={value}']
-    return parse_args(argv)
+    return command_line(expected['hyperparameters'], tmp_path_factory.mktemp('golden'))
 
 
 @pytest.fixture(scope='module')
-def encoder(args):
-    return TextEncoder(args.encoder_path, args.bpe_path)
+def inputs(args):
+    return train.Inputs(args)
 
 
-@pytest.fixture(scope='module')
-def splits(args):
-    return rocstories(args.data_dir, args.n_valid)
+@pytest.fixture
+def trainer(args, inputs, expected):
+    """A run at its beginning, with the recorded initial parameters."""
+    with Ranks(CPU) as ranks:
+        yield make_trainer(args, inputs, ranks, expected, train.FineTuning)
 
 
-@pytest.fixture(scope='module')
-def stories(args, splits, encoder):
-    return encode_stories(splits, encoder, args.n_ctx)
+def make_trainer(args, inputs, ranks, recording, job_class):
+    model = train.make_model(args, inputs, ranks)
+    load_initial(model, recording)
+    return train.make_trainer(args, job_class(args, inputs, model, ranks), inputs)
 
 
-@pytest.fixture(scope='module')
-def config(args, stories, encoder):
-    n_ctx = min(longest_sequence([story for split in stories for story in split]), args.n_ctx)
-    return Config(
-        encoder.n_vocab,
-        n_ctx,
-        args.n_embd,
-        args.n_head,
-        args.n_layer,
-        args.afn,
-        args.embd_pdrop,
-        args.attn_pdrop,
-        args.resid_pdrop,
-        args.clf_pdrop,
-    )
+def load_initial(model, recording):
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            value = torch.from_numpy(recording[f'initial/{openai_name(name)}'])
+            if openai_name(name) == 'clf.w':
+                value = value.T
+            p.copy_(value.view_as(p))
 
 
-def to_openai_arrays(stories, config):
-    """The original's padded arrays X [stories, 2, n_ctx, 2] and M [stories, 2, n_ctx], from our *separate* batch."""
-    batch = collate(stories, config.first_position, share_context=False)
-    n = sum(
-        2 * len(story.trunk) + sum(map(len, story.branches)) for story in stories
-    )  # what comes after is padding
-    slots = batch.slots[:n]
-    place = (
-        torch.div(slots, batch.length, rounding_mode='floor') * config.n_ctx + slots % batch.length
-    )
-    x = np.zeros((batch.rows * config.n_ctx, 2), dtype=np.int32)
-    m = np.zeros(batch.rows * config.n_ctx, dtype=np.float32)
-    x[:, 1] = np.tile(
-        config.first_position + np.arange(config.n_ctx), batch.rows
-    )  # the original numbers the padding too
-    x[place, 0], m[place] = batch.ids[:n], 1
-    assert (x[place, 1] == batch.positions[:n].numpy()).all()
-    return x.reshape(len(stories), 2, config.n_ctx, 2), m.reshape(len(stories), 2, config.n_ctx)
+# ----------------------------------------------------------------- in the form of the original
 
 
 def openai_name(name):
     """transformer.h.0.attn.c_attn.w -> h0.attn.c_attn.w, and so on."""
     name = name.removeprefix('transformer.').replace('embed.weight', 'we')
-    name = name.replace('task_head.linear.weight', 'clf.w').replace(
-        'task_head.linear.bias', 'clf.b'
-    )
+    name = name.replace('task_head.linear.weight', 'clf.w')
+    name = name.replace('task_head.linear.bias', 'clf.b')
     return 'h' + name[2:] if name.startswith('h.') else name
 
 
 def openai_value(name, tensor):
-    """In the original's shape: matrices of a layer have a leading 1, the classifier's is transposed."""
+    """In the original, matrices of a layer have a leading 1 and the classifier's is transposed."""
     value = tensor.detach().numpy()
     if name == 'clf.w':
         return value.T
     return value[None] if value.ndim == 2 and name != 'we' else value
 
 
-@pytest.fixture
-def tuning(args, config, stories, expected):
-    """A run about to begin, with the recorded initial parameters."""
-    random_state = np.random.RandomState(args.seed)
-    model = DoubleHeadModel(config)
-    fill_model(model, args, special_rows(args.n_embd, random_state))
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            initial = expected[f'initial/{openai_name(name)}']
-            p.copy_(
-                torch.from_numpy(initial.T if openai_name(name) == 'clf.w' else initial).view_as(p)
-            )
-    return FineTuning(args, model, stories[0], stories[1], CPU, Ranks(CPU), random_state)
+def openai_arrays(trees, config):
+    """The original's padded arrays X [stories, 2, n_ctx, 2] and M [stories, 2, n_ctx]."""
+    x = np.zeros((len(trees), 2, config.n_ctx, 2), dtype=np.int32)
+    m = np.zeros((len(trees), 2, config.n_ctx), dtype=np.float32)
+    x[..., 1] = config.first_position + np.arange(config.n_ctx)
+    for i, tree in enumerate(trees):
+        for j, branch in enumerate(tree.branches):
+            sequence = np.concatenate([tree.trunk, branch])
+            x[i, j, : len(sequence), 0] = sequence
+            m[i, j, : len(sequence)] = 1
+    return x, m
 
 
-def assert_parameters(model, expected, when, lm_coef):
+def assert_parameters(model, recording, when, lm_coef):
+    last = len(model.transformer.h) - 1
     for name, p in model.named_parameters():
         name = openai_name(name)
-        if name == 'clf.b':  # its gradient is zero: the same for both endings
+        # Rounding alone moves parameters whose gradient is zero in exact arithmetic: the
+        # classifier's bias, which adds the same to both scores of a story; without the LM loss
+        # also the last bias before it; and the keys' bias, which adds the same to all scores of
+        # a query.
+        if name == 'clf.b' or (name == f'h{last}.ln_2.b' and not lm_coef):
             continue
-        if (
-            name == f'h{len(model.transformer.h) - 1}.ln_2.b' and not lm_coef
-        ):  # alone with the classifier it, too, moves both endings' scores alike
-            continue
-        value, wanted = openai_value(name, p), expected[f'{when}/{name}']
+        value, wanted = openai_value(name, p), recording[f'{when}/{name}']
         assert value.shape == wanted.shape
-        if name.endswith(
-            'attn.c_attn.b'
-        ):  # so is that of the keys' bias: it moves all scores of a query alike
+        if name.endswith('attn.c_attn.b'):
             n = len(value) // 3
-            value, wanted = np.delete(value, slice(n, 2 * n)), np.delete(wanted, slice(n, 2 * n))
+            keys = slice(n, 2 * n)
+            value, wanted = np.delete(value, keys), np.delete(wanted, keys)
         np.testing.assert_allclose(value, wanted, rtol=0, atol=2e-5, err_msg=f'{name} {when}')
 
 
-def test_token_ids_and_split(expected, splits, encoder):
-    for split, name in zip(splits, SPLITS):
+def validation_and_test(inputs):
+    return [
+        ('valid', inputs.encoded.valid['valid']),
+        ('test', inputs.encoded.test['test']),
+    ]
+
+
+def assert_losses(value, wanted, update):
+    np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-5, err_msg=f'update {update}')
+
+
+def separate_losses(model, trees, labels):
+    """Classification losses [stories] and LM losses [sequences] without dropout, and logits."""
+    model.eval()
+    with torch.no_grad():
+        batch = collate(trees, model.config.first_position, share_context=False)
+        logits, lm_losses = model(batch)
+        clf_losses = F.cross_entropy(logits, torch.tensor(labels), reduction='none')
+    return clf_losses, lm_losses, logits
+
+
+# ------------------------------------------------------------------------------ without dropout
+
+
+def test_token_ids_and_split(expected, inputs):
+    splits = {'tr': inputs.text.train, 'va': inputs.text.valid['valid']}
+    splits['te'] = inputs.text.test['test']
+    for name, examples in splits.items():
         recorded = expected['token_ids'][name]
-        for text, key in (('story', 'story'), ('ending1', 'ending1'), ('ending2', 'ending2')):
-            assert [encoder.encode(t) for t in getattr(split, text)] == recorded[key]
+        for i, key in enumerate(('story', 'ending1', 'ending2')):
+            ids = inputs.encoder.encode_all([example.texts[i] for example in examples])
+            assert ids == recorded[key]
         if 'label' in recorded:
-            assert split.label == recorded['label']
+            assert [example.label for example in examples] == recorded['label']
 
 
-def test_context_length_and_encoded_arrays(expected, args, config, stories):
+def test_context_length_and_encoded_arrays(expected, args, inputs, trainer):
+    config = trainer.job.model.config
     assert args.n_ctx // 2 - 2 == expected['hyperparameters']['max_len']
     assert config.n_ctx == expected['hyperparameters']['n_ctx_used']
-    for split, name in zip(stories[1:], ('valid', 'test')):
-        x, m = to_openai_arrays(split, config)
+    for name, data in validation_and_test(inputs):
+        x, m = openai_arrays([data.tree(i) for i in range(len(data))], config)
         np.testing.assert_array_equal(x, expected[f'{name}_x'])
         np.testing.assert_array_equal(m, expected[f'{name}_m'])
 
 
-def test_special_rows_and_order_of_batches(expected, args, config, stories):
-    random_state = np.random.RandomState(args.seed)
-    n_vocab, first_position = config.n_vocab, config.first_position
-    special = special_rows(args.n_embd, random_state)
+def test_special_rows_and_order_of_batches(expected, args, inputs, trainer):
+    config, data = trainer.job.model.config, inputs.encoded.train
     if args.n_transfer >= 0:
-        np.testing.assert_array_equal(special, expected['initial/we'][n_vocab:first_position])
-    batches = [
-        indices
-        for _ in range(args.n_iter)
-        for indices in iter_data(len(stories[0]), args.n_batch * args.n_gpu, random_state)
-    ]
-    assert (
-        len(batches) == expected['hyperparameters']['n_updates_total'] == len(expected['train_x'])
-    )
-    for n, indices in enumerate(batches):
-        batch = [stories[0][i] for i in indices]
-        x, m = to_openai_arrays(batch, config)
+        special = special_rows(args.n_embd, np.random.RandomState(args.seed))
+        recorded = expected['initial/we'][config.n_vocab : config.first_position]
+        np.testing.assert_array_equal(special, recorded)
+    batches = [items for epoch in range(args.n_iter) for items in trainer.job.batches(epoch)]
+    assert len(batches) == trainer.n_updates_total == len(expected['train_x'])
+    assert len(batches) == expected['hyperparameters']['n_updates_total']
+    for n, items in enumerate(batches):
+        x, m = openai_arrays([data.tree(i) for i in items], config)
         np.testing.assert_array_equal(x, expected['train_x'][n])
         np.testing.assert_array_equal(m, expected['train_m'][n])
-        assert [story.label for story in batch] == expected['train_y'][n].tolist()
+        assert data.labels[items].tolist() == expected['train_y'][n].tolist()
 
 
-def test_loaded_parameters(expected, args, config):
-    """What comes from the shards is what the original had; what does not is drawn by another generator."""
+def test_loaded_parameters(expected, args, inputs):
+    """What the shards hold is equal. The original draws the rest with another generator."""
     if args.n_transfer < 0:
         pytest.skip('this recording loads nothing')
-    model = DoubleHeadModel(config)
-    fill_model(model, args, special_rows(args.n_embd, np.random.RandomState(args.seed)))
+    with Ranks(CPU) as ranks:
+        model = train.make_model(args, inputs, ranks)
     for name, p in model.named_parameters():
-        layer = (
-            int(name.split('.')[2]) if name.startswith('transformer.h.') else -1
-        )  # the embedding is always loaded
+        layer = -1  # the embedding, which is always loaded
+        if name.startswith('transformer.h.'):
+            layer = int(name.split('.')[2])
         if name.startswith('transformer.') and layer < args.n_transfer:
             name = openai_name(name)
             np.testing.assert_array_equal(openai_value(name, p), expected[f'initial/{name}'])
 
 
-def test_losses_of_the_validation_set_at_the_start(expected, tuning, config):
-    tuning.model.eval()
-    with torch.no_grad():
-        logits, lm_losses = tuning.model(
-            collate(tuning.valid, config.first_position, share_context=False)
-        )
-        label = torch.tensor([story.label for story in tuning.valid])
-        clf_losses = F.cross_entropy(logits, label, reduction='none')
+def test_losses_of_the_validation_set_at_the_start(expected, inputs, trainer):
+    data = inputs.encoded.valid['valid']
+    trees = [data.tree(i) for i in range(len(data))]
+    clf_losses, lm_losses, logits = separate_losses(trainer.job.model, trees, data.labels)
     np.testing.assert_allclose(logits, expected['valid_logits_initial'], rtol=0, atol=1e-5)
     np.testing.assert_allclose(clf_losses, expected['valid_clf_losses_initial'], rtol=0, atol=1e-5)
     np.testing.assert_allclose(lm_losses, expected['valid_lm_losses_initial'], rtol=0, atol=1e-5)
 
 
-def test_every_update(expected, args, config, tuning):
-    """Losses of every update, and the parameters after 1, 10 and all of them."""
-    total = expected['hyperparameters']['n_updates_total']
-    for _ in range(args.n_iter):
-        for indices in iter_data(len(tuning.train), tuning.batch_size, tuning.random_state):
-            batch = [tuning.train[i] for i in indices]
-            n = tuning.n_updates
-            with torch.no_grad():  # dropout is 0: these are the losses that the update sees
-                logits, lm_losses = tuning.model(
-                    collate(batch, config.first_position, share_context=False)
-                )
-            clf_losses = F.cross_entropy(
-                logits, torch.tensor([story.label for story in batch]), reduction='none'
-            )
-            np.testing.assert_allclose(
-                clf_losses,
-                expected['train_clf_losses'][n],
-                rtol=0,
-                atol=1e-5,
-                err_msg=f'update {n + 1}',
-            )
-            np.testing.assert_allclose(
-                lm_losses,
-                expected['train_lm_losses'][n],
-                rtol=0,
-                atol=1e-5,
-                err_msg=f'update {n + 1}',
-            )
-            loss = tuning.update(batch)[:-1].mean().item()
-            assert loss == pytest.approx(
-                clf_losses.mean().item() + args.lm_coef * lm_losses.mean().item(), abs=1e-5
-            )
-            if tuning.n_updates in (1, 10):
-                assert_parameters(
-                    tuning.model,
-                    expected,
-                    f'after_{tuning.n_updates}_update' + 's' * (tuning.n_updates > 1),
-                    args.lm_coef,
-                )
-    assert tuning.n_updates == total
-    assert_parameters(tuning.model, expected, 'after_last_update', args.lm_coef)
+def test_every_update(expected, args, inputs, trainer):
+    """The losses of every update, and the parameters after 1, 10 and all updates."""
+    model, data = trainer.job.model, inputs.encoded.train
+    names = {1: 'after_1_update', 10: 'after_10_updates'}
+    for epoch in range(args.n_iter):
+        for items in trainer.job.batches(epoch):
+            n = trainer.n_updates
+            trees = [data.tree(i) for i in items]
+            clf_losses, lm_losses, _ = separate_losses(model, trees, data.labels[items])
+            assert_losses(clf_losses, expected['train_clf_losses'][n], n + 1)
+            assert_losses(lm_losses, expected['train_lm_losses'][n], n + 1)
+            wanted = (clf_losses.mean() + args.lm_coef * lm_losses.mean()).item()
+            assert trainer.update(items)[:-1].mean().item() == pytest.approx(wanted, abs=1e-5)
+            if trainer.n_updates in names:
+                assert_parameters(model, expected, names[trainer.n_updates], args.lm_coef)
+    assert trainer.n_updates == expected['hyperparameters']['n_updates_total']
+    assert_parameters(model, expected, 'after_last_update', args.lm_coef)
 
 
-def test_whole_run(expected, args, stories, tuning, monkeypatch, capsys):
-    """The run of the command line, with only the initial parameters put in: its log, the epoch it keeps, its predictions."""
-    initial = tuning.model
-    monkeypatch.setattr('train.DoubleHeadModel', lambda config: initial)
-    monkeypatch.setattr('train.fill_model', lambda *_: None)
-    run(args)
+def test_whole_run(expected, args, inputs, trainer, monkeypatch, capsys):
+    """The command line, with the recorded initial parameters: its log and its predictions."""
+    model = trainer.job.model
+    monkeypatch.setattr('train.make_model', lambda *_: model)
+    train.run(args)
     with open(os.path.join(args.log_dir, f'{args.desc}.jsonl')) as f:
         log = [json.loads(line) for line in f][1:]
     assert len(log) == len(expected['log'])
     for line, wanted in zip(log, expected['log']):
         for name, value in wanted.items():
-            assert line[name] == pytest.approx(value, abs=1e-5 if 'cost' in name else 1e-9), (
-                name,
-                line,
-            )
+            tolerance = 1e-5 if 'cost' in name else 1e-9
+            assert line[name] == pytest.approx(value, abs=tolerance), (name, line)
     printed = [line for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()]
-    assert printed == [
-        '{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'.format(
-            **line
-        )
-        for line in log
-    ]
+    form = '{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'
+    assert printed == [form.format(**line) for line in log]
 
     kept = torch.load(os.path.join(args.save_dir, args.desc, 'best_params'), weights_only=True)
-    initial.load_state_dict(kept)
-    best = FineTuning(args, initial, stories[0], stories[1], CPU, Ranks(CPU), None)
-    for split, name in zip(stories[1:], ('valid', 'test')):
-        # Rounding noise alone moves the classifier's bias, in the recording too (its gradient is zero): it shifts both scores of a story alike.
-        difference = best.predict(split).numpy() - expected[f'{name}_logits_best']
+    model.load_state_dict(kept)
+    for name, data in validation_and_test(inputs):
+        logits = trainer.job.predict(data).numpy()
+        # The classifier's bias, moved by rounding alone, shifts both scores of a story alike.
+        difference = logits - expected[f'{name}_logits_best']
         np.testing.assert_allclose(difference - difference.mean(), 0, rtol=0, atol=1e-4)
     with open(os.path.join(args.submission_dir, 'ROCStories.tsv')) as f:
         predictions = [int(line.split('\t')[1]) for line in f.read().splitlines()[1:]]
     assert predictions == expected['predictions']
+
+
+# --------------------------------------------------------------------------------- with dropout
+
+
+class ReplayedMasks(DropoutMasks):
+    """The recorded dropout masks of one step ("tower"), in the order in which they were drawn."""
+
+    def __init__(self, masks, batch):
+        super().__init__(seed=0)
+        self.masks = iter(masks)
+        self.batch = batch
+
+    def keep(self, kind, shape, p):
+        mask = next(self.masks)
+        batch = self.batch
+        row, place = np.divmod(batch.slots.numpy(), batch.length)
+        if kind == 'attn':  # [sequences, heads, n_ctx, n_ctx]: ours may have more padding, or less
+            keep = np.ones((batch.rows, mask.shape[1], batch.length, batch.length), np.uint8)
+            n = min(batch.length, mask.shape[2])
+            keep[:, :, :n, :n] = mask[:, :, :n, :n]
+        elif kind == 'resid':  # [sequences, n_ctx, n_embd], padded; ours is packed
+            keep = np.ones((len(row), mask.shape[2]), np.uint8)
+            inside = place < mask.shape[1]
+            keep[inside] = mask[row[inside], place[inside]]
+        else:  # the embedding [rows, n_embd], the classifier [stories, 1, n_embd]
+            keep = mask
+        assert keep.size == np.prod(shape)
+        return torch.from_numpy(np.packbits(keep.reshape(shape), axis=-1))
+
+
+class ReplayedJob(train.FineTuning):
+    """Fine-tuning on the recorded batches with the recorded masks."""
+
+    recording = None  # set by the test
+    mask_shapes = ()
+
+    def collate(self, items):
+        """Here, `items` are places in the batch of the present update."""
+        x, m = (self.recording[f'{name}{self.n_updates}'] for name in 'xm')
+        y = self.recording[f'y{self.n_updates}'].astype(np.int64)
+        trees = [tree_of(x[i, ..., 0], m[i], self.task_delimiter) for i in items]
+        return collate(trees, self.model.config.first_position, False, y[items])
+
+    @property
+    def task_delimiter(self):
+        return self.model.config.n_vocab + 1
+
+    def masks(self, batch, seed, n_updates, place):
+        tower = place // self.args.n_batch
+        n = len(self.mask_shapes)
+        masks = []
+        for j, shape in enumerate(self.mask_shapes):
+            bits = self.recording[f'mask{n_updates}/{tower * n + j}']
+            masks.append(np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape))
+        return ReplayedMasks(masks, batch)
+
+
+def tree_of(sequences, mask, delimiter):
+    """The tree of a story, from its two padded sequences [2, n_ctx]."""
+    first, second = (ids[: int(m.sum())] for ids, m in zip(sequences, mask))
+    n = int(np.flatnonzero(first == delimiter)[0]) + 1
+    return Tree(
+        first[:n].astype(np.int64), (first[n:].astype(np.int64), second[n:].astype(np.int64))
+    )
+
+
+@torch.no_grad()
+def losses_of_towers(job, n_updates):
+    """Classification losses [stories] and LM losses [sequences] with the recorded masks."""
+    job.model.train()
+    clf_losses, lm_losses = [], []
+    for place in range(0, job.batch_size, job.args.n_batch):
+        batch = job.collate(np.arange(place, place + job.args.n_batch))
+        batch.masks = job.masks(batch, 0, n_updates, place)
+        logits, lm = job.model(batch)
+        clf_losses.append(F.cross_entropy(logits, batch.target, reduction='none'))
+        lm_losses.append(lm)
+    return torch.cat(clf_losses).numpy(), torch.cat(lm_losses).numpy()
+
+
+@pytest.mark.parametrize('path', RECORDINGS_WITH_DROPOUT, ids=os.path.basename)
+def test_every_update_with_dropout(path, tmp_path, monkeypatch):
+    """The losses of every update and the parameters after the last, with the recorded masks."""
+    with open(path) as f:
+        description = json.load(f)
+    with np.load(path.removesuffix('.json') + '.npz') as arrays:
+        recording = dict(arrays)
+    args = command_line(description['hyperparameters'], tmp_path)
+    inputs = train.Inputs(args)
+    trainer = make_trainer(args, inputs, Ranks(CPU), recording, ReplayedJob)
+    job = trainer.job
+    job.recording = recording
+    shapes = [[n for n in shape if n] for shape in recording['mask_shapes'].tolist()]
+    # The shapes may be listed for one tower or for all.
+    n_drawn = sum(1 for name in recording if name.startswith('mask0/'))
+    job.mask_shapes = shapes[: n_drawn // args.n_gpu]
+    for n in range(description['n_updates']):
+        job.n_updates = n
+        clf_losses, lm_losses = losses_of_towers(job, n)
+        assert_losses(clf_losses, recording[f'clf{n}'].flatten(), n + 1)
+        assert_losses(lm_losses, recording[f'lm{n}'].flatten(), n + 1)
+        losses = trainer.update(np.arange(args.n_batch * args.n_gpu))[:-1]
+        wanted = clf_losses + args.lm_coef * lm_losses.reshape(-1, 2).mean(1)
+        assert_losses(losses, wanted, n + 1)
+    assert_parameters(job.model, recording, 'final', args.lm_coef)
+
+
+def test_there_are_recordings_with_dropout():
+    assert RECORDINGS_WITH_DROPOUT or os.environ.get('GOLDEN_DIR')

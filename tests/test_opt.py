@@ -1,4 +1,4 @@
-"""OpenAI's Adam against its formula, a parameter and an update at a time."""
+"""OpenAI's Adam against its formula, one parameter and one update at a time."""
 
 import math
 
@@ -9,24 +9,52 @@ import torch
 from opt import SCHEDULES, OpenAIAdam
 
 SHAPES = {'w': (3, 4), 'b': (4,)}
+SETTINGS = {
+    'lr': 0.01,
+    'schedule': 'warmup_linear',
+    'warmup': 0.3,
+    't_total': 12,
+    'b1': 0.9,
+    'b2': 0.999,
+    'e': 1e-8,
+    'l2': 0.1,
+    'vector_l2': False,
+    'max_grad_norm': 1,
+}
 
 
-def slow_adam(
-    parameters, gradients, lr, schedule, warmup, t_total, b1, b2, e, l2, vector_l2, max_grad_norm
-):
-    """Update t of the original, in float64, for a list of gradients of each update."""
-    m = {k: np.zeros_like(p) for k, p in parameters.items()}
-    v = {k: np.zeros_like(p) for k, p in parameters.items()}
-    for t, g in enumerate(gradients, 1):
-        norm = math.sqrt(sum((x**2).sum() for x in g.values()))
-        scale = max_grad_norm / norm if max_grad_norm > 0 and norm > max_grad_norm else 1
-        lr_t = lr * SCHEDULES[schedule](t / t_total, warmup) * math.sqrt(1 - b2**t) / (1 - b1**t)
-        for k, p in parameters.items():
-            m[k] = b1 * m[k] + (1 - b1) * scale * g[k]
-            v[k] = b2 * v[k] + (1 - b2) * (scale * g[k]) ** 2
-            decay = l2 * p if vector_l2 or p.ndim > 1 else 0
-            parameters[k] = p - lr_t * (m[k] / (np.sqrt(v[k]) + e) + decay)
+def slow_adam(parameters, gradients, settings):
+    """Return the parameters after the updates of the original, in float64.
+
+    gradients  of each update: name -> array
+    """
+    b1, b2, e, limit = (settings[name] for name in ('b1', 'b2', 'e', 'max_grad_norm'))
+    schedule = SCHEDULES[settings['schedule']]
+    parameters = dict(parameters)
+    m = {name: np.zeros_like(p) for name, p in parameters.items()}
+    v = {name: np.zeros_like(p) for name, p in parameters.items()}
+    for t, grads in enumerate(gradients, 1):
+        norm = global_norm(grads)
+        scale = limit / norm if limit > 0 and norm > limit else 1
+        seen = t - 1 if settings.get('schedule_t') == 'before' else t
+        lr = settings['lr'] * schedule(seen / settings['t_total'], settings['warmup'])
+        lr *= math.sqrt(1 - b2**t) / (1 - b1**t)
+        for name, p in parameters.items():
+            g = scale * grads[name]
+            m[name] = b1 * m[name] + (1 - b1) * g
+            v[name] = b2 * v[name] + (1 - b2) * g**2
+            is_decayed = settings['vector_l2'] or p.ndim > 1
+            decay = settings['l2'] * p if is_decayed else 0
+            parameters[name] = p - lr * (m[name] / (np.sqrt(v[name]) + e) + decay)
     return parameters
+
+
+def global_norm(grads):
+    return math.sqrt(sum((g**2).sum() for g in grads.values()))
+
+
+def random_arrays(random):
+    return {name: random.randn(*shape) for name, shape in SHAPES.items()}
 
 
 @pytest.mark.parametrize(
@@ -35,8 +63,12 @@ def slow_adam(
         {},
         {'schedule': 'warmup_cosine'},
         {'schedule': 'warmup_constant'},
+        {'schedule': 'warmup_cosine_to_zero'},
+        {'schedule_t': 'before'},
+        {'schedule_t': 'before', 'schedule': 'warmup_cosine'},
         {'vector_l2': True},
         {'max_grad_norm': -1},
+        {'max_grad_norm': 0},
         {'max_grad_norm': 100},
         {'b2': 0.9},
         {'e': 1e-2},
@@ -44,57 +76,42 @@ def slow_adam(
         {'warmup': 0},
         {'warmup': 1},
     ],
+    ids=str,
 )
 def test_updates_are_those_of_the_formula(change):
-    settings = {
-        **dict(
-            lr=0.01,
-            schedule='warmup_linear',
-            warmup=0.3,
-            t_total=12,
-            b1=0.9,
-            b2=0.999,
-            e=1e-8,
-            l2=0.1,
-            vector_l2=False,
-            max_grad_norm=1,
-        ),
-        **change,
-    }
+    settings = {**SETTINGS, **change}
     random = np.random.RandomState(0)
-    start = {k: random.randn(*shape) for k, shape in SHAPES.items()}
-    gradients = [{k: random.randn(*shape) for k, shape in SHAPES.items()} for _ in range(12)]
-    expected = slow_adam(dict(start), gradients, **settings)
-
-    parameters = {k: torch.nn.Parameter(torch.tensor(p)) for k, p in start.items()}
+    start = random_arrays(random)
+    gradients = [random_arrays(random) for _ in range(12)]
+    parameters = {name: torch.nn.Parameter(torch.tensor(p)) for name, p in start.items()}
     opt = OpenAIAdam(parameters.values(), **settings)
-    for g in gradients:
-        for k, p in parameters.items():
-            p.grad = torch.tensor(g[k])
+    for grads in gradients:
+        for name, p in parameters.items():
+            p.grad = torch.tensor(grads[name])
         norm = opt.step()
-        assert norm.item() == pytest.approx(math.sqrt(sum((x**2).sum() for x in g.values())))
-    for k, p in parameters.items():
-        np.testing.assert_allclose(p.detach().numpy(), expected[k], rtol=0, atol=1e-7)
+        assert norm.item() == pytest.approx(global_norm(grads))
+    for name, expected in slow_adam(start, gradients, settings).items():
+        np.testing.assert_allclose(parameters[name].detach(), expected, rtol=0, atol=1e-7)
 
 
-def test_state_goes_on():
-    """A saved and loaded optimizer makes the same updates."""
+def test_a_parameter_without_a_gradient_stays():
+    used, unused = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2, 2))
+    opt = OpenAIAdam([used, unused], **SETTINGS)
+    used.grad = torch.ones(2, 2)
+    assert opt.step().item() == pytest.approx(2)
+    assert (unused == 1).all() and (used < 1).all()
 
-    def run(interrupt):
-        torch.manual_seed(0)
-        p = torch.nn.Parameter(torch.randn(3, 4))
-        make = lambda: OpenAIAdam([p], lr=0.1, schedule='warmup_linear', warmup=0.1, t_total=10)
-        opt = make()
-        for t in range(10):
-            if t == interrupt:
-                state = opt.state_dict()
-                opt = make()
-                opt.load_state_dict(state)
-            p.grad = torch.randn(3, 4)
-            opt.step()
-        return p.detach()
 
-    assert torch.equal(run(None), run(4))
+def test_the_norm_of_a_matrix_as_large_as_the_embedding():
+    """It scales all gradients. A single float32 sum of so many squares is not exact enough."""
+    p = torch.nn.Parameter(torch.zeros(40558, 300))
+    p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    expected = p.grad.double().norm().item()
+    norm = OpenAIAdam([p], lr=0, schedule='warmup_constant', warmup=0.1, t_total=10).step()
+    assert norm.item() == pytest.approx(expected, rel=1e-6)
+
+
+# -------------------------------------------------------------------------------------- schedules
 
 
 @pytest.mark.parametrize(
@@ -102,21 +119,108 @@ def test_state_goes_on():
     [
         ('warmup_linear', 0.05, 0.1, 0.5 * 0.95),
         ('warmup_linear', 0.1, 0.1, 0.9),
+        ('warmup_linear', 0.6, 0.1, 0.4),
         ('warmup_linear', 1, 0.1, 0),
         ('warmup_cosine', 0.05, 0.1, 0.5),
         ('warmup_cosine', 0.5, 0.1, 0.5),
         ('warmup_constant', 0.05, 0.1, 0.5),
         ('warmup_constant', 0.7, 0.1, 1),
+        ('warmup_cosine_to_zero', 0.05, 0.1, 0.5),
+        ('warmup_cosine_to_zero', 0.1, 0.1, 1),
+        ('warmup_cosine_to_zero', 0.55, 0.1, 0.5),
+        ('warmup_cosine_to_zero', 1, 0.1, 0),
     ],
 )
-def test_schedules(schedule, x, warmup, value):
-    assert SCHEDULES[schedule](x, warmup) == pytest.approx(value)
+def test_values_of_the_schedules(schedule, x, warmup, value):
+    assert SCHEDULES[schedule](x, warmup) == pytest.approx(value, abs=1e-12)
 
 
-def test_the_norm_of_a_matrix_as_large_as_the_embedding():
-    """Clipping scales all gradients by it: to fp32 precision, which a single fp32 sum of so many squares has not."""
-    p = torch.nn.Parameter(torch.zeros(40558, 300))
-    p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
-    expected = p.grad.double().norm().item()
-    norm = OpenAIAdam([p], lr=0, schedule='warmup_constant', warmup=0.1, t_total=10).step()
-    assert norm.item() == pytest.approx(expected, rel=1e-6)
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_no_warm_up_starts_at_the_peak(schedule):
+    assert SCHEDULES[schedule](0.0, 0) == 1
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize('warmup', [0, 0.002, 1 / 3, 1])
+@pytest.mark.parametrize('schedule_t', ['before', 'after'])
+def test_every_learning_rate_is_a_number_up_to_the_peak(schedule, warmup, schedule_t):
+    for t_total in (1, 3, 30, 1000):
+        for rate in learning_rates(schedule, warmup, t_total, schedule_t):
+            assert 0 <= rate <= 1 + 1e-6  # also false for NaN
+
+
+def learning_rates(schedule, warmup, t_total, schedule_t):
+    """Return the learning rate of every update. The peak is 1."""
+    opt = OpenAIAdam(
+        [torch.nn.Parameter(torch.zeros(1))],
+        lr=1,
+        schedule=schedule,
+        warmup=warmup,
+        t_total=t_total,
+        schedule_t=schedule_t,
+    )
+    rates = []
+    for update in range(1, t_total + 1):
+        opt.t = update
+        rates.append(opt.learning_rate())
+    return rates
+
+
+def test_the_schedule_sees_the_updates_before_or_after_this_one():
+    after = learning_rates('warmup_linear', 0.2, 10, 'after')
+    before = learning_rates('warmup_linear', 0.2, 10, 'before')
+    assert after == pytest.approx([0.45, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0])
+    assert before == pytest.approx([0, *after[:-1]])
+
+
+def test_the_share_of_updates_is_a_float32():
+    """3 * (1 / 30) is 0.10000001 in float32: TensorFlow is then past a warm-up of 0.1."""
+    rates = learning_rates('warmup_cosine', 0.1, 30, 'after')
+    assert rates[1] == pytest.approx(2 / 3)
+    assert rates[2] == pytest.approx(0.9755, abs=1e-4)
+    assert learning_rates('warmup_cosine', 0.1, 30, 'before')[3] == rates[2]
+
+
+def test_the_learning_rate_is_the_one_that_a_step_uses():
+    p = torch.nn.Parameter(torch.ones(2, 2))
+    opt = OpenAIAdam([p], **SETTINGS)
+    for _ in range(3):
+        p.grad = torch.ones(2, 2)
+        opt.step()
+        assert {group['lr'] for group in opt.param_groups} == {opt.learning_rate()}
+
+
+# ----------------------------------------------------------------------------------------- states
+
+
+def test_a_loaded_state_gives_the_same_updates():
+    def run(interrupt):
+        torch.manual_seed(0)
+        p = torch.nn.Parameter(torch.randn(3, 4))
+        opt = OpenAIAdam([p], **SETTINGS)
+        for t in range(10):
+            if t == interrupt:
+                state = opt.state_dict()
+                opt = OpenAIAdam([p], **SETTINGS)
+                opt.load_state_dict(state)
+            p.grad = torch.randn(3, 4)
+            opt.step()
+        assert opt.t == 10
+        return p.detach()
+
+    assert torch.equal(run(None), run(4))
+
+
+def test_state_like_has_the_form_of_a_state():
+    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in SHAPES.values()]
+    opt = OpenAIAdam(parameters, **SETTINGS)
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    opt.step()
+    state, like = opt.state_dict(), opt.state_like()
+    assert state.keys() == like.keys() and state['state'].keys() == like['state'].keys()
+    for number, moments in like['state'].items():
+        found = state['state'][number]
+        assert {name: value.shape for name, value in found.items()} == {
+            name: value.shape for name, value in moments.items()
+        }

@@ -1,23 +1,39 @@
-"""One global batch on one, two, three, four processes, and on DataParallel's devices: the same update."""
+"""An update is the same on one, two, three or four processes, and with DataParallel."""
 
 import os
+import platform
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from conftest import PROCESSES, ROOT, Command
-from test_model import CONFIG, STORIES
 from test_resume import NO_DROPOUT, assert_same_end, wait_for
+from tiny_models import encoder, random_model
 
 import train
-from model_pytorch import DoubleHeadModel, init_weights
-from parallel import DevicesModel, LossMeter, Ranks
-from utils import InputError, collate
+from batches import Tree, collate
+from datasets import TASKS, Example
+from encoding import encode_dataset
+from model_pytorch import Config, DoubleHeadModel, init_weights
+from parallel import (
+    PREDICT_BATCH,
+    LossMeter,
+    Ranks,
+    StepSize,
+    _Devices,
+    find_devices,
+    keep_freed_memory,
+    predict,
+    step_cuts,
+)
+from utils import InputError
 
 
 def free_port():
@@ -27,7 +43,7 @@ def free_port():
 
 
 def rank_environments(n):
-    """What torchrun tells each of n processes."""
+    """The environment that torchrun gives each of n processes."""
     port = str(free_port())
     return [
         dict(
@@ -46,7 +62,7 @@ def start_ranks(command, n, *options, **start):
 
 
 def join_ranks(processes, status):
-    """To their end; one that hangs has no exit status."""
+    """Wait for their end. A process that hangs has no exit status."""
     for process in processes:
         process.join(60)
     exitcodes = [process.exitcode for process in processes]
@@ -62,7 +78,7 @@ def run_ranks(command, n, *options, status=0, **start):
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
-    """The run of one process, without dropout; 20 stories an update, which no number of ranks but 1, 2 and 4 divides."""
+    """A run of one process without dropout, with 20 examples an update."""
     command = Command(tmp_path_factory.mktemp('alone'))
     command.run('--n_batch', 20, *NO_DROPOUT)
     return command
@@ -93,15 +109,15 @@ def test_ranks_and_micro_batches_give_the_same(command, alone, ranks, options):
         for c in (command, alone)
     )
     for name, value in expected.items():
-        if name != 'task_head.linear.bias':  # only rounding noise moves it
+        if name != 'task_head.linear.bias':  # only rounding changes it
             torch.testing.assert_close(
                 state[name],
                 value,
                 rtol=0,
                 atol=2e-5 if not name.endswith('c_attn.b') else 1e-3,
-                msg=lambda m: f'{name}: {m}',
+                msg=lambda m, name=name: f'{name}: {m}',
             )
-    assert command.output.count('data  ') == 1  # one rank speaks
+    assert command.output.count('data  ') == 1  # one rank prints
 
 
 def _check_recording(output, environment):
@@ -122,7 +138,7 @@ def _check_recording(output, environment):
 
 @pytest.mark.parametrize('n', [2, 3, 4])
 def test_ranks_against_the_recorded_run(n, tmp_path):
-    """OpenAI's own program, update by update: each rank runs the test of one process, whose updates are then made by all of them."""
+    """Each rank runs the test of the recording; the ranks do its updates together."""
     processes = [
         PROCESSES.Process(target=_check_recording, args=(str(tmp_path / 'output'), environment))
         for environment in rank_environments(n)
@@ -133,26 +149,26 @@ def test_ranks_against_the_recorded_run(n, tmp_path):
     assert (tmp_path / 'output').read_text().count('1 passed') == n
 
 
-def test_more_ranks_than_stories(command):
-    """A rank without a share still takes part in the sum."""
+def test_more_ranks_than_examples(command):
+    """A rank without an example takes part in the sum of the gradients."""
     run_ranks(command, 3, '--n_batch', 2, '--n_iter', 1, '--save_every', 0, *NO_DROPOUT)
     assert command.log()[1]['n_updates'] == 40
 
 
-def test_with_dropout_a_rerun_repeats_it(command, other_command):
+def test_with_dropout_a_second_run_is_the_same(command, other_command):
     for c in (command, other_command):
         run_ranks(c, 2, '--n_iter', 1)
     assert_same_end(command, other_command)
 
 
-def test_ranks_draw_different_masks(command):
-    """Two ranks with the same story and the same masks would have equal losses."""
-    run_ranks(command, 2, '--n_iter', 1)
-    checkpoint = torch.load(
-        command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True
-    )
-    first, second = (state['cpu'] for state in checkpoint['torch_states'])
-    assert not torch.equal(first, second)
+@pytest.mark.parametrize('n', [2, 4])
+def test_with_dropout_the_number_of_ranks_changes_nothing(command, other_command, n):
+    """A step draws its masks from its place in the batch, on whatever process it runs."""
+    options = ('--n_iter', 1, '--n_batch', 4, '--n_gpu', 4)
+    other_command.run(*options)
+    run_ranks(command, n, *options)
+    for line, other in zip(command.log()[1:], other_command.log()[1:], strict=True):
+        assert line == pytest.approx(other, abs=1e-5)
 
 
 def test_a_signal_stops_all_ranks_at_the_same_update_and_resumes(command, other_command):
@@ -195,7 +211,7 @@ def torchrun(command, *options, max_restarts=0):
 
 
 def kill_a_rank(agent, when):
-    """SIGKILL a child of torchrun once `when()` holds."""
+    """Kill a child of torchrun as soon as `when()` is true."""
     while not when():
         assert agent.poll() is None
         time.sleep(0.01)
@@ -206,7 +222,7 @@ def kill_a_rank(agent, when):
 
 
 def test_a_killed_rank_restarts_to_the_same_end(command, other_command):
-    """`torchrun --max-restarts`: all ranks start again, from the last checkpoint."""
+    """With torchrun --max-restarts, all ranks start again from the last checkpoint."""
     options = ('--n_iter', 3, '--save_every', 2)
     run_ranks(other_command, 2, *options)
     agent = torchrun(command, *options, max_restarts=1)
@@ -224,7 +240,7 @@ def test_a_dead_rank_ends_the_run(command):
     join_ranks(processes[:1], 2)
     assert (
         command.output.splitlines()[-1]
-        == 'train.py: error: another process of this run has ended; its own message says why'
+        == 'train.py: error: another process of this run ended; its message says why'
     )
 
 
@@ -239,11 +255,11 @@ def test_a_full_disk_of_rank_0_ends_all(command):
 def _signal_in_the_last_evaluation():
     evaluate = train.FineTuning.evaluate
 
-    def with_signal(self, logger):
-        if self.ranks.rank == 1 and self.n_epochs == self.args.n_iter:
+    def with_signal(self, trainer):
+        if self.ranks.rank == 1 and trainer.n_updates == trainer.n_updates_total:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
-        evaluate(self, logger)
+        return evaluate(self, trainer)
 
     train.FineTuning.evaluate = with_signal
 
@@ -257,12 +273,12 @@ def test_a_signal_to_one_rank_in_the_last_evaluation(command, other_command):
 
 
 def _out_of_memory_in_forward():
-    """On one rank, above five stories."""
+    """One rank runs out of memory with more than five examples."""
     forward = DoubleHeadModel.forward
 
     def failing(self, batch, lm=True):
         outputs = forward(self, batch, lm=lm)
-        if lm and len(batch.label) > 5 and os.environ['RANK'] == '1':
+        if lm and len(batch.clf) > 5 and os.environ['RANK'] == '1':
             raise torch.OutOfMemoryError('made to fail')
         return outputs
 
@@ -270,9 +286,11 @@ def _out_of_memory_in_forward():
 
 
 def test_out_of_memory_on_one_rank(command, alone):
-    """Its share of ten stories takes it two steps from then on."""
+    """It does its ten examples in two steps from then on."""
     run_ranks(command, 2, '--n_batch', 20, *NO_DROPOUT, patch=_out_of_memory_in_forward)
-    assert re.findall(r'out of memory: going on with steps of (\d+) stories', command.output) == [
+    assert re.findall(
+        r'out of memory: continuing with steps of (\d+) examples', command.output
+    ) == [
         '10',
         '5',
     ]
@@ -280,7 +298,7 @@ def test_out_of_memory_on_one_rank(command, alone):
 
 
 def _out_of_memory_in_backward():
-    """On one rank, at the last gradient, when the others are ready."""
+    """One rank runs out of memory at the last gradient, when the others are ready."""
     forward = DoubleHeadModel.forward
 
     def fail(_):
@@ -295,7 +313,7 @@ def _out_of_memory_in_backward():
 
 
 def test_out_of_memory_while_gradients_are_exchanged(command):
-    """What one rank has given to the sum it cannot take back: its error ends the run."""
+    """A rank cannot take back what it added to the sum, so its error ends the run."""
     run_ranks(command, 2, '--n_iter', 1, status=2, patch=_out_of_memory_in_backward)
     errors = [line for line in command.output.splitlines() if 'error' in line]
     assert sorted(line.split()[2] for line in errors) == ['another', 'out'] and any(
@@ -303,7 +321,123 @@ def test_out_of_memory_while_gradients_are_exchanged(command):
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- the pieces
+# --------------------------------------------------------------------------------- the pieces
+
+
+CONFIG = Config(
+    n_vocab=50,
+    n_ctx=24,
+    n_embd=16,
+    n_head=2,
+    n_layer=2,
+    embd_pdrop=0,
+    attn_pdrop=0,
+    resid_pdrop=0,
+    clf_pdrop=0,
+)
+
+
+def make_trees(lengths):
+    """Trees of stories with two endings, from (story, ending 1, ending 2) in tokens."""
+    random = np.random.RandomState(0)
+    trees = []
+    for story, *endings in lengths:
+        trunk = np.array([50, *random.randint(0, 50, story), 51])
+        branches = tuple(np.array([*random.randint(0, 50, n), 52]) for n in endings)
+        trees.append(Tree(trunk, branches))
+    return trees
+
+
+TREES = make_trees([(9, 3, 5), (4, 6, 2), (12, 1, 7), (0, 0, 3)])
+
+
+# ------------------------------------------------------------------------------------- devices
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture
+def n_devices(monkeypatch):
+    """A function that sets the number of CUDA devices that PyTorch reports."""
+
+    def set_number(n):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: n > 0)
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: n)
+
+    return set_number
+
+
+def cuda(*numbers):
+    return [torch.device('cuda', i) for i in numbers]
+
+
+def test_without_cuda_the_device_is_the_cpu(n_devices):
+    n_devices(0)
+    assert find_devices('auto', 4) == find_devices('cpu', 4) == [CPU]
+    for device in ('cuda', 'cuda:0'):
+        with pytest.raises(InputError, match=f'--device {device}: the number of .* here is 0'):
+            find_devices(device, 4)
+
+
+def test_up_to_n_gpu_devices_are_used(n_devices):
+    n_devices(3)
+    assert find_devices('auto', 2) == find_devices('cuda', 2) == cuda(0, 1)
+    assert find_devices('auto', 8) == cuda(0, 1, 2)
+    assert find_devices('cuda:2', 8) == cuda(2)
+    assert find_devices('cpu', 8) == [CPU]
+    with pytest.raises(InputError, match='--device cuda:3: the number of .* here is 3'):
+        find_devices('cuda:3', 1)
+
+
+@pytest.mark.parametrize('n', [0, 3])
+@pytest.mark.parametrize(
+    'device', ['gpu', 'cuda:', 'cuda:x', 'cuda:-1', 'cpu:0', 'mps', '', 'cuda:1e3', 'cuda:٣٣']
+)
+def test_other_names_of_devices_are_errors(n_devices, n, device):
+    n_devices(n)
+    with pytest.raises(InputError, match=f'--device {device}: '):
+        find_devices(device, 4)
+
+
+def test_another_name_of_a_path_is_an_error(monkeypatch):
+    """See `functional.path`. It is found before a run has cost anything."""
+    monkeypatch.setenv('GPT1_PATH', 'gpu')
+    with pytest.raises(InputError, match="GPT1_PATH is 'gpu', expected one of plain, cpu, cuda"):
+        find_devices('cpu', 1)
+
+
+def count_page_faults():
+    """End with status 0 if freed memory is used again without asking the system for it."""
+    keep_freed_memory()
+    for i in range(40):
+        if i == 30:  # glibc has found all holes by then
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(1 << 24)  # 64 MB: 16,384 pages
+    raise SystemExit(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before > 1000)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a setting of glibc')
+def test_freed_memory_is_kept():
+    process = PROCESSES.Process(target=count_page_faults)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+# ----------------------------------------------------------------------------- steps and losses
+
+
+def test_step_cuts():
+    """Steps are the same for any number of ranks, unless there are more ranks than steps."""
+    for n in range(1, 13):
+        for size in range(1, 6):
+            for n_ranks in range(1, 5):
+                cuts = step_cuts(n, size, n_ranks)
+                assert [i for cut in cuts for i in range(n)[cut]] == list(range(n))
+                assert all(0 < cut.stop - cut.start <= size for cut in cuts)
+                assert len(cuts) >= min(n, n_ranks)
+                if -(-n // size) >= n_ranks:
+                    assert cuts == step_cuts(n, size, 1)
 
 
 def test_shares_are_even_and_in_order():
@@ -319,10 +453,10 @@ def test_shares_are_even_and_in_order():
 
 def test_data_parallel_gives_each_device_its_batch():
     batches = [
-        collate(STORIES[:3], CONFIG.first_position, False),
-        collate(STORIES[3:], CONFIG.first_position, False),
+        collate(TREES[:3], CONFIG.first_position, False),
+        collate(TREES[3:], CONFIG.first_position, False),
     ]
-    inputs, kwargs = DevicesModel(torch.nn.Linear(1, 1)).scatter(
+    inputs, kwargs = _Devices(torch.nn.Linear(1, 1)).scatter(
         batches, {'lm': False}, [torch.device('cpu')] * 2
     )
     assert [torch.equal(moved.ids, batch.ids) for (moved,), batch in zip(inputs, batches)] == [
@@ -335,18 +469,18 @@ def test_data_parallel_gives_each_device_its_batch():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @pytest.mark.parametrize('n_stories', [3, 4])
 def test_data_parallel_on_one_device_twice(n_stories):
-    """Replicate, scatter and gather: losses and gradients are those of the plain model, also when the last device gets fewer stories."""
+    """Losses and gradients are those of the model, also if the last device gets fewer examples."""
     device = torch.device('cuda:0')
     torch.manual_seed(0)
     model = DoubleHeadModel(CONFIG)
     init_weights(model)
     model.to(device)
-    stories = STORIES[:n_stories]
+    stories = TREES[:n_stories]
     whole = model(collate(stories, CONFIG.first_position, False).to(device))
     sum(out.sum() for out in whole).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    parts = DevicesModel(model, [device, device])(
+    parts = _Devices(model, [device, device])(
         *(collate(part, CONFIG.first_position, False) for part in (stories[:2], stories[2:]))
     )
     sum(out.sum() for out in parts).backward()
@@ -354,12 +488,12 @@ def test_data_parallel_on_one_device_twice(n_stories):
         torch.testing.assert_close(part, out, rtol=0, atol=1e-5)
     for name, p in model.named_parameters():
         torch.testing.assert_close(
-            p.grad, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m: f'{name}: {m}'
+            p.grad, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f'{name}: {m}'
         )
 
 
 def test_loss_meter_reads_late_and_in_order():
-    meter = LossMeter(lag=2)
+    meter = LossMeter('examples', list, lag=2)
     for update in range(1, 5):
         meter.add(update, ['a', 'b'], torch.tensor([update, update + 1.0, 1.0, 0.0]))
         assert meter.loss == pytest.approx(update - 1.5) or update <= 2
@@ -370,13 +504,67 @@ def test_loss_meter_reads_late_and_in_order():
     assert meter.stop
 
 
-def test_loss_meter_names_the_stories():
-    meter = LossMeter(lag=0)
-    with pytest.raises(InputError, match=r'update 7: the loss is nan \(stories b\)'):
+def test_loss_meter_names_the_examples():
+    meter = LossMeter('examples', list, lag=0)
+    with pytest.raises(InputError, match=r'update 7: the loss is nan \(examples b\)'):
         meter.add(7, ['a', 'b'], torch.tensor([1.0, float('nan'), 1.0, 0.0]))
     ids = [str(i) for i in range(20)]
     with pytest.raises(
         InputError,
-        match=r"update 8: the gradients' norm is inf \(stories 0, 1, 2, 3, 4, 5, 6, 7 and 12 more\)",
+        match=r"update 8: the gradients' norm is inf \(examples 0, 1, 2, .* 7 and 12 more\)",
     ):
-        LossMeter(lag=0).add(8, ids, torch.tensor([1.0] * 20 + [float('inf'), 0.0]))
+        LossMeter('examples', list, lag=0).add(
+            8, ids, torch.tensor([1.0] * 20 + [float('inf'), 0.0])
+        )
+
+
+# ---------------------------------------------------------------------------------- prediction
+
+
+@pytest.fixture(scope='module')
+def questions():
+    """150 questions of RACE with two, three or four choices, of many lengths."""
+    random = np.random.RandomState(0)
+    words = 'Ella had no tape at night and went to the store'.split()
+
+    def text(longest):
+        return ' '.join(random.choice(words, random.randint(1, longest)))
+
+    examples = []
+    for i in range(150):
+        n_choices = random.randint(2, 5)
+        texts = (text(30), *(text(6) for _ in range(1 + n_choices)))
+        examples.append(Example(str(i), texts, 0))
+    return examples
+
+
+def encode(examples):
+    return encode_dataset(examples, encoder(), TASKS['race'], 60)
+
+
+def test_predictions_are_those_of_each_example_alone(questions):
+    """In the order of the examples, although those of similar length form a batch."""
+    model = random_model(TASKS['race'])
+    logits = predict(model, encode(questions))
+    assert logits.shape == (150, 4)
+    for i in range(0, 150, 7):
+        alone = predict(model, encode([questions[i]]))[0]
+        torch.testing.assert_close(logits[i, : len(alone)], alone, rtol=0, atol=1e-4)
+        assert (logits[i, len(alone) :] == -torch.inf).all()
+
+
+def test_prediction_continues_with_smaller_steps_when_memory_is_short(questions, capsys):
+    model = random_model(TASKS['race'])
+    data = encode(questions)
+    expected = predict(model, data)
+
+    def refuse_large_batches(_, inputs):
+        if inputs[0].rows > 20:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+
+    steps = StepSize(PREDICT_BATCH, 'examples', '', 'the results are the same')
+    with model.register_forward_pre_hook(refuse_large_batches):
+        logits = predict(model, data, steps=steps)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
+    assert steps.size == PREDICT_BATCH // 4
+    assert 'steps of 16 examples; the results are the same' in capsys.readouterr().err

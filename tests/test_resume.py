@@ -1,4 +1,4 @@
-"""Work is not lost: whatever happens to a run, resumed it ends as if nothing had happened."""
+"""A run that was stopped in any way and resumed ends like one that was not stopped."""
 
 import ctypes
 import errno
@@ -15,7 +15,9 @@ import pytest
 import torch
 from conftest import GOLDEN, PROCESSES, Command
 
+import model_pytorch
 import train
+import training
 from checkpoint import Saver
 
 RUN = ('--n_iter', 4, '--save_every', 3)  # dropout is on
@@ -65,7 +67,7 @@ def test_another_seed_does_not(command, undisturbed):
 
 @pytest.mark.parametrize('seed', [1, 2])
 def test_killed_at_random_moments(command, undisturbed, seed):
-    """SIGKILL, ten times in all, at moments spread over the whole run: reading, training, evaluation, writing, prediction."""
+    """SIGKILL, ten times in all: while reading, training, evaluating, writing, predicting."""
     random.seed(seed)
     killed = 0
     while killed < 5:
@@ -79,37 +81,37 @@ def test_killed_at_random_moments(command, undisturbed, seed):
     assert_same_end(command, undisturbed)
 
 
-def _killed_at(method, call):
-    original, calls = getattr(train.FineTuning, method), iter(range(1, 1000))
+def _killed_at(owner, method, call):
+    """Kill the process when a method is called for the `call`-th time."""
+    original, calls = getattr(owner, method), iter(range(1, 1000))
 
     def killing(self, *args):
         if next(calls) == call:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, *args)
 
-    setattr(train.FineTuning, method, killing)
+    setattr(owner, method, killing)
 
 
-@pytest.mark.parametrize('method, call', [('save_checkpoint', 4), ('predict_best', 1)])
-def test_killed_between_two_files(command, undisturbed, method, call):
-    """Best parameters newer than the checkpoint; and the last checkpoint written, but no prediction."""
-    process = command.start(*RUN, patch=functools.partial(_killed_at, method, call))
+@pytest.mark.parametrize(
+    'owner, method, call', [(training.Trainer, '_save', 4), (train.FineTuning, 'load_best', 1)]
+)
+def test_killed_between_two_files(command, undisturbed, owner, method, call):
+    """The best parameters newer than the checkpoint; the last checkpoint without predictions."""
+    process = command.start(*RUN, patch=functools.partial(_killed_at, owner, method, call))
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    best, checkpoint = (
-        (command.folder / 'save' / 'rocstories' / name).stat().st_mtime_ns
-        for name in ('best_params', 'checkpoint')
-    )
-    assert (
-        best > checkpoint
-        if method == 'save_checkpoint'
-        else not (command.folder / 'submission').exists()
-    )
+    if method == '_save':
+        folder = command.folder / 'save' / 'rocstories'
+        best, checkpoint = (folder / name for name in ('best_params', 'checkpoint'))
+        assert best.stat().st_mtime_ns > checkpoint.stat().st_mtime_ns
+    else:
+        assert not (command.folder / 'submission').exists()
     command.run(*RUN, '--resume')
     assert_same_end(command, undisturbed)
 
 
-def test_resumed_after_its_end_it_ends_the_same(command, undisturbed):
+def test_resuming_a_finished_run_repeats_its_predictions(command, undisturbed):
     command.run(*RUN)
     shutil.rmtree(command.folder / 'submission')
     assert 'resumed after update 40 of 40' in command.run(*RUN, '--resume')
@@ -118,8 +120,8 @@ def test_resumed_after_its_end_it_ends_the_same(command, undisturbed):
 
 @pytest.mark.parametrize('damage', ['gone', 'cut off', 'of another model'])
 def test_resume_without_the_best_parameters(command, capsys, damage):
-    """Said at once, not when they are needed."""
-    assert train.main(command.argv('--n_iter', 1)) is None
+    """The error comes at once, not when they are needed."""
+    assert train.main(command.argv('--n_iter', 1)) == 0
     best = command.folder / 'save' / 'rocstories' / 'best_params'
     if damage == 'gone':
         best.unlink()
@@ -134,7 +136,7 @@ def test_resume_without_the_best_parameters(command, capsys, damage):
     printed = capsys.readouterr()
     assert (
         str(best) in printed.err
-        and 'the best so far were in it' in printed.err
+        and 'it held the best parameters so far' in printed.err
         and printed.err.count('\n') == 1
         and printed.out == ''
     )
@@ -166,51 +168,52 @@ def test_signal_then_resume(command, undisturbed, number):
 
 
 def _hang():
-    """The fifth update never ends, in code that is not Python's: a mutex that is locked twice."""
-    update = train.FineTuning.update
+    """The fifth update never ends, outside of Python: it locks a mutex twice."""
+    update = training.Trainer.update
 
-    def hanging(self, stories):
+    def hanging(self, items):
         if self.n_updates == 4:
             print('hangs', flush=True)
             libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
-            libc.pthread_mutex_lock(mutex), libc.pthread_mutex_lock(mutex)
-        return update(self, stories)
+            libc.pthread_mutex_lock(mutex)
+            libc.pthread_mutex_lock(mutex)
+        return update(self, items)
 
-    train.FineTuning.update = hanging
+    training.Trainer.update = hanging
 
 
 def test_second_signal_ends_at_once(command):
-    """Whatever the process is doing. One that follows in the same second is taken for the first, which torchrun passes on."""
+    """Also in a hanging call. A signal within a second is the same one, passed on by torchrun."""
     process = command.start(*RUN, patch=_hang)
     wait_for(lambda: 'hangs' in command.output, process)
     for _ in range(2):
         os.kill(process.pid, signal.SIGINT)
-        wait_for(lambda: 'once more to stop at once' in command.output, process)
+        wait_for(lambda: 'a second signal stops at once' in command.output, process)
     process.join(1.2)
     assert process.is_alive()
     os.kill(process.pid, signal.SIGINT)
     process.join(5)
     assert process.exitcode == 130
     torch.load(command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True)
-    assert command.output.count('once more to stop at once') == 1
+    assert command.output.count('a second signal stops at once') == 1
 
 
-@pytest.mark.parametrize('where', ['evaluate', 'save_checkpoint'])
+@pytest.mark.parametrize('where', ['_evaluate', '_save'])
 def test_a_signal_after_the_last_update(command, undisturbed, monkeypatch, where):
     """In the last evaluation, or while the last checkpoint is written."""
-    method = getattr(train.FineTuning, where)
+    method = getattr(training.Trainer, where)
 
     def with_signal(self, *args):
-        if self.n_epochs == self.args.n_iter:
+        if self.n_updates == self.n_updates_total:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
         return method(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.FineTuning, where, with_signal)
+        patch.setattr(training.Trainer, where, with_signal)
         assert train.main(command.argv(*RUN)) == 143
     assert not (command.folder / 'submission').exists()
-    assert train.main(command.argv(*RUN, '--resume')) is None
+    assert train.main(command.argv(*RUN, '--resume')) == 0
     assert_same_end(command, undisturbed)
 
 
@@ -237,7 +240,7 @@ def test_resume_with_other_data_or_weights_refuses(command, tmp_path):
     shutil.copytree(os.path.join(GOLDEN, 'data'), tmp_path / 'data')
     path = next((tmp_path / 'data').glob('*val*'))
     path.write_text(path.read_text().replace('garden', 'house', 1))
-    assert 'the stories or their encoding was' in command.run(
+    assert 'the examples or their encoding was' in command.run(
         '--n_iter', 1, '--resume', '--data_dir', tmp_path / 'data', status=2
     )
     shutil.copytree(os.path.join(GOLDEN, 'model'), tmp_path / 'model')
@@ -249,8 +252,8 @@ def test_resume_with_other_data_or_weights_refuses(command, tmp_path):
     )
 
 
-def test_resume_where_there_is_nothing_begins(command):
-    assert 'no checkpoint to resume' in command.run('--n_iter', 1, '--resume')
+def test_resume_without_a_checkpoint_starts(command):
+    assert 'there is no checkpoint to resume' in command.run('--n_iter', 1, '--resume')
 
 
 def test_starting_again_sets_the_old_checkpoint_aside(command):
@@ -269,11 +272,11 @@ def test_two_runs_of_one_name(command):
         assert f'process {process.pid} on ' in output.splitlines()[-1]
     process.kill()
     process.join()
-    command.run('--n_iter', 1)  # the lock dies with its process
+    command.run('--n_iter', 1)  # the lock ends with its process
 
 
 def test_full_disk_leaves_the_earlier_files(command):
-    """A limit on the size of files stands for the full disk: the checkpoint no longer fits, the one before stays."""
+    """A limit on the size of files acts like a full disk: the checkpoint does not fit."""
     command.run('--n_iter', 1)
     before = {
         name: command.read('save', 'rocstories', name) for name in ('best_params', 'checkpoint')
@@ -283,7 +286,7 @@ def test_full_disk_leaves_the_earlier_files(command):
         f'cannot write {command.folder}/save/rocstories/checkpoint: File too large'
         in output.splitlines()[-1]
     )
-    assert 'the same command with --resume goes on' in output.splitlines()[-1]
+    assert 'the same command with --resume continues the run' in output.splitlines()[-1]
     assert command.read('save', 'rocstories', 'checkpoint.old') == before['checkpoint']
     assert not list((command.folder / 'save' / 'rocstories').glob('.*'))
 
@@ -306,8 +309,10 @@ def short(tmp_path_factory):
     ],
 )
 def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
-    """Found at the file's last write, when it is flushed; parameters are written from a thread, as where there is a CUDA device. One line, nothing
-    half-written, and once there is room the run goes on."""
+    """It shows when the file is synced; parameters are written in a thread, as with a GPU.
+
+    There is one line and nothing half-written, and the run can be resumed.
+    """
     path, fsync = command.folder / name, os.fsync
 
     def full(fd):
@@ -315,16 +320,16 @@ def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(fd)
 
-    monkeypatch.setattr(train, 'Saver', lambda background: Saver(background=True))
+    monkeypatch.setattr(training, 'Saver', lambda background: Saver(background=True))
     with monkeypatch.context() as patch:
         patch.setattr(os, 'fsync', full)
         assert train.main(command.argv('--n_iter', 1, '--analysis')) == 2
     assert capsys.readouterr().err == (
-        f'train.py: error: cannot write {path}: No space left on device; what stood there before is unchanged; '
-        f'once there is room, the same command with --resume goes on\n'
+        f'train.py: error: cannot write {path}: No space left on device; an earlier file is '
+        'unchanged; once there is room, the same command with --resume continues the run\n'
     )
     assert not path.exists() and not list(command.folder.rglob('.*'))
-    assert train.main(command.argv('--n_iter', 1, '--analysis', '--resume')) is None
+    assert train.main(command.argv('--n_iter', 1, '--analysis', '--resume')) == 0
     assert path.exists() and command.log()[1:] == short.log()[1:]
     best, expected = (
         torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True)
@@ -334,13 +339,13 @@ def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
 
 
 def fails_above(most, training=True):
-    """`FineTuning.forward` with an allocation made to fail for more than `most` stories a step, in training or in evaluation."""
-    forward = train.FineTuning.forward
+    """Make the forward pass run out of memory with more than `most` examples a step."""
+    forward = model_pytorch.DoubleHeadModel.forward
 
-    def failing(self, model, stories, step_size, share_context, lm):
-        if lm == training and step_size > most:
+    def failing(self, batch, lm=True):
+        if self.training == training and len(batch.clf) > most:
             raise torch.OutOfMemoryError('made to fail')
-        return forward(self, model, stories, step_size, share_context, lm)
+        return forward(self, batch, lm)
 
     return failing
 
@@ -348,73 +353,89 @@ def fails_above(most, training=True):
 NO_DROPOUT = [f'--{name}_pdrop=0' for name in ('embd', 'attn', 'resid', 'clf')]
 
 
+def patch_forward(monkeypatch, most, training=True):
+    monkeypatch.setattr(model_pytorch.DoubleHeadModel, 'forward', fails_above(most, training))
+
+
 def test_out_of_memory_halves_the_steps(command, other_command, monkeypatch, capsys):
-    assert train.main(other_command.argv('--n_iter', 1, *NO_DROPOUT)) is None
+    assert train.main(other_command.argv('--n_iter', 1, *NO_DROPOUT)) == 0
     capsys.readouterr()
-    monkeypatch.setattr(train.FineTuning, 'forward', fails_above(2))
-    assert train.main(command.argv('--n_iter', 1, *NO_DROPOUT)) is None
+    patch_forward(monkeypatch, 2)
+    assert train.main(command.argv('--n_iter', 1, *NO_DROPOUT)) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if 'out of memory' in line] == [
-        f'out of memory: going on with steps of {n} stories; the update stays the same'
+        f'out of memory: continuing with steps of {n} examples; the update stays the same'
         for n in (4, 2)
     ]
     assert command.log()[1]['va_cost'] == pytest.approx(other_command.log()[1]['va_cost'], abs=1e-6)
 
 
-def test_out_of_memory_with_one_story(command, monkeypatch, capsys):
-    monkeypatch.setattr(train.FineTuning, 'forward', fails_above(0))
+def test_out_of_memory_of_the_cpu(command, monkeypatch, capsys):
+    """PyTorch raises a RuntimeError there, Python a MemoryError."""
+    forward = model_pytorch.DoubleHeadModel.forward
+    errors = [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+
+    def failing(self, batch, lm=True):
+        if errors:
+            raise errors.pop()
+        return forward(self, batch, lm)
+
+    monkeypatch.setattr(model_pytorch.DoubleHeadModel, 'forward', failing)
+    assert train.main(command.argv('--n_iter', 1)) == 0
+    assert 'continuing with steps of 2 examples' in capsys.readouterr().err
+
+
+def test_out_of_memory_with_one_example(command, monkeypatch, capsys):
+    patch_forward(monkeypatch, 0)
     assert train.main(command.argv('--n_iter', 1)) == 2
-    assert 'out of memory with one of the stories at a time' in capsys.readouterr().err
+    assert 'out of memory with 1 of the examples at a time' in capsys.readouterr().err
 
 
 def test_out_of_memory_in_evaluation(command, other_command, monkeypatch, capsys):
-    assert train.main(other_command.argv('--n_iter', 1)) is None
-    monkeypatch.setattr(train.FineTuning, 'forward', fails_above(9, training=False))
-    assert train.main(command.argv('--n_iter', 1)) is None
-    assert [line for line in capsys.readouterr().err.splitlines() if 'out of memory' in line] == [
-        f'out of memory: going on with steps of {n} stories; the figures stay the same'
+    assert train.main(other_command.argv('--n_iter', 1)) == 0
+    patch_forward(monkeypatch, 9, training=False)
+    assert train.main(command.argv('--n_iter', 1)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if 'out of memory' in line] == [
+        f'out of memory: continuing with steps of {n} examples; the results are the same'
         for n in (32, 16, 8)
     ]
     assert command.log()[1] == pytest.approx(other_command.log()[1], abs=1e-6)
-    assert command.read('submission', 'ROCStories.tsv') == other_command.read(
-        'submission', 'ROCStories.tsv'
-    )
+    submission = command.read('submission', 'ROCStories.tsv')
+    assert submission == other_command.read('submission', 'ROCStories.tsv')
 
 
 def test_out_of_memory_elsewhere(command, monkeypatch, capsys):
-    """Where nothing can be halved it is one line, too."""
+    """Where nothing can be halved, it is one line too."""
 
     def failing(self):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.\nSee')
 
     monkeypatch.setattr(train.OpenAIAdam, 'step', failing)
     assert train.main(command.argv('--n_iter', 1)) == 2
-    assert (
-        capsys.readouterr().err
-        == 'train.py: error: CUDA out of memory. Tried to allocate 2 GiB. See\n'
-    )
+    message = 'out of memory: CUDA out of memory. Tried to allocate 2 GiB. See'
+    assert capsys.readouterr().err == f'train.py: error: {message}\n'
 
 
 @pytest.mark.parametrize('what', ['loss', 'norm'])
 def test_not_finite_stops_and_keeps_the_checkpoint(command, monkeypatch, capsys, what):
-    assert train.main(command.argv('--n_iter', 2, '--save_every', 2)) is None
+    assert train.main(command.argv('--n_iter', 2, '--save_every', 2)) == 0
     capsys.readouterr()
     before = command.read('save', 'rocstories', 'best_params')
-    update = train.FineTuning.update
+    update = training.Trainer.update
 
-    def broken_update(self, stories):
-        figures = update(self, stories)
+    def broken_update(self, items):
+        figures = update(self, items)
         if self.n_updates == 5:
             figures[3 if what == 'loss' else -1] = float('nan')
         return figures
 
-    monkeypatch.setattr(train.FineTuning, 'update', broken_update)
+    monkeypatch.setattr(training.Trainer, 'update', broken_update)
     assert train.main(command.argv('--n_iter', 2, '--save_every', 2)) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert (
-        'update 5: ' in message
-        and ('the loss is nan (stories ' if what == 'loss' else 'norm is nan') in message
-    )
+    expected = 'the loss is nan (examples ' if what == 'loss' else 'norm is nan'
+    assert 'update 5: ' in message
+    assert expected in message
     checkpoint = torch.load(
         command.folder / 'save' / 'rocstories' / 'checkpoint', weights_only=True
     )

@@ -1,0 +1,234 @@
+"""Examples to token ids, in flat arrays, cut to the length that a model can read."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tqdm import tqdm
+
+from batches import Tree, build_tree
+from datasets import Data, Example, Task, soft_targets
+from text_utils import TextEncoder
+
+CHUNK = 10_000  # texts encoded at a time
+
+
+@dataclass
+class EncodedDataset:
+    """Token ids of the examples of a data set. Arrays, since half a million objects cost much more.
+
+    ids         [tokens] of all texts, one text after another, not cut
+    offsets     [texts + 1] the first token of each text
+    first_text  [examples + 1] the first text of each example
+    lengths     [examples, most texts of an example] tokens of each text after the cut, or 0
+    n_cut       the number of examples with a text that was cut
+    labels      [examples] as in the data; -1 or NaN where a label is not known
+    targets     [examples] or [examples, n_out], what the loss compares the logits with
+    names       the ids of the examples in the data
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    first_text: np.ndarray
+    lengths: np.ndarray
+    n_cut: int
+    labels: np.ndarray
+    targets: np.ndarray
+    names: Sequence[str]
+    task: Task
+    n_vocab: int
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def tree(self, i: int) -> Tree:
+        """Return the sequences of example i."""
+        starts = self.offsets[self.first_text[i] : self.first_text[i + 1]]
+        texts = [self.ids[start : start + n] for start, n in zip(starts, self.lengths[i])]
+        return build_tree(texts, self.task.layout, self.task.n_context, self.n_vocab)
+
+    def first(self, n: int) -> 'EncodedDataset':
+        """Return the first n examples."""
+        return replace(
+            self,
+            first_text=self.first_text[: n + 1],
+            lengths=self.lengths[:n],
+            labels=self.labels[:n],
+            targets=self.targets[:n],
+            names=self.names[:n],
+        )
+
+    @property
+    def n_scores(self) -> int:
+        """The number of scores that a model gives an example, at most."""
+        if self.task.layout == 'choices':
+            return self.lengths.shape[1] - self.task.n_context
+        return self.task.n_out
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest sequence, special tokens included."""
+        n_special = 2 if self.task.layout == 'text' else 3
+        return int(self.sequence_lengths().max(initial=0)) + n_special
+
+    def sequence_lengths(self) -> np.ndarray:
+        """Return the tokens of each example's longest sequence, without special tokens."""
+        if self.task.layout != 'choices':
+            return self.lengths.sum(1)
+        n = self.task.n_context
+        return self.lengths[:, :n].sum(1) + self.lengths[:, n:].max(1, initial=0)
+
+
+def cut_lengths(lengths: np.ndarray, task: Task, n_ctx: int) -> np.ndarray:
+    """Return how many tokens to keep of each text, so that no sequence is longer than n_ctx.
+
+    lengths  [examples, texts] tokens of each text
+
+    A single text gets all the room. The texts of a pair share it: what a short text does not use,
+    the other may. Of multiple choices, the question and the choices stay whole, and the end of
+    the context is cut. ROCStories keeps the original's rule: n_ctx // 2 - 2 tokens of each text.
+    """
+    if task.halves:
+        return np.minimum(lengths, n_ctx // 2 - 2)
+    if task.layout == 'text':
+        return np.minimum(lengths, n_ctx - 2)
+    room = n_ctx - 3
+    if task.layout in ('pair', 'similarity'):
+        return share_room(lengths, room)
+    n = task.n_context
+    context, choices = lengths[:, :n], lengths[:, n:]
+    longest = choices.max(1, initial=0)
+    if n == 2:
+        question, longest = share_room(np.stack([context[:, 1], longest], 1), room).T
+        article = np.minimum(context[:, 0], room - question - longest)
+        context = np.stack([article, question], 1)
+    else:
+        longest = np.minimum(longest, room)
+        context = np.minimum(context, (room - longest)[:, None])
+    return np.concatenate([context, np.minimum(choices, longest[:, None])], 1)
+
+
+def share_room(lengths: np.ndarray, room: int) -> np.ndarray:
+    """Cut pairs of lengths [examples, 2] to `room` tokens together: the longer text first."""
+    first, second = lengths.T
+    first = np.minimum(first, np.maximum((room + 1) // 2, room - second))
+    second = np.minimum(second, room - first)
+    return np.stack([first, second], 1)
+
+
+def encode_dataset(
+    examples: Sequence[Example],
+    encoder: TextEncoder,
+    task: Task,
+    n_ctx: int,
+    progress: Callable[[int], None] = lambda n: None,
+) -> EncodedDataset:
+    """Encode the texts of examples (`encode_dataset` of the original).
+
+    n_ctx     the length to cut the sequences to, see `cut_lengths`
+    progress  called with the number of texts after each part of the work
+    """
+    texts = [text for example in examples for text in example.texts]
+    dtype = np.uint16 if encoder.n_vocab <= 1 << 16 else np.uint32
+    parts, lengths = [], []
+    for start in range(0, len(texts), CHUNK):
+        encoded = encoder.encode_all(texts[start : start + CHUNK])
+        lengths += [len(ids) for ids in encoded]
+        parts.append(np.fromiter((i for ids in encoded for i in ids), dtype))
+        progress(len(encoded))
+    n_texts = np.array([len(example.texts) for example in examples], dtype=np.int64)
+    table = np.zeros((len(examples), n_texts.max(initial=0)), dtype=np.int64)
+    table[np.arange(table.shape[1]) < n_texts[:, None]] = lengths
+    kept = cut_lengths(table, task, n_ctx)
+    labels = label_array(examples, task)
+    return EncodedDataset(
+        ids=np.concatenate(parts) if parts else np.zeros(0, dtype),
+        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        first_text=np.concatenate([[0], np.cumsum(n_texts)]),
+        lengths=kept,
+        n_cut=int((kept < table).any(1).sum()),
+        labels=labels,
+        targets=target_array(labels, task),
+        names=[example.id for example in examples],
+        task=task,
+        n_vocab=encoder.n_vocab,
+    )
+
+
+def label_array(examples: Sequence[Example], task: Task) -> np.ndarray:
+    """Return the labels: int64 with -1, or for a task with real labels float64 with NaN."""
+    if task.soft_labels or task.regression:
+        return np.array([np.nan if e.label is None else e.label for e in examples], np.float64)
+    return np.array([-1 if e.label is None else e.label for e in examples], np.int64)
+
+
+def target_array(labels: np.ndarray, task: Task) -> np.ndarray:
+    """Return what the loss compares the logits with, see `loss.task_losses`."""
+    if task.soft_labels:
+        return soft_targets(labels).astype(np.float32)
+    if task.regression:
+        return ((labels - task.mean) / task.std).astype(np.float32)
+    return labels
+
+
+@dataclass
+class EncodedData:
+    """An encoded `datasets.Data`: the training set, and validation and test sets by name."""
+
+    train: EncodedDataset
+    valid: dict[str, EncodedDataset]
+    test: dict[str, EncodedDataset]
+
+    @property
+    def sets(self) -> dict[str, EncodedDataset]:
+        """All sets by name: 'training', 'validation', 'test', or 'test matched' and so on."""
+        sets = {'training': self.train}
+        for kind, parts in (('validation', self.valid), ('test', self.test)):
+            for name, data in parts.items():
+                sets[kind if len(parts) == 1 else f'{kind} {name}'] = data
+        return sets
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest sequence. The original lowers n_ctx to it."""
+        return max(data.longest for data in self.sets.values())
+
+    def describe(self) -> str:
+        """Describe the sets in one line, for the table that is printed at the start."""
+        counts = [f'{len(data):,} {name}' for name, data in self.sets.items()]
+        text = f'{", ".join(counts)} examples; the longest sequence has {self.longest} tokens'
+        n_cut = sum(data.n_cut for data in self.sets.values())
+        return text + (f'; {n_cut:,} examples are cut' if n_cut else '')
+
+
+def encode_data(data: Data, encoder: TextEncoder, task: Task, n_ctx: int) -> EncodedData:
+    """Encode a data set, with a progress bar."""
+    sets = [data.train, *data.valid.values(), *data.test.values()]
+    n_texts = sum(len(example.texts) for examples in sets for example in examples)
+    with tqdm(
+        total=n_texts,
+        unit=' texts',
+        desc='encoding',
+        leave=False,
+        dynamic_ncols=True,
+        disable=None,
+    ) as bar:
+
+        def encode(examples):
+            return encode_dataset(examples, encoder, task, n_ctx, bar.update)
+
+        return EncodedData(
+            encode(data.train),
+            {name: encode(examples) for name, examples in data.valid.items()},
+            {name: encode(examples) for name, examples in data.test.items()},
+        )
+
+
+def array_hash(arrays: Iterable[np.ndarray]) -> str:
+    """Return 16 hexadecimal digits that differ if a number or a shape differs."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]

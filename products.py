@@ -1,0 +1,55 @@
+"""Matrix products on a CPU: which library computes them."""
+
+import platform
+
+import torch
+
+
+def is_amd() -> bool:
+    """Return whether the processor is made by AMD."""
+    try:
+        with open('/proc/cpuinfo', encoding='ascii', errors='replace') as f:
+            return 'AuthenticAMD' in f.read(4096)
+    except OSError:  # not Linux
+        return 'AuthenticAMD' in platform.processor()
+
+
+# PyTorch computes float32 products with Intel's MKL, which does not use the AVX-512 units of AMD's
+# processors. oneDNN, which PyTorch uses for bfloat16, is up to twice as fast there.
+ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and is_amd()
+    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+)
+ONEDNN_MIN_SIZE = 1 << 24  # multiply-adds; preparing a new shape costs oneDNN half a millisecond
+
+
+def uses_onednn(x: torch.Tensor, w: torch.Tensor) -> bool:
+    """Return whether oneDNN computes the product x w: large float32 products on a CPU."""
+    return (
+        ONEDNN
+        and x.dtype == torch.float32
+        and x.device.type == 'cpu'
+        and len(x) * w.numel() >= ONEDNN_MIN_SIZE
+        and not torch.is_autocast_enabled('cpu')
+    )
+
+
+def product(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return a b, plus `bias` if given, by the faster library. Records no gradient.
+
+    a [n, k], b [k, m], bias [m]; the result [n, m] is written to `out` if given.
+    """
+    if not uses_onednn(a, b):
+        if bias is None:
+            return torch.mm(a, b, out=out)
+        return torch.addmm(bias, a, b, out=out)
+    if not (b.is_contiguous() or b.t().is_contiguous()):
+        b = b.contiguous()  # oneDNN is a thousand times slower on a slice of a matrix
+    result = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
+    return result if out is None else out.copy_(result)

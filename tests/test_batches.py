@@ -1,0 +1,298 @@
+"""Batches against a slow version that lays out one token at a time."""
+
+import numpy as np
+import pytest
+import sklearn.utils
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batches import Tree, build_tree, collate, collate_windows, iter_data, round_up
+
+N_VOCAB = 50
+START, DELIMITER, CLASSIFY, FIRST_POSITION = 50, 51, 52, 53
+
+
+# ------------------------------------------------------------------------------------------ trees
+
+
+def as_lists(tree):
+    return tree.trunk.tolist(), [branch.tolist() for branch in tree.branches]
+
+
+def build(layout, *texts, n_context=1):
+    arrays = [np.array(text, dtype=np.uint16) for text in texts]
+    return as_lists(build_tree(arrays, layout, n_context, N_VOCAB))
+
+
+def test_tree_of_a_text():
+    assert build('text', [1, 2]) == ([START, 1, 2], [[CLASSIFY]])
+
+
+def test_tree_of_a_pair():
+    assert build('pair', [1, 2], [3]) == ([START, 1, 2, DELIMITER, 3], [[CLASSIFY]])
+
+
+def test_tree_of_a_similarity_has_both_orders():
+    branches = [[1, 2, DELIMITER, 3, CLASSIFY], [3, DELIMITER, 1, 2, CLASSIFY]]
+    assert build('similarity', [1, 2], [3]) == ([START], branches)
+
+
+def test_tree_of_choices():
+    branches = [[4, CLASSIFY], [5, 6, CLASSIFY]]
+    assert build('choices', [1, 2, 3], [4], [5, 6]) == ([START, 1, 2, 3, DELIMITER], branches)
+
+
+def test_tree_of_choices_with_two_texts_as_context():
+    branches = [[4, CLASSIFY], [5, CLASSIFY], [6, CLASSIFY]]
+    expected = [START, 1, 2, 3, DELIMITER], branches
+    assert build('choices', [1, 2], [3], [4], [5], [6], n_context=2) == expected
+
+
+def test_tree_of_empty_texts():
+    assert build('text', []) == ([START], [[CLASSIFY]])
+    assert build('choices', [], [], [1]) == ([START, DELIMITER], [[CLASSIFY], [1, CLASSIFY]])
+
+
+# ------------------------------------------------------------------------------- the slow version
+
+
+def slow_rows(trees, share_context):
+    """Return rows of tokens, each token a dict. `parent` is a place in the row, or -1."""
+    rows = []
+    for tree in trees:
+        trunk, branches = as_lists(tree)
+        weights = [1 / (len(trunk) + len(branch) - 1) for branch in branches]
+        if share_context:
+            rows.append(slow_shared_row(trunk, branches, weights))
+            continue
+        for branch, weight in zip(branches, weights):
+            row = []
+            for place, i in enumerate(trunk + branch):
+                row.append(dict(id=i, position=place, branch=0, parent=place - 1, weight=weight))
+            rows.append(row)
+    return rows
+
+
+def slow_shared_row(trunk, branches, weights):
+    row = []
+    for place, i in enumerate(trunk):
+        row.append(dict(id=i, position=place, branch=0, parent=place - 1, weight=sum(weights)))
+    for number, (branch, weight) in enumerate(zip(branches, weights), 1):
+        parent = len(trunk) - 1
+        for place, i in enumerate(branch, len(trunk)):
+            row.append(dict(id=i, position=place, branch=number, parent=parent, weight=weight))
+            parent = len(row) - 1
+    return row
+
+
+def slow_clf(trees, share_context):
+    """Return the place in the batch of the `_classify_` token of every branch of every tree."""
+    table = []
+    n_tokens = 0
+    for tree in trees:
+        places = []
+        branches = [branch.tolist() for branch in tree.branches]
+        if share_context:
+            n_tokens += len(tree.trunk)
+        for branch in branches:
+            n_tokens += len(branch) if share_context else len(tree.trunk) + len(branch)
+            places.append(n_tokens - 1)
+        if share_context:  # equal branches have the token of the first of them
+            places = [places[branches.index(branch)] for branch in branches]
+        table.append(places)
+    most = max(map(len, table))
+    return [places + places[:1] * (most - len(places)) for places in table]
+
+
+TOKENS = st.lists(st.integers(0, N_VOCAB - 1), max_size=6)
+FEW_TOKENS = st.lists(st.integers(0, 1), max_size=2)  # equal choices are frequent
+
+
+@st.composite
+def trees_of_a_task(draw):
+    """Trees of one layout; of multiple choices, with numbers of choices that differ or not."""
+    layout = draw(st.sampled_from(['text', 'pair', 'similarity', 'choices']))
+    n_context = 1
+    n_texts = st.just({'text': 1, 'pair': 2, 'similarity': 2}.get(layout))
+    if layout == 'choices':
+        n_context = draw(st.integers(1, 2))
+        n_texts = st.integers(n_context + 1, n_context + 4)
+        if draw(st.booleans()):
+            n_texts = st.just(draw(n_texts))
+    trees = []
+    for _ in range(draw(st.integers(1, 5))):
+        n = draw(n_texts)
+        texts = draw(st.lists(TOKENS | FEW_TOKENS, min_size=n, max_size=n))
+        arrays = [np.array(text, dtype=np.uint16) for text in texts]
+        trees.append(build_tree(arrays, layout, n_context, N_VOCAB))
+    return trees
+
+
+# ---------------------------------------------------------------------------------------- collate
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(trees=trees_of_a_task(), share_context=st.booleans())
+def test_tokens_are_those_of_the_slow_version(trees, share_context):
+    rows = slow_rows(trees, share_context)
+    batch = collate(trees, FIRST_POSITION, share_context)
+    length = round_up(max(map(len, rows)))
+    assert (batch.rows, batch.length) == (len(rows), length)
+
+    tokens = [token for row in rows for token in row]
+    n = len(tokens)
+    assert batch.ids[:n].tolist() == [token['id'] for token in tokens]
+    positions = [FIRST_POSITION + token['position'] for token in tokens]
+    assert batch.positions[:n].tolist() == positions
+    slots = [r * length + c for r, row in enumerate(rows) for c in range(len(row))]
+    assert batch.slots[:n].tolist() == slots
+    assert len(batch.ids) == len(batch.positions) == len(batch.slots)
+    assert len(batch.ids) == min(round_up(n), len(rows) * length)
+    if not share_context:
+        assert batch.branch is None
+        return
+    padded = [[token['branch'] for token in row] + [0] * (length - len(row)) for row in rows]
+    assert batch.branch.tolist() == padded
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(trees=trees_of_a_task(), share_context=st.booleans())
+def test_no_token_shares_a_slot(trees, share_context):
+    """The tokens that fill up a batch take slots that are otherwise empty."""
+    batch = collate(trees, FIRST_POSITION, share_context)
+    assert len(batch.slots.unique()) == len(batch.slots)
+    assert batch.slots.max() < batch.rows * batch.length
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(trees=trees_of_a_task(), share_context=st.booleans())
+def test_predictions_are_those_of_the_slow_version(trees, share_context):
+    expected = []
+    first = 0
+    for number, row in enumerate(slow_rows(trees, share_context)):
+        for token in row[1:]:
+            expected.append((number, first + token['parent'], token['id'], token['weight']))
+        first += len(row)
+    batch = collate(trees, FIRST_POSITION, share_context)
+    found = list(
+        zip(
+            batch.lm_row.tolist(),
+            batch.lm_parent.tolist(),
+            batch.lm_target.tolist(),
+            batch.lm_weight.tolist(),
+        )
+    )
+    assert len(found) == round_up(len(expected))
+    assert all(weight == 0 for *_, weight in found[len(expected) :])
+    np.testing.assert_allclose(sorted(found[: len(expected)]), sorted(expected), rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(trees=trees_of_a_task(), share_context=st.booleans())
+def test_classify_tokens_are_those_of_the_slow_version(trees, share_context):
+    batch = collate(trees, FIRST_POSITION, share_context)
+    assert batch.clf.tolist() == slow_clf(trees, share_context)
+    assert (batch.ids[batch.clf] == CLASSIFY).all()
+    n_choices = [len(tree.branches) for tree in trees]
+    if len(set(n_choices)) == 1:
+        assert batch.n_choices is None
+    else:
+        assert batch.n_choices.tolist() == n_choices
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(trees=trees_of_a_task(), share_context=st.booleans())
+def test_rows_know_their_example(trees, share_context):
+    batch = collate(trees, FIRST_POSITION, share_context)
+    expected = []
+    for number, tree in enumerate(trees):
+        expected += [number] * (1 if share_context else len(tree.branches))
+    assert batch.row_example.tolist() == expected
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(trees=trees_of_a_task())
+def test_both_layouts_weigh_the_same_predictions(trees):
+    """A prediction is known by its example, and by what it follows and predicts."""
+    totals = []
+    for share_context in (False, True):
+        batch = collate(trees, FIRST_POSITION, share_context)
+        examples = batch.row_example[batch.lm_row]
+        ids = batch.ids[batch.lm_parent]
+        positions = batch.positions[batch.lm_parent]
+        keys = torch.stack([examples, ids, positions, batch.lm_target], 1).tolist()
+        weights = {}
+        for key, weight in zip(map(tuple, keys), batch.lm_weight.tolist()):
+            weights[key] = weights.get(key, 0) + weight
+        totals.append({key: weight for key, weight in weights.items() if weight > 0})
+        n_sequences = sum(len(tree.branches) for tree in trees)
+        assert batch.lm_weight.sum().item() == pytest.approx(n_sequences)
+    assert totals[0] == pytest.approx(totals[1])
+
+
+def small_batch(**options):
+    tree = Tree(np.array([START, DELIMITER]), (np.array([CLASSIFY]),) * 2)
+    return collate([tree], FIRST_POSITION, share_context=True, **options)
+
+
+def test_equal_choices_share_a_classify_token_in_a_shared_row_only():
+    tree = build_tree([np.array([1]), np.array([2]), np.array([2])], 'choices', 1, N_VOCAB)
+    shared = collate([tree], FIRST_POSITION, share_context=True)
+    separate = collate([tree], FIRST_POSITION, share_context=False)
+    assert shared.clf.tolist() == [[4, 4]]
+    assert separate.clf.tolist() == [[4, 9]]
+
+
+@pytest.mark.parametrize(
+    'target', [np.array([1]), np.array([[0.5, 0.5]], np.float32), np.array([0.25], np.float32)]
+)
+def test_the_target_is_kept(target):
+    batch = small_batch(target=target)
+    assert batch.target.numpy().dtype == target.dtype
+    np.testing.assert_array_equal(batch.target.numpy(), target)
+    assert small_batch().target is None
+
+
+def test_a_batch_moves_whole():
+    batch = small_batch(target=np.array([1]))
+    moved = batch.to(torch.device('meta'))
+    tensors = [name for name, value in vars(batch).items() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 11
+    assert all(getattr(moved, name).is_meta for name in tensors)
+    assert (moved.rows, moved.length) == (1, 4)
+
+
+# -------------------------------------------------------------------------- windows, sizes, order
+
+
+def test_windows():
+    ids = np.array([[5, 6, 7], [8, 9, 4]])
+    batch = collate_windows(ids, FIRST_POSITION)
+    assert (batch.rows, batch.length, batch.branch) == (2, 3, None)
+    assert batch.ids.tolist() == [5, 6, 7, 8, 9, 4]
+    assert batch.positions.tolist() == [53, 54, 55, 53, 54, 55]
+    assert batch.slots.tolist() == [0, 1, 2, 3, 4, 5]
+    assert batch.lm_parent.tolist() == [0, 1, 3, 4]
+    assert batch.lm_target.tolist() == [6, 7, 9, 4]
+    assert batch.lm_weight.tolist() == [0.5] * 4
+    assert batch.lm_row.tolist() == [0, 0, 1, 1]
+
+
+@given(n=st.integers(0, 1 << 40))
+def test_round_up_keeps_five_significant_bits(n):
+    size = round_up(n)
+    assert n <= size <= n + n / 16
+    assert round_up(size) == size
+    assert len(f'{size:b}'.rstrip('0')) <= 5
+
+
+@pytest.mark.parametrize('n, n_batch', [(1, 1), (10, 3), (12, 4), (3, 4), (1497, 64)])
+def test_iter_data_is_the_shuffle_of_sklearn(n, n_batch):
+    ours, theirs = np.random.RandomState(42), np.random.RandomState(42)
+    for _ in range(3):
+        batches = list(iter_data(n, n_batch, ours))
+        order = sklearn.utils.shuffle(np.arange(n), random_state=theirs)
+        assert [len(batch) for batch in batches] == [n_batch] * (n // n_batch)
+        n_used = n // n_batch * n_batch
+        np.testing.assert_array_equal(np.concatenate([*batches, []]), order[:n_used])

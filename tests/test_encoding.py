@@ -1,0 +1,276 @@
+"""Examples to arrays of token ids, and the rules by which long texts are cut."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import REGRESSION, SOME_TASKS
+
+from datasets import TASKS, Data, Example, Task
+from encoding import array_hash, cut_lengths, encode_data, encode_dataset, share_room
+
+TEXT, PAIR, SIMILARITY = TASKS['sst2'], TASKS['mnli'], TASKS['qqp']
+CHOICES = Task(name='custom', title='Custom', layout='choices')
+ROCSTORIES, RACE, STSB = TASKS['rocstories'], TASKS['race'], TASKS['stsb']
+N_VOCAB = 50
+
+
+class FakeEncoder:
+    """One token for each letter: a is 0, b is 1 and so on."""
+
+    def __init__(self, n_vocab=N_VOCAB):
+        self.n_vocab = n_vocab
+
+    def encode_all(self, texts):
+        return [[ord(letter) - ord('a') for letter in text] for text in texts]
+
+
+def encode(examples, task, n_ctx=100):
+    return encode_dataset(examples, FakeEncoder(), task, n_ctx)
+
+
+def cut(lengths, task, n_ctx):
+    return cut_lengths(np.array([lengths]), task, n_ctx)[0].tolist()
+
+
+# ---------------------------------------------------------------------------------------- cutting
+
+
+@pytest.mark.parametrize(
+    'task, lengths, n_ctx, expected',
+    [
+        (TEXT, [8], 10, [8]),
+        (TEXT, [9], 10, [8]),
+        (PAIR, [5, 2], 10, [5, 2]),
+        (PAIR, [9, 2], 10, [5, 2]),  # what the short text does not use, the other may
+        (PAIR, [2, 9], 10, [2, 5]),
+        (PAIR, [9, 9], 10, [4, 3]),
+        (SIMILARITY, [9, 9], 11, [4, 4]),
+        (CHOICES, [9, 2, 4], 10, [3, 2, 4]),  # the longest choice leaves 3 for the context
+        (CHOICES, [9, 9, 2], 10, [0, 7, 2]),
+        (CHOICES, [1, 2, 3], 10, [1, 2, 3]),
+        (RACE, [9, 3, 2, 1, 2, 2], 12, [4, 3, 2, 1, 2, 2]),  # the article is cut
+        (RACE, [9, 3, 6, 1, 2, 2], 12, [0, 3, 6, 1, 2, 2]),
+        (RACE, [9, 8, 2, 1, 1, 1], 12, [0, 7, 2, 1, 1, 1]),
+        (RACE, [9, 8, 8, 1, 5, 4], 12, [0, 5, 4, 1, 4, 4]),
+        (ROCSTORIES, [9, 9, 1], 20, [8, 8, 1]),
+        (ROCSTORIES, [8, 8, 8], 20, [8, 8, 8]),
+    ],
+)
+def test_examples_of_cut_texts(task, lengths, n_ctx, expected):
+    assert cut(lengths, task, n_ctx) == expected
+
+
+def test_published_sizes_of_rocstories():
+    """The original keeps 254 tokens of each text with n_ctx 512."""
+    assert cut([300, 254, 255], ROCSTORIES, 512) == [254, 254, 254]
+
+
+@st.composite
+def tasks_and_lengths(draw):
+    task = draw(st.sampled_from([*SOME_TASKS.values(), CHOICES]))
+    n_texts = {'text': 1, 'pair': 2, 'similarity': 2}.get(task.layout)
+    if n_texts is None:
+        n_texts = task.n_context + draw(st.integers(1, 4))
+    row = st.lists(st.integers(0, 40), min_size=n_texts, max_size=n_texts)
+    return task, np.array(draw(st.lists(row, min_size=1, max_size=5)))
+
+
+def sequence_lengths(lengths, task):
+    """Return the tokens of the longest sequence of each example, special tokens included."""
+    if task.layout == 'text':
+        return lengths.sum(1) + 2
+    if task.layout != 'choices':
+        return lengths.sum(1) + 3
+    return lengths[:, : task.n_context].sum(1) + lengths[:, task.n_context :].max(1) + 3
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(case=tasks_and_lengths(), n_ctx=st.integers(5, 60))
+def test_no_sequence_is_longer_than_n_ctx(case, n_ctx):
+    task, lengths = case
+    kept = cut_lengths(lengths, task, n_ctx)
+    assert kept.shape == lengths.shape
+    assert (kept >= 0).all() and (kept <= lengths).all()
+    assert (sequence_lengths(kept, task) <= n_ctx).all()
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(case=tasks_and_lengths(), n_ctx=st.integers(5, 60))
+def test_what_fits_is_not_cut_and_a_cut_uses_all_the_room(case, n_ctx):
+    task, lengths = case
+    kept = cut_lengths(lengths, task, n_ctx)
+    if task.halves:
+        np.testing.assert_array_equal(kept, np.minimum(lengths, n_ctx // 2 - 2))
+        return
+    fits = sequence_lengths(lengths, task) <= n_ctx
+    np.testing.assert_array_equal(kept[fits], lengths[fits])
+    assert (sequence_lengths(kept, task)[~fits] == n_ctx).all()
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(case=tasks_and_lengths(), n_ctx=st.integers(5, 60))
+def test_the_question_and_the_choices_stay_whole_where_they_fit(case, n_ctx):
+    task, lengths = case
+    if task.layout != 'choices' or task.halves:
+        return
+    first_kept = task.n_context - 1 if task.n_context == 2 else 1  # the question of RACE, if any
+    needed = lengths[:, task.n_context :].max(1)
+    if task.n_context == 2:
+        needed = needed + lengths[:, 1]
+    fits = needed <= n_ctx - 3
+    kept = cut_lengths(lengths, task, n_ctx)
+    np.testing.assert_array_equal(kept[fits, first_kept:], lengths[fits, first_kept:])
+
+
+@given(first=st.integers(0, 40), second=st.integers(0, 40), room=st.integers(0, 60))
+def test_a_pair_shares_its_room(first, second, room):
+    kept = share_room(np.array([[first, second]]), room)[0]
+    assert kept.sum() == min(first + second, room)
+    for length, n in zip((first, second), kept):
+        assert n == length or n >= room // 2  # a text that is cut has at least half of the room
+
+
+# --------------------------------------------------------------------------------------- encoding
+
+
+def test_the_arrays_of_some_examples():
+    examples = [Example('x', ('ab', 'c'), 0), Example('y', ('', 'dcb'), 1)]
+    data = encode(examples, PAIR)
+    assert data.ids.tolist() == [0, 1, 2, 3, 2, 1]
+    assert data.offsets.tolist() == [0, 2, 3, 3, 6]
+    assert data.first_text.tolist() == [0, 2, 4]
+    assert data.lengths.tolist() == [[2, 1], [0, 3]]
+    assert data.names == ['x', 'y']
+    assert (len(data), data.n_cut, data.longest, data.n_scores) == (2, 0, 6, 3)
+
+
+def test_the_trees_of_some_examples():
+    data = encode([Example('x', ('ab', 'c', ''), 0), Example('y', ('', 'd', 'ef'), 1)], CHOICES)
+    first, second = data.tree(0), data.tree(1)
+    assert first.trunk.tolist() == [50, 0, 1, 51]
+    assert [branch.tolist() for branch in first.branches] == [[2, 52], [52]]
+    assert second.trunk.tolist() == [50, 51]
+    assert [branch.tolist() for branch in second.branches] == [[3, 52], [4, 5, 52]]
+
+
+def test_cut_examples_keep_the_beginning_of_each_text():
+    data = encode(
+        [Example('x', ('abcdef', 'gh', 'i'), 0), Example('y', ('a', 'b', 'c'), 0)], CHOICES, 8
+    )
+    assert data.lengths.tolist() == [[3, 2, 1], [1, 1, 1]]
+    assert (data.n_cut, data.longest) == (1, 8)
+    assert data.tree(0).trunk.tolist() == [50, 0, 1, 2, 51]
+
+
+def test_varying_numbers_of_choices():
+    examples = [Example('x', ('abc', 'd'), 0), Example('y', ('a', 'b', 'cd', 'e'), 2)]
+    data = encode(examples, CHOICES)
+    assert data.lengths.tolist() == [[3, 1, 0, 0], [1, 1, 2, 1]]
+    assert [len(data.tree(i).branches) for i in range(2)] == [1, 3]
+    assert (data.n_scores, data.longest, data.n_cut) == (3, 7, 0)
+
+
+@settings(max_examples=50, deadline=None, database=None)
+@given(case=tasks_and_lengths(), n_ctx=st.integers(5, 60))
+def test_longest_is_the_longest_sequence_of_the_trees(case, n_ctx):
+    task, lengths = case
+    texts = [tuple('a' * n for n in row) for row in lengths]
+    data = encode([Example('', row, None) for row in texts], task, n_ctx)
+    found = 0
+    for i in range(len(data)):
+        trunk, branches = data.tree(i)
+        found = max(found, *(len(trunk) + len(branch) for branch in branches))
+    assert data.longest == found <= n_ctx
+
+
+@pytest.mark.parametrize('n', [0, 1, 2])
+def test_the_first_examples(n):
+    examples = [Example('x', ('ab', 'c', 'd'), 0), Example('y', ('', 'dcb', 'e'), 1)]
+    data = encode([*examples, Example('z', ('abcdef', 'a', 'b'), 1)], CHOICES).first(n)
+    expected = encode(examples[:n], CHOICES)
+    assert len(data) == len(data.names) == len(data.targets) == n
+    assert data.labels.tolist() == expected.labels.tolist()
+    assert data.names == expected.names
+    for i in range(n):
+        assert str(data.tree(i)) == str(expected.tree(i))
+    if n:
+        assert data.longest == expected.longest
+
+
+def test_a_large_vocabulary_needs_larger_numbers():
+    examples = [Example('x', ('ab',), 0)]
+    for n_vocab, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
+        assert encode_dataset(examples, FakeEncoder(n_vocab), TEXT, 100).ids.dtype == dtype
+
+
+def test_long_data_sets_are_encoded_in_parts(monkeypatch):
+    monkeypatch.setattr('encoding.CHUNK', 2)
+    examples = [Example(str(i), ('ab'[: i % 3], 'c'), 0) for i in range(5)]
+    parts = []
+    data = encode_dataset(examples, FakeEncoder(), PAIR, 100, parts.append)
+    assert parts == [2] * 5
+    assert data.lengths.tolist() == [[0, 1], [1, 1], [2, 1], [0, 1], [1, 1]]
+    assert data.ids.tolist() == [2, 0, 2, 0, 1, 2, 2, 0, 2]
+
+
+# ----------------------------------------------------------------------------- labels and targets
+
+
+def labelled(task, *labels):
+    texts = ('a',) if task.layout == 'text' else ('a', 'b')
+    return encode([Example('', texts, label) for label in labels], task)
+
+
+def test_labels_of_classes():
+    data = labelled(PAIR, 2, None, 0)
+    assert data.labels.dtype == data.targets.dtype == np.int64
+    assert data.labels.tolist() == data.targets.tolist() == [2, -1, 0]
+
+
+def test_soft_labels():
+    data = labelled(STSB, 3.6, 5, None, 0)
+    np.testing.assert_array_equal(data.labels, [3.6, 5, np.nan, 0])
+    expected = np.zeros((4, 6))
+    expected[0, 3:5] = 0.4, 0.6
+    expected[1, 5] = 1
+    expected[2] = np.nan
+    expected[3, 0] = 1
+    assert data.targets.dtype == np.float32
+    np.testing.assert_allclose(data.targets, expected, rtol=1e-6)
+
+
+def test_labels_of_a_regression_are_standardized():
+    """The task has the mean 3 and the standard deviation 2."""
+    data = labelled(REGRESSION, 5, None, 2.0)
+    np.testing.assert_array_equal(data.labels, [5, np.nan, 2])
+    assert data.targets.dtype == np.float32
+    np.testing.assert_array_equal(data.targets, np.array([1, np.nan, -0.5], np.float32))
+
+
+# -------------------------------------------------------------------------------- whole data sets
+
+
+def test_all_sets_of_a_data_set():
+    def examples(*texts):
+        return [Example(text, (text, 'z'), 0) for text in texts]
+
+    data = Data(
+        train=examples('a', 'b'),
+        valid={'matched': examples('c'), 'mismatched': examples('abcdef')},
+        test={'test': examples('d')},
+    )
+    encoded = encode_data(data, FakeEncoder(), PAIR, 100)
+    names = ['training', 'validation matched', 'validation mismatched', 'test']
+    assert list(encoded.sets) == names
+    assert [len(part) for part in encoded.sets.values()] == [2, 1, 1, 1]
+    assert encoded.longest == 10
+
+
+def test_hash_of_arrays():
+    a, b = np.arange(6), np.arange(6).reshape(2, 3)
+    assert array_hash([a]) == array_hash([a.copy()])
+    assert len(array_hash([a])) == 16
+    changed = a.copy()
+    changed[3] = 0
+    assert len({array_hash(arrays) for arrays in ([a], [b], [changed], [a, b], [b.T], [])}) == 6

@@ -1,0 +1,122 @@
+"""The masks of dropout: their distribution, their form, and that they follow from a seed."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from masks import DropoutMasks, dropout_seed, unpack
+
+RATES = [1e-6, 0.1, 0.25, 0.5, 0.9, 0.999]
+
+
+def mask(shape, p, seed=0):
+    """A mask with one entry a byte."""
+    return unpack(DropoutMasks(seed).keep('embd', shape, p), shape[-1])
+
+
+@pytest.mark.parametrize('p', RATES)
+def test_each_entry_is_dropped_with_probability_p(p):
+    n = 1 << 20
+    n_dropped = n - int(mask((n,), p).sum())
+    assert abs(n_dropped - n * p) < 5 * (n * p * (1 - p)) ** 0.5 + 1
+
+
+@pytest.mark.parametrize('p', [0.1, 0.5])
+def test_each_row_and_each_column_is_dropped_with_probability_p(p):
+    kept = mask((1000, 1000), p).double()
+    bound = 6 * (p * (1 - p) / 1000) ** 0.5
+    for axis in (0, 1):
+        assert (kept.mean(axis) - (1 - p)).abs().max() < bound
+
+
+@pytest.mark.parametrize('p', RATES)
+def test_each_byte_is_as_frequent_as_expected(p):
+    """Also the rare bytes, which the table of 65,536 draws does not hold. A chi-squared test."""
+    n = 1 << 22
+    found = np.bincount(DropoutMasks(0).keep('resid', (8 * n,), p).numpy(), minlength=256)
+    n_kept = np.array([byte.bit_count() for byte in range(256)])
+    expected = (1 - p) ** n_kept * p ** (8 - n_kept) * n
+    is_frequent = expected > 10
+    squares = (found - expected)[is_frequent] ** 2 / expected[is_frequent]
+    assert abs(squares.sum() - is_frequent.sum()) < 5 * (2 * is_frequent.sum()) ** 0.5
+    rare = expected[~is_frequent].sum()
+    assert abs(found[~is_frequent].sum() - rare) <= 5 * rare**0.5 + 1
+
+
+@pytest.mark.parametrize('p', [0.1, 0.25, 0.5])
+@pytest.mark.parametrize('distance', [1, 2, 7, 8, 16])
+def test_neighbouring_entries_are_independent(p, distance):
+    kept = mask((1 << 20,), p)
+    both = (kept[distance:] & kept[:-distance]).double()
+    expected = (1 - p) ** 2
+    # Overlapping pairs are not independent of each other: their mean varies a little more.
+    assert abs(both.mean() - expected) < 10 * (expected * (1 - expected) / len(both)) ** 0.5
+
+
+@pytest.mark.parametrize('p, kept', [(1e-12, 1), (1 - 1e-12, 0)])
+def test_rates_next_to_0_and_1(p, kept):
+    assert (mask((1 << 16,), p) == kept).all()
+
+
+def test_the_same_seed_draws_the_same_masks_in_the_same_order():
+    def draw(seed):
+        masks = DropoutMasks(seed)
+        return [masks.keep('resid', (100,), 0.5) for _ in range(3)]
+
+    first = draw(1)
+    assert all(torch.equal(a, b) for a, b in zip(draw(1), first))
+    assert not any(torch.equal(a, b) for a, b in zip(draw(2), first))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[1], first[2])
+
+
+def test_seeds_may_be_large():
+    assert not torch.equal(mask((100,), 0.5, 2**64 - 1), mask((100,), 0.5, 2**63 - 1))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
+    st.floats(0.001, 0.999),
+    st.integers(0, 2**63),
+)
+def test_masks_of_any_shape_are_packed_rows_of_bits(shape, p, seed):
+    bits = DropoutMasks(seed).keep('embd', shape, p)
+    assert bits.dtype == torch.uint8
+    assert bits.shape == (*shape[:-1], (shape[-1] + 7) // 8)
+    kept = unpack(bits, shape[-1])
+    assert kept.dtype == torch.uint8
+    assert kept.shape == shape
+    expected = np.unpackbits(bits.numpy(), axis=-1)[..., : shape[-1]]
+    np.testing.assert_array_equal(kept.numpy(), expected)
+
+
+def test_unpacking_reads_the_highest_bit_first():
+    assert unpack(torch.tensor([0b1010_0000], dtype=torch.uint8), 3).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize('n', [1, 7, 8, 9, 31])
+def test_a_mask_is_longer_than_the_entries_by_less_than_a_byte(n):
+    packed = torch.from_numpy(np.packbits(np.ones((2, n), np.uint8), axis=-1))
+    assert packed.shape == DropoutMasks(0).keep('embd', (2, n), 0.5).shape
+    assert unpack(packed, n).sum() == 2 * n
+
+
+def test_starting_a_batch_on_a_cpu_leaves_the_masks_as_they_are():
+    masks = DropoutMasks(3)
+    masks.start(torch.device('cpu'))
+    assert torch.equal(masks.keep('clf', (64,), 0.5), DropoutMasks(3).keep('clf', (64,), 0.5))
+
+
+def test_each_step_of_a_run_has_its_own_seed():
+    numbers = range(20)  # of updates, and of places
+    seeds = {dropout_seed(seed, i, j) for seed in (0, 1, 42) for i in numbers for j in numbers}
+    assert len(seeds) == 3 * 20 * 20
+    assert all(0 <= seed < 2**64 for seed in seeds)
+
+
+def test_the_seed_of_a_step_is_the_same_in_every_version():
+    """A resumed run continues with the masks that an uninterrupted one has."""
+    assert dropout_seed(42, 7, 16) == 3467034311787737074

@@ -1,0 +1,284 @@
+"""The training loop, for fine-tuning and pre-training.
+
+`Trainer` knows updates, steps that fit the memory, ranks, signals, checkpoints and the log. It
+knows nothing of stories or windows of text: that is the `Job` of train.py or pretrain.py.
+
+The random numbers of dropout follow from the seed, the update and the place in the batch, and the
+order of an epoch from the seed and the epoch. So a checkpoint holds no random state, and an update
+is the same on any number of devices.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from batches import Batch
+from checkpoint import Saver, StopSignals, same_form
+from masks import DropoutMasks, dropout_seed
+from opt import OpenAIAdam
+from parallel import LossMeter, Ranks, StepSize, step_cuts
+from utils import BAR, InputError, ResultLogger, Stopped
+
+
+class Job:
+    """What a script trains. `Trainer` calls these methods; an item is an example or a window."""
+
+    unit = 'items'  # for messages
+
+    def batches(self, epoch: int) -> Iterator[np.ndarray]:
+        """Yield the items of each update of an epoch."""
+        raise NotImplementedError
+
+    def collate(self, items: Sequence[int]) -> Batch:
+        """Return a batch of some items for one device, on the CPU."""
+        raise NotImplementedError
+
+    def masks(self, batch: Batch, seed: int, n_updates: int, place: int) -> DropoutMasks:
+        """Return the source of the dropout masks of a step: see `dropout_seed`.
+
+        A job that overrides this can replay the masks of another program.
+        """
+        return DropoutMasks(dropout_seed(seed, n_updates, place))
+
+    def names(self, items: Sequence[int]) -> list[str]:
+        """Return what to call items in an error message."""
+        return [str(item) for item in items]
+
+    def due(self, n_updates: int) -> bool:
+        """Return whether to evaluate after this many updates."""
+        raise NotImplementedError
+
+    def evaluate(self, trainer: 'Trainer') -> dict:
+        """Evaluate and return a line for the log. Called on every rank."""
+        raise NotImplementedError
+
+    def report(self, line: dict, log: list[dict]) -> None:
+        """Show a new line of the log. Called on the first rank."""
+
+    def state(self) -> dict:
+        """Return what a checkpoint keeps of the job, as JSON values."""
+        return {}
+
+    def load_state(self, state: dict) -> None:
+        """Continue from a `state`. Raises an exception if it is not one."""
+
+
+class Trainer:
+    """A run: a module that returns losses, its optimizer, and how far it is."""
+
+    def __init__(
+        self,
+        job: Job,
+        module: torch.nn.Module,
+        opt: OpenAIAdam,
+        ranks: Ranks,
+        steps: StepSize,
+        updates_per_epoch: int,
+        n_epochs: int,
+        seed: int,
+        precision: str,
+        identity: dict,
+    ):
+        """
+        module    module(batch) returns the loss of each item of a batch; an update minimizes
+                  their mean
+        steps     how many items a device takes at a time
+        identity  what a run must have in common with one that it resumes: name -> value
+        """
+        self.job, self.module, self.opt, self.ranks, self.steps = job, module, opt, ranks, steps
+        self.updates_per_epoch, self.n_epochs = updates_per_epoch, n_epochs
+        self.n_updates_total = updates_per_epoch * n_epochs
+        self.seed, self.precision, self.identity = seed, precision, identity
+        self.parallel = ranks.parallel(module)
+        self.model = getattr(module, 'model', module)  # a `JointLoss` contains the model
+        self.device = ranks.devices[0]
+        self.saver = Saver(background=self.device.type == 'cuda')
+        self.meter = LossMeter(job.unit, job.names, lag=2 if self.device.type == 'cuda' else 0)
+        self.n_updates = 0
+        self.evaluated = 0  # the update after which the last evaluation was
+        self.seconds = 0.0  # spent in updates since then, in this process
+
+    # ------------------------------------------------------------------------------------ update
+
+    def update(self, items: np.ndarray) -> torch.Tensor:
+        """Do one update. Returns the loss of each item and the gradients' norm: [items + 1].
+
+        The items are cut into smaller steps if a device runs out of memory.
+        """
+        losses = self.steps.fit(lambda size: self._accumulate(items, size), self.parallel)
+        norm = self.opt.step()
+        self.opt.zero_grad(set_to_none=True)
+        self.n_updates += 1
+        return torch.cat([losses, norm.float().view(1)])
+
+    def _accumulate(self, items, step_size):
+        """Add up the gradients, step by step (a "tower" of the original). Returns the losses."""
+        self.module.train()
+        losses = torch.zeros(len(items), device=self.device)
+        cuts = step_cuts(len(items), step_size, self.ranks.size)
+        mine = list(self.ranks.share(cuts))
+        n_devices = len(self.ranks.devices)
+        groups = [mine[i : i + n_devices] for i in range(0, len(mine), n_devices)]
+        # DistributedDataParallel takes the mean over the ranks, so the sum is multiplied by them.
+        scale = self.ranks.size / len(items)
+        if not groups:  # a rank without a step takes part in the sum of the gradients
+            groups, scale = [[slice(0, 1)]], 0.0
+        for group in groups:
+            batches = [self._batch(items, cut) for cut in group]
+            last = group is groups[-1]
+            part = self.parallel.backward(batches, scale, self.precision, last)
+            if scale:
+                losses[group[0].start : group[-1].stop] = part
+        return self.ranks.sum_(losses)
+
+    def _batch(self, items, cut):
+        batch = self.job.collate(items[cut])
+        batch.masks = self.job.masks(batch, self.seed, self.n_updates, cut.start)
+        return batch
+
+    # --------------------------------------------------------------------------------------- run
+
+    def run(self, logger: ResultLogger, checkpoint_path: str, save_every: int) -> None:
+        """Do all updates that are left, evaluate, log, and write checkpoints.
+
+        save_every  updates between checkpoints, besides those after each evaluation; 0: none
+
+        Raises InputError if a loss is not finite, and Stopped, with a checkpoint written, after a
+        signal.
+        """
+
+        def save():
+            self._save(checkpoint_path, logger)
+
+        with StopSignals() as signals:
+            while True:
+                due = self.job.due(self.n_updates)
+                if due and self.evaluated != self.n_updates:
+                    self._evaluate(logger)
+                    save()
+                if self.n_updates == self.n_updates_total:
+                    break
+                self._updates(signals, save, save_every)
+            self.saver.wait()
+            if self.ranks.total(signals.received) > 0:  # since the last update
+                raise Stopped(signals.received or signal.SIGTERM)
+
+    def _updates(self, signals, save, save_every):
+        """Do the updates up to the next evaluation or the end of the epoch."""
+        epoch, done = divmod(self.n_updates, self.updates_per_epoch)
+        for number, items in enumerate(self.job.batches(epoch)):
+            if number < done:
+                continue
+            if number == done:
+                bar = self._bar(epoch, done, len(items))
+            started = time.monotonic()
+            figures = self.update(items)
+            stop = self.ranks.total(signals.received)
+            self.meter.add(self.n_updates, items, torch.cat([figures, stop]))
+            self.seconds += time.monotonic() - started
+            lr = self.opt.param_groups[0]['lr']
+            bar.set_postfix(loss=f'{self.meter.loss:.3f}', lr=f'{lr:.1e}', refresh=False)
+            bar.update(len(items))
+            if self.meter.stop:
+                bar.close()
+                self.meter.drain()
+                save()
+                self.saver.wait()
+                raise Stopped(signals.received or signal.SIGTERM)
+            if self.job.due(self.n_updates):
+                break
+            if save_every and self.n_updates % save_every == 0:
+                self.meter.drain()
+                save()
+        bar.close()
+        self.meter.drain()
+
+    def _bar(self, epoch, done, n_items):
+        return tqdm(
+            total=self.updates_per_epoch * n_items,
+            initial=done * n_items,
+            unit=f' {self.job.unit}',
+            unit_scale=True,
+            desc=f'epoch {epoch + 1}/{self.n_epochs}',
+            bar_format=BAR,
+            leave=False,
+            dynamic_ncols=True,
+            disable=None if self.ranks.first else True,
+        )
+
+    def _evaluate(self, logger):
+        line = self.job.evaluate(self)
+        self.evaluated = self.n_updates
+        self.meter.reset()
+        self.seconds = 0.0
+        if self.ranks.first:
+            logger.log(**line)
+            self.job.report(line, logger.lines[1:])
+            sys.stdout.flush()
+
+    # ------------------------------------------------------------------------------- checkpoints
+
+    def _save(self, path, logger):
+        if not self.ranks.first:
+            return
+        run = {
+            'n_updates': self.n_updates,
+            'evaluated': self.evaluated,
+            'losses': [self.meter.sum, self.meter.n],
+            'job': self.job.state(),
+            'log': logger.lines,
+            'identity': self.identity,
+        }
+        state = {
+            'model': self.model.state_dict(),
+            'opt': self.opt.state_dict(),
+            'run': json.dumps(run),
+        }
+        self.saver.save(path, state)
+
+    def resume(self, checkpoint: dict, path: str) -> list[dict]:
+        """Continue from a checkpoint, as read from `path`. Returns the lines of its log.
+
+        Raises InputError if it is damaged or another run's.
+        """
+        try:
+            run = json.loads(checkpoint['run'])
+            self._check_identity(run['identity'], path)
+            form = {'model': self.model.state_dict(), 'opt': self.opt.state_like(), 'run': ''}
+            if not same_form(checkpoint, form):
+                raise ValueError('its tensors are not those of this model')
+            n_updates, evaluated, log = run['n_updates'], run['evaluated'], run['log']
+            counts = 0 <= evaluated <= n_updates == checkpoint['opt']['t'] <= self.n_updates_total
+            if type(n_updates) is not int or not counts:
+                raise ValueError('its counters do not agree')
+            if not log or not all(isinstance(line, dict) for line in log):
+                raise ValueError('its log is not valid')
+            self.meter.sum, self.meter.n = float(run['losses'][0]), int(run['losses'][1])
+            self.job.load_state(run['job'])
+            self.model.load_state_dict(checkpoint['model'])
+            self.opt.load_state_dict(checkpoint['opt'])
+        except InputError:
+            raise
+        except Exception as error:  # a damaged checkpoint can fail in any exception
+            reason = ' '.join(str(error).split())[:100]
+            raise InputError(
+                f'{path} is damaged or not a checkpoint of this version of the program ({reason})'
+            ) from error
+        self.n_updates, self.evaluated = n_updates, evaluated
+        return log
+
+    def _check_identity(self, identity, path):
+        for name, value in self.identity.items():
+            if name in identity and identity[name] != value:
+                before = str(identity[name])[:100]
+                raise InputError(
+                    f'{path} cannot be resumed: {name} was {before}, now it is {value}'
+                )
+        if identity.keys() != self.identity.keys():
+            raise ValueError('another version of this program wrote it')
