@@ -1,215 +1,238 @@
-"""Say which ending fits a story, with parameters that train.py has kept.
+"""Predict with parameters that train.py has kept: a class, a choice or a score for each example.
 
-    python predict.py data/cloze_test_test__spring2016.csv > predictions.csv
+    python predict.py my/new.csv > predictions.csv
+    python predict.py "It was fun." "It was dull."
     python predict.py "Rick grew up in ..." "He joined a gang." "He is happy."
     python predict.py
 
-scores the stories of a CSV file in the Story Cloze format (with or without labels), one story, or those typed in. For a CSV file it
-writes, as CSV: the scores, the probability of the predicted ending, that ending and the right one (0: the first, 1: the second).
+The examples are those of a file in the format of the task, with or without labels; or of the
+command line; or typed in. What the texts of an example are depends on the task: one text (each text
+is an example); two texts; or a context and its choices (RACE: article, question, choices).
+
+The predictions for a file are written as CSV: the scores, the probability of the prediction, the
+prediction, and the label.
 """
 
-import contextlib
 import glob
 import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
+
+import check_python  # noqa: F401 (stops under an old Python)
+
+from options import Parser, add_model_options, check_file, check_paths, utf8_stdin
+from utils import InputError, exit_status
+
+FILE_ENDINGS = ('.csv', '.tsv', '.txt', '.json', '.jsonl')
+MIN_POSITIONS = 6
+
+
+def parse_args(argv=None):
+    """Parse the command line. Ends the process if something is wrong."""
+    parser = Parser(
+        prog='predict.py',
+        usage='python predict.py [FILE | TEXT ...] [options]',
+        description=__doc__,
+    )
+    parser.add_argument('what', nargs='*', help='a file, or texts; none: the texts are typed in')
+    parser.add_argument(
+        '--params',
+        help='the parameters, a file or its folder (default: save/<desc>/best_params of the run '
+        'that kept some last)',
+    )
+    add_model_options(parser)
+    args = parser.parse_args(argv)
+    args.file = find_file(args.what)
+    check_paths(parser, params=args.params, model_dir=args.model_dir)
+    if args.file is not None:
+        check_file(parser, args.file)
+    return args
+
+
+def find_file(what: Sequence[str]) -> str | None:
+    """Return the file or folder that was given, None if texts were."""
+    if len(what) != 1:
+        return None
+    is_name = what[0].lower().endswith(FILE_ENDINGS) and '\n' not in what[0]
+    return what[0] if is_name or os.path.exists(what[0]) else None
+
+
+ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which is slow to import
+
+import numpy as np
 import torch
 
 import analysis
-from checkpoint import load_finetuned_model
-from datasets import Stories, read_cloze_test
-from model_pytorch import ACT_FNS, MODEL_FILES, load_pretrained_model, read_settings
-from text_utils import TextEncoder
-from utils import (
-    InputError,
-    Parser,
-    collate,
-    default_folder,
-    encode_dataset,
-    exit_status,
-    find_devices,
-    is_sample,
-    number,
-    transform_roc,
-)
+from datasets import METRICS, Example, Task, decode, read_examples
+from encoding import EncodedDataset, cut_lengths, encode_dataset
+from parallel import find_devices, predict
+from weights import OpenedModel, open_model
 
-BATCH = 64  # stories; no result depends on it
+# ----------------------------------------------------------------------------------- the examples
 
 
-def add_model_options(parser):
-    """The options of every script that opens weights."""
-    parser.add_argument(
-        '--model_dir',
-        help='the folder of the vocabulary and of pre-trained weights '
-        "(default: that of the run, or model/; while OpenAI's are not there, our sample)",
-    )
-    parser.add_argument(
-        '--n_head',
-        type=number(int, 1),
-        help='attention heads (default: as settings.json beside the weights says, or 12)',
-    )
-    parser.add_argument(
-        '--afn',
-        choices=list(ACT_FNS),
-        help='activation (default: as settings.json beside the weights says, or gelu)',
-    )
-
-
-def open_model(args, params=None):
-    """The model and the encoder that the options name, and the settings the model was made with: fine-tuned from the file `params`, or pre-trained.
-
-    Raises InputError.
-    """
-    if params and not os.path.isfile(params):
-        raise InputError(
-            f'no such file: {params}; train.py --submit keeps the best parameters of a run in save/<desc>/best_params (--params names another)'
-        )
-    model_dir = args.model_dir or default_folder('model/', MODEL_FILES)
-    if not params and is_sample(model_dir, 'model'):
-        print("our sample model, not OpenAI's: python download.py fetches theirs", file=sys.stderr)
-    settings = read_settings(os.path.dirname(params) if params else model_dir)
-    paths = [
-        os.path.join(model_dir, name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')
-    ]
-    if params and not args.model_dir:
-        paths = [settings.get('encoder_path', paths[0]), settings.get('bpe_path', paths[1])]
-    encoder = TextEncoder(*paths)
-    model = (
-        load_finetuned_model(params, encoder.n_vocab, args.n_head, args.afn)
-        if params
-        else load_pretrained_model(model_dir, args.n_head, args.afn)
-    )
-    return model, encoder, settings
-
-
-@torch.inference_mode()
-def score(model, encoder, stories, max_len=254):
-    """The classifier's logits for `datasets.Stories`, [stories, 2] float32 on the CPU, and how many stories had to be cut.
-
-    As in training, a story and its endings are cut to `max_len` tokens each; then also to the positions the model has.
-    """
-    n_ctx, device = model.config.n_ctx, model.transformer.embed.weight.device
-    [encoded] = encode_dataset([stories], encoder.encode_all)
-    room = n_ctx - 3  # for the special tokens
-    endings = [[ids[: min(max_len, room)] for ids in encoded[i]] for i in (1, 2)]
-    texts = [
-        ids[: min(max_len, room - max(map(len, pair)))] for ids, *pair in zip(encoded[0], *endings)
-    ]
-    n_cut = sum(
-        any(len(a) < len(b) for a, b in zip(after, before))
-        for after, before in zip(zip(texts, *endings), zip(*encoded))
-    )
-    encoded = transform_roc(texts, *endings, stories.label, stories.id, encoder.n_vocab, max_len)
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].trunk))
-    logits = torch.empty(len(encoded), 2)
-    for first in range(0, len(order), BATCH):
-        indices = order[first : first + BATCH]
-        batch = collate(
-            [encoded[i] for i in indices], model.config.first_position, share_context=True
-        )
-        logits[indices] = model(batch.to(device), lm=False)[0].cpu()
-    return logits, n_cut
-
-
-@contextlib.contextmanager
-def text_only():
-    """Within it, standard input that is not UTF-8 raises InputError."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise InputError('standard input is not UTF-8 text') from error
-
-
-def typed_stories(read=input):
-    """Yield (story, ending 1, ending 2) as they are typed, or piped, a line each, until an empty line."""
-    ask = ('story:    ', 'ending 1: ', 'ending 2: ') if sys.stdin.isatty() else ('', '', '')
-    with contextlib.suppress(EOFError), text_only():
-        while story := read(ask[0]):
-            try:
-                endings = [read(question) for question in ask[1:]]
-            except EOFError as error:
-                raise InputError(
-                    'the last story has not two endings: expected it and each of them on a line of its own'
-                ) from error
-            yield story, *endings
-
-
-def latest_params(save_dir='save'):
-    """The best_params that a run of train.py wrote last. Raises InputError if there are none."""
+def latest_params(save_dir: str = 'save') -> str:
+    """Return the best_params that a run of train.py wrote last. Raises InputError."""
     found = glob.glob(os.path.join(glob.escape(save_dir), '*', 'best_params'))
     if not found:
         raise InputError(
-            f'no parameters in {save_dir}/: fine-tune first (python train.py --dataset rocstories --submit), or name a file with --params'
+            f'there are no parameters in {save_dir}/: fine-tune first (python train.py --dataset '
+            'rocstories --submit, for example), or name a file with --params'
         )
     return max(found, key=os.path.getmtime)
 
 
-def parse_args(argv=None):
-    parser = Parser(
-        usage='python predict.py [FILE.csv | STORY ENDING1 ENDING2] [options]', description=__doc__
-    )
-    parser.add_argument(
-        'what', nargs='*', help='a CSV file, or a story and two endings; none: they are typed in'
-    )
-    parser.add_argument(
-        '--params',
-        help='the parameters (default: save/<desc>/best_params of the run that kept some last)',
-    )
-    add_model_options(parser)
-    parser.add_argument(
-        '--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1'
-    )
-    args = parser.parse_args(argv)
-    if len(args.what) not in (0, 1, 3):
-        parser.error('give a CSV file, or a story and two endings, or nothing')
-    return args
+def text_names(task: Task) -> list[str]:
+    """Return what to call the texts of an example. Choices may be fewer or more than the names."""
+    if task.layout == 'text':
+        return ['text']
+    if task.layout in ('pair', 'similarity'):
+        return ['text 1', 'text 2']
+    context = ['article', 'question'] if task.n_context == 2 else ['context']
+    n_choices = 4 if task.name == 'race' else 2
+    return context + [f'choice {i}' for i in range(1, n_choices + 1)]
 
 
-def run(args):
-    """Open the model, score. Raises InputError."""
-    [device] = find_devices(args.device, 1)
-    stories = read_cloze_test(args.what[0], need_labels=False) if len(args.what) == 1 else None
-    params = args.params or latest_params()
-    model, encoder, settings = open_model(args, params)
-    if not args.params:
-        print(f'parameters: {params}', file=sys.stderr)
-    model.to(device)
-    max_len = settings.get('n_ctx', 512) // 2 - 2
-
-    def warn(n_cut):
-        if n_cut:
-            print(
-                f"{n_cut:,} stor{'ies are' if n_cut > 1 else 'y is'} longer than the model's {model.config.n_ctx} positions: of those, the end is not seen",
-                file=sys.stderr,
-            )
-
-    if stories:
-        start = time.perf_counter()
-        logits, n_cut = score(model, encoder, stories, max_len)
-        warn(n_cut)
-        analysis.write_predictions(sys.stdout, stories.id, stories.label, logits)
-        right = (
-            ''
-            if -1 in stories.label
-            else f', {100 * (logits.argmax(1) == torch.tensor(stories.label)).double().mean():.2f} % right'
+def make_examples(texts: Sequence[str], task: Task) -> list[Example]:
+    """Return the examples that the texts of the command line are. Raises InputError."""
+    names = text_names(task)
+    if task.layout == 'text':
+        return [Example(str(i), (text,), None) for i, text in enumerate(texts, 1)]
+    fits = len(texts) == len(names)
+    if task.layout == 'choices':
+        fits = len(texts) >= task.n_context + 2
+    if not fits:
+        raise InputError(
+            f'{len(texts)} texts given; expected those of an example of {task.title}: '
+            f'{", ".join(names)}'
         )
+    return [Example('1', tuple(texts), None)]
+
+
+def typed_examples(task: Task, read=input) -> Iterator[Example]:
+    """Yield examples as they are typed or piped, a text on each line, until an empty line.
+
+    Raises InputError if the last example is not complete.
+    """
+    names = text_names(task)
+    width = max(map(len, names)) + 2
+    prompts = [f'{name + ":":{width}}' if sys.stdin.isatty() else '' for name in names]
+    with utf8_stdin():
+        while True:
+            texts = []
+            try:
+                for prompt in prompts:
+                    texts.append(read(prompt))
+                    if texts == ['']:
+                        return
+            except EOFError:
+                if not texts:
+                    return
+                raise InputError(
+                    f'the last example is not complete: expected {", ".join(names)}, each on a '
+                    'line of its own'
+                ) from None
+            yield Example('1', tuple(texts), None)
+
+
+# --------------------------------------------------------------------------------- the predictions
+
+
+def encode(examples: Sequence[Example], opened: OpenedModel) -> EncodedDataset:
+    """Encode examples as in training, and cut those that are longer than the model can read.
+
+    Raises InputError if the model can read almost nothing.
+    """
+    n_positions = opened.model.config.n_ctx
+    if n_positions < MIN_POSITIONS:
+        raise InputError(
+            f'{opened.path}: the model has {n_positions} positions, expected at least '
+            f'{MIN_POSITIONS}'
+        )
+    n_ctx = opened.settings.get('n_ctx', 512)
+    encoded = encode_dataset(examples, opened.encoder, opened.task, n_ctx)
+    # A model has the positions of the longest sequence of its data, fewer than n_ctx.
+    task = replace(opened.task, halves=False)
+    encoded.lengths = cut_lengths(encoded.lengths, task, n_positions)
+    whole = np.diff(encoded.offsets[encoded.first_text])
+    encoded.n_cut = int((encoded.lengths.sum(1) < whole).sum())
+    if encoded.n_cut:
         print(
-            f'{len(logits):,} stories in {time.perf_counter() - start:.1f} s{right}',
+            f'{encoded.n_cut:,} of {len(examples):,} examples are cut: the model can read '
+            f'{n_positions} tokens',
             file=sys.stderr,
         )
-        return
-    for texts in [args.what] if args.what else typed_stories():
-        logits, n_cut = score(
-            model, encoder, Stories(['1'], *([text] for text in texts), [-1]), max_len
-        )
-        warn(n_cut)
-        for i, p in enumerate(logits[0].softmax(0).tolist()):
-            print(f'{p:6.1%}  {texts[1 + i]}')
+    return encoded
 
 
-def main(argv=None):
-    return exit_status('predict.py', run, parse_args(argv))
+def predict_file(path: str, opened: OpenedModel) -> None:
+    """Print the predictions for a file as CSV; on stderr the scores if the labels are known."""
+    task, start = opened.task, time.perf_counter()
+    examples = read_examples(path, task)
+    logits = predict(opened.model, encode(examples, opened)).numpy()
+    analysis.write_predictions(sys.stdout, task, examples, logits)
+    summary = f'{len(examples):,} examples in {time.perf_counter() - start:.1f} s'
+    labels = [example.label for example in examples]
+    if None not in labels:
+        predictions = decode(task, logits)
+        for metric in task.metrics:
+            summary += f', {metric} {METRICS[metric](np.array(labels), predictions):.2f}'
+    print(summary, file=sys.stderr)
+
+
+def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
+    """Print the prediction for each example: its class and probability, or its score.
+
+    For choices, print the probability of each.
+    """
+    task = opened.task
+    logits = predict(opened.model, encode(examples, opened)).numpy()
+    shares = None if analysis.is_real(task) else analysis.probabilities(task, logits)
+    for i, (example, value) in enumerate(zip(examples, decode(task, logits).tolist())):
+        if task.layout == 'choices':
+            for choice, share in zip(example.texts[task.n_context :], shares[i]):
+                print(f'{share:6.1%}  {choice}')
+            continue
+        words = [f'{value:.3f}']
+        if shares is not None:
+            words = [task.labels[value], f'{shares[i, value]:.1%}']
+        if task.layout == 'text':
+            words += example.texts
+        print('  '.join(words))
+
+
+# -------------------------------------------------------------------------------------------- run
+
+
+@torch.inference_mode()
+def run(args) -> None:
+    """Open the model and predict. Raises InputError."""
+    [device] = find_devices(args.device, 1)
+    params = args.params or latest_params()
+    opened = open_model(params, args.model_dir, args.n_head, args.afn)
+    if not opened.finetuned:
+        raise InputError(f'{params} is a pre-trained model: fine-tune it first, with train.py')
+    if not args.params:
+        print(f'parameters: {params}', file=sys.stderr)
+    opened.model.to(device)
+    if args.file:
+        predict_file(args.file, opened)
+    elif args.what:
+        predict_texts(make_examples(args.what, opened.task), opened)
+    else:
+        for example in typed_examples(opened.task):
+            predict_texts([example], opened)
+
+
+def main(argv=None) -> int:
+    """Run the command. Returns the exit status."""
+    args = parse_args(argv) if ARGS is None else ARGS
+    return exit_status('predict.py', run, args, is_result=True)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,11 @@
-"""Feed every reader damaged and hostile files: each must give a right result or an InputError of one line, soon and in little memory.
+"""Feed every reader damaged and hostile files.
+
+Each must give a right result or an InputError of one line, soon and in little memory.
 
     python tests/fuzz_readers.py --seconds 60
 
-prints how many inputs each reader was given, took, refused, and failed on. A failing input is kept in --keep. `test_fuzz.py` does a little of it.
+prints how many inputs each reader was given, accepted, refused, and failed on. An input that made
+a reader fail is kept in --keep. `test_fuzz.py` does a little of it.
 """
 
 import argparse
@@ -29,29 +32,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from conftest import GOLDEN, Command  # first: it sets the path to the modules
-from safetensors.torch import load_file
+from safetensors.torch import load_file as load_safetensors
 from test_text_utils import SlowEncoder
+from tiny_models import REGRESSION, save_finetuned
 
 import analysis
-import convert
 import corpus
 import pretrain
-from checkpoint import load_checkpoint, load_parameters
-from datasets import FILES, Stories, read_cloze_test
-from model_pytorch import (
-    SETTINGS,
-    Config,
-    DoubleHeadModel,
-    LMModel,
-    OpenAIShards,
-    init_weights,
-    read_settings,
-    special_rows,
-)
+import train
+from datasets import FILES, TASKS, Example, find_csv, read_cloze_test, read_examples
+from huggingface import save_huggingface
+from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights
+from options import FACTS, SETTINGS, parse_pretrain_args, read_settings
 from parallel import Ranks
+from safe_load import load_file
 from text_utils import TextEncoder, read_merges, read_vocabulary
-from train import FineTuning, fill_model, parse_args
-from utils import InputError, transform_roc, whole_file
+from utils import InputError, whole_file
+from vocabulary import open_encoder, read_vocabulary_of
+from weights import OpenAIShards, load_parameters, open_model
 
 SECONDS = 20  # one input may take, on a busy machine
 MEMORY = 2 << 30  # bytes one reader may map beyond what it begins with
@@ -94,7 +92,7 @@ GOLDEN_MODEL = os.path.join(GOLDEN, 'model')
 
 
 def mutate(data, rng):
-    """A damaged copy: bits flipped, cut off, pieces moved, numbers and marks exchanged; once or a few times."""
+    """Return a damaged copy: bits flipped, pieces cut, moved, or exchanged for others."""
     data = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 5, 20])):
         i, n = rng.randrange(len(data) + 1), min(len(data), int(2 ** rng.uniform(0, 12)))
@@ -140,7 +138,10 @@ def read_bytes(*path):
 
 
 class Reader:
-    """How to make an input (bytes) and how to read it. `read` raises InputError or returns; AssertionError if what it returns is wrong."""
+    """How to make an input (bytes) and how to read it.
+
+    `read` raises InputError or returns; AssertionError if what it returns is wrong.
+    """
 
     def __init__(self, folder):
         self.path = os.path.join(folder, 'input')
@@ -192,11 +193,46 @@ class StoryCloze(Reader):
     def read_file(self, path):
         for need_labels in (True, False):
             stories = read_cloze_test(path, need_labels)
-            assert (
-                len(set(map(len, stories))) == 1
-                and stories.id
-                and set(stories.label) <= ({0, 1} if need_labels else {-1, 0, 1})
-            )
+            labels = {story.label for story in stories}
+            assert labels and labels <= ({0, 1} if need_labels else {None, 0, 1})
+            assert all(len(story.texts) == 3 for story in stories)
+
+
+class Examples(Reader):
+    """A file to predict, in the format of some task."""
+
+    files = {
+        'sst2': (b'.tsv', b'sentence\tlabel\nit was fun .\t1\nit was " dull\t0\n'),
+        'mnli': (b'.jsonl', b'{"gold_label": "neutral", "sentence1": "a", "sentence2": "b"}\n' * 2),
+        'stsb': (b'.tsv', b'index\tsentence1\tsentence2\tscore\n0\ta\tb\t3.6\n1\tc\td\t5\n'),
+        'race': (
+            b'.txt',
+            b'{"answers": ["A"], "options": [["a", "b", "c", "d"]], "questions": ["q _ ?"], '
+            b'"article": "x\\ny", "id": "high1.txt"}',
+        ),
+        'custom': (b'.csv', b'text,label\n"a, b",1.5\nc,\n'),
+    }
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.seeds = [name.encode() + b'\0' + seed for name, (_, seed) in self.files.items()]
+
+    def make(self, rng):
+        name, _, seed = rng.choice(self.seeds).partition(b'\0')
+        return name + b'\0' + mutate(seed, rng)
+
+    def read(self, data):
+        name, _, content = data.partition(b'\0')
+        name = name.decode('latin-1')
+        name = name if name in self.files else 'custom'
+        ending, _ = self.files[name]
+        path = os.path.join(self.folder, 'input' + ending.decode())
+        with open(path, 'wb') as f:
+            f.write(content)
+        task = REGRESSION if name == 'custom' else TASKS[name]
+        for example in read_examples(path, task):
+            assert all(isinstance(text, str) for text in example.texts)
+            assert example.label is None or math.isfinite(example.label)
 
 
 class Vocabulary(Reader):
@@ -240,7 +276,7 @@ class Shapes(Reader):
 
 
 class Shard(Shapes):
-    """One shard among whole ones: damaged, or with a header made up from all that NumPy's format allows."""
+    """One shard among whole ones: damaged, or with a header that NumPy's format allows."""
 
     file, seeds = 'params_3.npy', [read_bytes(GOLDEN_MODEL, 'params_3.npy')]
 
@@ -303,7 +339,8 @@ class Shard(Shapes):
                 f'({2**31}, {2**31}, {2**2})',
             ]
         )
-        header = f"{{'descr': {descr}, 'fortran_order': {rng.choice(['False', 'True', '0', 'None'])}, 'shape': {shape}, }}"
+        order = rng.choice(['False', 'True', '0', 'None'])
+        header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
         version = rng.choice([1, 1, 1, 2, 3, 0, 9])
         size = (len(header) if rng.random() < 0.9 else rng.choice([0, 2**16 - 1])).to_bytes(
             2 if version == 1 else 4, 'little'
@@ -333,32 +370,36 @@ class Hostile:
         return open, (self.marker, 'w')
 
 
+LOG = [{'desc': 'x', 'time': 1.0}]
+
+
 def tiny_run(folder):
-    """A run on made-up stories, as small as can be, after two updates."""
-    args = parse_args(
-        Command(Path(folder)).argv(
-            '--n_embd', 4, '--n_head', 2, '--n_layer', 1, '--n_transfer', -1, '--n_batch', 2
-        )
-    )
-    stories = transform_roc([[1, 2]] * 4, [[3]] * 4, [[4, 5]] * 4, [0, 1] * 2, list('abcd'), 8, 10)
-    torch.manual_seed(1)
-    random_state = np.random.RandomState(1)
-    model = DoubleHeadModel(Config(8, 9, 4, 2, 1))
-    fill_model(model, args, special_rows(4, random_state))
-    tuning = FineTuning(
-        args,
-        model,
-        stories,
-        stories[:2],
-        [torch.device('cpu')],
-        Ranks([torch.device('cpu')]),
-        random_state,
-    )
-    return tuning
+    """Return the `Trainer` of a run on a few stories, as small as possible."""
+    argv = ['--n_embd', 4, '--n_head', 2, '--n_layer', 1, '--n_transfer', -1, '--n_batch', 2]
+    with tiny_data(folder) as data_dir:
+        options = [*argv, '--n_valid', 2, '--n_iter', 2, '--data_dir', data_dir]
+        args = train.parse_args(Command(Path(folder)).argv(*options))
+        inputs = train.Inputs(args)
+    ranks = Ranks([torch.device('cpu')])
+    model = train.make_model(args, inputs, ranks)
+    job = train.FineTuning(args, inputs, model, ranks)
+    return train.make_trainer(args, job, inputs)
+
+
+@contextlib.contextmanager
+def tiny_data(folder):
+    """The first six stories of each file."""
+    path = os.path.join(folder, 'data')
+    os.makedirs(path)
+    for which in FILES:
+        source = find_csv(os.path.join(GOLDEN, 'data'), which)
+        with open(source) as f, open(os.path.join(path, os.path.basename(source)), 'w') as copy:
+            copy.writelines(list(f)[:7])
+    yield path
 
 
 def rebuilt(archive, change):
-    """A copy of a zip archive, each entry's bytes after `change(name, bytes)`, with checksums that hold."""
+    """Return a zip archive with each entry changed by `change(name, bytes)`; its checksums hold."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(out, 'w') as target:
         for entry in source.infolist():
@@ -373,7 +414,7 @@ def saved(state):
 
 
 def pickles():
-    """Pickles that ask for what no checkpoint needs."""
+    """Return pickles that ask for what no checkpoint needs."""
 
     def call(module, name, *arguments):
         return f'c{module}\n{name}\n('.encode() + b''.join(arguments) + b'tR.'
@@ -414,17 +455,15 @@ def pickles():
 
 
 class Checkpoint(Reader):
-    """`load_checkpoint` and `FineTuning.resume`, and an update after it."""
+    """`load_file` and `Trainer.resume`, and an update after it."""
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.tuning = tiny_run(folder)
-        epoch_state = self.tuning.random_state.get_state()
-        self.tuning.update(self.tuning.train[:2])
-        self.tuning.save_checkpoint(
-            epoch_state, types.SimpleNamespace(lines=[{'desc': 'x', 'time': 1.0}])
-        )
-        self.path = self.tuning.path('checkpoint')
+        self.trainer = self.start(folder)
+        self.items = next(self.trainer.job.batches(0))
+        self.trainer.update(self.items)
+        self.path = os.path.join(folder, 'checkpoint')
+        self.trainer._save(self.path, types.SimpleNamespace(lines=LOG))
         self.whole = read_bytes(self.path)
         self.state = torch.load(self.path, weights_only=True)
         self.hostile = [
@@ -447,6 +486,9 @@ class Checkpoint(Reader):
                 target.writestr(f'archive/{name}', bytes(200_000_000 if name == 'data/0' else 10))
         self.hostile.append(compressed.getvalue())
 
+    def start(self, folder):
+        return tiny_run(folder)
+
     def make(self, rng):
         kind = rng.random()
         if kind < 0.3:
@@ -464,7 +506,7 @@ class Checkpoint(Reader):
         return saved(self.changed(self.state, rng, depth=0))
 
     def changed(self, state, rng, depth):
-        """A copy with one thing in it of another form."""
+        """Return a copy in which one thing has another form."""
         others = [
             None,
             0,
@@ -502,7 +544,7 @@ class Checkpoint(Reader):
             run = json.loads(state)
             if rng.random() < 0.3:
                 return mutate(state.encode(), rng).decode('utf-8', 'replace')
-            key = rng.choice([*run, 'numpy_state', 'log'])
+            key = rng.choice([*run, 'log', 'losses', 'job'])
             if isinstance(run[key], list) and run[key] and rng.random() < 0.8:
                 run[key][rng.randrange(len(run[key]))] = rng.choice(
                     [
@@ -514,10 +556,9 @@ class Checkpoint(Reader):
                         'x',
                         [],
                         {},
-                        [0] * 624,
-                        [1 << 40] * 624,
-                        ['x'] * 624,
+                        [0] * 5,
                         float('nan'),
+                        float('inf'),
                     ]
                 )
             else:
@@ -546,19 +587,34 @@ class Checkpoint(Reader):
         return rng.choice(others)
 
     def read_file(self, path):
-        lines = self.tuning.resume(load_checkpoint(path), path)
-        assert isinstance(lines, list) and all(isinstance(line, dict) for line in lines)
+        lines = self.trainer.resume(load_file(path), path)
+        assert lines and all(isinstance(line, dict) for line in lines)
         json.dumps(lines)
-        self.tuning.random_state.permutation(700)
-        self.tuning.update(self.tuning.train[:2])
+        self.trainer.update(self.items)
+
+
+class PreTrainingCheckpoint(Checkpoint):
+    """The same for pretrain.py, and the curve that a run draws from its log."""
+
+    def start(self, folder):
+        sizes = '--n_ctx 6 --n_embd 4 --n_head 2 --n_layer 1 --n_windows 2 --n_iter 3'
+        argv = ['--text', folder, '--out', folder, '--warmup_updates', '1', *sizes.split()]
+        args = parse_pretrain_args(argv)
+        torch.manual_seed(1)
+        model = LMModel(Config(8, 6, 4, 2, 1))
+        init_weights(model)
+        tokens = np.arange(60, dtype=np.uint16) % 8
+        job = pretrain.PreTraining(args, model, tokens, Ranks([torch.device('cpu')]))
+        return pretrain.make_trainer(args, job, '')
 
 
 class Parameters(Checkpoint):
-    """`load_parameters` of best_params. What is taken without a word must be what was saved."""
+    """`load_parameters` of best_params. What is accepted must be what was saved."""
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.state = self.tuning.model.state_dict()
+        self.model = self.trainer.job.model
+        self.state = self.model.state_dict()
         self.whole = saved(self.state)
         self.expected = {name: tensor.clone() for name, tensor in self.state.items()}
 
@@ -568,80 +624,30 @@ class Parameters(Checkpoint):
         return super().make(rng)
 
     def read_file(self, path):
-        model = self.tuning.model
-        load_parameters(model, path)
+        load_parameters(self.model, path)
         data = read_bytes(path)
-        if (
-            len(data) == len(self.whole) and sum(a != b for a, b in zip(data, self.whole)) < 40
-        ):  # damaged in the file, not before it was written
-            assert all(
-                torch.equal(tensor, self.expected[name])
-                for name, tensor in model.state_dict().items()
-            )
+        n_changed = sum(a != b for a, b in zip(data, self.whole))
+        if len(data) == len(self.whole) and n_changed < 40:  # damaged after it was written
+            for name, tensor in self.model.state_dict().items():
+                assert torch.equal(tensor, self.expected[name])
 
 
-class PreTrainingCheckpoint(Checkpoint):
-    """`load_checkpoint` and `PreTraining.resume`, and what a run does after it: an update, and a line and a curve of its log."""
+class FineTunedSettings(Reader):
+    """settings.json beside best_params: the sizes, the vocabulary and the task."""
 
     def __init__(self, folder):
-        super().__init__(folder)
-        args = pretrain.parse_args(
-            [
-                '--text',
-                'x',
-                '--out',
-                folder,
-                '--n_ctx',
-                '4',
-                '--n_embd',
-                '4',
-                '--n_head',
-                '2',
-                '--n_layer',
-                '1',
-                '--n_batch',
-                '2',
-                '--n_iter',
-                '3',
-                '--lr_warmup',
-                '1',
-            ]
-        )
-        torch.manual_seed(1)
-        model = LMModel(Config(8, 4, 4, 2, 1))
-        init_weights(model)
-        device = torch.device('cpu')
-        self.training = pretrain.PreTraining(
-            args, model, np.arange(40, dtype=np.uint16) % 8, '', device, Ranks([device])
-        )
-        self.training.update(np.arange(2))
-        self.training.n_losses = 1
-        os.mkdir(os.path.join(folder, 'work'))
-        self.training.save(
-            types.SimpleNamespace(
-                lines=[
-                    {'lr': 1.0, 'time': 1.0},
-                    dict(n_epochs=0.5, n_updates=1, tr_loss=2.0, va_loss=2.0, va_perplexity=7.4),
-                ]
-            )
-        )
-        self.path = self.training.checkpoint_path
-        self.whole = read_bytes(self.path)
-        self.state = torch.load(self.path, weights_only=True)
+        self.folder = folder
+        save_finetuned(folder, TASKS['sst2'])
+        self.path = os.path.join(folder, 'settings.json')
+        self.seeds = [read_bytes(self.path)]
 
     def read_file(self, path):
-        lines = self.training.resume(load_checkpoint(path))
-        json.dumps(lines)
-        [
-            math.exp(line['tr_loss']) + line['va_perplexity'] + line['n_updates']
-            for line in lines[1:]
-        ]  # what `plot` draws
-        self.training.n_updates = 1
-        self.training.update(np.arange(2))
+        opened = open_model(self.folder)
+        assert opened.task.n_out == 2 and opened.finetuned
 
 
 class Tokens(Reader):
-    """tokens.json, beside whole ids: what is not as `prepare` left it is made again."""
+    """tokens.json beside whole ids: what is not as `prepare` left it is made again."""
 
     def __init__(self, folder):
         self.folder, self.text = folder, os.path.join(folder, 'text.txt')
@@ -655,7 +661,7 @@ class Tokens(Reader):
     def prepare(self):
         with (
             contextlib.redirect_stdout(io.StringIO()),
-            unittest.mock.patch.object(corpus, 'Workers', InProcess),
+            unittest.mock.patch.object(corpus, 'available_cores', return_value=1),
         ):
             corpus.prepare([self.text], self.folder, self.folder, 3)
 
@@ -665,159 +671,136 @@ class Tokens(Reader):
         assert tokens.tobytes() == self.whole
 
 
-class InProcess:
-    """`corpus.Workers` without processes, which would take longer to start than to work."""
-
-    __enter__, __exit__ = lambda self: self, lambda self, *_: None
-
-    def map(self, function, texts, sizes, _):
-        return (
-            function((path, start, size))
-            for (_, path), size in zip(texts, sizes)
-            for start in range(0, size, corpus.BLOCK)
-        )
-
-
 class Settings(Reader):
     """settings.json"""
 
     seeds = [
-        b'{"n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 2, "afn": "gelu", "embd_pdrop": 0.1, "attn_pdrop": 0.1, "lr": 7.5e-4, "encoder_path": "x"}'
+        b'{"n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 2, "afn": "gelu", "embd_pdrop": 0.1, '
+        b'"attn_pdrop": 0.1, "lr": 7.5e-4, "n_vocab": 7, "vocabulary": "x", "task": {}}'
     ]
 
     def __init__(self, folder):
-        self.folder, self.path = folder, os.path.join(folder, 'settings.json')
+        self.folder = folder
+        self.path = os.path.join(folder, 'settings.json')
 
     def read_file(self, path):
-        assert read_settings(self.folder).keys() <= SETTINGS.keys()
+        assert read_settings(self.folder).keys() <= {*SETTINGS, *FACTS}
 
 
 class HuggingFace(Reader):
-    """A Hugging Face folder, one of its files damaged, as `convert.py` takes it."""
+    """A Hugging Face folder, one of its files damaged."""
+
+    file = 'config.json'
 
     def __init__(self, folder):
-        self.source, self.target = os.path.join(folder, 'source'), os.path.join(folder, 'target')
-        encoder = TextEncoder(
-            os.path.join(GOLDEN_MODEL, 'encoder_bpe_40000.json'),
-            os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe'),
-        )
-        model = DoubleHeadModel(Config(encoder.n_vocab, 6, 4, 2, 1))
+        self.source = os.path.join(folder, 'source')
+        encoder = open_encoder(GOLDEN_MODEL)
+        task = TASKS['sst2']
+        model = DoubleHeadModel(Config(encoder.n_vocab, 6, 4, 2, 1), task.layout, task.n_out)
         init_weights(model)
-        convert.to_huggingface(model, encoder, self.source, finetuned=False)
-        tokenizer = {
-            'model': {
-                'type': 'BPE',
-                'vocab': encoder.encoder,
-                'merges': [f'{left} {right}' for left, right in encoder.bpe_ranks],
-            }
-        }
-        if self.file == 'tokenizer.json':
-            for name in ('vocab.json', 'merges.txt'):
-                os.unlink(os.path.join(self.source, name))
-            with open(os.path.join(self.source, self.file), 'w') as f:
-                json.dump(tokenizer, f)
-        if self.file == 'pytorch_model.bin':
-            safetensors = os.path.join(self.source, 'model.safetensors')
-            torch.save(load_file(safetensors), os.path.join(self.source, self.file))
-            os.unlink(safetensors)
+        save_huggingface(model, encoder, {'lr': 0.5}, task, self.source)
+        self.prepare(encoder)
         self.path = os.path.join(self.source, self.file)
         self.seeds = [read_bytes(self.path)]
 
+    def prepare(self, encoder):
+        """Write the file that will be damaged, where it is not there."""
+
     def read_file(self, path):
-        convert.to_openai(self.source, self.target)
-        shards, encoder = (
-            OpenAIShards(self.target),
-            TextEncoder(*corpus.vocabulary_files(self.target)),
-        )
-        shards.check(encoder.n_vocab, 4, 1)
-
-
-class HuggingFaceConfig(HuggingFace):
-    file = 'config.json'
+        opened = open_model(self.source)
+        assert opened.model.config.n_layer == 1
+        assert all(torch.isfinite(p).all() for p in opened.model.parameters())
 
 
 class SafeTensors(HuggingFace):
     file = 'model.safetensors'
 
 
+class Index(HuggingFace):
+    """The index of weights in several files."""
+
+    file = 'pytorch_model.bin.index.json'
+
+    def prepare(self, encoder):
+        path = os.path.join(self.source, 'model.safetensors')
+        names = list(load_safetensors(path))
+        os.rename(path, os.path.join(self.source, 'part.safetensors'))
+        with open(os.path.join(self.source, self.file), 'w') as f:
+            json.dump({'weight_map': dict.fromkeys(names, 'part.safetensors')}, f)
+
+
 class TorchFile(HuggingFace):
-    """pytorch_model.bin, where there is no model.safetensors."""
+    """pytorch_model.bin, without model.safetensors."""
 
     file, changed = 'pytorch_model.bin', Checkpoint.changed
 
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.state = torch.load(self.path, weights_only=True)
+    def prepare(self, encoder):
+        path = os.path.join(self.source, 'model.safetensors')
+        self.state = load_safetensors(path)
+        torch.save(self.state, os.path.join(self.source, self.file))
+        os.unlink(path)
 
     def make(self, rng):
-        return (
-            super().make(rng)
-            if rng.random() < 0.3
-            else saved(self.changed(self.state, rng, depth=0))
-        )
+        if rng.random() < 0.3:
+            return super().make(rng)
+        return saved(self.changed(self.state, rng, depth=0))
 
 
 class Tokenizer(HuggingFace):
+    """tokenizer.json, without vocab.json and merges.txt."""
+
     file = 'tokenizer.json'
+
+    def prepare(self, encoder):
+        merges = [f'{left} {right}' for left, right in encoder.bpe_ranks]
+        for name in ('vocab.json', 'merges.txt'):
+            os.unlink(os.path.join(self.source, name))
+        with open(os.path.join(self.source, self.file), 'w') as f:
+            json.dump({'model': {'vocab': encoder.encoder, 'merges': merges}}, f)
+
+    def read_file(self, path):
+        symbols, merges = read_vocabulary_of(self.source)
+        assert sorted(symbols.values()) == list(range(len(symbols)))
+        assert TextEncoder.from_vocabulary(symbols, merges).encode('a')
 
 
 class Log(Reader):
-    seeds = [
-        b''.join(
-            json.dumps(line).encode() + b'\n'
-            for line in [
-                {'desc': 'x', 'lr': 1e-5, 'data_dir': 'data/', 'time': 1.0},
-                *(
-                    dict(
-                        n_epochs=i,
-                        n_updates=i,
-                        tr_cost=0.5,
-                        va_cost=0.6,
-                        tr_acc=75.0,
-                        va_acc=60.0,
-                        time=2.0,
-                    )
-                    for i in range(3)
-                ),
-            ]
-        )
-    ]
-
-    def read_file(self, path):
-        _, evaluations = analysis.read_log(path)
-        assert evaluations and all(
-            -1e30 < max(line['va_acc'] for line in evaluations) < 1e30 for _ in evaluations
-        )
-
-
-class Submission(Reader):
-    seeds = [b'index\tprediction\n' + b''.join(b'%d\t%d\n' % (i, i % 2) for i in range(20))]
-
-    def read_file(self, path):
-        assert set(analysis.read_predictions(path)) <= {0, 1}
-
-
-class Scores(Reader):
-    """predictions.csv"""
-
-    stories = Stories(list('abc'), ['x'] * 3, ['y'] * 3, ['z'] * 3, [0, 1, 0])
+    """The log of train.py, as analysis.py reads it."""
 
     def __init__(self, folder):
         super().__init__(folder)
+        evaluation = dict(tr_cost=0.5, va_cost=0.6, tr_acc=75.0, va_acc=60.0, time=2.0)
+        lines = [{'desc': 'x', 'lr': 1e-5, 'data_dir': 'data/', 'time': 1.0}]
+        lines += [{'n_epochs': i, 'n_updates': i, **evaluation} for i in range(3)]
+        self.seeds = [b''.join(json.dumps(line).encode() + b'\n' for line in lines)]
+
+    def read_file(self, path):
+        _, evaluations = analysis.read_log(path)
+        assert evaluations and all(abs(line['va_cost']) < 1e30 for line in evaluations)
+
+
+class Predictions(Reader):
+    """predictions.csv"""
+
+    task = TASKS['rocstories']
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        examples = [Example(name, ('x', 'y', 'z'), i % 2) for i, name in enumerate('abc')]
+        logits = np.array([[0.5, 1], [3, -2], [1e-3, 7]])
         with whole_file(self.path) as f:
-            analysis.write_predictions(
-                f, self.stories.id, self.stories.label, [[0.5, 1], [3, -2], [1e-3, 7]]
-            )
+            analysis.write_predictions(f, self.task, examples, logits)
         self.seeds = [read_bytes(self.path)]
 
     def read_file(self, path):
-        scores = analysis.read_scores(path, self.stories)
-        assert scores.shape == (3, 2) and np.isfinite(scores).all()
+        names, logits = analysis.read_predictions(path, self.task)
+        assert len(names) == len(logits) and np.isfinite(logits.max(1, initial=-1)).all()
 
 
 READERS = {
     'text': Text,
     'stories (CSV)': StoryCloze,
+    'examples': Examples,
     'vocabulary': Vocabulary,
     'merges': Merges,
     'params_shapes.json': Shapes,
@@ -825,24 +808,25 @@ READERS = {
     'checkpoint, resumed': Checkpoint,
     'best_params': Parameters,
     'log': Log,
-    'submission': Submission,
-    'predictions.csv': Scores,
+    'predictions.csv': Predictions,
     'settings.json': Settings,
+    'fine-tuned settings': FineTunedSettings,
     'pretraining, resumed': PreTrainingCheckpoint,
     'tokens.json': Tokens,
-    'config.json': HuggingFaceConfig,
+    'config.json': HuggingFace,
     'model.safetensors': SafeTensors,
+    'index.json': Index,
     'pytorch_model.bin': TorchFile,
     'tokenizer.json': Tokenizer,
 }
 
 
 def attempt(reader, data):
-    """'taken', 'refused', or what went wrong."""
+    """Return 'accepted', 'refused', or what went wrong."""
     signal.alarm(SECONDS)
     try:
         reader.read(data)
-        outcome = 'taken'
+        outcome = 'accepted'
     except InputError as error:
         outcome = (
             'refused'
@@ -858,7 +842,10 @@ def attempt(reader, data):
 
 @contextlib.contextmanager
 def bounds():
-    """Within it, this process can map MEMORY bytes more than it has, and what takes longer than SECONDS after a `signal.alarm(SECONDS)` fails."""
+    """A context in which this process can map MEMORY bytes more than it has.
+
+    What takes longer than SECONDS after a `signal.alarm(SECONDS)` fails.
+    """
 
     def too_slow(*_):
         raise TimeoutError(f'more than {SECONDS} s')
@@ -892,8 +879,8 @@ def work(name, seed, seconds, keep, counts):
                     f.write(data)
                 counts[0] += 1
                 outcome = attempt(reader, data)
-                counts[1 if outcome == 'taken' else 2 if outcome == 'refused' else 3] += 1
-                if outcome not in ('taken', 'refused'):
+                counts[1 if outcome == 'accepted' else 2 if outcome == 'refused' else 3] += 1
+                if outcome not in ('accepted', 'refused'):
                     path = os.path.join(keep, f'{name.split()[0]} {counts[3]}')
                     with open(path, 'wb') as f:
                         f.write(data)
@@ -913,7 +900,7 @@ def main():
     args = parser.parse_args()
     os.makedirs(args.keep, exist_ok=True)
     failed = 0
-    print(f'{"reader":22}{"tried":>10}{"taken":>10}{"refused":>10}{"failed":>10}')
+    print(f'{"reader":22}{"tried":>10}{"accepted":>10}{"refused":>10}{"failed":>10}')
     for name in args.readers:
         counts, seed, end = (
             multiprocessing.Array('q', 4),
@@ -929,7 +916,8 @@ def main():
             if process.exitcode:
                 counts[3] += 1
                 print(
-                    f'{name}: its process died ({process.exitcode}): {args.keep}/last {name.split()[0]}',
+                    f'{name}: its process died ({process.exitcode}): '
+                    f'{args.keep}/last {name.split()[0]}',
                     file=sys.stderr,
                 )
             seed += 1

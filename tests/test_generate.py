@@ -1,21 +1,26 @@
-"""generate.py: the cached pass equals the plain one, the draw is what the options say, and the text reads as text."""
+"""generate.py and sampling.py: the cached pass, what is drawn, and how the text is printed."""
 
 import io
+import json
 import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import MODEL_DIR, SOME_TASKS, encoder, save_finetuned
 
 import generate
-from model_pytorch import Config, DoubleHeadModel, init_weights, load_pretrained_model
-from text_utils import TextEncoder, detokenize
-from utils import Batch
+import sampling
+from batches import collate_windows
+from model_pytorch import Config, DoubleHeadModel, init_weights
+from text_utils import detokenize
+from weights import open_model
 
-MODEL_DIR = os.path.join(
-    os.path.dirname(os.path.abspath(__file__)), 'golden', 'rocstories-tiny', 'model'
-)
 TINY = ['--model_dir', MODEL_DIR, '--n_head', '4', '--device', 'cpu']
 
 
@@ -32,28 +37,20 @@ def model():
 
 def plain_logits(model, ids):
     """Logits after each of ids, by one pass of the model itself: [tokens, n_vocab]."""
-    n, none = len(ids), torch.empty(0, dtype=torch.long)
-    batch = Batch(
-        ids=torch.tensor(ids),
-        positions=model.config.first_position + torch.arange(n),
-        slots=torch.arange(n),
-        lm_parent=none,
-        lm_target=none,
-        lm_weight=none.float(),
-        lm_row=none,
-        rows=1,
-        length=n,
-    )
+    batch = collate_windows(np.array([ids]), model.config.first_position)
     with torch.no_grad():
-        h, we = model.transformer(batch)
-        return (h @ we.t())[:, : model.config.n_vocab]
+        h, _ = model.transformer(batch)
+        return (h @ model.transformer.embed.weight.t())[:, : model.config.n_vocab]
+
+
+# The cached pass
 
 
 @pytest.mark.parametrize('pieces', [[1] * 16, [16], [5, 1, 1, 4, 5]])
 def test_cached_logits_equal_plain_ones(model, pieces):
     rows = torch.randint(50, (3, 16), generator=torch.Generator().manual_seed(1))
     wanted = [plain_logits(model, row.tolist()) for row in rows]
-    cached, done = generate.CachedModel(model, 3), 0
+    cached, done = sampling.CachedModel(model, 3), 0
     for piece in pieces:
         logits = cached(rows[:, done : done + piece])
         done += piece
@@ -61,23 +58,25 @@ def test_cached_logits_equal_plain_ones(model, pieces):
             torch.testing.assert_close(
                 logits[row, :50], wanted[row][done - 1], atol=1e-5, rtol=1e-5
             )
+    with pytest.raises(ValueError, match='16 positions'):
+        cached(rows[:, :1])
 
 
 def test_each_token_is_read_once(model):
-    """Cost: the prefix goes through the layers once, then one token at a time."""
+    """The beginning goes through the layers once, then one token at a time."""
     seen = []
     hook = model.transformer.h[0].mlp.c_fc.register_forward_hook(
         lambda module, inputs, output: seen.append(len(inputs[0]))
     )
-    list(generate.generate(model, [1, 2, 3, 4], length=10))
+    list(sampling.generate(model, [1, 2, 3, 4], length=10))
     hook.remove()
     assert seen == [4] + [1] * 9
 
 
 def test_longer_than_the_positions(model):
-    """Full at 16: it goes on from the last half, and draws what the plain pass over that half draws."""
+    """When the positions are full, it continues from their second half."""
     ids = list(range(1, 11))
-    out = [token for [token] in generate.generate(model, ids, length=30, temperature=0)]
+    out = [token for [token] in sampling.generate(model, ids, length=30, temperature=0)]
     assert len(out) == 30
     read, text = [], list(ids)
     for token in out:
@@ -89,62 +88,78 @@ def test_longer_than_the_positions(model):
         assert logits.argmax() == token
         text.append(token)
         read = window + [token]
-    assert (
-        len(list(generate.generate(model, [3] * 100, length=3))) == 3
-    )  # a text that is too long from the start
+    assert len(list(sampling.generate(model, [3] * 100, length=3))) == 3
 
 
-def test_never_draws_what_is_no_word(model):
-    drawn = {
-        token
-        for row in generate.generate(model, [1], length=20, n_samples=200, temperature=50.0)
-        for token in row
-    }
+# Drawing
+
+
+def test_only_words_are_drawn(model):
+    rows = sampling.generate(model, [1], length=20, n_samples=200, temperature=50.0)
+    drawn = {token for row in rows for token in row}
     assert drawn == set(range(1, 50))  # neither <unk> nor special or position rows
 
 
-def test_a_fine_tuned_model_ends_its_story(model):
-    """With `special`, `_delimiter_` (51) and `_classify_` (52) are drawn, `_start_` (50) is not; when every sample has ended, nothing more is drawn."""
+def test_a_fine_tuned_model_ends_its_text(model):
+    """`_delimiter_` (51) and `_classify_` (52) are drawn, `_start_` (50) is not."""
     drawn = list(
-        generate.generate(model, [50, 1], length=300, n_samples=4, temperature=3.0, special=True)
+        sampling.generate(model, [50, 1], length=300, n_samples=4, temperature=3.0, special=True)
     )
     samples = list(zip(*drawn))
     assert {token for row in drawn for token in row} == set(range(1, 53)) - {50}
     assert max(sample.index(52) for sample in samples) + 1 == len(drawn) < 300
 
 
-def test_temperature_top_k_and_top_p():
+def shares(n=4000, **options):
+    """How often each of four tokens with the probabilities 0.1, 0.4, 0.2, 0.3 is drawn."""
     logits = torch.tensor([[0.1, 0.4, 0.2, 0.3]]).log()
+    options = {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, **options}
     generator = torch.Generator().manual_seed(0)
+    tokens = sampling.choose(logits.expand(n, -1), generator=generator, **options)
+    assert tokens.shape == (n, 1)
+    return (tokens.view(-1).bincount(minlength=4) / n).tolist()
 
-    def shares(n=4000, **options):
-        options = {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, **options}
-        tokens = generate.choose(logits.expand(n, -1), generator=generator, **options)
-        assert tokens.shape == (n, 1)
-        return (tokens.view(-1).bincount(minlength=4) / n).tolist()
 
-    assert shares() == pytest.approx([0.1, 0.4, 0.2, 0.3], abs=0.04)
-    assert shares(temperature=0) == [0, 1, 0, 0]
-    assert shares(temperature=0.5) == pytest.approx(
-        [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3], abs=0.04
-    )
-    assert shares(top_k=1) == [0, 1, 0, 0]
-    assert shares(top_k=2) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=0.04)
-    assert shares(top_k=9) == pytest.approx([0.1, 0.4, 0.2, 0.3], abs=0.04)
-    assert shares(top_p=0) == [0, 1, 0, 0]
-    assert shares(top_p=0.35) == [0, 1, 0, 0]
-    assert shares(top_p=0.65) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=0.04)
+@pytest.mark.parametrize(
+    'options, wanted',
+    [
+        ({}, [0.1, 0.4, 0.2, 0.3]),
+        ({'temperature': 0}, [0, 1, 0, 0]),
+        ({'temperature': 0.5}, [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3]),
+        ({'temperature': 1000.0}, [0.25, 0.25, 0.25, 0.25]),
+        ({'top_k': 1}, [0, 1, 0, 0]),
+        ({'top_k': 2}, [0, 4 / 7, 0, 3 / 7]),
+        ({'top_k': 9}, [0.1, 0.4, 0.2, 0.3]),
+        ({'top_k': 10**6}, [0.1, 0.4, 0.2, 0.3]),
+        ({'top_p': 0}, [0, 1, 0, 0]),
+        ({'top_p': 0.35}, [0, 1, 0, 0]),
+        ({'top_p': 0.65}, [0, 4 / 7, 0, 3 / 7]),
+    ],
+)
+def test_temperature_top_k_and_top_p(options, wanted):
+    assert shares(**options) == pytest.approx(wanted, abs=0.04)
+
+
+@pytest.mark.parametrize('temperature', [1e-3, 1e-39, 5e-324])
+def test_a_tiny_temperature_takes_the_likeliest(model, temperature):
+    assert shares(temperature=temperature) == [0, 1, 0, 0]
+
+    def draw(t):
+        return list(sampling.generate(model, [1, 2], length=12, temperature=t))
+
+    assert draw(temperature) == draw(0)
 
 
 def test_seed(model):
     def draw(seed):
-        return list(generate.generate(model, [1, 2], length=12, n_samples=3, seed=seed))
+        return list(sampling.generate(model, [1, 2], length=12, n_samples=3, seed=seed))
 
     assert draw(1) == draw(1) != draw(2)
-    assert len({row for row in zip(*draw(1))}) > 1  # the samples differ
+    assert draw(2**63 - 1)
+    assert len(set(zip(*draw(1)))) > 1  # the samples differ
 
 
-# Text
+# Tokens to text (text_utils.detokenize)
 
 WORDS = {
     'He said , " I ca n\'t go . " She nodded .': 'He said, "I can\'t go." She nodded.',
@@ -165,10 +180,8 @@ def test_detokenize(words):
     assert detokenize(words.split()) == WORDS[words]
 
 
-def test_detokenize_newlines():
-    assert (
-        detokenize(['one', '"', 'two', '\n', '"', 'three']) == 'one "two\n"three'
-    )  # quotes begin anew
+def test_quotes_begin_anew_in_each_line():
+    assert detokenize(['one', '"', 'two', '\n', '"', 'three']) == 'one "two\n"three'
 
 
 @settings(deadline=None)
@@ -179,108 +192,111 @@ def test_detokenize_newlines():
     st.integers(0, 20),
 )
 def test_detokenize_never_looks_ahead(words, n):
+    """So a text can be printed while it is drawn."""
     assert detokenize(words).startswith(detokenize(words[:n]))
 
 
-def test_decode(tmp_path):
-    encoder = TextEncoder(
-        os.path.join(MODEL_DIR, 'encoder_bpe_40000.json'),
-        os.path.join(MODEL_DIR, 'vocab_40000.bpe'),
-    )
+def test_decode():
     for text in ('ella had no tape. "she didn\'t!" she\'s at home, (again).', ''):
-        assert encoder.decode(encoder.encode(text)) == text
-    assert encoder.decode(encoder.encode('a ☃ b')) == 'a <unk> b'
+        assert encoder().decode(encoder().encode(text)) == text
+    assert encoder().decode(encoder().encode('a ☃ b')) == 'a <unk> b'
 
 
 # The command line
 
 
+def run(capsys, *argv):
+    assert generate.main([*argv]) == 0
+    return capsys.readouterr().out
+
+
 def test_command_line(capsys):
-    assert (
-        generate.main(
-            ['Ella had no tape.', *TINY, '--length', '8', '--n_samples', '2', '--seed', '1']
-        )
-        is None
-    )
-    first = capsys.readouterr().out
+    options = ['Ella had no tape.', *TINY, '--length', '8', '--n_samples', '2', '--seed', '1']
+    first = run(capsys, *options)
     lines = first.splitlines()
     assert [line for line in lines if line.startswith('---')] == ['--- 1 ---', '--- 2 ---']
     assert sum(line.startswith('Ella had no tape.') for line in lines) == 2  # as it was typed
-    generate.main(['Ella had no tape.', *TINY, '--length', '8', '--n_samples', '2', '--seed', '1'])
-    assert capsys.readouterr().out == first
+    assert run(capsys, *options) == first
+
+
+def test_many_samples(capsys):
+    """They are drawn in groups; the first group does not depend on their number."""
+    options = ['Ella', *TINY, '--length', '3', '--n_samples']
+    few, many = run(capsys, *options, '2'), run(capsys, *options, '37')
+    assert many.count('--- ') == 37 and '--- 37 ---' in many
+    assert len(few) > 0
+    samples = [part.split('---\n')[1] for part in many.split('\n--- ')[1:]]
+    assert len(set(samples)) > 10
 
 
 def test_greedy_is_the_models_likeliest(capsys):
-    encoder = TextEncoder(
-        os.path.join(MODEL_DIR, 'encoder_bpe_40000.json'),
-        os.path.join(MODEL_DIR, 'vocab_40000.bpe'),
-    )
-    model, ids = load_pretrained_model(MODEL_DIR, n_head=4), encoder.encode('ella had no tape.')
+    model = open_model(MODEL_DIR, n_head=4).model
+    ids = encoder().encode('ella had no tape.')
     for _ in range(6):
         logits = plain_logits(model, ids)[-1]
         logits[0] = -torch.inf
         ids.append(logits.argmax().item())
-    generate.main(['ella had no tape.', *TINY, '--length', '6', '--temperature', '0'])
-    assert capsys.readouterr().out == encoder.decode(ids) + '\n'
+    printed = run(capsys, 'ella had no tape.', *TINY, '--length', '6', '--temperature', '0')
+    assert printed == encoder().decode(ids) + '\n'
 
 
-def test_fine_tuned(tmp_path, capsys, monkeypatch):
-    """What is printed ends before `_classify_`, and special tokens are not shown."""
-    encoder = TextEncoder(
-        os.path.join(MODEL_DIR, 'encoder_bpe_40000.json'),
-        os.path.join(MODEL_DIR, 'vocab_40000.bpe'),
-    )
-    model = DoubleHeadModel(
-        Config(n_vocab=encoder.n_vocab, n_ctx=32, n_embd=8, n_head=2, n_layer=1)
-    )
-    init_weights(model)
-    torch.save(model.state_dict(), tmp_path / 'best_params')
-    start, delimiter, classify = range(encoder.n_vocab, encoder.n_vocab + 3)
-    text, ending, more = map(encoder.encode, ('ella had no tape.', 'the store.', 'night'))
-    forced = iter([delimiter, *ending, classify, *more])
+class Terminal(io.StringIO):
+    """Standard output that is a terminal and remembers each flush."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def isatty(self):
+        return True
+
+    def flush(self):
+        if self.getvalue() not in self.shown:
+            self.shown.append(self.getvalue())
+
+
+def test_a_terminal_sees_each_word_as_it_is_drawn(capsys, monkeypatch):
+    options = ['Ella had no tape.', *TINY, '--length', '20', '--seed', '3']
+    wanted = run(capsys, *options)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, 'stdout', terminal)
+    assert generate.main(options) == 0
+    assert terminal.getvalue() == wanted
+    assert terminal.shown[0] == 'Ella had no tape.'
+    assert len(terminal.shown) > 5
+    assert all(wanted.startswith(text) for text in terminal.shown)
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_what_is_printed_ends_before_classify(capsys, stream):
+    start, delimiter, classify = range(encoder().n_vocab, encoder().n_vocab + 3)
+    ids, ending, more = map(encoder().encode, ('ella had no tape.', 'the store.', 'night'))
+    sample = iter([delimiter, *ending, classify, *more])
+    generate.print_text('Ella had no tape.', ids, sample, encoder(), stream)
+    assert capsys.readouterr().out == 'Ella had no tape. the store.\n'
+    assert len(list(sample)) == len(more)  # not drawn
+
+
+@pytest.mark.parametrize('name', ['rocstories', 'mnli', 'stsb'])
+def test_parameters_of_any_task(tmp_path, capsys, monkeypatch, name):
+    """The text follows `_start_`."""
+    save_finetuned(tmp_path, SOME_TASKS[name])
     read = []
-
-    def choose(logits, *_):
-        assert (
-            logits.isneginf().any()
-            and logits[0, start] == -torch.inf
-            and logits[0, delimiter] > -torch.inf < logits[0, classify]
-        )
-        return torch.tensor([[next(forced)]])
-
-    monkeypatch.setattr(generate, 'choose', choose)
-    call = generate.CachedModel.__call__
+    call = sampling.CachedModel.__call__
     monkeypatch.setattr(
-        generate.CachedModel,
+        sampling.CachedModel,
         '__call__',
         lambda self, ids: read.extend(ids[0].tolist()) or call(self, ids),
     )
-    assert (
-        generate.main(
-            [
-                'Ella had no tape.',
-                '--params',
-                str(tmp_path / 'best_params'),
-                '--model_dir',
-                MODEL_DIR,
-                '--n_head',
-                '2',
-                '--device',
-                'cpu',
-                '--length',
-                '20',
-            ]
-        )
-        is None
-    )
-    assert capsys.readouterr().out == 'Ella had no tape. the store.\n'
-    assert read == [start, *text, delimiter, *ending]
+    printed = run(capsys, 'Ella', '--params', str(tmp_path), '--device', 'cpu', '--length', '5')
+    assert printed.startswith('Ella')
+    ids = encoder().encode('Ella')
+    assert read[: len(ids) + 1] == [encoder().n_vocab, *ids]
 
 
 def test_standard_input(capsys, monkeypatch):
-    monkeypatch.setattr('sys.stdin', io.StringIO('Ella had no tape.\n'))
-    assert generate.main([*TINY, '--length', '3']) is None
-    assert capsys.readouterr().out.startswith('Ella had no tape.')
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'Ella had no tape.\n')))
+    assert run(capsys, *TINY, '--length', '3').startswith('Ella had no tape.')
     monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'\xff\xfe'), encoding='utf-8'))
     assert generate.main(TINY) == 2
     assert 'not UTF-8' in capsys.readouterr().err
@@ -290,24 +306,71 @@ def test_standard_input(capsys, monkeypatch):
     'argv, error',
     [
         ([' ', *TINY], 'no text'),
-        (['x', '--model_dir', 'nowhere'], 'nowhere'),
-        (['x', '--params', 'nowhere'], 'nowhere'),
+        (['x', '--model_dir', 'nowhere'], '--model_dir nowhere: no such file'),
+        (['x', '--params', 'nowhere'], '--params nowhere: no such file'),
         (['x', '--model_dir', MODEL_DIR], '--n_head 12'),
+        (['x', '--model_dir', ROOT], 'params_shapes.json'),
+        (['x', '--temperature', '-1'], 'a number from 0'),
+        (['x', '--top_p', '2'], 'a number from 0 to 1'),
+        (['x', '--length', '0'], 'a whole number from 1'),
+        (['x', '--n_samples', 'many'], 'a whole number from 1 to 1000'),
     ],
 )
 def test_errors(capsys, argv, error):
-    assert generate.main(argv) == 2
+    try:
+        status = generate.main(argv)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
     printed = capsys.readouterr().err
-    assert (
-        printed.startswith('generate.py: error: ') and error in printed and printed.count('\n') == 1
+    assert printed.startswith('generate.py: error: ')
+    assert error in printed and printed.count('\n') == 1
+
+
+def test_a_vocabulary_of_another_model(tmp_path, capsys):
+    save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    path = tmp_path / 'encoder_bpe_40000.json'
+    symbols = json.loads(path.read_text())
+    path.write_text(json.dumps({**symbols, 'more': len(symbols)}))
+    assert generate.main(['x', '--params', str(tmp_path), '--device', 'cpu']) == 2
+    assert 'belongs to another model' in capsys.readouterr().err
+
+
+# In a process of its own
+
+
+def process(command, **options):
+    argv = [sys.executable, os.path.join(ROOT, 'generate.py'), 'Ella', *TINY, '--length', '3']
+    line = ' '.join(map("'{}'".format, argv)) + ' ' + command
+    return subprocess.run(
+        ['bash', '-c', 'set -o pipefail; ' + line], capture_output=True, text=True, **options
     )
 
 
-@pytest.mark.parametrize(
-    'option',
-    [['--temperature', '-1'], ['--top_p', '2'], ['--length', '0'], ['--n_samples', 'many']],
-)
-def test_nonsense_options(option):
-    with pytest.raises(SystemExit) as stop:
-        generate.parse_args(['x', *option])
-    assert stop.value.code == 2
+def test_a_reader_that_has_seen_enough():
+    done = process('--n_samples 200 | head -1')
+    assert done.stdout == '--- 1 ---\n'
+    assert done.stderr == '' and done.returncode == 0
+
+
+def test_a_full_disk():
+    done = process('> /dev/full')
+    assert done.returncode == 2
+    assert done.stderr == 'generate.py: error: cannot write the output: No space left on device\n'
+
+
+def test_characters_that_the_output_lacks():
+    environment = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
+    argv = [sys.executable, os.path.join(ROOT, 'generate.py'), 'Ella ☃', *TINY, '--length', '3']
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stdout.startswith('Ella \\u2603')
+
+
+def test_the_scripts_find_their_modules_with_a_safe_path(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-P', os.path.join(ROOT, 'generate.py'), 'Ella', *TINY, '--length', '3'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,55 +1,39 @@
-"""predict.py scores as train.py does, from what train.py keeps."""
+"""predict.py predicts as train.py does, for every kind of task, from what train.py keeps."""
 
 import csv
 import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDEN, ROOT
+from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, save_finetuned
 
 import predict
 import train
-from datasets import Stories, find_csv, read_cloze_test
+from datasets import Example, decode, find_csv, read_examples
+from encoding import encode_dataset
+from parallel import predict as predict_dataset
 from utils import InputError
+from weights import open_model
 
-GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'golden', 'rocstories-tiny')
-DATA_DIR, MODEL_DIR = os.path.join(GOLDEN, 'data'), os.path.join(GOLDEN, 'model')
+DATA_DIR = os.path.join(GOLDEN, 'data')
 
 
 @pytest.fixture(scope='module')
 def kept(tmp_path_factory):
     """The folder of a run of train.py: log/, save/, submission/, analysis/."""
     out = tmp_path_factory.mktemp('run')
-    assert not train.main(
-        [
-            '--dataset',
-            'rocstories',
-            '--submit',
-            '--analysis',
-            '--n_iter',
-            '1',
-            '--n_valid',
-            '32',
-            '--n_gpu',
-            '1',
-            '--device',
-            'cpu',
-            '--n_embd',
-            '32',
-            '--n_head',
-            '4',
-            '--n_layer',
-            '2',
-            '--data_dir',
-            DATA_DIR,
-            '--model_dir',
-            MODEL_DIR,
-            *(f'--{name}_dir={out / name}' for name in ('log', 'save', 'submission', 'analysis')),
-        ]
-    )
+    folders = [f'--{name}_dir={out / name}' for name in ('log', 'save', 'submission', 'analysis')]
+    options = '--dataset rocstories --submit --n_iter 1 --n_valid 32 --n_gpu 1'
+    sizes = '--device cpu --n_embd 32 --n_head 4 --n_layer 2'
+    data = ['--data_dir', DATA_DIR, '--model_dir', MODEL_DIR]
+    assert train.main([*options.split(), *sizes.split(), *data, *folders]) == 0
     return out
 
 
@@ -58,62 +42,50 @@ def params(kept):
     return ['--params', str(kept / 'save' / 'rocstories' / 'best_params'), '--device', 'cpu']
 
 
+def run(capsys, *argv):
+    assert predict.main([*argv]) == 0
+    return capsys.readouterr()
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def our_logits(opened, texts, n_ctx=60):
+    data = encode_dataset([Example('1', texts, None)], opened.encoder, opened.task, n_ctx)
+    with torch.no_grad():
+        return predict_dataset(opened.model, data)
+
+
+# A run of train.py
+
+
 def test_the_same_as_in_training(kept, params, capsys):
-    """Every figure of the run's own predictions.csv, to rounding; no option says what the model is like."""
-    assert predict.main([find_csv(DATA_DIR, 'test'), *params]) is None
-    printed = capsys.readouterr()
-    found = list(csv.DictReader(io.StringIO(printed.out)))
-    with open(kept / 'analysis' / 'rocstories' / 'predictions.csv', newline='') as f:
-        wanted = list(csv.DictReader(f))
+    """Every figure of the run's own predictions.csv; no option says what the model is like."""
+    printed = run(capsys, find_csv(DATA_DIR, 'test'), *params)
+    found = rows(printed.out)
+    wanted = rows((kept / 'analysis' / 'rocstories' / 'predictions.csv').read_text())
     assert len(found) == len(wanted) == 40
     for a, b in zip(found, wanted):
-        assert {name: a[name] for name in ('id', 'prediction', 'label')} == {
-            name: b[name] for name in ('id', 'prediction', 'label')
-        }
-        assert [float(a[name]) for name in ('score1', 'score2', 'probability')] == pytest.approx(
-            [float(b[name]) for name in ('score1', 'score2', 'probability')], abs=1e-5
-        )
-    right = 100 * np.mean([row['prediction'] == row['label'] for row in wanted])
-    assert f'{right:.2f} % right' in printed.err
+        for name in ('id', 'prediction', 'label'):
+            assert a[name] == b[name]
+        for name in ('score1', 'score2', 'probability'):
+            assert float(a[name]) == pytest.approx(float(b[name]), abs=1e-5)
+    accuracy = 100 * np.mean([row['prediction'] == row['label'] for row in wanted])
+    assert '40 examples in' in printed.err and f'accuracy {accuracy:.2f}' in printed.err
 
 
-def test_without_labels(tmp_path, params, capsys):
-    with open(find_csv(DATA_DIR, 'test'), newline='') as f:
-        rows = [row[:7] for row in csv.reader(f)]
-    with open(tmp_path / 'new.csv', 'w', newline='') as f:
-        csv.writer(f).writerows(rows)
-    assert predict.main([str(tmp_path / 'new.csv'), *params]) is None
-    printed = capsys.readouterr()
-    assert {row['label'] for row in csv.DictReader(io.StringIO(printed.out))} == {''}
-    assert 'right' not in printed.err
+def test_parameters_used_from_another_folder(kept, tmp_path, params, capsys, monkeypatch):
+    """Nothing beside the moved folder is needed, wherever predict.py is started."""
+    wanted = run(capsys, find_csv(DATA_DIR, 'test'), *params).out
+    shutil.copytree(kept / 'save' / 'rocstories', tmp_path / 'moved')
+    monkeypatch.chdir(tmp_path)
+    for path in ('moved', 'moved/best_params'):
+        found = run(capsys, find_csv(DATA_DIR, 'test'), '--params', path, '--device', 'cpu').out
+        assert found == wanted
 
 
-def test_one_story_and_typed_stories(params, capsys, monkeypatch):
-    test = read_cloze_test(find_csv(DATA_DIR, 'test'))
-    assert predict.main([find_csv(DATA_DIR, 'test'), *params]) is None
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    texts = [(test.story[i], test.ending1[i], test.ending2[i]) for i in range(2)]
-    assert predict.main([*texts[0], *params]) is None
-    first = capsys.readouterr().out
-    shares = [float(line.split('%')[0]) / 100 for line in first.splitlines()]
-    assert sum(shares) == pytest.approx(1, abs=1e-3) and max(shares) == pytest.approx(
-        float(rows[0]['probability']), abs=1e-3
-    )
-    assert shares.index(max(shares)) == int(rows[0]['prediction'])
-    assert first.splitlines()[1].endswith(test.ending2[0])
-
-    monkeypatch.setattr('sys.stdin', io.StringIO('\n'.join(sum(texts, ())) + '\n\nnot read\n'))
-    assert predict.main(params) is None
-    typed = capsys.readouterr().out
-    assert typed.startswith(first) and len(typed.splitlines()) == 4
-
-    monkeypatch.setattr('sys.stdin', io.StringIO('\n'.join(sum(texts, ())[:5])))
-    assert predict.main(params) == 2
-    printed = capsys.readouterr()
-    assert printed.out == first and 'the last story has not two endings' in printed.err
-
-
-def test_the_parameters_kept_last(kept, tmp_path, params, capsys, monkeypatch):
+def test_the_parameters_kept_last(kept, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = ['Ella was sad.', 'She smiled.', 'She threw it.']
     assert predict.main([*texts, '--device', 'cpu']) == 2
@@ -121,91 +93,8 @@ def test_the_parameters_kept_last(kept, tmp_path, params, capsys, monkeypatch):
     for age, name in enumerate(['new', 'old']):
         shutil.copytree(kept / 'save' / 'rocstories', tmp_path / 'save' / name)
         os.utime(tmp_path / 'save' / name / 'best_params', (1e9 - age, 1e9 - age))
-    assert predict.main([*texts, '--device', 'cpu']) is None
-    assert f'parameters: {os.path.join("save", "new", "best_params")}\n' in capsys.readouterr().err
-
-
-def test_longer_than_the_model(params, capsys):
-    """The positions of the parameters bound what is seen; it says so, and goes on."""
-    model, encoder, _ = predict.open_model(predict.parse_args(params), params[1])
-    n_ctx = model.config.n_ctx
-    for texts in (
-        ['tape ' * 500, 'tape', 'night'],
-        ['tape', 'night ' * 500, 'tape'],
-        ['tape ' * 500, 'tape ' * 500, 'night ' * 600],
-    ):
-        logits, n_cut = predict.score(
-            model, encoder, Stories(['1'], *([text] for text in texts), [-1])
-        )
-        assert n_cut == 1 and torch.isfinite(logits).all()
-    # Cut as train.py cuts: what stands after the end is not seen
-    room = n_ctx - 3 - 1
-    ids = encoder.encode('night tape ' * 500)
-    assert len(encoder.encode('a')) == 1
-    logits = [
-        predict.score(
-            model, encoder, Stories(['1'], [encoder.decode(ids[:n])], ['a'], ['.'], [-1])
-        )[0]
-        for n in (room - 1, room, room + 5)
-    ]
-    torch.testing.assert_close(logits[1], logits[2])
-    assert not torch.equal(logits[0], logits[1])
-    assert predict.main(['tape ' * 500, 'tape', 'night', *params]) is None
-    assert '1 story is longer' in capsys.readouterr().err
-
-
-def test_parameters_without_settings(kept, tmp_path, params, capsys):
-    """Those of an earlier port, say: the options tell what the shapes do not."""
-    os.link(params[1], tmp_path / 'best_params')
-    texts = ['Ella was sad.', 'She smiled.', 'She threw it.']
-    assert predict.main([*texts, *params]) is None
-    wanted = capsys.readouterr().out
-    bare = ['--params', str(tmp_path / 'best_params'), '--device', 'cpu']
-    assert predict.main([*texts, *bare, '--model_dir', MODEL_DIR, '--n_head', '4']) is None
-    assert capsys.readouterr().out == wanted
-    assert predict.main([*texts, *bare, '--model_dir', MODEL_DIR]) == 2
-    assert '--n_head 12' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    'text',
-    [
-        '',
-        '[]',
-        '{"n_head": 0}',
-        '{"n_head": "4"}',
-        '{"afn": []}',
-        '{"encoder_path": 3}',
-        '{"n_ctx": 1e99}',
-        '\0',
-        '[' * 10**5,
-    ],
-)
-def test_damaged_settings(tmp_path, text):
-    (tmp_path / 'settings.json').write_text(text)
-    with pytest.raises(InputError, match='settings.json'):
-        predict.read_settings(tmp_path)
-
-
-@pytest.mark.parametrize(
-    'argv, error',
-    [
-        (['nowhere.csv'], 'nowhere.csv'),
-        (['a', 'b', 'c', '--params', 'nowhere'], 'no such file: nowhere'),
-    ],
-)
-def test_errors(params, capsys, argv, error):
-    assert predict.main([*params, *argv]) == 2
-    printed = capsys.readouterr().err
-    assert (
-        printed.startswith('predict.py: error: ') and error in printed and printed.count('\n') == 1
-    )
-
-
-def test_two_texts_are_no_story():
-    with pytest.raises(SystemExit) as stop:
-        predict.parse_args(['a story', 'one ending'])
-    assert stop.value.code == 2
+    printed = run(capsys, *texts, '--device', 'cpu')
+    assert f'parameters: {os.path.join("save", "new", "best_params")}\n' in printed.err
 
 
 def test_the_log_loads_with_pandas(kept):
@@ -214,4 +103,240 @@ def test_the_log_loads_with_pandas(kept):
         arguments = json.loads(next(f))
         log = pandas.read_json(f, lines=True)
     assert arguments['n_head'] == 4 and log.n_epochs.tolist() == [1]
-    assert set(log) == {'n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc', 'time'}
+    assert {'n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc', 'time'} <= set(log)
+
+
+def test_a_file_without_labels(tmp_path, params, capsys):
+    with open(find_csv(DATA_DIR, 'test'), newline='') as f:
+        unlabelled = [row[:7] for row in csv.reader(f)]
+    with open(tmp_path / 'new.csv', 'w', newline='') as f:
+        csv.writer(f).writerows(unlabelled)
+    printed = run(capsys, str(tmp_path / 'new.csv'), *params)
+    assert {row['label'] for row in rows(printed.out)} == {''}
+    assert 'accuracy' not in printed.err
+
+
+# Every kind of task
+
+
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+    """The folder of a fine-tuned model for each of `SOME_TASKS`."""
+    folders = {}
+    for name, task in SOME_TASKS.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        save_finetuned(folders[name], task)
+    return folders
+
+
+@pytest.mark.parametrize('name', SOME_TASKS)
+def test_texts_on_the_command_line(models, capsys, name):
+    folder = str(models[name])
+    printed = run(capsys, *TEXTS[name], '--params', folder, '--device', 'cpu').out
+    opened = open_model(folder)
+    task = opened.task
+    logits = our_logits(opened, TEXTS[name])
+    [value] = decode(task, logits.numpy()).tolist()
+    if task.layout == 'choices':
+        lines = printed.splitlines()
+        assert [line[8:] for line in lines] == list(TEXTS[name][task.n_context :])
+        shares = [float(line.split('%')[0]) / 100 for line in lines]
+        assert shares == pytest.approx(logits[0].softmax(0).tolist(), abs=1e-3)
+    elif task.labels is not None:
+        label, share, *rest = printed.strip().split('  ')
+        assert label == task.labels[value]
+        wanted = logits[0].softmax(0).max().item()
+        assert float(share.rstrip('%')) / 100 == pytest.approx(wanted, abs=1e-3)
+        assert rest == list(TEXTS[name]) if task.layout == 'text' else rest == []
+    else:
+        assert float(printed.split()[0]) == pytest.approx(value, abs=1e-3)
+
+
+def test_several_texts_of_a_one_text_task(models, capsys):
+    texts = ['It was fun.', 'Ella had no tape.', 'It was happy.']
+    argv = ['--params', str(models['sst2']), '--device', 'cpu']
+    together = run(capsys, *texts, *argv).out
+    alone = [run(capsys, text, *argv).out for text in texts]
+    assert together == ''.join(alone)
+
+
+@pytest.mark.parametrize('name', ['mnli', 'sst2', 'qqp', 'stsb', 'rocstories', 'regression'])
+def test_a_file_of_examples(models, tmp_path, capsys, name):
+    """In the columns of your own data; its predictions are those of single examples."""
+    settings = json.loads((models[name] / 'settings.json').read_text())
+    task = settings['task']
+    task.update(name='custom', title='Custom', pooled=False)
+    if task['layout'] == 'choices':
+        task.update(first_label='1', halves=False)
+    folder = tmp_path / 'model'
+    shutil.copytree(models[name], folder)
+    (folder / 'settings.json').write_text(json.dumps(settings))
+    header = {'text': ['text'], 'choices': ['context', 'choice1', 'choice2']}
+    header = header.get(task['layout'], ['text1', 'text2'])
+    texts = [TEXTS[name], tuple(reversed(TEXTS[name]))]
+    with open(tmp_path / 'new.csv', 'w', newline='') as f:
+        csv.writer(f).writerows([header, *texts])
+    argv = ['--params', str(folder), '--device', 'cpu']
+    found = rows(run(capsys, str(tmp_path / 'new.csv'), *argv).out)
+    opened = open_model(str(folder))
+    assert len(found) == len(read_examples(str(tmp_path / 'new.csv'), opened.task)) == 2
+    for row, example in zip(found, texts):
+        logits = our_logits(opened, example)
+        scores = [float(value) for key, value in row.items() if key.startswith('score')]
+        assert scores == pytest.approx(logits[0].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    'name, texts',
+    [
+        ('mnli', ['one']),
+        ('mnli', ['one', 'two', 'three']),
+        ('rocstories', ['context', 'one choice']),
+        ('race', ['article', 'question', 'one choice']),
+    ],
+)
+def test_a_wrong_number_of_texts(models, capsys, name, texts):
+    assert predict.main([*texts, '--params', str(models[name]), '--device', 'cpu']) == 2
+    error = capsys.readouterr().err
+    assert 'texts given; expected those of an example of' in error and error.count('\n') == 1
+
+
+@pytest.mark.parametrize('name', SOME_TASKS)
+def test_typed_examples(models, capsys, monkeypatch, name):
+    """A text on each line, until an empty line."""
+    argv = ['--params', str(models[name]), '--device', 'cpu']
+    wanted = run(capsys, *TEXTS[name], *argv).out
+    lines = '\n'.join(TEXTS[name] * 2)
+    monkeypatch.setattr('sys.stdin', io.StringIO(lines + '\n\nnot read\n'))
+    assert run(capsys, *argv).out == wanted * 2
+    monkeypatch.setattr('sys.stdin', io.StringIO(lines))
+    assert run(capsys, *argv).out == wanted * 2
+    if len(TEXTS[name]) > 1:
+        monkeypatch.setattr('sys.stdin', io.StringIO(lines.rpartition('\n')[0]))
+        assert predict.main(argv) == 2
+        printed = capsys.readouterr()
+        assert printed.out == wanted and 'the last example is not complete' in printed.err
+
+
+# Long texts
+
+
+@pytest.mark.parametrize('name', SOME_TASKS)
+def test_examples_that_are_longer_than_the_model(models, capsys, name):
+    """They are cut to the positions of the model, and their number is printed."""
+    opened = open_model(str(models[name]))
+    n_positions = opened.model.config.n_ctx
+    long = tuple(text * 30 for text in TEXTS[name])
+    encoded = predict.encode([Example('1', long, None), Example('2', TEXTS[name], None)], opened)
+    assert encoded.longest == n_positions and encoded.n_cut == 1
+    assert torch.isfinite(predict_dataset(opened.model, encoded)).all()
+    printed = capsys.readouterr().err
+    assert f'1 of 2 examples are cut: the model can read {n_positions} tokens' in printed
+
+
+def test_a_text_is_cut_at_its_end(models):
+    opened = open_model(str(models['sst2']))
+    room = opened.model.config.n_ctx - 2
+    assert len(opened.encoder.encode('a')) == 1
+
+    def logits(n):
+        example = Example('1', ('a ' * n,), None)
+        return predict_dataset(opened.model, predict.encode([example], opened))
+
+    torch.testing.assert_close(logits(room), logits(room + 5), atol=0, rtol=0)
+    assert not torch.equal(logits(room), logits(room - 1))
+
+
+def test_a_model_that_can_read_almost_nothing(tmp_path, capsys):
+    save_finetuned(tmp_path, SOME_TASKS['sst2'], n_ctx=2)
+    assert predict.main(['x', '--params', str(tmp_path), '--device', 'cpu']) == 2
+    assert 'the model has 2 positions' in capsys.readouterr().err
+
+
+# Mistakes
+
+
+def test_parameters_without_settings(kept, tmp_path, params, capsys):
+    """As those of an earlier port: the options tell what the shapes do not."""
+    os.link(params[1], tmp_path / 'best_params')
+    texts = ['Ella was sad.', 'She smiled.', 'She threw it.']
+    wanted = run(capsys, *texts, *params).out
+    bare = ['--params', str(tmp_path / 'best_params'), '--device', 'cpu']
+    found = run(capsys, *texts, *bare, '--model_dir', MODEL_DIR, '--n_head', '4').out
+    assert found == wanted
+    assert predict.main([*texts, *bare, '--model_dir', MODEL_DIR]) == 2
+    assert '--n_head 12' in capsys.readouterr().err
+    assert predict.main([*texts, *bare]) == 2
+    assert 'no vocabulary beside it' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'argv, error',
+    [
+        (['nowhere.csv'], 'no such file or folder: nowhere.csv'),
+        (['a', 'b', 'c', '--params', 'nowhere'], '--params nowhere: no such file'),
+        (['a', 'b', 'c', '--params', MODEL_DIR, '--n_head', '4'], 'is a pre-trained model'),
+        ([os.path.join(ROOT, 'LICENSE')], 'LICENSE'),
+        (['a', 'b', 'c', '--device', 'tpu'], '--device tpu'),
+    ],
+)
+def test_errors(params, capsys, argv, error):
+    try:
+        status = predict.main([*params, *argv])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith('predict.py: error: ')
+    assert error in printed and printed.count('\n') == 1
+
+
+def test_a_vocabulary_of_another_model(tmp_path, capsys):
+    save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    path = tmp_path / 'encoder_bpe_40000.json'
+    symbols = json.loads(path.read_text())
+    path.write_text(json.dumps({**symbols, 'more': len(symbols)}))
+    assert predict.main(['x', '--params', str(tmp_path), '--device', 'cpu']) == 2
+    assert 'belongs to another model' in capsys.readouterr().err
+
+
+def test_an_unreadable_line_of_input(models, monkeypatch, capsys):
+    stdin = io.TextIOWrapper(io.BytesIO(b'\xff\xfe\n'), encoding='utf-8')
+    monkeypatch.setattr('sys.stdin', stdin)
+    assert predict.main(['--params', str(models['sst2']), '--device', 'cpu']) == 2
+    assert 'not UTF-8' in capsys.readouterr().err
+
+
+def test_make_examples_needs_the_texts_of_the_task():
+    with pytest.raises(InputError, match='context, choice 1, choice 2'):
+        predict.make_examples(['a', 'b'], SOME_TASKS['rocstories'])
+    [example] = predict.make_examples(['a', 'b', 'c', 'd'], SOME_TASKS['rocstories'])
+    assert example.texts == ('a', 'b', 'c', 'd')
+
+
+@pytest.mark.parametrize('command', ['--help', '--nothing', 'nowhere.csv', '--params nowhere'])
+def test_mistakes_are_answered_without_pytorch(tmp_path, command):
+    """A module named torch that cannot be imported stands in the way."""
+    (tmp_path / 'torch.py').write_text('raise SystemExit("PyTorch was imported")')
+    for script in ('predict.py', 'generate.py', 'convert.py'):
+        done = subprocess.run(
+            [sys.executable, os.path.join(ROOT, script), *command.split()],
+            env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        if script == 'generate.py' and command == 'nowhere.csv':
+            continue  # a text
+        assert done.returncode == (0 if command == '--help' else 2), done.stderr
+        assert 'PyTorch was imported' not in done.stderr
+        assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('rest, status', [('| head -1', 0), ('> /dev/full', 2)])
+def test_output_that_cannot_be_written(kept, params, rest, status):
+    argv = [sys.executable, os.path.join(ROOT, 'predict.py'), find_csv(DATA_DIR, 'test'), *params]
+    line = 'set -o pipefail; ' + ' '.join(map("'{}'".format, argv)) + ' ' + rest
+    done = subprocess.run(['bash', '-c', line], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert 'Traceback' not in done.stderr
+    assert ('No space left' in done.stderr) == (status == 2)

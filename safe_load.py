@@ -1,0 +1,83 @@
+"""Load files of PyTorch that may come from anywhere.
+
+Nothing in them can run code or ask for more memory than the file has bytes. What is damaged raises
+`InputError` with one line.
+"""
+
+import contextlib
+import os
+import pickletools
+import zipfile
+
+import torch
+
+from utils import InputError
+
+LFS_POINTER = b'version https://git-lfs.github.com/spec/'
+
+
+def check_not_pointer(path: str) -> None:
+    """Raise InputError if `path` is a Git LFS pointer: a small text in place of a large file."""
+    with contextlib.suppress(OSError), open(path, 'rb') as f:
+        if f.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(
+                f'{path} is a Git LFS pointer, not the file itself: run "git lfs pull" in its '
+                'folder, or download the file again'
+            )
+
+
+def load_file(path: str) -> object:
+    """Load what `torch.save` wrote to `path`; the tensors are mapped from the file. Runs no code.
+
+    Raises InputError.
+    """
+    check_not_pointer(path)
+    try:
+        zipped = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 are not
+        if zipped:
+            _check_archive(path)
+        else:
+            _check_pickles(path)
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror or error}') from error
+    except Exception as error:  # a damaged file can raise any exception in torch.load
+        reason = str(error)[:100] or type(error).__name__
+        raise InputError(f'{path} is damaged, or not a file of parameters: {reason}') from error
+
+
+def _check_archive(path: str) -> None:
+    """Raise an exception if a zip archive is damaged, or would take more memory than it has bytes.
+
+    PyTorch checks neither.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > os.path.getsize(path):
+            raise ValueError('its parts are larger than the file')
+        damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f'the checksum of {damaged} is wrong')
+        for entry in entries:
+            if entry.filename.endswith('.pkl'):
+                _check_pickle(archive.read(entry))
+
+
+def _check_pickles(path: str) -> None:
+    """Do the same for the old format: five pickles, then the numbers."""
+    with open(path, 'rb') as f:
+        for _ in range(5):
+            _check_pickle(f)
+
+
+def _check_pickle(pickle) -> None:
+    """Raise ValueError if a pickle has more tuples than any model.
+
+    Python's stack overflows when it hashes a tuple that is nested a million times.
+    """
+    n_tuples = 0
+    for opcode, *_ in pickletools.genops(pickle):
+        n_tuples += opcode.name.startswith('TUPLE')
+        if n_tuples > 100_000:
+            raise ValueError('it has more tuples than any model')

@@ -1,0 +1,599 @@
+"""weights.py, huggingface.py, vocabulary.py and safe_load.py: every way to weights."""
+
+import collections
+import copy
+import json
+import os
+import pathlib
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from tiny_models import (
+    MODEL_DIR,
+    SOME_TASKS,
+    encoder,
+    random_model,
+    save_finetuned,
+)
+
+from huggingface import HuggingFaceWeights, fold_bias, save_huggingface
+from model_pytorch import Config, LMModel, special_rows
+from options import MODEL_FILES, read_settings
+from safe_load import LFS_POINTER, load_file
+from utils import InputError
+from vocabulary import (
+    fingerprint_vocabulary,
+    known_merges,
+    open_encoder,
+    read_vocabulary_of,
+    save_vocabulary,
+    vocabulary_facts,
+)
+from weights import (
+    OpenAIShards,
+    load_openai_pretrained_model,
+    load_parameters,
+    open_model,
+    open_weights,
+    read_parameters,
+    save_openai_shards,
+    save_pretrained_settings,
+)
+
+POINTER = LFS_POINTER.decode() + 'v1\noid sha256:abc\nsize 467\n'
+
+
+@pytest.fixture(scope='module')
+def finetuned(tmp_path_factory):
+    """The folder of a fine-tuned model for stories."""
+    folder = tmp_path_factory.mktemp('save')
+    save_finetuned(folder, SOME_TASKS['rocstories'])
+    return folder
+
+
+@pytest.fixture
+def huggingface(tmp_path):
+    """A Hugging Face folder of the golden model."""
+    opened = open_model(MODEL_DIR, n_head=4)
+    folder = tmp_path / 'hf'
+    save_huggingface(opened.model, opened.encoder, opened.settings, None, str(folder))
+    return folder
+
+
+def parameters(model):
+    return {name: p for name, p in model.named_parameters() if not name.startswith('task_head')}
+
+
+def assert_same_parameters(model, other):
+    a, b = parameters(model), parameters(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=0, rtol=0)
+
+
+# OpenAI's shards
+
+
+def test_shards_are_written_as_they_were_read(tmp_path):
+    opened = open_model(MODEL_DIR, n_head=4)
+    save_openai_shards(opened.model, str(tmp_path))
+    for name in MODEL_FILES[2:]:
+        assert (tmp_path / name).read_bytes() == pathlib.Path(MODEL_DIR, name).read_bytes(), name
+
+
+def test_loading_fills_the_embedding_and_the_first_layers():
+    weights = open_weights(MODEL_DIR)
+    special = special_rows(32, np.random.RandomState(1))
+    model = LMModel(Config(weights.n_vocab, 20, 32, 4, 2))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(7)
+    loaded = load_openai_pretrained_model(model, weights, special, 1)
+    positions, tokens = weights.read(0, 2)
+    embed = model.transformer.embed.weight.detach().numpy()
+    np.testing.assert_array_equal(embed[: weights.n_vocab], tokens)
+    np.testing.assert_array_equal(embed[weights.n_vocab : weights.n_vocab + 3], special)
+    np.testing.assert_array_equal(embed[weights.n_vocab + 3 :], positions[:20])
+    assert len(loaded) == 13
+    assert all((p == 7).all() for p in model.transformer.h[1].parameters())
+    assert not any((p == 7).all() for p in model.transformer.h[0].parameters())
+    assert load_openai_pretrained_model(model, weights, special, -1) == []
+
+
+@pytest.mark.parametrize(
+    'sizes, words',
+    [
+        ((260, 32, 3), '--n_transfer 3: the weights in'),
+        ((260, 16, 2), '--n_embd 16: the weights in'),
+        ((261, 32, 2), 'belongs to another model'),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have(sizes, words, huggingface):
+    for folder in (MODEL_DIR, str(huggingface)):
+        with pytest.raises(InputError, match=words):
+            open_weights(folder).check(*sizes)
+        open_weights(folder).check(260, 32, 2)
+
+
+def test_more_positions_than_the_weights_have():
+    weights = open_weights(MODEL_DIR)
+    model = LMModel(Config(weights.n_vocab, 513, 32, 4, 2))
+    with pytest.raises(InputError, match='513 positions are needed.*lower --n_ctx'):
+        load_openai_pretrained_model(model, weights, special_rows(32, np.random), 2)
+
+
+@pytest.mark.parametrize(
+    'name', ['params_shapes.json', 'params_4.npy', 'encoder_bpe_40000.json', 'vocab_40000.bpe']
+)
+def test_a_git_lfs_pointer_is_named(tmp_path, name):
+    shutil.copytree(MODEL_DIR, tmp_path / 'model')
+    (tmp_path / 'model' / name).write_text(POINTER)
+    with pytest.raises(InputError, match=f'{name} is a Git LFS pointer'):
+        open_model(str(tmp_path / 'model'), n_head=4)
+
+
+# Hugging Face folders
+
+
+def test_the_same_arrays_from_both_formats(huggingface):
+    shards, weights = open_weights(MODEL_DIR), open_weights(str(huggingface))
+    assert isinstance(shards, OpenAIShards) and isinstance(weights, HuggingFaceWeights)
+    for name in ('n_layer', 'n_positions', 'n_vocab', 'n_embd'):
+        assert getattr(shards, name) == getattr(weights, name)
+    n_arrays = 2 + 12 * shards.n_layer
+    for a, b in zip(shards.read(0, n_arrays), weights.read(0, n_arrays), strict=True):
+        assert a.dtype == b.dtype == np.float32
+        np.testing.assert_array_equal(a, b)
+    [array] = weights.read(5, 1)
+    np.testing.assert_array_equal(array, next(shards.read(5, 1)))
+    assert weights.special_rows() is None and weights.classifier() is None
+
+
+def rewrite(folder, change, file='model.safetensors'):
+    """Write the tensors of a folder again, after `change(tensors)`, to `file`."""
+    from safetensors.torch import load_file as load_safetensors
+    from safetensors.torch import save_file
+
+    tensors = load_safetensors(folder / 'model.safetensors')
+    os.unlink(folder / 'model.safetensors')
+    tensors = change(tensors) or tensors
+    if file.endswith('.safetensors'):
+        save_file(tensors, folder / file)
+    else:
+        torch.save(tensors, folder / file)
+
+
+@pytest.mark.parametrize('file', ['model.safetensors', 'pytorch_model.bin'])
+@pytest.mark.parametrize('prefix', ['transformer.', ''])
+@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16])
+def test_names_and_types_of_all_versions(huggingface, file, prefix, kind):
+    rewrite(
+        huggingface,
+        lambda tensors: {
+            prefix + name.removeprefix('transformer.'): p.to(kind) for name, p in tensors.items()
+        },
+        file,
+    )
+    tolerance = 0 if kind == torch.float32 else 0.01
+    wanted = parameters(open_model(MODEL_DIR, n_head=4).model)
+    for name, p in parameters(open_model(str(huggingface)).model).items():
+        torch.testing.assert_close(p, wanted[name], atol=tolerance, rtol=tolerance)
+
+
+def test_the_tied_matrix_under_its_other_name(huggingface):
+    def rename(tensors):
+        tensors['lm_head.weight'] = tensors.pop('transformer.tokens_embed.weight')
+
+    rewrite(huggingface, rename)
+    assert_same_parameters(
+        open_model(str(huggingface)).model, open_model(MODEL_DIR, n_head=4).model
+    )
+
+
+@pytest.mark.parametrize('stem, ending', [('model', 'safetensors'), ('pytorch_model', 'bin')])
+def test_weights_in_several_files(huggingface, stem, ending):
+    from safetensors.torch import load_file as load_safetensors
+    from safetensors.torch import save_file
+
+    tensors = load_safetensors(huggingface / 'model.safetensors')
+    os.unlink(huggingface / 'model.safetensors')
+    names = sorted(tensors)
+    weight_map = {}
+    for i in range(2):
+        part = {name: tensors[name] for name in names[i::2]}
+        file = f'{stem}-0000{i + 1}-of-00002.{ending}'
+        weight_map.update(dict.fromkeys(part, file))
+        if ending == 'bin':
+            torch.save(part, huggingface / file)
+        else:
+            save_file(part, huggingface / file)
+    index = huggingface / f'{stem}.{ending}.index.json'
+    index.write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
+    assert_same_parameters(
+        open_model(str(huggingface)).model, open_model(MODEL_DIR, n_head=4).model
+    )
+    name = names[0]
+    for wrong in ('../secret', '', '/etc/passwd', 7, None, 'nowhere.bin', weight_map[names[1]]):
+        index.write_text(json.dumps({'weight_map': {**weight_map, name: wrong}}))
+        with pytest.raises(InputError) as error:
+            open_model(str(huggingface))
+        assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'file, content, words',
+    [
+        ('model.safetensors', POINTER, 'model.safetensors is a Git LFS pointer'),
+        ('model.safetensors', None, 'no weights; expected model.safetensors'),
+        ('model.safetensors', 'x' * 100, 'not a safetensors file'),
+        ('config.json', '[]', 'expected a JSON object'),
+        ('config.json', '{}', 'n_positions'),
+        ('config.json', POINTER, 'not a JSON file'),
+        ('vocab.json', '{}', 'vocab.json'),
+        ('tokenizer.json', '{}', None),  # not read, since the two other files are there
+        ('merges.txt', None, 'merges.txt'),
+        ('merges.txt', POINTER, 'Git LFS pointer'),
+    ],
+)
+def test_damaged_hugging_face_folders(huggingface, file, content, words):
+    if content is None:
+        os.unlink(huggingface / file)
+    else:
+        (huggingface / file).write_text(content)
+    if words is None:
+        open_model(str(huggingface))
+        return
+    with pytest.raises(InputError, match=words) as error:
+        open_model(str(huggingface))
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'damage', ['missing', 'shape', 'nan', 'integers', 'sparse', 'expanded', 'list']
+)
+def test_damaged_tensors(huggingface, damage):
+    name = 'transformer.h.1.ln_2.weight'
+
+    def change(tensors):
+        p = tensors[name]
+        changed = {
+            'shape': torch.zeros(33),
+            'nan': p * torch.nan,
+            'integers': p.int(),
+            'sparse': p.to_sparse(),
+            'expanded': torch.zeros(1).expand(1 << 40),
+            'list': [1.0] * 32,
+        }
+        if damage == 'missing':
+            del tensors[name]
+        else:
+            tensors[name] = changed[damage]
+
+    file = 'pytorch_model.bin' if damage in ('sparse', 'expanded', 'list') else 'model.safetensors'
+    rewrite(huggingface, change, file)
+    with pytest.raises(InputError, match='ln_2.weight') as error:
+        open_model(str(huggingface))
+    assert '\n' not in str(error.value)
+
+
+def test_a_huge_size_in_the_config_takes_no_memory(huggingface):
+    path = huggingface / 'config.json'
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, 'n_embd': 10**5}))
+    with pytest.raises(InputError, match='the shape of'):
+        open_model(str(huggingface))
+
+
+def test_a_tokenizer_file_alone(huggingface):
+    symbols, merges = read_vocabulary_of(str(huggingface))
+    pairs = [list(pair) for pair in merges]
+    for name in ('vocab.json', 'merges.txt'):
+        os.unlink(huggingface / name)
+    path = huggingface / 'tokenizer.json'
+    for written in (pairs, [' '.join(pair) for pair in pairs]):
+        model = {'type': 'BPE', 'vocab': symbols, 'merges': written}
+        path.write_text(json.dumps({'model': model, 'added_tokens': []}))
+        found = open_encoder(str(huggingface))
+        assert found.encode('Ella had no tape.') == encoder().encode('Ella had no tape.')
+    for model in ({}, {'vocab': {'a': 1}, 'merges': []}, {'vocab': symbols, 'merges': [['a']]}):
+        path.write_text(json.dumps({'model': model}))
+        with pytest.raises(InputError, match='holds no byte pairs'):
+            open_encoder(str(huggingface))
+
+
+# Folding a bias into a weight
+
+
+@given(
+    n=st.integers(2, 40),
+    n_out=st.integers(1, 5),
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.floats(1e-3, 10),
+)
+def test_a_folded_bias_changes_no_logit(n, n_out, seed, scale):
+    """Whatever the states are, as long as they come out of the layer normalization."""
+    rng = np.random.default_rng(seed)
+    gain = rng.uniform(0.5, 1.5, n)
+    shift = rng.normal(0, 0.1, n)
+    weight = rng.normal(0, 1, (n_out, n))
+    bias = rng.normal(0, scale, n_out)
+    folded = fold_bias(weight, bias, gain, shift)
+    x = rng.normal(0, 3, (20, n))
+    x -= x.mean(1, keepdims=True)
+    h = gain * x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-5) + shift
+    if folded is not None:
+        np.testing.assert_allclose(h @ folded.T, h @ weight.T + bias, atol=1e-4, rtol=1e-4)
+
+
+@given(bias=arrays(np.float32, 3, elements=st.floats(-10, 10, width=32)))
+def test_a_bias_that_cannot_be_folded(bias):
+    """At the start of training the gain is 1 and the bias of the normalization 0."""
+    ones, zeros = np.ones(8), np.zeros(8)
+    weight = np.zeros((3, 8))
+    if bias.any():
+        assert fold_bias(weight, bias, ones, zeros) is None
+        assert fold_bias(weight, bias, zeros, ones) is None
+
+
+# Files of parameters
+
+
+def earlier_port(state, prefix=''):
+    """The same parameters as the earlier PyTorch port saved them."""
+    masks = {
+        f'transformer.h.{i}.attn.b': torch.ones(60, 60).tril().view(1, 1, 60, 60) for i in range(2)
+    }
+    state = {**state, **masks, 'lm_head.decoder.weight': state['transformer.embed.weight']}
+    return collections.OrderedDict((prefix + name, p) for name, p in state.items())
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_files_of_the_earlier_port(tmp_path, finetuned, prefix, zipped):
+    """They have no settings: the options tell what the shapes do not."""
+    state = torch.load(finetuned / 'best_params', weights_only=True)
+    path = str(tmp_path / 'params')
+    torch.save(earlier_port(state, prefix), path, _use_new_zipfile_serialization=zipped)
+    found = read_parameters(path)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    opened = open_model(path, MODEL_DIR, n_head=4)
+    assert opened.finetuned and opened.task.name == 'rocstories'
+    assert opened.model.config.n_ctx == 60 and opened.model.config.n_layer == 2
+    assert not opened.model.training
+    with pytest.raises(InputError, match='no vocabulary beside it.*--model_dir'):
+        open_model(path, n_head=4)
+    with pytest.raises(InputError, match='not divisible by --n_head 12'):
+        open_model(path, MODEL_DIR)
+
+
+def test_the_parameters_in_a_checkpoint(tmp_path, finetuned):
+    state = torch.load(finetuned / 'best_params', weights_only=True)
+    torch.save({'model': state, 'opt': {}, 'run': '{}'}, tmp_path / 'checkpoint')
+    assert read_parameters(str(tmp_path / 'checkpoint')).keys() == state.keys()
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ('exploded',)
+
+
+BIAS = 'transformer.h.0.ln_1.b'
+DAMAGED = {
+    'code': lambda state: {BIAS: Bomb()},
+    'list': lambda state: list(state.values()),
+    'empty': lambda state: {},
+    'unexpected': lambda state: {**state, 'x': torch.ones(1)},
+    'missing': lambda state: {name: p for name, p in state.items() if name != BIAS},
+    'no head': lambda state: {n: p for n, p in state.items() if not n.startswith('task_head')},
+    'shape': lambda state: {**state, BIAS: torch.ones(31)},
+    'nan': lambda state: {**state, BIAS: state[BIAS] / 0 * 0},
+    'half': lambda state: {**state, BIAS: state[BIAS].half()},
+    'huge': lambda state: {**state, BIAS: torch.ones(1).expand(1 << 40)},
+    'sparse': lambda state: {**state, BIAS: state[BIAS].to_sparse()},
+    'meta': lambda state: {**state, BIAS: state[BIAS].to('meta')},
+    'no tensors': lambda state: dict.fromkeys(state, 1),
+}
+
+
+@pytest.mark.parametrize('case', [*DAMAGED, 'text', 'cut', 'packed', 'pointer', 'folder', 'absent'])
+def test_files_that_hold_no_parameters(tmp_path, monkeypatch, finetuned, case):
+    monkeypatch.chdir(tmp_path)
+    whole = (finetuned / 'best_params').read_bytes()
+    path = tmp_path / 'params'
+    if case in DAMAGED:
+        state = torch.load(finetuned / 'best_params', weights_only=True)
+        torch.save(DAMAGED[case](state), path)
+    elif case == 'text':
+        path.write_text('no parameters')
+    elif case == 'cut':
+        path.write_bytes(whole[:-1000])
+    elif case == 'packed':
+        with (
+            zipfile.ZipFile(finetuned / 'best_params') as plain,
+            zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for entry in plain.infolist():
+                packed.writestr(entry.filename, plain.read(entry))
+    elif case == 'pointer':
+        path.write_text(POINTER)
+    elif case == 'folder':
+        path.mkdir()
+    with pytest.raises(InputError) as error:
+        read_parameters(str(path))
+    assert '\n' not in str(error.value) and 'params' in str(error.value)
+    assert not os.path.exists('exploded')
+
+
+def test_a_file_of_other_things_loads_without_running_code(tmp_path):
+    torch.save({'a': [1, 'x', torch.ones(2)]}, tmp_path / 'file')
+    assert load_file(str(tmp_path / 'file'))['a'][:2] == [1, 'x']
+
+
+def test_parameters_of_another_model(finetuned):
+    model = random_model(SOME_TASKS['rocstories'], n_ctx=61)
+    with pytest.raises(InputError, match='holds the parameters of another model'):
+        load_parameters(model, str(finetuned / 'best_params'))
+
+
+# open_model
+
+
+@pytest.mark.parametrize('name', SOME_TASKS)
+def test_a_fine_tuned_folder_opens_wherever_it_is_moved(tmp_path, monkeypatch, name):
+    task = SOME_TASKS[name]
+    (tmp_path / 'first').mkdir()
+    model = save_finetuned(tmp_path / 'first', task)
+    shutil.move(tmp_path / 'first', tmp_path / 'second')
+    monkeypatch.chdir(tmp_path / 'second')
+    for path in ('.', 'best_params'):
+        opened = open_model(path)
+        assert opened.finetuned and opened.task == task
+        assert opened.task.n_out == task.n_out
+        assert opened.encoder.encode('Ella had no tape.') == encoder().encode('Ella had no tape.')
+        assert opened.settings['lr'] == 1e-4 and opened.settings['n_iter'] == 7
+        assert opened.model.config.embd_pdrop == 0.25
+        state, wanted = opened.model.state_dict(), model.state_dict()
+        assert state.keys() == wanted.keys()
+        assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+        assert all(p.requires_grad for p in opened.model.parameters())
+
+
+def test_opened_parameters_can_be_trained(tmp_path):
+    """They are mapped from the file, which training does not change."""
+    save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    before = (tmp_path / 'best_params').read_bytes()
+    opened = open_model(str(tmp_path))
+    with torch.no_grad():
+        for p in opened.model.parameters():
+            p.add_(1)
+    assert (tmp_path / 'best_params').read_bytes() == before
+
+
+def test_a_pre_trained_model(tmp_path):
+    opened = open_model(MODEL_DIR, n_head=4, afn='relu')
+    assert not opened.finetuned and opened.task is None
+    assert opened.model.config.afn == 'relu' and opened.model.config.n_ctx == 512
+    shutil.copytree(MODEL_DIR, tmp_path / 'model')
+    values = {'n_head': 2, 'afn': 'swish', 'lr': 0.5}
+    save_pretrained_settings(str(tmp_path / 'model'), values, encoder())
+    config = open_model(str(tmp_path / 'model')).model.config
+    assert (config.n_head, config.afn) == (2, 'swish')
+    assert open_model(str(tmp_path / 'model'), n_head=8).model.config.n_head == 8
+    with pytest.raises(InputError, match='not divisible by --n_head 5'):
+        open_model(str(tmp_path / 'model'), n_head=5)
+
+
+def test_the_special_tokens_of_a_pre_trained_model_are_always_the_same():
+    a, b = open_model(MODEL_DIR, n_head=4), open_model(MODEL_DIR, n_head=4)
+    assert_same_parameters(a.model, b.model)
+
+
+@pytest.mark.parametrize('content', [None, '{}', '{"task": {"name": "sst2"}}'])
+def test_a_task_that_is_not_known(tmp_path, content):
+    save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    if content is None:
+        os.unlink(tmp_path / 'settings.json')
+    else:
+        (tmp_path / 'settings.json').write_text(content)
+    with pytest.raises(InputError, match='task') as error:
+        open_model(str(tmp_path), n_head=4)
+    assert '\n' not in str(error.value)
+
+
+def test_a_task_with_other_classes(tmp_path):
+    save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    settings = json.loads((tmp_path / 'settings.json').read_text())
+    settings['task'] = SOME_TASKS['mnli'].to_dict()
+    (tmp_path / 'settings.json').write_text(json.dumps(settings))
+    with pytest.raises(InputError, match='2 outputs, but MNLI has 3'):
+        open_model(str(tmp_path))
+
+
+@pytest.mark.parametrize('path', ['nowhere', 'empty'])
+def test_nothing_to_open(tmp_path, path):
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(InputError) as error:
+        open_model(str(tmp_path / path))
+    assert path in str(error.value)
+
+
+# The vocabulary of another model
+
+
+def other_vocabulary(folder, n_more):
+    """A vocabulary with `n_more` more symbols, or with the same number but two exchanged."""
+    other = copy.copy(encoder())
+    other.encoder = dict(other.encoder)
+    n_vocab = other.n_vocab
+    other.encoder.update({f'new{i}': n_vocab + i for i in range(n_more)})
+    if not n_more:
+        a, b = list(other.encoder)[5:7]
+        other.encoder[a], other.encoder[b] = other.encoder[b], other.encoder[a]
+    save_vocabulary(other, str(folder))
+
+
+@pytest.mark.parametrize('n_more', [0, 1, 500])
+@pytest.mark.parametrize('kind', ['pre-trained', 'fine-tuned', 'hugging face', 'model_dir'])
+def test_the_vocabulary_of_another_model_is_refused(tmp_path, kind, n_more):
+    folder = tmp_path / 'model'
+    model_dir = None
+    if kind == 'pre-trained':
+        shutil.copytree(MODEL_DIR, folder)
+        save_pretrained_settings(str(folder), {'n_head': 4}, encoder())
+    else:
+        folder.mkdir()
+        save_finetuned(folder, SOME_TASKS['rocstories'])
+    if kind == 'hugging face':
+        opened = open_model(str(folder))
+        folder = tmp_path / 'hf'
+        save_huggingface(opened.model, opened.encoder, opened.settings, opened.task, str(folder))
+        other_vocabulary(tmp_path, n_more)
+        model_dir = str(tmp_path)
+    elif kind == 'model_dir':
+        (tmp_path / 'other').mkdir()
+        other_vocabulary(tmp_path / 'other', n_more)
+        model_dir = str(tmp_path / 'other')
+    if model_dir is None:
+        other_vocabulary(folder, n_more)
+    with pytest.raises(InputError, match='belongs to another model') as error:
+        open_model(str(folder), model_dir)
+    assert '\n' not in str(error.value)
+
+
+def test_without_settings_the_sizes_tell(tmp_path):
+    """As with OpenAI's own files."""
+    shutil.copytree(MODEL_DIR, tmp_path / 'model')
+    other_vocabulary(tmp_path / 'model', 1)
+    with pytest.raises(InputError, match='belongs to another model'):
+        open_model(str(tmp_path / 'model'), n_head=4)
+
+
+# Vocabularies
+
+
+def test_a_fingerprint_differs_where_the_vocabulary_differs(tmp_path):
+    first = fingerprint_vocabulary(encoder())
+    assert len(first) == 16 and first == fingerprint_vocabulary(encoder())
+    other = copy.copy(encoder())
+    pair = known_merges(other)[0]
+    other.bpe_ranks = {**other.bpe_ranks, pair: 10**6}  # a merge takes another place
+    assert fingerprint_vocabulary(other) != first
+    facts = vocabulary_facts(encoder())
+    assert facts == {'n_vocab': encoder().n_vocab, 'vocabulary': first}
+
+
+def test_a_saved_vocabulary_is_the_same(tmp_path):
+    save_vocabulary(encoder(), str(tmp_path))
+    found = open_encoder(str(tmp_path))
+    assert found.encoder == encoder().encoder
+    assert list(found.bpe_ranks) == list(encoder().bpe_ranks)
+    named = open_encoder('nowhere', *(str(tmp_path / name) for name in MODEL_FILES[:2]))
+    assert named.encoder == found.encoder
+    assert read_settings(str(tmp_path)) == {}

@@ -1,0 +1,167 @@
+"""The vocabularies that lie beside weights: the symbols with their ids, and the merges.
+
+They are OpenAI's two files, or `vocab.json` and `merges.txt`, or `tokenizer.json` of a Hugging Face
+folder. A model's settings may tell the size and a fingerprint of its vocabulary, so that the
+vocabulary of another model is recognized.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+
+from options import ENCODER_FILE, MERGES_FILE, read_json, read_settings
+from safe_load import check_not_pointer
+from text_utils import TextEncoder, read_merges, read_vocabulary
+from utils import SPECIAL_TOKENS, InputError, whole_file
+
+Symbols = dict[str, int]  # symbol -> id, ids 0, 1, 2, ...
+Merges = dict[tuple[str, str], int]  # (left, right) -> rank, the lowest first
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def open_encoder(
+    folder: str, encoder_path: str | None = None, bpe_path: str | None = None
+) -> TextEncoder:
+    """Return the encoder for the weights in `folder`, or that of the two files if they are given.
+
+    Raises InputError, also if the vocabulary in the folder belongs to another model.
+    """
+    if encoder_path is not None or bpe_path is not None:
+        return TextEncoder(
+            encoder_path or os.path.join(folder, ENCODER_FILE),
+            bpe_path or os.path.join(folder, MERGES_FILE),
+        )
+    encoder = TextEncoder.from_vocabulary(*read_vocabulary_of(folder))
+    check_vocabulary(encoder, read_settings(folder), folder)
+    return encoder
+
+
+def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges]:
+    """Read the symbols and the merges in a folder. Raises InputError.
+
+    Our special tokens, which an exported model has at the end of its vocabulary, are left out.
+    """
+    symbols, merges = _read_files(folder)
+    if _ends_with_special(symbols):
+        n_vocab = len(symbols) - len(SPECIAL_TOKENS)
+        symbols = {symbol: i for symbol, i in symbols.items() if i < n_vocab}
+    return symbols, merges
+
+
+def has_special_tokens(folder: str) -> bool:
+    """Return whether the vocabulary in a folder ends with our special tokens."""
+    try:
+        return _ends_with_special(_read_files(folder)[0])
+    except InputError:
+        return False
+
+
+def _ends_with_special(symbols: Symbols) -> bool:
+    ids = range(len(symbols) - len(SPECIAL_TOKENS), len(symbols))
+    return [symbols.get(token) for token in SPECIAL_TOKENS] == list(ids)
+
+
+def _read_files(folder: str) -> tuple[Symbols, Merges]:
+    def there(name):
+        return os.path.exists(os.path.join(folder, name))
+
+    if not there(ENCODER_FILE) and there('tokenizer.json') and not there('vocab.json'):
+        return _read_tokenizer(os.path.join(folder, 'tokenizer.json'))
+    names = ENCODER_FILE, MERGES_FILE
+    if not there(ENCODER_FILE) and (there('vocab.json') or there('config.json')):
+        names = 'vocab.json', 'merges.txt'
+    symbols_path, merges_path = (os.path.join(folder, name) for name in names)
+    check_not_pointer(symbols_path)
+    check_not_pointer(merges_path)
+    return read_vocabulary(symbols_path), read_merges(merges_path)
+
+
+def _read_tokenizer(path: str) -> tuple[Symbols, Merges]:
+    """Read the symbols and the merges in a `tokenizer.json`."""
+    check_not_pointer(path)
+    tokenizer = read_json(path)
+    try:
+        symbols = dict(tokenizer['model']['vocab'])
+        for token in tokenizer.get('added_tokens') or []:
+            symbols[token['content']] = token['id']
+        pairs = tokenizer['model']['merges']
+        pairs = [pair.split(' ') if isinstance(pair, str) else pair for pair in pairs]
+        merges = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
+        for symbol in symbols:
+            symbol.encode()  # an error for half a surrogate pair
+        for symbol in {symbol for pair in merges for symbol in pair}:
+            symbol.encode()
+            if symbol.split() != [symbol]:
+                raise ValueError('white space in a symbol')
+        ids = list(symbols.values())
+        if not all(type(i) is int for i in ids) or sorted(ids) != list(range(len(ids))):
+            raise ValueError('the ids are not 0, 1, 2, ...')
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f'{path} holds no byte pairs: expected model.vocab, from symbols to the ids 0, 1, 2, '
+            '..., and model.merges, pairs of symbols'
+        ) from error
+    return symbols, merges
+
+
+# -------------------------------------------------------------------------------------- recognizing
+
+
+def fingerprint_vocabulary(encoder: TextEncoder) -> str:
+    """Return 16 hexadecimal digits that differ if the symbols, their ids or the merges differ."""
+    symbols = sorted(encoder.encoder.items(), key=lambda item: item[1])
+    text = json.dumps([symbols, known_merges(encoder)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def vocabulary_facts(encoder: TextEncoder) -> dict:
+    """Return what the settings of a model tell about its vocabulary."""
+    return {'n_vocab': encoder.n_vocab, 'vocabulary': fingerprint_vocabulary(encoder)}
+
+
+def check_vocabulary(encoder: TextEncoder, settings: dict, where: str) -> None:
+    """Raise InputError if the settings of a model tell of another vocabulary.
+
+    where  the folder of the vocabulary, for the message
+    """
+    n_vocab = settings.get('n_vocab', encoder.n_vocab)
+    if encoder.n_vocab != n_vocab:
+        raise InputError(
+            f'the vocabulary in {where} belongs to another model: it has {encoder.n_vocab:,} '
+            f'symbols, expected {n_vocab:,}'
+        )
+    if 'vocabulary' in settings and settings['vocabulary'] != fingerprint_vocabulary(encoder):
+        raise InputError(
+            f'the vocabulary in {where} belongs to another model: it has the expected number of '
+            'symbols, but other ones or other merges'
+        )
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def sorted_merges(encoder: TextEncoder) -> list[tuple[str, str]]:
+    """Return the merges, the best first."""
+    return sorted(encoder.bpe_ranks, key=encoder.bpe_ranks.get)
+
+
+def known_merges(encoder: TextEncoder) -> list[tuple[str, str]]:
+    """Return the merges whose result is a symbol. Real vocabularies have no others."""
+    return [pair for pair in sorted_merges(encoder) if ''.join(pair) in encoder.encoder]
+
+
+def write_merges(f, merges: Iterable[tuple[str, str]]) -> None:
+    """Write merges as OpenAI and Hugging Face do: a comment, then one on each line."""
+    f.write('#version: 0.2\n')
+    f.writelines(f'{left} {right}\n' for left, right in merges)
+
+
+def save_vocabulary(encoder: TextEncoder, folder: str) -> None:
+    """Write the vocabulary as OpenAI's two files. Raises WriteError."""
+    with whole_file(os.path.join(folder, ENCODER_FILE)) as f:
+        json.dump(encoder.encoder, f)
+    with whole_file(os.path.join(folder, MERGES_FILE)) as f:
+        write_merges(f, sorted_merges(encoder))
