@@ -1,304 +1,340 @@
 """analysis.py: figures that can be checked by hand, and reports of runs of every kind."""
 
+import contextlib
 import csv
+import io
 import json
+import math
 import os
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+import scipy.stats
+import sklearn.metrics
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analysis
-from datasets import COLUMNS, Stories
+import pictures
+from datasets import METRICS, TASKS, Example, Task
 from utils import InputError
 
-PICTURES = {'training.png', 'test.png', 'confidence.png', 'length.png'}
+CUSTOM = Task('custom', 'Custom', 'text', ('red', 'green'), ('accuracy', 'f1'), {})
+REGRESSION = replace(
+    CUSTOM, labels=None, metrics=('pearson', 'spearman'), regression=True, mean=2.0, std=1.5
+)
+CHOICES = replace(CUSTOM, layout='choices', labels=None, metrics=('accuracy',), first_label='1')
+MANY = replace(CUSTOM, labels=tuple(f'class {i}' for i in range(30)), metrics=('accuracy',))
+KINDS = {**TASKS, 'classes': CUSTOM, 'regression': REGRESSION, 'choices': CHOICES, 'many': MANY}
+SPLITS = {'mnli': ('matched', 'mismatched'), 'race': ('middle', 'high')}
 
 
-def make_run(folder, desc, n=60, right=45, labels=True, n_epochs=3, **arguments):
-    """Write log, test file and predictions of a run that is right in `right` of `n` stories. Returns options for analysis.py."""
-    data_dir = os.path.join(folder, 'data')
-    for name in ('data', 'log', f'analysis/{desc}'):
-        os.makedirs(os.path.join(folder, name), exist_ok=True)
-    label = [i % 2 for i in range(n)]
-    stories = Stories(
-        [f'id{i}' for i in range(n)],
-        [f'Story {i} has *stars* and <tags>.' + ' word' * (i % 7) for i in range(n)],
-        [f'First {i}.' for i in range(n)],
-        [f'Second {i}.' for i in range(n)],
-        label if labels else [-1] * n,
-    )
-    with open(os.path.join(data_dir, 'cloze_test_test__spring2016.csv'), 'w', newline='') as f:
-        csv.writer(f).writerows(
-            [
-                COLUMNS,
-                *(
-                    [
-                        stories.id[i],
-                        stories.story[i],
-                        '',
-                        '',
-                        '',
-                        stories.ending1[i],
-                        stories.ending2[i],
-                        label[i] + 1 if labels else '',
-                    ]
-                    for i in range(n)
-                ),
-            ]
-        )
-    sure = np.linspace(0.1, 4, n)[np.random.RandomState(0).permutation(n)]
-    predicted = np.where(np.arange(n) < right, label, 1 - np.array(label))
-    scores = np.stack([np.where(predicted == 0, sure, 0), np.where(predicted == 1, sure, 0)], 1)
-    with open(os.path.join(folder, 'analysis', desc, 'predictions.csv'), 'w') as f:
-        analysis.write_predictions(f, stories.id, stories.label, scores)
-    with open(os.path.join(folder, 'log', f'{desc}.jsonl'), 'w') as f:
-        for line in [
-            {'desc': desc, 'data_dir': data_dir, 'seed': 42, **arguments},
-            *(
-                {
-                    'n_epochs': i,
-                    'n_updates': 10 * i,
-                    'tr_cost': 0.5 / i,
-                    'va_cost': 0.6 / i,
-                    'tr_acc': 80 + i,
-                    'va_acc': 75.5 + i,
-                    'time': 1.5,
-                }
-                for i in range(1, n_epochs + 1)
-            ),
-        ]:
-            f.write(json.dumps(line) + '\n')
-    return [
-        '--log_dir',
-        os.path.join(folder, 'log'),
-        '--analysis_dir',
-        os.path.join(folder, 'analysis'),
-    ]
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures are not drawn: they take most of the time of a report."""
+    monkeypatch.setattr(pictures, 'draw', lambda *_: None)
 
 
-def read(folder, desc, name='report.md'):
-    with open(os.path.join(folder, 'analysis', desc, name), encoding='utf-8') as f:
-        return f.read()
+def make_set(task, n=60, right=45, labels=True, n_choices=2, seed=0):
+    """Made-up examples, and logits that are right in `right` of `n`: (examples, logits)."""
+    rng = np.random.default_rng(seed)
+    n_classes = n_choices if task.layout == 'choices' else len(task.labels or range(6))
+    real = analysis.is_real(task)
+    label = [float(i % 11) / 2 if real else i % n_classes for i in range(n)]
+    n_texts = {'text': 1, 'pair': 2, 'similarity': 2}.get(task.layout, task.n_context + n_choices)
+    examples = []
+    for i in range(n):
+        words = ' word' * (i % 7)
+        texts = tuple(f'Text {k} of *{i}* <tag>{words}' for k in range(n_texts))
+        examples.append(Example(f'id{i}', texts, label[i] if labels else None))
+    sure = np.linspace(0.1, 4, n)[rng.permutation(n)]
+    if task.regression:
+        noise = np.where(np.arange(n) < right, 0.1, 2) * rng.normal(size=n)
+        return examples, ((np.array(label) + noise - task.mean) / task.std)[:, None]
+    if task.soft_labels:
+        return examples, -((np.arange(6) - np.array(label)[:, None] - rng.normal(size=(n, 1))) ** 2)
+    shift = np.arange(n) >= right  # to the next class
+    predicted = (np.array(label) + shift) % n_classes
+    logits = np.zeros((n, n_classes))
+    logits[np.arange(n), predicted] = sure
+    return examples, logits.astype(np.float32)
 
 
-def png(folder, desc):
-    place = os.path.join(folder, 'analysis', desc)
-    pictures = {name for name in os.listdir(place) if name.endswith('.png')}
-    for name in pictures:
-        with open(os.path.join(place, name), 'rb') as f:
-            assert f.read(8) == b'\x89PNG\r\n\x1a\n'
-    return pictures
+def make_evaluations(task, splits=('valid',), n_epochs=3):
+    """The lines of a log after its first one. The best figures are 1, 2, ... above 75.5."""
+    lines = []
+    for i in range(1, n_epochs + 1):
+        line = {'n_epochs': i, 'n_updates': 10 * i, 'tr_cost': 0.5 / i, 'va_cost': 0.6 / i}
+        for metric in task.metrics:
+            name = analysis.log_name(metric)
+            line |= {f'tr_{name}': 80.0 + i, f'va_{name}': 75.5 + i}
+        for split in splits if task.pooled else splits[1:]:
+            for name in ('cost', *map(analysis.log_name, task.metrics)):
+                line[f'va_{name}_{split}'] = 70.25 + i
+        lines.append({**line, 'time': 1.5})
+    return lines
 
 
-# Figures
+def make_report(folder, task, labels=True, valid=False, **options):
+    """Write a report on made-up data. Returns its text."""
+    splits = SPLITS.get(task.name, ('test',))
+    test = {name: make_set(task, labels=labels, seed=i) for i, name in enumerate(splits)}
+    validated = {}
+    if valid:
+        validated = {name.replace('test', 'valid'): make_set(task) for name in splits}
+    evaluations = make_evaluations(task, splits)
+    arguments = {'desc': 'mine'}
+    analysis.write_report(folder, arguments, evaluations, task, test, validated, **options)
+    return (folder / 'report.md').read_text(encoding='utf-8')
 
 
-def test_wilson():
-    assert analysis.wilson(81, 263) == pytest.approx(
-        (25.53, 36.62), abs=0.01
-    )  # Newcombe 1998, table I: 0.2553 to 0.3662
-    assert analysis.wilson(0, 20) == pytest.approx((0, 16.11), abs=0.01)  # 0 to 0.1611
-    assert analysis.wilson(1605, 1871) == pytest.approx((84.12, 87.29), abs=0.01)
+def pictures_in(folder):
+    """The names of the pictures in a folder, each of which must be a PNG file."""
+    names = {name for name in os.listdir(folder) if name.endswith('.png')}
+    for name in names:
+        assert (folder / name).read_bytes().startswith(b'\x89PNG\r\n\x1a\n')
+    return names
 
 
+# Metrics and intervals
+
+
+def test_wilson_interval_as_published():
+    # Newcombe (1998), table I
+    assert analysis.wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert analysis.wilson(0, 20) == pytest.approx((0, 16.11), abs=0.01)
+
+
+@settings(deadline=None)
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_its_share(pair):
+def test_wilson_interval_as_in_scipy(pair):
     right, n = pair
-    low, high = analysis.wilson(right, n)
-    assert -1e-9 <= low <= 100 * right / n + 1e-9 and 100 * right / n - 1e-9 <= high <= 100 + 1e-9
+    low, high = scipy.stats.binomtest(right, n).proportion_ci(method='wilson')
+    assert analysis.wilson(right, n) == pytest.approx((100 * low, 100 * high), abs=1e-4)
 
 
-def test_confidence_and_bins():
-    scores = np.array([[0, 0], [0, np.log(3)], [np.log(9), 0], [1000, -1000]], dtype=np.float32)
-    assert analysis.confidence(scores) == pytest.approx([0.5, 0.75, 0.9, 1])
-    groups = analysis.bins(np.array([0.5, 0.55, 0.99, 1.0, 0.7]), np.array([0.5, 0.6, 0.7, 1.0]))
-    assert [group.tolist() for group in groups] == [[0, 1], [], [2, 3, 4]]
+pairs_of_classes = st.integers(2, 4).flatmap(
+    lambda n: st.lists(st.tuples(*[st.integers(0, n - 1)] * 2), min_size=1, max_size=50)
+)
 
 
-def test_by_length():
-    stories = Stories(
-        list('abcd'), ['w ' * n for n in (1, 2, 30, 40)], ['x'] * 4, ['y'] * 4, [0] * 4
-    )
-    groups = analysis.by_length(stories, np.array([True, False, True, True]))
-    assert sum(n for *_, n in groups) == 4 and sum(right for *_, right, _ in groups) == 3
-    assert groups[0][0] == 3 and groups[-1][1] == 42
-    same = analysis.by_length(
-        Stories(['a', 'b'], ['w', 'w'], ['x'] * 2, ['y'] * 2, [0, 0]), np.array([True, False])
-    )
-    assert same == [(3, 3, 1, 2)]
+@settings(deadline=None)
+@given(pairs_of_classes)
+def test_metrics_from_a_confusion_matrix(pairs):
+    labels, predictions = np.array(pairs).T
+    counts = analysis.confusion(labels, predictions, 4)
+    expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(4))
+    np.testing.assert_array_equal(counts, expected)
+    assert analysis.f1_of(counts) == pytest.approx(METRICS['f1'](labels, predictions))
+    assert analysis.matthews_of(counts) == pytest.approx(METRICS['matthews'](labels, predictions))
 
 
-def test_predictions_survive_their_file(tmp_path):
-    stories = Stories(['a,b', 'c"d'], ['', ''], ['', ''], ['', ''], [0, -1])
-    scores = np.array([[0.1, 0.2], [-3e-9, 1e9]], dtype=np.float32)
-    with open(tmp_path / 'p.csv', 'w') as f:
-        analysis.write_predictions(f, stories.id, stories.label, scores)
-    np.testing.assert_array_equal(analysis.read_scores(tmp_path / 'p.csv', stories), scores)
-    with open(tmp_path / 'p.csv', newline='') as f:
-        rows = list(csv.DictReader(f))
-    assert [row['prediction'] for row in rows] == ['1', '1'] and [row['label'] for row in rows] == [
-        '0',
-        '',
-    ]
-    assert float(rows[0]['probability']) == pytest.approx(0.524979, abs=1e-6)
+numbers = st.floats(-100, 100, allow_subnormal=False).map(lambda x: round(x, 3))
 
 
-# Reports
+@settings(deadline=None)
+@given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=50))
+def test_correlations(pairs):
+    x, y = np.array(pairs).T
+    for name in ('pearson', 'spearman'):
+        value = getattr(analysis, f'{name}_of')(x, y)
+        if np.ptp(x) == 0 or np.ptp(y) == 0:
+            assert np.isnan(value)
+        else:
+            assert value == pytest.approx(METRICS[name](x, y), abs=1e-6)
 
 
-def test_report(tmp_path, capsys):
-    options = make_run(tmp_path, 'mine')
-    assert analysis.main(['--desc', 'mine', *options]) is None
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        'ROCStories Valid Accuracy: 78.50',
-        'ROCStories Test Accuracy:  75.00',
-    ]
-    report = read(tmp_path, 'mine')
-    low, high = analysis.wilson(45, 60)
-    assert f'**75.00 %** (45 of 60 stories); 95 % interval {low:.2f} to {high:.2f}' in report
-    assert '**78.50 %**, after epoch 3 (update 30)' in report
-    assert (
-        'Not compared with published results' in report and 'paper' not in report
-    )  # 60 stories are not the test set
-    assert png(tmp_path, 'mine') == PICTURES - {'test.png'}
-    assert all(f'({name})' in report for name in png(tmp_path, 'mine'))
-    mistakes = report.split('## The surest mistakes')[1]
-    assert (
-        '15 predictions are wrong' in mistakes and mistakes.count('(right)') == analysis.N_MISTAKES
-    )
-    assert r'\*stars\* and \<tags\>' in mistakes  # shown, not obeyed
-    shares = [
-        float(line.split('%')[0].split('-')[1])
-        for line in mistakes.splitlines()
-        if '%' in line and '(right)' not in line
-    ]
-    assert shares == sorted(shares, reverse=True) and min(shares) >= 50
+def result_on(task, metric, **options):
+    predictions = analysis.predictions_for(task, *make_set(task, **options))
+    value = METRICS[metric](predictions.labels, predictions.values)
+    return analysis.Result('test', metric, value, predictions)
 
 
 @pytest.mark.parametrize(
-    'right, inside', [(1605, {84.18, 85.8, 85.84, 86.5}), (1640, {86.5}), (1750, set())]
+    'task, metric', [('mrpc', 'f1'), ('cola', 'matthews'), ('snli', 'matthews')]
 )
-def test_the_whole_test_set_is_compared_with_published_results(
-    tmp_path, monkeypatch, right, inside
-):
-    if right != 1605:
-        monkeypatch.setattr(analysis, 'draw', lambda *_: None)
-    analysis.main(['--desc', 'full', *make_run(tmp_path, 'full', n=1871, right=right)])
-    report = read(tmp_path, 'full')
-    for value in analysis.PUBLISHED.values():
-        assert f'{value} %' in report
-    assert {
-        float(line.split()[1]) for line in report.splitlines() if 'inside the interval' in line
-    } == inside
-    assert 'after epoch 3, training accuracy 92.51 %, validation accuracy 87.43 %' in report
-    assert png(tmp_path, 'full') == (PICTURES if right == 1605 else set())
+def test_interval_of_classes_is_that_of_a_plain_bootstrap(task, metric):
+    result = result_on(TASKS[task], metric, n=300, right=220)
+    labels, values = result.predictions.labels, result.predictions.values
+    of_counts = {'f1': analysis.f1_of, 'matthews': analysis.matthews_of}[metric]
+    figures = []
+    for drawn in np.random.default_rng(1).integers(300, size=(4000, 300)):
+        figures.append(of_counts(analysis.confusion(labels[drawn], values[drawn], 3)))
+    expected = np.quantile(figures, [0.025, 0.975])
+    assert analysis.interval(result) == pytest.approx(tuple(expected), abs=1)
 
 
-def test_the_sample_is_not_compared(tmp_path, monkeypatch):
-    monkeypatch.setattr(analysis, 'draw', lambda *_: None)
-    analysis.main(
-        [
-            '--desc',
-            'sample',
-            *make_run(
-                tmp_path,
-                'sample',
-                n=1871,
-                right=1605,
-                sample=['sample stories, not ROCStories: do not compare'],
-            ),
-        ]
+@pytest.mark.parametrize('metric', ['pearson', 'spearman'])
+def test_interval_of_correlations_is_that_of_scipys_bootstrap(metric):
+    result = result_on(REGRESSION, metric, n=200, right=120)
+    data = (result.predictions.labels, result.predictions.values)
+    expected = scipy.stats.bootstrap(
+        data,
+        METRICS[metric],
+        paired=True,
+        vectorized=False,
+        method='percentile',
+        n_resamples=1000,
+        rng=1,
+    ).confidence_interval
+    assert analysis.interval(result) == pytest.approx(tuple(expected), abs=0.8)
+
+
+def test_interval_of_many_numbers_by_smaller_resamples(monkeypatch):
+    result = result_on(REGRESSION, 'pearson', n=2000, right=1000)
+    whole = analysis.interval(result)
+    monkeypatch.setattr(analysis, 'MAX_RESAMPLE', 500)
+    assert analysis.interval(result) == pytest.approx(whole, abs=0.4)
+
+
+def test_same_interval_each_time():
+    result = result_on(REGRESSION, 'spearman')
+    assert analysis.interval(result) == analysis.interval(result)
+
+
+def test_interval_of_constant_predictions():
+    examples, _ = make_set(REGRESSION)
+    predictions = analysis.predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
+    low, high = analysis.interval(analysis.Result('test', 'pearson', 0.0, predictions))
+    assert math.isnan(low) and math.isnan(high)
+    assert analysis.format_interval(low, high) == 'not defined'
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1), st.integers(2, 8))
+def test_each_value_is_in_one_bin(values, n_classes):
+    values = np.array(values)
+    edges = analysis.confidence_edges(n_classes)
+    groups = analysis.bins(values, edges)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(values)))
+    for group, low, high in zip(groups, edges[:-1], edges[1:], strict=True):
+        inside = values[group][(values[group] >= edges[0]) & (values[group] < 1)]
+        assert ((inside >= low) & (inside <= high)).all()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 500), min_size=1))
+def test_each_example_is_in_one_group_of_lengths(lengths):
+    lengths = np.array(lengths)
+    groups = analysis.by_length(lengths)
+    assert 1 <= len(groups) <= analysis.N_GROUPS
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
+    for shorter, longer in zip(groups, groups[1:], strict=False):
+        assert lengths[shorter].max() <= lengths[longer].min()
+
+
+def test_calibration():
+    examples = [Example(str(i), ('a',), label) for i, label in enumerate([0, 0, 1, 1])]
+    logits = np.log([[0.9, 0.1], [0.8, 0.2], [0.9, 0.1], [0.3, 0.7]])
+    predictions = analysis.predictions_for(CUSTOM, examples, logits)
+    rows, error = analysis.calibrate(predictions, np.array([0.5, 0.75, 1]))
+    # one right prediction with 0.7; two of three right with 0.8667 on average
+    np.testing.assert_allclose(rows[:, :2], [[0.7, 100], [0.8667, 66.667]], atol=1e-3)
+    assert rows[1, 2:] == pytest.approx(analysis.wilson(2, 3))
+    assert error == pytest.approx((0.3 + 3 * 0.2) / 4)
+
+
+def test_a_missing_choice_has_no_probability():
+    shares = analysis.probabilities(CHOICES, np.array([[0, 0, -np.inf], [1, 1, 1]]))
+    np.testing.assert_allclose(shares, [[0.5, 0.5, 0], [1 / 3] * 3])
+
+
+# predictions.csv
+
+
+def write(task, examples, logits):
+    f = io.StringIO()
+    analysis.write_predictions(f, task, examples, logits)
+    return f.getvalue()
+
+
+def test_predictions_of_rocstories():
+    examples = [Example('a,b', ('', '', ''), 0), Example('c"d', ('', '', ''), None)]
+    logits = np.array([[0.1, 0.2], [-3e-9, -1e9]], dtype=np.float32)
+    assert write(TASKS['rocstories'], examples, logits) == (
+        'id,score1,score2,probability,prediction,label\n'
+        '"a,b",0.100000001,0.200000003,0.524979,1,0\n'
+        '"c""d",-3.00000003e-09,-1e+09,1.000000,0,\n'
     )
-    report = read(tmp_path, 'sample')
-    assert (
-        '**sample stories, not ROCStories: do not compare**' in report
-        and '86.5' not in report
-        and 'test.png' not in report
-    )
 
 
-def test_without_labels(tmp_path, capsys):
-    assert analysis.main(['--desc', 'blind', *make_run(tmp_path, 'blind', labels=False)]) is None
-    assert 'Test Accuracy:  not known' in capsys.readouterr().out
-    report = read(tmp_path, 'blind')
-    assert (
-        'the test file has no labels' in report
-        and 'mistakes' not in report
-        and 'calibration error' not in report
-    )
-    assert png(tmp_path, 'blind') == {'training.png', 'confidence.png'}
+@pytest.mark.parametrize(
+    'task, header, row',
+    [
+        (TASKS['snli'], 'id,score1,score2,score3,probability,prediction,label', 'entailment'),
+        (TASKS['cola'], 'id,score1,score2,probability,prediction,label', 'unacceptable'),
+        (TASKS['race'], 'id,score1,score2,probability,prediction,label', 'A'),
+        (CHOICES, 'id,score1,score2,probability,prediction,label', '1'),
+        (CUSTOM, 'id,score1,score2,probability,prediction,label', 'red'),
+        (TASKS['stsb'], 'id,score1,score2,score3,score4,score5,score6,prediction,label', '0'),
+        (REGRESSION, 'id,score,prediction,label', '0'),
+    ],
+)
+def test_predictions_of_each_kind(task, header, row):
+    lines = write(task, *make_set(task)).splitlines()
+    assert lines[0] == header and lines[1].startswith('id0,') and lines[1].endswith(f',{row}')
 
 
-@pytest.mark.parametrize('n, right, n_epochs', [(1, 1, 1), (1, 0, 1), (5, 5, 2)])
-def test_small_and_perfect_runs(tmp_path, n, right, n_epochs):
-    assert (
-        analysis.main(
-            ['--desc', 'x', *make_run(tmp_path, 'x', n=n, right=right, n_epochs=n_epochs)]
+texts = st.text(st.characters(exclude_categories=['Cs']), max_size=8)
+scores = st.floats(-1e6, 1e6, width=32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(list(KINDS.values())), st.data())
+def test_predictions_survive_their_file(tmp_path_factory, task, data):
+    n_scores = 4 if task.layout == 'choices' else task.n_out
+    rows = data.draw(
+        st.lists(
+            st.tuples(texts, st.lists(scores, min_size=n_scores, max_size=n_scores)), max_size=5
         )
-        is None
     )
-    assert ('There are none.' in read(tmp_path, 'x')) == (right == n)
+    logits = np.array([row for _, row in rows], dtype=np.float32).reshape(-1, n_scores)
+    if task.layout == 'choices' and len(rows):
+        logits[0, 1:] = -np.inf  # an example with fewer choices
+    examples = [Example(name, ('text',) * 6, None) for name, _ in rows]
+    path = tmp_path_factory.mktemp('file') / 'predictions.csv'
+    path.write_text(write(task, examples, logits), encoding='utf-8', newline='')
+    names, found = analysis.read_predictions(path, task)
+    assert names == [name.replace('\r', ' ') for name, _ in rows]
+    np.testing.assert_array_equal(found, logits)
 
 
-def test_several_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(analysis, 'draw', lambda *_: None)
-    for i, right in enumerate([45, 48, 54]):
-        options = make_run(tmp_path, f'seed{i}', right=right, seed=i)
-    assert analysis.main(['--desc', 'seed0', 'seed1', 'seed2', *options]) is None
-    rows = {
-        cells[1]: cells
-        for cells in (
-            [cell.strip() for cell in line.split('|')]
-            for line in capsys.readouterr().out.splitlines()
-            if line.startswith('|')
-        )
-    }
-    assert [rows[f'seed{i}'][2] for i in range(3)] == ['0', '1', '2']
-    assert [rows[name][4] for name in ('median', 'lowest', 'highest')] == [
-        '80.00',
-        '75.00',
-        '90.00',
-    ]
-    assert float(rows['standard deviation'][4]) == pytest.approx(
-        np.std([75, 80, 90], ddof=1), abs=0.01
-    )
+HEADER = 'id,score1,score2,probability,prediction,label\n'
 
 
-def test_same_input_same_bytes(tmp_path):
-    options = make_run(tmp_path, 'mine')
-    before = []
-    for _ in range(2):
-        analysis.main(['--desc', 'mine', *options])
-        before.append(
-            {
-                name: (tmp_path / 'analysis' / 'mine' / name).read_bytes()
-                for name in os.listdir(tmp_path / 'analysis' / 'mine')
-            }
-        )
-    assert before[0] == before[1]
+@pytest.mark.parametrize(
+    'text, where',
+    [
+        ('', 'row 1'),
+        ('id\n', 'row 1'),
+        ('id,score1,probability,prediction,label\n', 'row 1'),
+        (HEADER + 'a,x,2,0.5,1,1\n', 'row 2'),
+        (HEADER + 'a,1,2,0.5,1,1\na,nan,2,0.5,1,1\n', 'row 3'),
+        (HEADER + 'a,1e400,2,0.5,1,1\n', 'row 2'),
+        (HEADER + 'a,,,0.5,1,1\n', 'row 2'),
+        (HEADER + 'a\n', 'row 2'),
+        (HEADER + '\xff', 'not a CSV file'),
+    ],
+)
+def test_wrong_predictions(tmp_path, text, where):
+    path = tmp_path / 'predictions.csv'
+    path.write_bytes(text.encode('latin-1'))
+    for task in (TASKS['rocstories'], CUSTOM):
+        with pytest.raises(InputError, match=f'predictions.csv.*{where}'):
+            analysis.read_predictions(path, task)
 
 
-def test_evaluations_within_the_first_epoch(tmp_path):
-    """The first comes before an epoch has ended: n_epochs 0."""
-    options = make_run(tmp_path, 'long')
-    with open(tmp_path / 'log' / 'long.jsonl') as f:
-        arguments, first, *rest = f.readlines()
-    (tmp_path / 'log' / 'long.jsonl').write_text(
-        arguments
-        + first.replace('"n_epochs": 1, "n_updates": 10', '"n_epochs": 0, "n_updates": 4')
-        + first
-        + ''.join(rest)
-    )
-    assert analysis.main(['--desc', 'long', *options]) is None
-    (tmp_path / 'log' / 'long.jsonl').write_text(
-        arguments + first.replace('"n_epochs": 1, "n_updates": 10', '"n_epochs": 0, "n_updates": 4')
-    )
-    assert analysis.main(['--desc', 'long', *options]) is None
+def test_a_class_cannot_be_missing(tmp_path):
+    path = tmp_path / 'predictions.csv'
+    path.write_text(HEADER + 'a,1,,0.5,1,1\n')
+    assert analysis.read_predictions(path, TASKS['rocstories'])[1].tolist() == [[1, -math.inf]]
+    with pytest.raises(InputError, match='row 2: expected numbers as scores'):
+        analysis.read_predictions(path, CUSTOM)
 
 
-# Wrong input
+# The log
 
 
 @pytest.mark.parametrize(
@@ -308,7 +344,11 @@ def test_evaluations_within_the_first_epoch(tmp_path):
         '{}\n',
         '[]\n[]\n',
         '{}\n{"n_epochs": 1}\n',
+        '{}\n[]\n',
         '{}\nnot JSON\n',
+        '{}\n{"n_epochs": 1, "n_updates": 1, "tr_cost": 1, "va_cost": "1", "va_acc": 1}\n',
+        '{}\n{"n_epochs": 1, "n_updates": 1, "tr_cost": 1, "va_cost": NaN, "va_acc": 1}\n',
+        '{}\n{"n_epochs": 1, "n_updates": true, "tr_cost": 1, "va_cost": 1, "va_acc": 1}\n',
         '\xff',
         '{}\n' + '[' * 10**5,
     ],
@@ -319,34 +359,400 @@ def test_wrong_logs(tmp_path, text):
         analysis.read_log(tmp_path / 'log.jsonl')
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda value: (
+        st.lists(value, max_size=2)
+        | st.dictionaries(st.sampled_from(['n_epochs', 'n_updates', 'tr_cost', 'va_cost']), value)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(json_values, max_size=3))
+def test_any_log_is_read_or_refused(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp('log') / 'log.jsonl'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    with contextlib.suppress(InputError):
+        analysis.read_log(path)
+
+
+def test_the_best_evaluation_is_the_first_of_equals():
+    lines = [{'va_f1': 1.0, 'va_acc': 9.0, 'n': 1}, {'va_f1': 2.0, 'n': 2}, {'va_f1': 2.0, 'n': 3}]
+    assert analysis.best_evaluation(lines, TASKS['mrpc'])['n'] == 2
+
+
+def test_titles_of_the_figures_in_a_log():
+    assert analysis.figure_title('tr_cost') == 'training cost'
+    assert analysis.figure_title('va_acc_mismatched') == 'validation accuracy, mismatched'
+    assert analysis.figure_title('va_f1') == 'validation F1'
+
+
+# What is printed
+
+
+def test_lines_of_the_original(capsys):
+    task = TASKS['rocstories']
+    test = {'test': make_set(task)}
+    analysis.print_metrics(task, make_evaluations(task), test)
+    assert capsys.readouterr().out == (
+        'ROCStories Valid Accuracy: 78.50\nROCStories Test Accuracy:  75.00\n'
+    )
+
+
+def test_lines_of_several_metrics_and_sets(capsys):
+    analysis.print_metrics(TASKS['cola'], make_evaluations(TASKS['cola']), {})
+    assert capsys.readouterr().out.splitlines() == [
+        'CoLA Valid Matthews: 78.50',
+        'CoLA Valid Accuracy: 78.50',
+    ]
+    race = TASKS['race']
+    test = {'middle': make_set(race, n=20, right=10), 'high': make_set(race, n=60, right=60)}
+    analysis.print_metrics(race, make_evaluations(race, ('middle', 'high')), test)
+    assert capsys.readouterr().out.splitlines() == [
+        'RACE Valid Accuracy: 78.50',
+        'RACE Valid Accuracy, middle: 73.25',
+        'RACE Valid Accuracy, high: 73.25',
+        'RACE Test Accuracy:  87.50',
+        'RACE Test Accuracy, middle:  50.00',
+        'RACE Test Accuracy, high:  100.00',
+    ]
+    mnli = TASKS['mnli']
+    test = {'matched': make_set(mnli), 'diagnostic': make_set(mnli, labels=False)}
+    analysis.print_metrics(mnli, make_evaluations(mnli, ('matched', 'mismatched')), test)
+    assert capsys.readouterr().out.splitlines() == [
+        'MNLI Valid Accuracy: 78.50',
+        'MNLI Valid Accuracy, mismatched: 73.25',
+        'MNLI Test Accuracy, matched:  75.00',
+        'MNLI Test Accuracy, diagnostic:  not known: the test file has no labels',
+    ]
+
+
+# Reports
+
+
+@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize('labels, valid', [(True, False), (False, True), (False, False)])
+def test_report_of_each_kind(tmp_path, no_pictures, name, labels, valid):
+    report = make_report(tmp_path, KINDS[name], labels, valid)
+    sections = re.findall('^## (.*)$', report, re.M)
+    if not labels:
+        assert 'not known, since the test file has no labels' in report
+        assert 'Predictions for the test set' in sections
+    if labels or valid:
+        assert any(title.startswith('Length') for title in sections)
+        assert any(title.startswith(('The surest', 'The largest')) for title in sections)
+        assert report.count('95 % interval') >= 2
+    else:
+        assert sections == ['Training', 'Predictions for the test set']
+    if valid:
+        several = 'sets' if name in SPLITS else 'validation set)'
+        assert all(several in title for title in sections[2:])
+        assert 'The sections below analyse the validation set' in report
+    assert ('confusion.png' in report) == (
+        (labels or valid) and KINDS[name].labels is not None and name != 'many'
+    )
+
+
 @pytest.mark.parametrize(
-    'text',
+    'name, names',
     [
-        '',
-        'id\n',
-        'HEADER',
-        'HEADERother,1,2,0.5,1,1\n',
-        'HEADERa,1,2,0.5,1,1\nb,1,2,0.5,1,1\n',
-        'HEADERa,x,2,0.5,1,1\n',
-        'HEADERa,nan,2,0.5,1,1\n',
-        'HEADERa\n',
-        'HEADER\xff',
+        ('rocstories', {'test', 'training', 'confidence', 'length'}),
+        ('snli', {'test', 'training', 'confusion', 'confidence', 'length'}),
+        ('race', {'test', 'training', 'confidence', 'length'}),
+        ('stsb', {'test', 'training', 'scatter', 'length'}),
+        ('regression', {'training', 'scatter', 'length'}),
     ],
 )
-def test_wrong_predictions(tmp_path, text):
-    (tmp_path / 'predictions.csv').write_bytes(
-        text.replace('HEADER', ','.join(analysis.COLUMNS) + '\n').encode('latin-1')
+def test_pictures_of_a_report(tmp_path, name, names):
+    report = make_report(tmp_path, KINDS[name], published=True)
+    assert pictures_in(tmp_path) == {f'{name}.png' for name in names}
+    assert set(re.findall(r'\((\w+)\.png\)', report)) == names
+
+
+@pytest.mark.parametrize('name', ['snli', 'stsb'])
+def test_pictures_without_labels(tmp_path, name):
+    make_report(tmp_path, KINDS[name], labels=False)
+    assert pictures_in(tmp_path) == {'training.png', 'predictions.png'}
+
+
+def test_the_figures_of_a_report(tmp_path, no_pictures):
+    report = make_report(tmp_path, TASKS['rocstories'])
+    low, high = analysis.wilson(45, 60)
+    assert f'**75.00 %** (45 of 60 examples); 95 % interval {low:.2f} to {high:.2f}' in report
+    assert '**78.50 %**, after epoch 3 (update 30)' in report
+    assert 'Not compared with published results' in report and 'paper' not in report
+    mistakes = report.split('## The surest mistakes')[1]
+    assert '15 of 60 predictions are wrong' in mistakes
+    assert mistakes.count('(right)') == analysis.N_MISTAKES
+    assert r'of \*5' in mistakes and r'\<tag\>' in mistakes  # shown, not interpreted
+    lines = [line for line in mistakes.splitlines() if '%' in line and '(right)' not in line]
+    shares = [float(re.search(r'([\d.]+)%', line).group(1)) for line in lines]
+    assert shares == sorted(shares, reverse=True) and min(shares) >= 50
+
+
+def test_figures_beside_published_ones(tmp_path, no_pictures):
+    report = make_report(tmp_path, TASKS['rocstories'], published=True)
+    assert '86.5 % (paper): outside the interval' in report  # it ends at 84.2
+    assert 'after epoch 3, training accuracy 92.51 %, validation accuracy 87.43 %' in report
+    assert 'Not compared' not in report
+    report = make_report(tmp_path, TASKS['cola'], labels=False, valid=True, published=True)
+    assert 'Published Matthews: 45.4 (paper)' in report
+    report = make_report(tmp_path, TASKS['mnli'], labels=False, valid=True, published=True)
+    assert 'Validation accuracy, matched' in report and '82.4 % (paper, figure 2' in report
+    report = make_report(tmp_path, TASKS['race'], published=True)
+    assert '59.0 % (paper)' in report and '62.9 % (paper)' in report
+
+
+def test_notes_stand_first(tmp_path, no_pictures):
+    report = make_report(
+        tmp_path, TASKS['qnli'], notes=['made-up *sample*'], data_notes=['QNLI version 2']
     )
-    with pytest.raises(InputError, match='predictions.csv'):
-        analysis.read_scores(tmp_path / 'predictions.csv', Stories(['a'], ['s'], ['1'], ['2'], [0]))
+    assert report.startswith('# mine\n\n**made-up \\*sample\\***\n\n- Data: QNLI version 2\n')
 
 
 @pytest.mark.parametrize(
-    'argv', [['--desc', 'nowhere'], ['--desc', 'mine', '--data_dir', 'nowhere']]
+    'task, n, arguments, comparable',
+    [
+        ('rocstories', 1871, {}, True),
+        ('rocstories', 60, {}, False),
+        ('rocstories', 1871, {'sample': ['our sample']}, False),
+        ('rocstories', 1871, {'n_transfer': -1, 'n_layer': 12}, False),
+        ('snli', 9824, {'n_transfer': 12, 'n_layer': 12, 'sample': []}, True),
+        ('snli', 9823, {}, False),
+        ('qnli', 5740, {}, True),
+        ('custom', 5740, {}, False),
+    ],
 )
-def test_errors(tmp_path, capsys, argv):
-    assert analysis.main([*make_run(tmp_path, 'mine'), *argv]) == 2
+def test_what_is_compared_with_published_results(task, n, arguments, comparable):
+    task = TASKS.get(task, CUSTOM)
+    assert analysis.can_compare(arguments, task, {'test': ([None] * n, None)}) == comparable
+
+
+def test_mistakes_show_classes_and_probabilities(tmp_path, no_pictures):
+    report = make_report(tmp_path, TASKS['snli'])
+    assert re.search(r'predicted (\w+) \([\d.]+%\), right is (\w+) \([\d.]+%\)', report)
+    assert '| entailment    |       20 |' in report
+    report = make_report(tmp_path, TASKS['stsb'])
+    assert re.search(r'predicted [\d.]+, the score is [\d.]+', report)
+    report = make_report(tmp_path, MANY)
+    assert 'The most frequent mistakes' in report
+    report = make_report(tmp_path, TASKS['race'])
+    assert 'predicted B, right is A' in report and 'middle and high together' in report
+
+
+@pytest.mark.parametrize(
+    'task', [TASKS['rocstories'], TASKS['snli'], CUSTOM, TASKS['stsb'], REGRESSION]
+)
+@pytest.mark.parametrize('n, right', [(1, 0), (5, 5)])
+def test_small_and_perfect_runs(tmp_path, task, n, right):
+    test = {'test': make_set(task, n=n, right=right)}
+    evaluations = make_evaluations(task, n_epochs=1)
+    analysis.write_report(tmp_path, {}, evaluations, task, test)
+    report = (tmp_path / 'report.md').read_text()
+    if not analysis.is_real(task):
+        assert ('There are none.' in report) == (right == n)
+
+
+def test_figures_that_are_not_numbers(tmp_path):
+    """The cost of a run that diverged, in memory."""
+    task = TASKS['snli']
+    evaluations = [
+        line | {'tr_cost': math.nan, 'va_cost': math.inf} for line in make_evaluations(task)
+    ]
+    analysis.write_report(tmp_path, {}, evaluations, task, {'test': make_set(task)})
+    assert 'training.png' in pictures_in(tmp_path)
+
+
+def test_evaluations_within_the_first_epoch(tmp_path):
+    task = TASKS['snli']
+    first, *others = make_evaluations(task)
+    first |= {'n_epochs': 0, 'n_updates': 4}
+    for evaluations in ([first, *others], [first]):
+        analysis.write_report(tmp_path, {}, evaluations, task, {})
+
+
+def test_names_of_classes_in_a_picture(tmp_path):
+    names = ('$a$ and $b$', 'line\nbreak', '类别', 'a very long name of a class', 'x', 'y', 'z')
+    pictures.draw_confusion(tmp_path / 'p.png', np.eye(7, dtype=int), names)
+    short = [pictures.class_name(name, i) for i, name in enumerate(names)]
+    assert short[:4] == [r'\$a\$ and \$b\$', 'class 1', 'class 2', 'a very long nam…']
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_is_shown_as_it_is(text):
+    shown = analysis.plain(text)
+    assert re.sub(r'\\(.)', r'\1', shown) == ' '.join(text.split())
+    assert '\n' not in shown and not re.search(r'(?<!\\)(\\\\)*[*_<>|#`$&\[\]~]', shown)
+
+
+def test_long_texts_are_cut():
+    assert len(analysis.plain('word ' * 1000)) < analysis.MAX_TEXT + 10
+
+
+# Whole runs from their files
+
+
+def write_rocstories(folder, examples):
+    """Both files of ROCStories. The validation file has made-up stories."""
+    sentences = [f'InputSentence{i}' for i in range(1, 5)]
+    endings = ['RandomFifthSentenceQuiz1', 'RandomFifthSentenceQuiz2']
+    folder.mkdir(exist_ok=True)
+    for kind in ('val', 'test'):
+        with open(folder / f'cloze_test_{kind}__spring2016.csv', 'w', newline='') as f:
+            writer = csv.writer(f)
+            writer.writerow(['InputStoryid', *sentences, *endings, 'AnswerRightEnding'])
+            for name, (story, *two), label in examples:
+                answer = '' if label is None and kind == 'test' else (label or 0) + 1
+                writer.writerow([name, story, 'Two.', 'Three.', 'Four.', *two, answer])
+
+
+def make_run(folder, desc, n=60, right=45, labels=True, **arguments):
+    """The files of a run on made-up stories. Returns options for analysis.py."""
+    task = TASKS['rocstories']
+    examples, logits = make_set(task, n, right, labels)
+    write_rocstories(folder / 'data', examples)
+    analysis.save_predictions(folder / 'analysis' / desc, task, {'test': (examples, logits)})
+    (folder / 'log').mkdir(exist_ok=True)
+    first = {'desc': desc, 'dataset': 'rocstories', 'seed': 42, 'n_valid': 10}
+    first |= {'data_dir': str(folder / 'data'), **arguments}
+    write_log(folder / 'log' / f'{desc}.jsonl', [first, *make_evaluations(task)])
+    return [f'--log_dir={folder / "log"}', f'--analysis_dir={folder / "analysis"}']
+
+
+def write_log(path, lines):
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+def test_a_run_from_its_files(tmp_path, capsys):
+    options = make_run(tmp_path, 'mine', sample=['our sample, not the real stories'])
+    assert analysis.main(['--desc', 'mine', *options]) == 0
+    folder = tmp_path / 'analysis' / 'mine'
+    assert capsys.readouterr().out.splitlines() == [
+        f'mine: {folder / "report.md"}',
+        'ROCStories Valid Accuracy: 78.50',
+        'ROCStories Test Accuracy:  75.00',
+    ]
+    assert '**our sample, not the real stories**' in (folder / 'report.md').read_text()
+    assert pictures_in(folder) == {'training.png', 'confidence.png', 'length.png'}
+
+
+def test_a_run_without_test_labels(tmp_path, capsys, no_pictures):
+    options = make_run(tmp_path, 'blind', labels=False)
+    assert analysis.main(['--desc', 'blind', *options]) == 0
+    assert 'Test Accuracy:  not known: the test file has no labels' in capsys.readouterr().out
+
+
+def test_the_complete_test_set_is_compared(tmp_path, no_pictures):
+    options = make_run(tmp_path, 'full', n=1871, right=1605)
+    assert analysis.main(['--desc', 'full', *options]) == 0
+    report = (tmp_path / 'analysis' / 'full' / 'report.md').read_text()
+    assert '86.5 % (paper): inside the interval' in report
+
+
+def test_the_report_is_that_of_train_py(tmp_path):
+    """From the files, the same bytes as from what is in memory."""
+    options = make_run(tmp_path, 'mine')
+    folder = tmp_path / 'analysis' / 'mine'
+    analysis.main(['--desc', 'mine', *options])
+    first = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+    run = analysis.read_run(folder, tmp_path / 'log' / 'mine.jsonl')
+    examples, _ = run.test['test']
+    _, logits = make_set(run.task)
+    test = {'test': (examples, logits)}
+    analysis.write_report(folder, run.arguments, run.evaluations, run.task, test)
+    assert first == {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+
+
+def test_several_runs(tmp_path, capsys, no_pictures):
+    for i, right in enumerate([45, 48, 54]):
+        options = make_run(tmp_path, f'seed{i}', right=right, seed=i)
+    assert analysis.main(['--desc', 'seed0', 'seed1', 'seed2', *options]) == 0
+    output = capsys.readouterr().out
+    assert 'ROCStories, accuracy' in output
+    lines = [line for line in output.splitlines() if line.startswith('|')]
+    rows = {cells[1]: cells for cells in ([c.strip() for c in line.split('|')] for line in lines)}
+    assert [rows[f'seed{i}'][2] for i in range(3)] == ['0', '1', '2']
+    assert [rows[name][4] for name in ('median', 'lowest', 'highest')] == [
+        '80.00',
+        '75.00',
+        '90.00',
+    ]
+    deviation = float(rows['standard deviation'][4])
+    assert deviation == pytest.approx(np.std([75, 80, 90], ddof=1), abs=0.01)
+
+
+def test_custom_data_and_a_validation_set(tmp_path, capsys, no_pictures):
+    data, folder = tmp_path / 'data', tmp_path / 'analysis' / 'own'
+    data.mkdir()
+    rows = [f'text {i},{"red" if i % 2 else "green"}' for i in range(40)]
+    (data / 'train.csv').write_text('text,label\n' + '\n'.join(rows) + '\n')
+    (data / 'valid.csv').write_text('text,label\n' + '\n'.join(rows[:20]) + '\n')
+    (data / 'test.csv').write_text('text\n' + '\n'.join(f'text {i}' for i in range(9)) + '\n')
+    arguments = {'dataset': 'custom', 'data_dir': str(data), 'n_valid': None, 'seed': 1}
+    task, found = analysis.read_data_of(arguments, 'log', None)
+    rng = np.random.default_rng(0)
+    sets = {
+        kind: {
+            name: (examples, rng.normal(size=(len(examples), 2)))
+            for name, examples in split.items()
+        }
+        for kind, split in (('test', found.test), ('valid', found.valid))
+    }
+    analysis.save_predictions(folder, task, sets['test'], sets['valid'])
+    (tmp_path / 'log').mkdir()
+    write_log(tmp_path / 'log' / 'own.jsonl', [arguments, *make_evaluations(task)])
+    options = [f'--log_dir={tmp_path / "log"}', f'--analysis_dir={tmp_path / "analysis"}']
+    assert analysis.main(['--desc', 'own', *options]) == 0
+    report = (folder / 'report.md').read_text()
+    assert '## Classes (validation set)' in report and '| green' in report
+    assert sorted(os.listdir(folder)) == ['predictions.csv', 'predictions_valid.csv', 'report.md']
+
+
+def test_names_of_the_files_of_several_sets(tmp_path):
+    task = TASKS['mnli']
+    sets = {name: make_set(task, n=3) for name in ('matched', 'mismatched')}
+    analysis.save_predictions(tmp_path, task, sets, sets)
+    assert sorted(os.listdir(tmp_path)) == [
+        'predictions_matched.csv',
+        'predictions_mismatched.csv',
+        'predictions_valid_matched.csv',
+        'predictions_valid_mismatched.csv',
+    ]
+
+
+@pytest.mark.parametrize(
+    'argv, arguments, words',
+    [
+        (['--desc', 'nowhere'], {}, 'nowhere'),
+        (['--data_dir', 'nowhere'], {}, 'nowhere'),
+        ([], {'dataset': 'unheard-of'}, "'unheard-of' is not known"),
+        ([], {'dataset': ['list']}, 'is not known'),
+        ([], {'dataset': 'custom'}, 'no train.csv'),
+        ([], {'data_dir': None}, 'None'),
+    ],
+)
+def test_errors_are_one_line(tmp_path, capsys, argv, arguments, words):
+    options = make_run(tmp_path, 'mine', **arguments)
+    assert analysis.main(['--desc', 'mine', *options, *argv]) == 2
     error = capsys.readouterr().err
-    assert (
-        error.startswith('analysis.py: error: ') and 'nowhere' in error and error.count('\n') == 1
-    )
+    assert error.startswith('analysis.py: error: ') and error.count('\n') == 1
+    assert words in error
+
+
+def test_predictions_of_other_examples(tmp_path, capsys):
+    options = make_run(tmp_path, 'mine')
+    write_rocstories(tmp_path / 'data', make_set(TASKS['rocstories'], n=59)[0])
+    assert analysis.main(['--desc', 'mine', *options]) == 2
+    assert 'has the predictions of other examples' in capsys.readouterr().err
+
+
+def test_a_log_of_another_task(tmp_path, capsys):
+    options = make_run(tmp_path, 'mine')
+    lines = map(json.loads, (tmp_path / 'log' / 'mine.jsonl').read_text().splitlines())
+    lines = [{name.replace('acc', 'f1'): value for name, value in line.items()} for line in lines]
+    write_log(tmp_path / 'log' / 'mine.jsonl', lines)
+    assert analysis.main(['--desc', 'mine', *options]) == 2
+    assert 'no "va_acc"' in capsys.readouterr().err
