@@ -1,0 +1,56 @@
+"""Every script says in one line that a Python is too old."""
+
+import check_python
+
+import ast
+import glob
+import os
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def read(path):
+    with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+        return f.read()
+
+
+SCRIPTS = sorted(
+    name for name in glob.glob('*.py', root_dir=ROOT) if "if __name__ == '__main__':" in read(name)
+)
+
+
+def test_one_line_under_an_old_python():
+    code = 'import sys; sys.version_info = (3, 10, 4, "final", 0); import check_python'
+    process = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr == 'error: this program needs Python 3.11 or newer; this is 3.10\n'
+
+
+@pytest.mark.parametrize('name', ['check_python.py', *SCRIPTS])
+def test_scripts_can_be_parsed_by_python_3_8(name):
+    """Else a SyntaxError would come first."""
+    ast.parse(read(name), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_scripts_import_check_python_before_libraries(name):
+    modules = []
+    for node in ast.parse(read(name)).body:
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules.append(node.module)
+    others = [name for name in modules if name.split('.')[0] not in sys.stdlib_module_names]
+    assert others[0] == 'check_python'
+
+
+def test_the_oldest_python_is_the_same_everywhere():
+    project = tomllib.loads(read('pyproject.toml'))['project']
+    oldest = '.'.join(map(str, check_python.OLDEST))
+    assert project['requires-python'] == f'>={oldest}'
+    assert f'Python {oldest}' in read('requirements.txt')
