@@ -1,20 +1,26 @@
 """How many times faster is this than what one would otherwise run?
 
     python benchmarks/finetune.py                    # full size, all variants
-    python benchmarks/finetune.py --variants fp32    # those with "fp32" in their name
-    python benchmarks/finetune.py --profile 'shared bf16'    # where the time of a variant's training steps goes
+    python benchmarks/finetune.py --variants fp32    # those with "fp32" in their names
+    python benchmarks/finetune.py --profile 'shared bf16'    # where the time of a variant goes
 
-On the same batches of made-up stories (lengths as in ROCStories, random weights), turn by turn, it times training steps (dropout on) and prediction steps of
-  (a) this project, with separate and shared rows, in fp32 and bf16;
-  (b) `padded`: how the best-known PyTorch port of OpenAI's program works: padded rows, the language-model head in prediction too, attention and norms
-      spelled out, Adam as a loop over the parameters;
-  (c) `transformers`: Hugging Face's OpenAIGPTDoubleHeadsModel with torch.optim.AdamW, if installed.
-Each of the three runs in a process of its own, and waits while another has its turn: (a) sets glibc up to keep freed memory (`utils.keep_freed_memory`),
-as train.py does, which the others do not; with --keep_freed_memory they do too. First it checks that all compute the same losses without dropout.
-`floor` is what the matrix products of the linear layers and of the LM head take alone, measured in the same turns on bare operands of the same shapes;
-attention's own products (1 %) are left out of it.
-To warm up, each does a step; (a) does one of every batch, for a batch of a new size costs it more than the next of that size, and a run has few sizes.
-Peak memory is that of a process that does nothing but four training steps of one variant.
+On the same batches of made-up stories (lengths as in ROCStories, random weights), it times
+training steps (dropout on) and prediction steps, one implementation after another in turn:
+
+(a) this project, with separate and shared rows, in fp32 and bf16
+(b) `padded`: how the best-known PyTorch port of OpenAI's program works: padded rows, the LM head
+    in prediction too, attention and norms spelled out, Adam as a loop over the parameters
+(c) `transformers`: OpenAIGPTDoubleHeadsModel with torch.optim.AdamW, if it is installed
+
+Each of the three runs in a process of its own, which waits while another one has its turn. (a)
+tells glibc to keep freed memory, as train.py does; the others do so with --keep_freed_memory.
+First, the losses of all without dropout are compared.
+
+`floor` is the time that the matrix products of the linear layers and of the LM head take alone,
+on operands of the same shapes, in the same turns. Attention's own products (1 %) are left out.
+Before the timing, (b) and (c) do one step, (a) one step with each batch: a batch of a new size
+costs it more than the next one of that size, and a run has few sizes. Peak memory is that of a
+process that does nothing but four training steps of one variant.
 """
 
 import argparse
@@ -26,6 +32,7 @@ import statistics
 import sys
 import time
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,43 +40,52 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from functional import product
-from loss import MultipleChoiceLossCompute
+from batches import Tree, collate
+from loss import JointLoss
+from masks import DropoutMasks
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from opt import OpenAIAdam
-from utils import Story, collate, keep_freed_memory
+from parallel import keep_freed_memory
+from products import product, uses_onednn
 
 LR = 6.25e-5
 LM_COEF = 0.5
 
 
+class Story(NamedTuple):
+    """The sequences of a story as token ids, and its label."""
+
+    trunk: np.ndarray
+    branches: tuple[np.ndarray, ...]
+    label: int
+
+
 def make_stories(n, config, random_state):
-    """Stories of random words: 41 +- 7 tokens, endings 9 +- 3, and no sequence longer than n_ctx."""
+    """Stories of random words: 41 +- 7 tokens, endings 9 +- 3, no sequence longer than n_ctx."""
     start, delimiter, classify = range(config.n_vocab, config.first_position)
 
     def words(mean, deviation, most):
-        return random_state.randint(
-            1, config.n_vocab, size=min(max(1, round(random_state.normal(mean, deviation))), most)
-        )
+        size = min(max(1, round(random_state.normal(mean, deviation))), most)
+        return random_state.randint(1, config.n_vocab, size=size)
 
     stories = []
     for _ in range(n):
         story = words(41, 7, config.n_ctx - 23)
-        stories.append(
-            Story(
-                np.array([start, *story, delimiter]),
-                tuple(
-                    np.array([*words(9, 3, config.n_ctx - len(story) - 3), classify])
-                    for _ in range(2)
-                ),
-                random_state.randint(2),
-                '',
-            )
-        )
+        room = config.n_ctx - len(story) - 3
+        branches = tuple(np.array([*words(9, 3, room), classify]) for _ in range(2))
+        trunk = np.array([start, *story, delimiter])
+        stories.append(Story(trunk, branches, random_state.randint(2)))
     return stories
 
 
-# ------------------------------------------------------------------------------------------------------ (a) this project
+def lay_out(stories, config, share_context):
+    """Return a batch of stories."""
+    labels = np.array([story.label for story in stories])
+    trees = [Tree(story.trunk, story.branches) for story in stories]
+    return collate(trees, config.first_position, share_context, labels)
+
+
+# ---------------------------------------------------------------------------- (a) this project
 
 
 class Ours:
@@ -77,45 +93,52 @@ class Ours:
         keep_freed_memory()
         with torch.device(device):
             self.model = DoubleHeadModel(config)
-        self.device, self.config, self.share_context = device, config, share_context
-        self.precision = precision
         self.model.load_state_dict(weights)
+        self.device, self.config = device, config
+        self.share_context, self.precision = share_context, precision
         self.opt = OpenAIAdam(
             self.model.parameters(), lr=LR, schedule='warmup_constant', warmup=0.1, t_total=1000
         )
-        self.compute_loss = MultipleChoiceLossCompute(LM_COEF)
 
-    def forward(self, stories, share_context, lm):
-        batch = collate(stories, self.config.first_position, share_context)
-        batch = (batch.pin_memory() if self.device.type == 'cuda' else batch).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
-            return *self.model(batch, lm=lm), batch
+    def batch(self, stories, share_context):
+        batch = lay_out(stories, self.config, share_context)
+        return (batch.pin_memory() if self.device.type == 'cuda' else batch).to(self.device)
+
+    def autocast(self):
+        enabled = self.precision == 'bf16'
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def losses(self, stories):
-        """The classification losses [stories], and the LM losses of both sequences together [stories]."""
-        logits, lm_losses, batch = self.forward(stories, self.share_context, lm=True)
-        return F.cross_entropy(logits, batch.label, reduction='none'), lm_losses.view(
-            len(stories), -1
-        ).sum(1)
+        """The classification losses [stories], and the LM losses of both sequences [stories]."""
+        batch = self.batch(stories, self.share_context)
+        with self.autocast():
+            logits, lm_losses = self.model(batch)
+        clf_losses = F.cross_entropy(logits, batch.target, reduction='none')
+        return clf_losses, lm_losses.view(len(stories), -1).sum(1)
 
     def train(self, stories):
         self.model.train()
-        logits, lm_losses, batch = self.forward(stories, self.share_context, lm=True)
-        self.compute_loss(logits, batch.label, lm_losses).mean().backward()
+        batch = self.batch(stories, self.share_context)
+        batch.masks = DropoutMasks(int(torch.randint(2**63 - 1, ())))
+        with self.autocast():
+            losses = JointLoss(self.model, LM_COEF)(batch)
+        losses.mean().backward()
         self.opt.step()
         self.opt.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
     def predict(self, stories):
         self.model.eval()
-        return self.forward(stories, True, lm=False)[0]
+        batch = self.batch(stories, share_context=True)
+        with self.autocast():
+            return self.model(batch, lm=False)[0]
 
 
-# ------------------------------------------------------------------------------------------------- (b) the plain padded way
+# ------------------------------------------------------------------------- (b) the plain padded way
 
 
 def padded_arrays(stories, config):
-    """ids [stories, 2, length], the mask of the real tokens, and where `_classify_` stands [stories, 2]."""
+    """ids and mask of real tokens [stories, 2, length], the places of `_classify_` [stories, 2]."""
     ids, mask = np.zeros((2, len(stories), 2, config.n_ctx), dtype=np.int64)
     clf = np.zeros((len(stories), 2), dtype=np.int64)
     for i, (trunk, branches, *_) in enumerate(stories):
@@ -301,7 +324,7 @@ class Padded:
         return self.forward(stories)[0]
 
 
-# ---------------------------------------------------------------------------------------------------- (c) transformers
+# --------------------------------------------------------------------------------- (c) transformers
 
 
 class HuggingFace:
@@ -309,7 +332,7 @@ class HuggingFace:
         from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
 
         embed = weights['transformer.embed.weight']
-        # As in OpenAI's program, the language model's logits are over the position rows too; so they are part of this vocabulary.
+        # As in OpenAI's program, the LM logits include the position rows.
         with torch.device(device):
             self.model = OpenAIGPTDoubleHeadsModel(
                 OpenAIGPTConfig(
@@ -379,7 +402,7 @@ class HuggingFace:
         return self.model(**self.inputs(stories)[0]).mc_logits
 
 
-# ------------------------------------------------------------------------------------------------------------ measuring
+# ---------------------------------------------------------------------------------------- measuring
 
 VARIANTS = {
     'separate fp32': (Ours, dict(share_context=False, precision='fp32')),
@@ -391,34 +414,32 @@ VARIANTS = {
 }
 
 
-def products(kind, stories, share_context, config):
+def product_shapes(kind, stories, share_context, config):
     """The matrix products (m, k, n, how many) that a step cannot do without."""
-    batch = collate(stories, config.first_position, share_context)
-    predictions, n = int(batch.lm_weight.count_nonzero()), config.n_embd
-    tokens = (
-        predictions + batch.rows
-    )  # without those that `few_sizes` adds: all but the first of a row are predicted
-    if (
-        kind == 'predict'
-    ):  # of the last layer, all keys and values, and the rest for the `_classify_` tokens alone
-        each = [(n, 3 * n), (n, n), (n, 4 * n), (4 * n, n)]
-        return (
-            [(tokens, *shape, config.n_layer - 1) for shape in each]
-            + [(tokens, n, 2 * n, 1)]
-            + [(2 * len(stories), *shape, 1) for shape in [(n, n), (n, n), (n, 4 * n), (4 * n, n)]]
-        )
-    each = [
+    batch = lay_out(stories, config, share_context)
+    n = config.n_embd
+    # Without the tokens that rounding up adds: all but the first of a row are predicted.
+    predictions = int(batch.lm_weight.count_nonzero())
+    tokens = predictions + batch.rows
+    if kind == 'predict':
+        # Of the last layer: all keys and values, and the rest for the `_classify_` tokens alone
+        layer = [(n, 3 * n), (n, n), (n, 4 * n), (4 * n, n)]
+        last = [(n, n), (n, n), (n, 4 * n), (4 * n, n)]
+        shapes = [(tokens, *shape, config.n_layer - 1) for shape in layer]
+        shapes += [(tokens, n, 2 * n, 1)]
+        return shapes + [(2 * len(stories), *shape, 1) for shape in last]
+    forward = [
         (tokens, n, 3 * n, config.n_layer),
         (tokens, n, n, config.n_layer),
         (tokens, n, 4 * n, config.n_layer),
         (tokens, 4 * n, n, config.n_layer),
         (predictions, n, config.first_position + config.n_ctx, 1),
     ]
-    return [
-        shape
-        for m, k, n, count in each
-        for shape in ((m, k, n, count), (m, n, k, count), (k, m, n, count))
-    ]
+    # Each product has two gradients.
+    shapes = []
+    for m, k, n, count in forward:
+        shapes += [(m, k, n, count), (m, n, k, count), (k, m, n, count)]
+    return shapes
 
 
 def flop(shapes):
@@ -426,7 +447,7 @@ def flop(shapes):
 
 
 class Floor:
-    """What a step's matrix products take alone, by the faster way there is (`functional.product`), on operands of the same shapes."""
+    """The time of a step's matrix products alone, by `products.product`."""
 
     def __init__(self, shapes, dtype, device):
         self.operands = [
@@ -440,7 +461,12 @@ class Floor:
         total = 0
         for (a, b), count in self.operands:
             repeats = min(count, 2)
-            total += clock(lambda: [product(a, b) for _ in range(repeats)])[0] / repeats * count
+
+            def multiply(a=a, b=b, repeats=repeats):
+                for _ in range(repeats):
+                    product(a, b)
+
+            total += clock(multiply)[0] / repeats * count
         return total
 
 
@@ -462,7 +488,7 @@ def measure_memory(name, config, device, batches, queue):
 
 
 class Worker:
-    """A process that holds the variants of one implementation, and makes a step of one of them when it is asked to."""
+    """A process that holds the variants of one implementation and does a step of one on request."""
 
     def __init__(self, *args):
         self.connection, theirs = multiprocessing.Pipe()
@@ -482,21 +508,22 @@ class Worker:
 
 
 def work(connection, variant, names, config, device, batches, keep):
-    """What a `Worker` does: answers ('losses', name) with both losses of each story, (kind, name, number of a batch) with the step's wall and processor
-    seconds and, if it is one of ours, the floor's seconds and its FLOP."""
+    """Answer the requests of a `Worker`.
+
+    ('losses', name): both losses of each story; (kind, name, number of a batch): the wall and
+    processor seconds of the step and, if it is one of ours, the floor's seconds and its FLOP.
+    """
     if keep:
         keep_freed_memory()
     weights, models, floors = make_weights(config), {}, {}
     for name in names:
         models[name] = variant(config, device, weights, **VARIANTS[name][1])
-        if (
-            variant is Ours
-        ):  # one set of parameters: their losses agree, so nothing depends on which of them trained it
+        if variant is Ours:  # they share one set of parameters
             models[name].model, models[name].opt = models[names[0]].model, models[names[0]].opt
             share, precision = VARIANTS[name][1].values()
             for kind in ('train', 'predict'):
                 shapes = [
-                    products(kind, stories, share or kind == 'predict', config)
+                    product_shapes(kind, stories, share or kind == 'predict', config)
                     for stories in batches
                 ]
                 floors[name, kind] = (
@@ -544,12 +571,13 @@ def make_weights(config):
 
 
 def profile(name, config, device, batches):
-    """Print the operations that take the most of a variant's training steps, one for each batch, after one for each to warm up."""
+    """Print the slowest operations of a variant's training steps, after one step a batch."""
     variant, options = VARIANTS[name]
     model = variant(config, device, make_weights(config), **options)
     for stories in batches:
         model.train(stories)
-    # What the profiler writes down comes to lie between the arrays of a step, so that the next finds less room: without this, page faults would fill the table.
+    # The profiler's records lie between the arrays of a step, so that the next step finds less
+    # room: without this, page faults would fill the table.
     room = torch.ones(1 << 28)
     del room
     with torch.profiler.profile() as record:
@@ -616,14 +644,16 @@ def main(argv=None):
         for seed in range(args.steps)
     ]
     if args.profile:
-        return profile(args.profile, config, device, batches)
+        profile(args.profile, config, device, batches)
+        return
     machine = (
         torch.cuda.get_device_name(device)
         if device.type == 'cuda'
         else f'{cpu_name()}, {torch.get_num_threads()} threads'
     )
     print(
-        f'{machine}; torch {torch.__version__}, {versions}; {args.n_batch} stories a step, {args.steps} steps'
+        f'{machine}; torch {torch.__version__}, {versions}; {args.n_batch} stories a step, '
+        f'{args.steps} steps; fp32 products by {library()}'
     )
 
     results = {
@@ -672,8 +702,8 @@ def main(argv=None):
     rows = []
     for kind in ('train', 'predict'):
         print(
-            f'\n{kind:19}  median s (middle half)   CPU s  stories/s  x padded  x transf.  GFLOP  GFLOP/s of mm  x floor'
-            + '  peak GB' * (kind == 'train')
+            f'\n{kind:19}  median s (middle half)   CPU s  stories/s  x padded  x transf.  GFLOP'
+            '  GFLOP/s of mm  x floor' + '  peak GB' * (kind == 'train')
         )
         for name in names:
             result = results[name]
@@ -688,7 +718,8 @@ def main(argv=None):
                 stories_per_s=args.n_batch / median,
                 seconds=getattr(result, kind),
             )
-            line = f'{name:19}  {median:7.3f} ({low:.3f}-{high:.3f})  {row["cpu_s"]:8.2f}  {row["stories_per_s"]:9.2f}'
+            line = f'{name:19}  {median:7.3f} ({low:.3f}-{high:.3f})  {row["cpu_s"]:8.2f}'
+            line += f'  {row["stories_per_s"]:9.2f}'
             for other in ('padded fp32', 'transformers fp32'):
                 # Turn by turn, so that what else the machine does falls on both.
                 ratio = (
@@ -712,7 +743,8 @@ def main(argv=None):
                         a / b for a, b in zip(getattr(result, kind), seconds)
                     ),
                 )
-                line += f'  {row["gflop"]:5.0f}  {row["matmul_gflop_per_s"]:13.0f}  {row["times_floor"]:7.2f}'
+                line += f'  {row["gflop"]:5.0f}  {row["matmul_gflop_per_s"]:13.0f}'
+                line += f'  {row["times_floor"]:7.2f}'
             else:
                 line += ' ' * 31
             if kind == 'train' and result.memory:
@@ -731,7 +763,7 @@ def main(argv=None):
 
 
 def check_losses(losses_of):
-    """Without dropout, all variants compute the same classification and LM losses, story by story."""
+    """Check that, without dropout, all variants compute the same losses of every story."""
     reference, worst = next(iter(losses_of.values())), {'fp32': 0, 'bf16': 0}
     for name, losses in losses_of.items():
         precision = name.split()[-1]
@@ -742,6 +774,12 @@ def check_losses(losses_of):
     )
     if worst['fp32'] > 1e-4 or worst['bf16'] > 0.1:
         sys.exit('finetune.py: the variants do not compute the same losses')
+
+
+def library():
+    """The library of large fp32 products on this CPU."""
+    x = torch.empty(1 << 10, 1 << 10)
+    return 'oneDNN' if uses_onednn(x, x[:, : 1 << 6]) else "PyTorch's own choice"
 
 
 def cpu_name():

@@ -1,10 +1,13 @@
-"""Where does the time of a whole run go?
+"""Measure where the time of a whole run of train.py goes.
 
-    python benchmarks/run.py --dataset rocstories --data_dir data/sample --model_dir model/ --submit --analysis
+    python benchmarks/run.py --dataset rocstories --submit --analysis --n_gpu 8
 
-Takes the options of train.py, runs it in this process, and prints what each phase took: imports, encoding, loading, the updates of each epoch,
-evaluation, saving, prediction, analysis. A phase that another calls is counted once, in the inner one. After each epoch it also prints the memory held and
-how long the first and the last updates of the epoch took: neither may grow. `--json FILE` (first) writes all that too.
+Takes the options of train.py, runs it in this process, and prints the time of each phase: imports,
+encoding, loading, the updates of each epoch, evaluation, saving, prediction, analysis. The time of
+a phase within another one counts for the inner one only. For each epoch, it also prints the memory
+in use after it, and the time of its first and of its last updates: neither should grow.
+
+`--json FILE`, as the first option, writes all these figures too.
 """
 
 import collections
@@ -15,20 +18,21 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 START = time.perf_counter()
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Phases:
-    """Seconds of each phase, inner ones taken out of the outer."""
+    """The seconds of each phase, without those of the phases within it."""
 
     def __init__(self):
         self.seconds = collections.Counter()
-        self.inner = []  # seconds of the phases within each phase that is under way
+        self.inner = []  # for each phase in progress, the seconds of the phases within it
 
     @contextlib.contextmanager
-    def phase(self, name):
+    def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         self.inner.append(0)
         try:
@@ -39,25 +43,77 @@ class Phases:
             if self.inner:
                 self.inner[-1] += seconds
 
-    def wrap(self, owner, function, name):
-        """Count the calls of owner.function to the phase `name`, or to what name(self) says."""
+    def wrap(self, owner: object, function: str, name: str) -> None:
+        """Count the calls of owner.function as the phase `name`."""
         original = getattr(owner, function)
 
         @functools.wraps(original)
         def timed(*args, **kwargs):
-            with self.phase(name if isinstance(name, str) else name(*args)):
+            with self.phase(name):
                 return original(*args, **kwargs)
 
         setattr(owner, function, timed)
 
 
-def resident_bytes(which='VmRSS'):
-    """Memory held now, or (`VmHWM`) the most so far."""
+class Updates:
+    """The seconds of each update and the memory after each epoch. An epoch is 1, 2, ..."""
+
+    def __init__(self, phases: Phases, train, torch):
+        self.phases, self.torch = phases, torch
+        self.seconds = collections.defaultdict(list)  # epoch -> seconds of its updates
+        self.resident = {}  # epoch -> bytes after its last evaluation
+        train.Trainer.update = self.timed_update(train.Trainer.update)
+        train.FineTuning.evaluate = self.noting_memory(train.FineTuning.evaluate)
+
+    def timed_update(self, update: Callable) -> Callable:
+        @functools.wraps(update)
+        def timed(trainer, items):
+            epoch = 1 + trainer.n_updates // trainer.updates_per_epoch
+            with self.phases.phase(f'epoch {epoch}: updates'):
+                start = time.perf_counter()
+                figures = update(trainer, items)
+                if trainer.device.type == 'cuda':
+                    self.torch.cuda.synchronize()
+                self.seconds[epoch].append(time.perf_counter() - start)
+            return figures
+
+        return timed
+
+    def noting_memory(self, evaluate: Callable) -> Callable:
+        @functools.wraps(evaluate)
+        def noting(job, trainer):
+            line = evaluate(job, trainer)
+            self.resident[max(1, line['n_epochs'])] = memory('VmRSS')
+            return line
+
+        return noting
+
+    def epochs(self) -> list[dict]:
+        """Return the figures of each epoch: median seconds of its first and last tenth, memory."""
+        epochs = []
+        for epoch, seconds in self.seconds.items():
+            tenth = max(1, len(seconds) // 10)
+            epochs.append(
+                {
+                    'epoch': epoch,
+                    'first_s': statistics.median(seconds[:tenth]),
+                    'last_s': statistics.median(seconds[-tenth:]),
+                    'resident_bytes': self.resident[epoch],
+                }
+            )
+        return epochs
+
+
+def memory(which: str) -> int:
+    """Return the bytes of memory in use ('VmRSS') or the most so far ('VmHWM')."""
     with open('/proc/self/status') as f:
-        return next(int(line.split()[1]) * 1024 for line in f if line.startswith(which))
+        for line in f:
+            if line.startswith(which):
+                return 1024 * int(line.split()[1])
+    raise ValueError(which)
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     json_path = None
     if argv[:1] == ['--json']:
         _, json_path, *argv = argv
@@ -66,45 +122,17 @@ def main(argv):
         import torch
 
         import train
-    device_seconds = []
-
-    def synchronized(update):
-        """The time of an update is known when the device is done with it."""
-
-        @functools.wraps(update)
-        def timed(tuning, stories):
-            start = time.perf_counter()
-            figures = update(tuning, stories)
-            if tuning.devices[0].type == 'cuda':
-                torch.cuda.synchronize()
-            device_seconds.append((tuning.n_epochs, time.perf_counter() - start))
-            return figures
-
-        return timed
-
-    train.FineTuning.update = synchronized(train.FineTuning.update)
-    memory = {}
-    evaluate = train.FineTuning.evaluate
-
-    def evaluate_and_note_memory(tuning, logger):
-        evaluate(tuning, logger)
-        memory[tuning.n_epochs] = resident_bytes()
-
-    train.FineTuning.evaluate = evaluate_and_note_memory
-
-    for owner, function, name in (
-        (train, 'read_stories', 'reading and encoding'),
-        (train, 'fill_model', 'loading weights'),
-        (train, 'DoubleHeadModel', 'building the model'),
-        (train.FineTuning, 'update', lambda tuning, _: f'epoch {tuning.n_epochs + 1}: updates'),
-        (train.FineTuning, 'evaluate', 'evaluation'),
-        (train.FineTuning, 'save_checkpoint', 'saving checkpoints'),
-        (train.FineTuning, 'save_best', 'saving best parameters'),
-        (train.FineTuning, 'predict_best', 'prediction'),
-        (train.analysis, 'rocstories', 'analysis'),
-        (train.analysis, 'write_report', 'analysis'),
-    ):
-        phases.wrap(owner, function, name)
+    updates = Updates(phases, train, torch)
+    phases.wrap(train, 'read_data', 'reading')
+    phases.wrap(train, 'encode_data', 'encoding')
+    phases.wrap(train, 'make_model', 'building the model')
+    phases.wrap(train, 'make_trainer', 'building the optimizer')
+    phases.wrap(train, 'load_openai_pretrained_model', 'loading weights')
+    phases.wrap(train.FineTuning, 'evaluate', 'evaluation')
+    phases.wrap(train.Trainer, '_save', 'saving checkpoints')
+    phases.wrap(train.FineTuning, 'save_best', 'saving best parameters')
+    phases.wrap(train, 'finish', 'prediction')
+    phases.wrap(train.analysis, 'write_report', 'analysis')
     status = train.main(argv)
     total = time.perf_counter() - START
     phases.seconds['everything else'] = total - sum(phases.seconds.values())
@@ -112,31 +140,24 @@ def main(argv):
     print()
     for name, seconds in phases.seconds.items():
         print(f'{name:26} {seconds:8.2f} s  {100 * seconds / total:5.1f} %')
-    print(f'{"all":26} {total:8.2f} s; at most {resident_bytes("VmHWM") / 1e9:.2f} GB resident')
-    epochs = []
-    for epoch in sorted({epoch for epoch, _ in device_seconds}):
-        seconds = [value for of, value in device_seconds if of == epoch]
-        tenth = max(1, len(seconds) // 10)
-        first, last = statistics.median(seconds[:tenth]), statistics.median(seconds[-tenth:])
-        epochs.append(
-            dict(epoch=epoch + 1, first_s=first, last_s=last, resident_bytes=memory[epoch + 1])
-        )
+    peak = memory('VmHWM')
+    print(f'{"all":26} {total:8.2f} s; at most {peak / 1e9:.2f} GB of memory')
+    epochs = updates.epochs()
+    for row in epochs:
         print(
-            f'epoch {epoch + 1}: an update {first:.3f} s at the beginning, {last:.3f} s at the end; {memory[epoch + 1] / 1e9:.2f} GB resident after it'
+            f'epoch {row["epoch"]}: an update takes {row["first_s"]:.3f} s at the beginning and '
+            f'{row["last_s"]:.3f} s at the end; {row["resident_bytes"] / 1e9:.2f} GB after it'
         )
     if json_path:
+        figures = {
+            'seconds': phases.seconds,
+            'total': total,
+            'peak_bytes': peak,
+            'epochs': epochs,
+            'argv': argv,
+        }
         with open(json_path, 'w', encoding='utf-8') as f:
-            json.dump(
-                dict(
-                    seconds=phases.seconds,
-                    total=total,
-                    peak_bytes=resident_bytes('VmHWM'),
-                    epochs=epochs,
-                    argv=argv,
-                ),
-                f,
-                indent=1,
-            )
+            json.dump(figures, f, indent=1)
             f.write('\n')
     return status
 
