@@ -1,29 +1,126 @@
-"""README's Python examples run as they stand."""
+"""What the READMEs say runs, and what they name exists."""
 
 import os
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
+from datasets import TASKS
+from options import options_of
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+READMES = ('README.md', 'README.zh-CN.md')
+DOCUMENTS = (*READMES, 'data/README.md', 'model/README.md', 'tests/golden/README.md')
 
 
-def examples():
-    """(name, code) of each ```python block of the READMEs."""
-    for name in ('README.md', 'README.zh-CN.md'):
-        path = os.path.join(ROOT, name)
-        if os.path.exists(path):
-            with open(path, encoding='utf-8') as f:
-                for match in re.finditer(
-                    r'^```python\n(.*?)^```', text := f.read(), re.MULTILINE | re.DOTALL
-                ):
-                    yield pytest.param(
-                        match[1], id=f'{name}, line {text.count(chr(10), 0, match.start()) + 1}'
-                    )
+def read(name):
+    with open(os.path.join(ROOT, name), encoding='utf-8') as f:
+        return f.read()
 
 
-@pytest.mark.parametrize('code', list(examples()))
-def test_example(code, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    exec(compile(code, 'README', 'exec'), {'__name__': 'readme'})
-    assert capsys.readouterr().out or 'print' not in code
+def blocks(text, language):
+    return re.findall(rf'^```{language}\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text):
+    """Return the indented command lines of a document, each as a list of words."""
+    text = text.replace('\\\n', ' ')
+    lines = re.findall(r'^ {4}((?:python|torchrun) .*)$', text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.fixture(scope='module')
+def own_data(tmp_path_factory):
+    """A folder where the example of the section "Your own data" has run."""
+    folder = tmp_path_factory.mktemp('own')
+    (folder / 'my').mkdir()
+    [table] = blocks(read('README.md'), 'csv')
+    (folder / 'my' / 'train.csv').write_text(table, encoding='utf-8')
+    train, predict = (words for words in commands(read('README.md')) if is_own_data(words))
+    run(folder, *train[1:], '--n_iter', '1', '--device', 'cpu')
+    return folder, predict
+
+
+def is_own_data(words):
+    return 'custom' in words or 'I fell asleep.' in words
+
+
+def run(folder, script, *options):
+    command = [sys.executable, os.path.join(ROOT, script), *options]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_your_own_data(own_data):
+    folder, predict = own_data
+    assert (folder / 'analysis' / 'custom' / 'report.md').exists()
+    lines = run(folder, *predict[1:]).splitlines()
+    assert [line.split()[0] in ('good', 'bad') for line in lines] == [True, True]
+
+
+@pytest.mark.parametrize('name', READMES)
+def test_the_library_example(name, own_data, monkeypatch, capsys):
+    [code] = blocks(read(name), 'python')
+    monkeypatch.chdir(own_data[0])
+    exec(compile(code, name, 'exec'), {'__name__': 'readme'})
+    assert "'good': 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', DOCUMENTS)
+def test_commands_use_options_that_exist(name):
+    for words in commands(read(name)):
+        script = next((word for word in words if word.endswith('.py')), None)
+        if script is None:  # python -m MODULE
+            continue
+        assert os.path.exists(os.path.join(ROOT, script)), script
+        if script in ('train.py', 'pretrain.py'):
+            known = {option.name for option in options_of(script)}
+            used = [word for word in words[words.index(script) :] if word.startswith('--')]
+            assert {word.removeprefix('--') for word in used} <= known
+
+
+@pytest.mark.parametrize('name', READMES)
+def test_options_in_the_text_exist(name):
+    known = {option.name for script in ('train.py', 'pretrain.py') for option in options_of(script)}
+    known |= {'help', 'source', 'accept_terms', 'params', 'max-restarts'}
+    used = set(re.findall(r'`--([a-z_-]+)', read(name)))
+    assert used <= known
+
+
+@pytest.mark.parametrize('name', READMES)
+def test_named_tests_exist(name):
+    named = re.findall(r'`(test_\w+\.py)::(test_\w+)`', read(name))
+    assert len(named) > 15
+    for file, test in named:
+        assert f'\ndef {test}(' in read(f'tests/{file}'), f'{file}::{test}'
+
+
+@pytest.mark.parametrize('name', READMES)
+def test_every_module_and_task_is_listed(name):
+    text = read(name)
+    modules = {file for file in os.listdir(ROOT) if file.endswith('.py')}
+    listed = set(re.findall(r'`(\w+\.py)`', text))
+    assert modules <= listed
+    assert listed <= modules
+    assert all(f'| `{task}` |' in text for task in TASKS)
+
+
+@pytest.mark.parametrize('name', DOCUMENTS)
+def test_links_lead_to_files(name):
+    folder = os.path.join(ROOT, os.path.dirname(name))
+    for link in re.findall(r'\]\(([^)]+)\)', read(name)):
+        path = link.split('#')[0]
+        assert '://' in link or os.path.exists(os.path.join(folder, path)), link
+
+
+def test_the_readmes_have_the_same_commands_and_code():
+    """But for their comments."""
+    english, chinese = (read(name) for name in READMES)
+    assert commands(english) == commands(chinese)
+    assert blocks(english, 'csv') == blocks(chinese, 'csv')
+    code = [re.sub(r' *#.*', '', blocks(text, 'python')[0]) for text in (english, chinese)]
+    assert code[0] == code[1]
