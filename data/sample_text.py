@@ -44,6 +44,11 @@ NEXT = ('What happened then?', 'What happened next?')
 END = ('How did it end?', 'The story ended like this:')
 
 
+def beginning(story: Story, variant: str, rng: Random) -> str:
+    """The four sentences of a story before its ending, or just the one that decides how it ends."""
+    return story.context(variant) if rng.random() < 0.5 else story.clue(variant)
+
+
 # A function of each kind of line returns its parts. The first one has the four sentences of a
 # story, if the line has them.
 
@@ -53,7 +58,7 @@ def whole_story(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]
     variant = rng.choice('ab')
     story = Story(schema, 'text', rng)
     question = [rng.choice(END)] if rng.random() < 0.1 else []
-    return [story.context(variant), *question, story.ending(variant)]
+    return [beginning(story, variant, rng), *question, story.ending(variant)]
 
 
 def judged_story(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]:
@@ -68,7 +73,7 @@ def judged_story(schema: Schema, schemas: list[Schema], rng: Random) -> list[str
     else:
         other = Story(another(schema, schemas, rng), 'text', rng, story.people)
         ending = other.ending(rng.choice('ab'))
-    return [story.context(variant), ending, rng.choice(VERDICTS[verdict])]
+    return [beginning(story, variant, rng), ending, rng.choice(VERDICTS[verdict])]
 
 
 def comparison(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]:
@@ -106,7 +111,7 @@ def feeling(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]:
     """A story without its ending, and whether it was a happy one."""
     variant = rng.choice('ab')
     story = Story(schema, 'text', rng)
-    return [story.context(variant), rng.choice(FEELINGS[story.is_happy(variant)])]
+    return [beginning(story, variant, rng), rng.choice(FEELINGS[story.is_happy(variant)])]
 
 
 def deed_of_two(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]:
@@ -119,11 +124,11 @@ def deed_of_two(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]
 
 
 KINDS = (  # the share of lines of each kind
-    (0.50, whole_story),
-    (0.18, judged_story),
+    (0.45, whole_story),
+    (0.22, judged_story),
     (0.10, comparison),
     (0.08, answer),
-    (0.09, feeling),
+    (0.10, feeling),
     (0.05, deed_of_two),
 )
 
