@@ -150,6 +150,10 @@ class TextEncoder:
         self._set_vocabulary(encoder, bpe_ranks)
         return self
 
+    def __reduce__(self):
+        """Pickle the vocabulary alone, for worker processes that are not forked."""
+        return TextEncoder.from_vocabulary, (self.encoder, self.bpe_ranks)
+
     def _set_vocabulary(self, encoder, bpe_ranks):
         self.encoder = encoder
         self.decoder = {i: symbol for symbol, i in encoder.items()}
