@@ -121,10 +121,12 @@ def main(argv: list[str]) -> int:
     with phases.phase('imports'):
         import torch
 
+        import data_cache
         import train
     updates = Updates(phases, train, torch)
-    phases.wrap(train, 'read_data', 'reading')
-    phases.wrap(train, 'encode_data', 'encoding')
+    phases.wrap(data_cache, 'read_data', 'reading')
+    phases.wrap(data_cache, 'encode_data', 'encoding')
+    phases.wrap(train, 'load_data', 'opening and keeping encoded data')
     phases.wrap(train, 'make_model', 'building the model')
     phases.wrap(train, 'make_trainer', 'building the optimizer')
     phases.wrap(train, 'load_openai_pretrained_model', 'loading weights')
@@ -139,9 +141,9 @@ def main(argv: list[str]) -> int:
 
     print()
     for name, seconds in phases.seconds.items():
-        print(f'{name:26} {seconds:8.2f} s  {100 * seconds / total:5.1f} %')
+        print(f'{name:32} {seconds:8.2f} s  {100 * seconds / total:5.1f} %')
     peak = memory('VmHWM')
-    print(f'{"all":26} {total:8.2f} s; at most {peak / 1e9:.2f} GB of memory')
+    print(f'{"all":32} {total:8.2f} s; at most {peak / 1e9:.2f} GB of memory')
     epochs = updates.epochs()
     for row in epochs:
         print(
