@@ -66,7 +66,10 @@ def load_data(args: Namespace, encoder: TextEncoder) -> LoadedData:
     digest = hashlib.sha256(source).hexdigest()[:16]
     path = os.path.join(args.cache_dir, f'{args.dataset}-{digest}.npz')
     kept = open_kept(path, source, encoder.n_vocab, args.n_ctx)
-    return make(args, encoder, path, source) if kept is None else kept
+    if kept is None:
+        return make(args, encoder, path, source)
+    print(f'encoded   already, in {path}', flush=True)
+    return kept
 
 
 def read(args: Namespace) -> tuple[Task, Data]:
