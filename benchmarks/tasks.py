@@ -72,7 +72,8 @@ def make_snli(folder: str, vocab: str) -> int:
     ids = read_vocabulary(vocabulary_files(vocab)[0])
     symbols = [symbol for symbol in sorted(ids, key=ids.get) if symbol.endswith('</w>')]
     words = [symbol.removesuffix('</w>') for symbol in symbols]
-    words = [word for word in words if word.isalpha()]
+    # SNLI is in plain English, with no letters but those of ASCII.
+    words = [word for word in words if word.isalpha() and word.isascii()]
     random = np.random.default_rng(0)
     n_bytes = 0
     os.makedirs(folder)
