@@ -63,7 +63,7 @@ class Updates:
 
     def __init__(self, phases: Phases, train, torch, stop_after: int | None):
         self.phases, self.torch, self.stop_after = phases, torch, stop_after
-        self.first = None  # seconds from the start to the first update
+        self.first = None  # seconds from the start to the first update, and those of the processor
         self.seconds = collections.defaultdict(list)  # epoch -> seconds of its updates
         self.resident = {}  # epoch -> bytes after its last evaluation
         train.Trainer.update = self.timed_update(train.Trainer.update)
@@ -73,7 +73,7 @@ class Updates:
         @functools.wraps(update)
         def timed(trainer, items):
             epoch = 1 + trainer.n_updates // trainer.updates_per_epoch
-            self.first = self.first or time.perf_counter() - START
+            self.first = self.first or (time.perf_counter() - START, time.process_time())
             with self.phases.phase(f'epoch {epoch}: updates'):
                 start = time.perf_counter()
                 figures = update(trainer, items)
@@ -160,7 +160,8 @@ def main(argv: list[str]) -> int:
         f'{worker_peak / 1e9:.2f} GB in a worker process'
     )
     if updates.first:
-        print(f'the first update began after {updates.first:.2f} s')
+        wall, cpu = updates.first
+        print(f'the first update began after {wall:.2f} s, {cpu:.2f} s of the processor')
     epochs = updates.epochs()
     for row in epochs:
         line = (

@@ -7,11 +7,12 @@ FOLDER holds OpenAI's vocabulary (`python download.py` fetches it). Everything e
 parts:
 
 start    Makes a file set of the size and the format of SNLI: sentences of SNLI's lengths, words as
-         frequent as words are in English (Zipf's law). Runs train.py on it: once, which reads,
-         encodes and keeps the result; then again. It prints the time of reading and encoding, the
-         peak memory of the processes, the time to the first update of the second run, the time of
-         an evaluation, and the time of the first and of the last updates. The model is small: 1
-         layer of width 64.
+         frequent as words are in English (Zipf's law), one in a hundred of them new. Encodes some
+         of the sentences as pretrain.py does, to compare the rates. Runs train.py: once, which
+         reads, encodes and keeps the result; then again. It prints the time of reading and
+         encoding, the peak memory of the processes, the time to the first update of the second
+         run, the time of an evaluation, and the time of the first and of the last updates. The
+         model is small: 1 layer of width 64.
 large    The second run again, with a model of full size, from random weights. Needs what `start`
          makes.
 pairs    A training step of 32 pairs of SNLI's lengths at full size, compared with
@@ -28,6 +29,7 @@ others would need more than 23 GB of memory.
 
 import argparse
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -46,7 +48,7 @@ from finetune import LM_COEF, LR, HuggingFace, Worker, cpu_name, peak_bytes, spr
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 from batches import build_tree, collate
-from corpus import vocabulary_files
+from corpus import prepare, vocabulary_files
 from datasets import TASKS
 from loss import JointLoss
 from masks import DropoutMasks
@@ -61,6 +63,7 @@ SNLI_LINES = {'train': (550_152, 785), 'dev': (10_000, 158), 'test': (10_000, 17
 LABELS = TASKS['snli'].labels
 SMALL = dict(n_layer=1, n_embd=64, n_head=2)
 FULL = dict(n_layer=12, n_embd=768, n_head=12)
+COMPARED = 100_000  # pairs whose encoding is compared with that of pretrain.py
 EVALUATED = 9_842 + 374  # examples: the validation set, and as many of the training set as usual
 
 
@@ -148,6 +151,21 @@ def run_train(folder, vocab, desc, stop_after, sizes):
         return json.load(f)
 
 
+def measure_prepare(folder, vocab):
+    """Encode sentences of the same files as pre-training does, to compare the rates."""
+    path = os.path.join(folder, 'sentences.txt')
+    with (
+        open(os.path.join(folder, 'snli_1.0', 'snli_1.0_train.jsonl'), encoding='utf-8') as f,
+        open(path, 'w', encoding='utf-8') as text,
+    ):
+        for line in itertools.islice(f, COMPARED):
+            row = json.loads(line)
+            text.write(f'{row["sentence1"]}\n{row["sentence2"]}\n')
+    print(f'the sentences of {COMPARED:,} pairs, as pretrain.py encodes them:', flush=True)
+    work = os.path.join(folder, 'work')
+    prepare([path], work, work, 0, vocab)
+
+
 def measure_start(folder, vocab, n_updates):
     """The part `start`."""
     started = time.perf_counter()
@@ -157,9 +175,11 @@ def measure_start(folder, vocab, n_updates):
         f'made {n_pairs:,} pairs, {n_bytes / 1e6:.1f} MB of sentences, '
         f'in {time.perf_counter() - started:.0f} s'
     )
-    subprocess.run(
-        [sys.executable, os.path.join(HERE, 'encode_corpus.py'), '--vocab', vocab, '--mb', '20']
+    process = multiprocessing.get_context('spawn').Process(
+        target=measure_prepare, args=(folder, vocab)
     )
+    process.start()
+    process.join()
 
     print('first start', flush=True)
     first = run_train(folder, vocab, 'first', 1, SMALL)
@@ -190,9 +210,10 @@ def measure_start(folder, vocab, n_updates):
 
 
 def print_start(figures):
+    wall, cpu = figures['first_update']
     peak, worker = figures['peak_bytes'], figures['worker_peak_bytes']
     print(
-        f'  {figures["first_update"]:.2f} s to the first update; peak memory '
+        f'  the first update began after {wall:.2f} s, {cpu:.2f} s of the processor; peak memory '
         f'{peak / 1e6:,.0f} MB' + (f', of a worker {worker / 1e6:,.0f} MB' if worker else '')
     )
 
