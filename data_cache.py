@@ -134,7 +134,7 @@ def files_hash(paths: Iterable[str]) -> str:
     """Return a hash of the names and the content of files. Raises InputError."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(json.dumps([path, *file_hash(path)]).encode())
+        digest.update(json.dumps([path, *file_hash(path, 'sha256')]).encode())
     return digest.hexdigest()
 
 
