@@ -12,7 +12,7 @@ start    Makes a file set of the size and the format of SNLI: sentences of SNLI'
          reads, encodes and keeps the result; then again. It prints the time of reading and
          encoding, the peak memory of the processes, the time to the first update of the second
          run, the time of an evaluation, and the time of the first and of the last updates. The
-         model is small: 1 layer of width 64.
+         model is small: 1 layer of width 64, without LM loss.
 large    The second run again, with a model of full size, from random weights. Needs what `start`
          makes.
 pairs    A training step of 32 pairs of SNLI's lengths at full size, compared with
@@ -61,7 +61,7 @@ PARTS = ('start', 'large', 'pairs', 'race')
 # Lines of SNLI's files, and how many of them have no majority label
 SNLI_LINES = {'train': (550_152, 785), 'dev': (10_000, 158), 'test': (10_000, 176)}
 LABELS = TASKS['snli'].labels
-SMALL = dict(n_layer=1, n_embd=64, n_head=2)
+SMALL = dict(n_layer=1, n_embd=64, n_head=2, lm_coef=0)
 FULL = dict(n_layer=12, n_embd=768, n_head=12)
 COMPARED = 100_000  # pairs whose encoding is compared with that of pretrain.py
 EVALUATED = 9_842 + 374  # examples: the validation set, and as many of the training set as usual
@@ -402,10 +402,10 @@ def do_steps(connection, part, name, config, batches, size):
         connection.send((*seconds, peak_bytes(torch.device('cpu'))))
 
 
-def measure_steps(part, n_steps, sizes, n_vocab):
+def measure_steps(part, n_steps, n_questions, sizes, n_vocab):
     """The parts `pairs` and `race`."""
     random = np.random.default_rng(0)
-    make, n, size = (make_pairs, 32, 32) if part == 'pairs' else (make_questions, 8, 1)
+    make, n, size = (make_pairs, 32, 32) if part == 'pairs' else (make_questions, n_questions, 1)
     batches = [make(n, random, n_vocab) for _ in range(n_steps)]
     config = Config(n_vocab=n_vocab, n_ctx=512, **sizes)
     n_tokens = statistics.mean(
@@ -455,6 +455,7 @@ def main(argv=None):
     parser.add_argument('--folder', help='keep the files here, for another measurement')
     parser.add_argument('--updates', type=int, default=1200, help='of the second run')
     parser.add_argument('--steps', type=int, default=3, help='timed training steps')
+    parser.add_argument('--questions', type=int, default=8, help='of RACE in a step')
     parser.add_argument('--n_layer', type=int, default=12, help='of the training steps')
     args = parser.parse_args(argv)
     load = ', '.join(f'{value:.1f}' for value in os.getloadavg())
@@ -471,7 +472,9 @@ def main(argv=None):
             measure_large(folder, args.vocab)
     for part in ('pairs', 'race'):
         if part in args.parts:
-            measure_steps(part, args.steps, {**FULL, 'n_layer': args.n_layer}, n_vocab)
+            measure_steps(
+                part, args.steps, args.questions, {**FULL, 'n_layer': args.n_layer}, n_vocab
+            )
 
 
 if __name__ == '__main__':
