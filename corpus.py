@@ -1,31 +1,24 @@
 """Turn text of any size into one array of token ids, in bounded memory and on all cores.
 
-    Workers             applies a function to many items in parallel
     learn_byte_pairs    learns a vocabulary from the words of a text
     prepare             learns a vocabulary and encodes a text, for pretrain.py
     open_tokens         opens the result
 
-One process reads the text in blocks (`text_files.py`). The workers do the slow part: they split the
-blocks into words and encode them. The result does not depend on the number of workers.
+One process reads the text in blocks (`text_files.py`). The workers (`workers.py`) do the slow
+part: they split the blocks into words and encode them. The result does not depend on the number
+of workers.
 """
 
-import contextlib
 import functools
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
-import queue
 import shutil
-import signal
 import sys
-import threading
 import time
-import traceback
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -40,6 +33,7 @@ from text_utils import (
     split_words,
 )
 from utils import InputError, whole_file
+from workers import Workers
 
 ENCODER = ENCODER_FILE  # OpenAI's file names, whatever the number of merges
 MERGES = MERGES_FILE
@@ -47,124 +41,6 @@ COVERAGE = 0.9995  # share of a text's characters that a learned vocabulary can 
 MIN_CHARACTERS = 256  # that a learned vocabulary keeps in any case; OpenAI's has 238
 LONGEST_WORD = 128  # characters; a longer word is learned from in pieces
 MAX_COUNTED = 1 << 25  # characters of all different words that are counted at a time
-
-
-# ------------------------------------------------------------------------------------------ workers
-
-
-class Workers:
-    """Processes that apply a function to many items, one process on each core.
-
-    >>> with Workers() as workers:
-    ...     results = list(workers.map(function, items))
-
-    A pipe leads to each process, and a thread of this process waits for its results. Unlike
-    `multiprocessing.Pool`, this needs no shared memory (/dev/shm), and does not wait forever for a
-    process that was killed. If no process can be started, this process does the work, and says so.
-    """
-
-    AHEAD = 4  # items for each process that are taken before they are needed
-
-    def __init__(self, n: int | None = None):
-        self.n = n or available_cores()
-        self.processes = []
-        self.idle = queue.SimpleQueue()  # of (process, connection)
-        if self.n > 1:
-            self._start()
-        self.threads = ThreadPoolExecutor(self.n)
-
-    def _start(self):
-        try:
-            for _ in range(self.n):
-                ours, theirs = multiprocessing.Pipe()
-                with theirs:
-                    process = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
-                    process.start()
-                self.processes.append(process)
-                self.idle.put((process, ours))
-        except OSError as error:
-            self.n = max(len(self.processes), 1)
-            print(
-                f'note      cannot start a process on each core ({error.strerror or error}): '
-                f'the work is done in {self.n}',
-                flush=True,
-            )
-
-    def map(self, function: Callable, items: Iterable) -> Iterator:
-        """Yield `function(item)` for each item, in order.
-
-        The function, the items and the results must be picklable. Only a few items are taken ahead
-        of the results. An exception in `function` is raised here. Raises InputError if a process
-        was killed.
-        """
-        if not self.processes:
-            yield from map(function, items)
-            return
-        items = iter(items)
-        pending = deque()
-        while True:
-            for item in itertools.islice(items, self.AHEAD * self.n - len(pending)):
-                pending.append(self.threads.submit(self._call, function, item))
-            if not pending:
-                return
-            yield pending.popleft().result()
-
-    def _call(self, function, item):
-        """Let an idle process do the work. Runs in a thread."""
-        process, connection = self.idle.get()
-        try:
-            connection.send((function, item))
-            result, error = connection.recv()
-        except (EOFError, OSError) as lost:
-            process.join()
-            raise InputError(
-                f'a worker process ended with status {process.exitcode}: was it killed, '
-                f'because there is too little memory for {self.n} of them?'
-            ) from lost
-        finally:
-            self.idle.put((process, connection))
-        if error:
-            raise error
-        return result
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.join()
-        self.threads.shutdown(cancel_futures=True)
-
-
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def serve(connection):
-    """The loop of a worker process: receive a function and an item, send the result."""
-    # Ctrl-C is for the parent process. When the parent ends, however it ends, the worker ends too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            function, item = connection.recv()
-            try:
-                answer = function(item), None
-            except Exception as error:
-                error.add_note(traceback.format_exc())  # shown if nothing catches the error
-                answer = None, error
-            connection.send(answer)
-
-
-def end_with_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 # --------------------------------------------------------------------------------------- vocabulary

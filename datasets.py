@@ -90,7 +90,7 @@ class Archive(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """All that differs between tasks. `to_dict` keeps all fields but the last three.
+    """All that differs between tasks. `to_dict` keeps all fields but the last four.
 
     `mean` and `std` are those of the training labels in a regression: the model is trained with
     the mean squared error of (label - mean) / std. With `soft_labels` (STS-B) it has six outputs
@@ -114,6 +114,8 @@ class Task:
     published: tuple[Published, ...] = field(default=(), compare=False, repr=False)
     archive: Archive | None = field(default=None, compare=False, repr=False)
     reader: Callable | None = field(default=None, compare=False, repr=False)
+    # Finds the files that `reader` reads. None for data sets that are always small
+    finder: Callable | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         if not self.submission:
@@ -169,7 +171,8 @@ class Task:
         known_form = (known.layout, known.n_context, known.halves, known.n_out)
         if sum(kinds) != 1 or form != known_form:
             raise InputError(f'{source}: damaged task: its fields contradict each other')
-        return replace(task, published=known.published, archive=known.archive, reader=known.reader)
+        table = ('published', 'archive', 'reader', 'finder')
+        return replace(task, **{name: getattr(known, name) for name in table})
 
 
 def _is_text(value) -> bool:
@@ -583,18 +586,24 @@ def _edition(task: Task, data: Data) -> str:
 # ------------------------------------------------------------------- how each data set is read
 
 
-def _read_official(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
-    """Read the training, validation and test files as they are published."""
+def _official_files(task: Task, data_dir: str) -> tuple[str, dict[str, str | None]]:
+    """The folder of a data set, and the file of each split; None for a test set without one."""
     folder, problem = _complete_folder(task, data_dir)
     if folder is None:
         raise InputError(problem)
+    splits = task.archive.splits
+    return folder, {key: _first_file(folder, task.archive.names(key)) for key in splits}
+
+
+def _read_official(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
+    """Read the training, validation and test files as they are published."""
+    folder, paths = _official_files(task, data_dir)
     data = Data()
     if n_valid is not None:
         data.notes.append(f'n_valid is not used: {task.title} has validation files')
-    for key in task.archive.splits:
-        names = task.archive.names(key)
-        path = _first_file(folder, names)
+    for key, path in paths.items():
         if path is None:  # of a test set
+            names = task.archive.names(key)
             data.notes.append(f'{folder} has no {" or ".join(names)}: no test set')
             continue
         examples = read_table(path, task, need_labels=not key.startswith('test'), notes=data.notes)
@@ -619,14 +628,22 @@ AX_FILES = (
 def _read_mnli(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     """MNLI, and GLUE's diagnostic set (AX), which is predicted with the same model."""
     data = _read_official(task, data_dir, n_valid, seed)
-    folder = os.path.dirname(data.sources[0])
-    for place in (folder, os.path.normpath(os.path.join(folder, os.pardir)), data_dir):
-        path = _first_file(place, AX_FILES)
-        if path:
-            data.test['diagnostic'] = read_table(path, task, need_labels=False, notes=data.notes)
-            data.sources.append(path)
-            break
+    path = _diagnostic_file(os.path.dirname(data.sources[0]), data_dir)
+    if path:
+        data.test['diagnostic'] = read_table(path, task, need_labels=False, notes=data.notes)
+        data.sources.append(path)
     return data
+
+
+def _diagnostic_file(folder: str, data_dir: str) -> str | None:
+    """The file of GLUE's diagnostic set, near MNLI's `folder`."""
+    places = (folder, os.path.normpath(os.path.join(folder, os.pardir)), data_dir)
+    return next(filter(None, (_first_file(place, AX_FILES) for place in places)), None)
+
+
+def _find_mnli(task: Task, data_dir: str) -> list[str]:
+    folder, paths = _official_files(task, data_dir)
+    return [*filter(None, [*paths.values(), _diagnostic_file(folder, data_dir)])]
 
 
 def _read_stsb(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
@@ -759,17 +776,19 @@ def read_race_file(path: str, need_labels: bool = True) -> list[Example]:
 
 def _read_race_folder(folder: str, need_labels: bool = True) -> list[Example]:
     """All questions of a folder of passages, in the order of the files' numbers."""
+    paths = _race_files(folder)
+    return [example for path in paths for example in read_race_file(path, need_labels)]
+
+
+def _race_files(folder: str) -> list[str]:
+    """The files of a folder of passages, in the order of their numbers."""
 
     def order(name):
         stem = name.removesuffix('.txt')
         return (0, int(stem), name) if stem.isdecimal() else (1, 0, name)
 
     names = sorted((n for n in _list_folder(folder) if n.endswith('.txt')), key=order)
-    return [
-        example
-        for name in names
-        for example in read_race_file(os.path.join(folder, name), need_labels)
-    ]
+    return [os.path.join(folder, name) for name in names]
 
 
 def _race_levels(folder: str, split: str) -> dict[str, str]:
@@ -785,14 +804,26 @@ def _race_home(task: Task, data_dir: str) -> str | None:
     return None
 
 
-def _read_race(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
-    """RACE: trained on both levels together, scored on each and on all."""
+def _existing_race_home(task: Task, data_dir: str) -> str:
     home = _race_home(task, data_dir)
     if home is None:
         raise InputError(
             f'{data_dir} has no RACE: expected the folders train, dev and test, each with middle '
             f'and high, there or in its folder "RACE"; get them from {task.archive.address}'
         )
+    return home
+
+
+def _find_race(task: Task, data_dir: str) -> list[str]:
+    home = _existing_race_home(task, data_dir)
+    levels = [_race_levels(home, split) for split in ('train', 'dev', 'test')]
+    folders = [folder for paths in levels for folder in paths.values()]
+    return [path for folder in folders for path in _race_files(folder)]
+
+
+def _read_race(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
+    """RACE: trained on both levels together, scored on each and on all."""
+    home = _existing_race_home(task, data_dir)
     data = Data()
     if n_valid is not None:
         data.notes.append('n_valid is not used: RACE has validation files')
@@ -1033,6 +1064,7 @@ _ROWS = [
             editions={(392_702, 19_647, 19_643): ''},
         ),
         reader=_read_mnli,
+        finder=_find_mnli,
     ),
     Task(
         name='qnli',
@@ -1102,6 +1134,7 @@ _ROWS = [
             editions={(87_866, 4_887, 4_934): ''},
         ),
         reader=_read_race,
+        finder=_find_race,
     ),
     Task(
         name='qqp',
@@ -1472,6 +1505,20 @@ def _own_file(data_dir: str, split: str) -> str | None:
     return os.path.join(data_dir, names[0]) if names else None
 
 
+def _own_files(data_dir: str) -> dict[str, str | None]:
+    """The paths of train, valid and test. Raises InputError if there is no train."""
+    _check_folder(data_dir)
+    paths = {split: _own_file(data_dir, split) for split in ('train', 'valid', 'test')}
+    if paths['train'] is None:
+        raise InputError(
+            f'{data_dir} has no train.csv, train.tsv or train.jsonl; its columns: {OWN_COLUMNS}'
+        )
+    for split in ('dev', 'val', 'validation'):
+        if paths['valid'] is None and _own_file(data_dir, split):
+            raise InputError(f'{_own_file(data_dir, split)}: rename it to valid')
+    return paths
+
+
 def custom_task(
     data_dir: str,
     regression: bool = False,
@@ -1486,15 +1533,7 @@ def custom_task(
     `regression` a number. Without `valid`, `n_valid` examples, or 10 %, are set aside, each class
     in proportion. Raises InputError in one line, with file and row.
     """
-    _check_folder(data_dir)
-    paths = {split: _own_file(data_dir, split) for split in ('train', 'valid', 'test')}
-    if paths['train'] is None:
-        raise InputError(
-            f'{data_dir} has no train.csv, train.tsv or train.jsonl; its columns: {OWN_COLUMNS}'
-        )
-    for split in ('dev', 'val', 'validation'):
-        if paths['valid'] is None and _own_file(data_dir, split):
-            raise InputError(f'{_own_file(data_dir, split)}: rename it to valid')
+    paths = _own_files(data_dir)
     data = Data(sources=[path for path in paths.values() if path])
     rows = {}
     layouts = {}
@@ -1603,6 +1642,22 @@ def read_data(
     if name == 'custom':
         return custom_task(data_dir, regression, symmetric, n_valid, seed)
     return TASKS[name], TASKS[name].read(data_dir, n_valid)
+
+
+def source_files(name: str, data_dir: str) -> list[str]:
+    """The files that `read_data` reads, found without reading them.
+
+    Empty for tasks whose data set is always small. Raises InputError if files are missing.
+    """
+    if name == 'custom':
+        return [path for path in _own_files(data_dir).values() if path]
+    _check_folder(data_dir)
+    task = TASKS[name]
+    if task.finder is not None:
+        return task.finder(task, data_dir)
+    if task.reader is not None:
+        return []
+    return [path for path in _official_files(task, data_dir)[1].values() if path]
 
 
 def read_examples(path: str, task: Task) -> list[Example]:

@@ -1,6 +1,7 @@
 """Examples to token ids, in flat arrays, cut to the length that a model can read."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,8 +11,10 @@ from tqdm import tqdm
 from batches import Tree, build_tree
 from datasets import Data, Example, Task, soft_targets
 from text_utils import TextEncoder
+from workers import Workers
 
-CHUNK = 10_000  # texts encoded at a time
+CHUNK = 4096  # texts encoded at a time
+MANY = 20_000  # texts; to encode fewer takes less time than to start processes saves
 
 
 @dataclass
@@ -129,31 +132,73 @@ def encode_dataset(
     n_ctx     the length to cut the sequences to, see `cut_lengths`
     progress  called with the number of texts after each part of the work
     """
-    texts = [text for example in examples for text in example.texts]
-    dtype = np.uint16 if encoder.n_vocab <= 1 << 16 else np.uint32
-    parts, lengths = [], []
-    for start in range(0, len(texts), CHUNK):
-        encoded = encoder.encode_all(texts[start : start + CHUNK])
-        lengths += [len(ids) for ids in encoded]
-        parts.append(np.fromiter((i for ids in encoded for i in ids), dtype))
-        progress(len(encoded))
+    ids, offsets = encode_texts([t for e in examples for t in e.texts], encoder, progress)
     n_texts = np.array([len(example.texts) for example in examples], dtype=np.int64)
-    table = np.zeros((len(examples), n_texts.max(initial=0)), dtype=np.int64)
-    table[np.arange(table.shape[1]) < n_texts[:, None]] = lengths
-    kept = cut_lengths(table, task, n_ctx)
+    first_text = starts(n_texts)
     labels = label_array(examples, task)
+    names = [example.id for example in examples]
+    return make_dataset(ids, offsets, first_text, labels, names, task, encoder.n_vocab, n_ctx)
+
+
+def make_dataset(
+    ids: np.ndarray,
+    offsets: np.ndarray,
+    first_text: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    task: Task,
+    n_vocab: int,
+    n_ctx: int,
+) -> EncodedDataset:
+    """Cut the sequences to n_ctx, and add the targets. The arrays are those of EncodedDataset."""
+    n_texts = np.diff(first_text)
+    whole = np.zeros((len(n_texts), n_texts.max(initial=0)), dtype=np.int64)
+    whole[np.arange(whole.shape[1]) < n_texts[:, None]] = np.diff(offsets)
+    lengths = cut_lengths(whole, task, n_ctx)
+    n_cut = int((lengths < whole).any(1).sum())
+    targets = target_array(labels, task)
     return EncodedDataset(
-        ids=np.concatenate(parts) if parts else np.zeros(0, dtype),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        first_text=np.concatenate([[0], np.cumsum(n_texts)]),
-        lengths=kept,
-        n_cut=int((kept < table).any(1).sum()),
-        labels=labels,
-        targets=target_array(labels, task),
-        names=[example.id for example in examples],
-        task=task,
-        n_vocab=encoder.n_vocab,
+        ids, offsets, first_text, lengths, n_cut, labels, targets, names, task, n_vocab
     )
+
+
+def starts(counts: np.ndarray) -> np.ndarray:
+    """Return where each of consecutive parts starts, and the end of the last one: [parts + 1]."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def encode_texts(
+    texts: Sequence[str], encoder: TextEncoder, progress: Callable[[int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `EncodedDataset.ids` and `EncodedDataset.offsets` of texts.
+
+    Many texts are encoded on all cores. The result is the same.
+    """
+    chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
+    parts, lengths = [np.zeros(0, id_type(encoder))], [np.zeros(0, np.int64)]
+    with Workers(None if len(texts) >= MANY else 1, encoder) as workers:
+        for part, part_lengths in workers.map(encode_chunk, chunks):
+            parts.append(part)
+            lengths.append(part_lengths)
+            progress(len(part_lengths))
+    return np.concatenate(parts), starts(np.concatenate(lengths))
+
+
+def id_type(encoder: TextEncoder) -> type:
+    """The type of an array of token ids."""
+    return np.uint16 if encoder.n_vocab <= 1 << 16 else np.uint32
+
+
+def encode_chunk(encoder: TextEncoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of some texts, one text after another, and the number of ids of each text.
+
+    A text that occurs several times, such as the article of several questions, is encoded once.
+    """
+    different = list(dict.fromkeys(texts))
+    ids = dict(zip(different, encoder.encode_all(different)))
+    encoded = [ids[text] for text in texts]
+    all_ids = np.fromiter(itertools.chain.from_iterable(encoded), id_type(encoder))
+    return all_ids, np.array([len(ids) for ids in encoded], dtype=np.int64)
 
 
 def label_array(examples: Sequence[Example], task: Task) -> np.ndarray:

@@ -217,6 +217,9 @@ OPTIONS = {
         train_only('submission_dir', str, 'submission/', free=True, help='for the predictions'),
         train_only('analysis_dir', str, 'analysis/', free=True,
             help='for <desc>/report.md and its pictures'),
+        train_only('cache_dir', str, 'cache/', free=True,
+            help='for large data sets, encoded, which the next run need not read again; it can be '
+                 'deleted at any time (ours)'),
     ],
     'vocabulary': [
         pretrain_only('n_merges', number(int, 0, 10**6), 40000,

@@ -161,11 +161,14 @@ def remove_if_there(path: str) -> None:
         os.unlink(path)
 
 
-def file_hash(path: str) -> list:
-    """The size of a file in bytes, and the BLAKE2b hash of its content. Raises InputError."""
+def file_hash(path: str, kind: str = 'blake2b') -> list:
+    """The size of a file in bytes, and the hash of its content. Raises InputError.
+
+    kind  'blake2b', or 'sha256', which some processors compute much faster
+    """
     try:
         with open(path, 'rb') as f:
-            digest = hashlib.file_digest(f, 'blake2b').hexdigest()
+            digest = hashlib.file_digest(f, kind).hexdigest()
             return [os.path.getsize(path), digest]
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error

@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from spacy2 import EnglishTokenizer
 from utils import InputError
@@ -115,6 +115,26 @@ def split_words(text: str) -> list[str]:
     return [word for word in text_standardize(fix_text(text)).split(' ') if word]
 
 
+def is_plain_line(text: str) -> bool:
+    """Whether a text can be a line of a text for `standardize_lines`: plain, and not blank."""
+    if text.isascii():  # the same as below, but faster
+        is_plain = text.isprintable() and '&' not in text
+    else:
+        is_plain = '\n' not in text and PLAIN_TEXT.fullmatch(text) is not None
+    return is_plain and text != '' and not text.isspace()
+
+
+def standardize_lines(lines: list[str]) -> Iterator[str]:
+    """Yield the words of each line with one space between them, as `split_words` finds them.
+
+    The rules never look across a newline, so that many short lines are done at a time, which is
+    faster. See `is_plain_line`.
+    """
+    for start in range(0, len(lines), 64):
+        text = '\n'.join(lines[start : start + 64])
+        yield from text_standardize(text.translate(STRAIGHT_QUOTES)).split(' \n ')
+
+
 @functools.cache
 def english_tokenizer() -> EnglishTokenizer:
     """A function that splits a word, see `split_words`, into a list of spaCy's tokens."""
@@ -150,6 +170,10 @@ class TextEncoder:
         self._set_vocabulary(encoder, bpe_ranks)
         return self
 
+    def __reduce__(self):
+        """Pickle the vocabulary alone, for worker processes that are not forked."""
+        return TextEncoder.from_vocabulary, (self.encoder, self.bpe_ranks)
+
     def _set_vocabulary(self, encoder, bpe_ranks):
         self.encoder = encoder
         self.decoder = {i: symbol for symbol, i in encoder.items()}
@@ -165,7 +189,19 @@ class TextEncoder:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text. A symbol that is not in the vocabulary is 0 (`<unk>`)."""
-        words = split_words(text)
+        return self._encode_words(split_words(text))
+
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """The token ids of each text."""
+        texts = list(texts)
+        is_plain = [is_plain_line(text) for text in texts]
+        lines = standardize_lines([*itertools.compress(texts, is_plain)])
+        return [
+            self._encode_words(next(lines).split(' ')) if plain else self.encode(text)
+            for text, plain in zip(texts, is_plain)
+        ]
+
+    def _encode_words(self, words: list[str]) -> list[int]:
         ids = map(self.encode_word, words)
         if max(map(len, words), default=0) > LONGEST_CACHED:
             ids = (
@@ -173,10 +209,6 @@ class TextEncoder:
                 for word in words
             )
         return [*itertools.chain.from_iterable(ids)]
-
-    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
-        """The token ids of each text."""
-        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, as it is usually written, but in lower case.

@@ -14,7 +14,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import check_python  # noqa: F401 (stops under an old Python)
 
-from datasets import METRICS, find_data, read_data, write_submission
+from datasets import METRICS, find_data, write_submission
 from options import free_on_resume, is_sample_model, model_settings, parse_train_args
 from utils import InputError, exit_status, input_error, leave
 
@@ -45,7 +45,8 @@ from tqdm import tqdm
 import analysis
 from batches import collate, iter_data
 from checkpoint import find_checkpoint, only_run, same_form
-from encoding import EncodedDataset, array_hash, encode_data
+from data_cache import load_data
+from encoding import EncodedDataset, array_hash
 from loss import JointLoss, task_losses
 from model_pytorch import Config, DoubleHeadModel, init_weights, special_rows
 from opt import OpenAIAdam
@@ -103,16 +104,13 @@ class Inputs:
         if args.n_transfer >= 0:
             weights = open_weights(args.model_dir)
             weights.check(self.n_vocab, args.n_embd, args.n_transfer)
-        self.task, self.text = read_data(
-            args.dataset, args.data_dir, args.n_valid, args.seed, args.regression, args.symmetric
-        )
-        n_train, n_batch = len(self.text.train), args.n_batch * args.n_gpu
+        self.task, self.text, self.encoded = load_data(args, self.encoder)
+        n_train, n_batch = len(self.encoded.train), args.n_batch * args.n_gpu
         if n_train < n_batch:
             raise InputError(
                 f'there are {n_train:,} training examples, too few for one batch of '
                 f'n_batch * n_gpu = {n_batch}; lower --n_batch or --n_gpu'
             )
-        self.encoded = encode_data(self.text, self.encoder, self.task, args.n_ctx)
         # The original lowers n_ctx to the longest sequence. New texts for a model of one's own
         # data may be longer.
         self.n_ctx = args.n_ctx if args.dataset == 'custom' else self.encoded.longest

@@ -7,7 +7,8 @@ encoding, loading, the updates of each epoch, evaluation, saving, prediction, an
 a phase within another one counts for the inner one only. For each epoch, it also prints the memory
 in use after it, and the time of its first and of its last updates: neither should grow.
 
-`--json FILE`, as the first option, writes all these figures too.
+`--json FILE`, as the first option, writes all these figures and the seconds of each update too.
+`--stop_after N`, after it or as the first option, stops the run after N updates, as a signal does.
 """
 
 import collections
@@ -15,6 +16,8 @@ import contextlib
 import functools
 import json
 import os
+import resource
+import signal
 import statistics
 import sys
 import time
@@ -58,8 +61,9 @@ class Phases:
 class Updates:
     """The seconds of each update and the memory after each epoch. An epoch is 1, 2, ..."""
 
-    def __init__(self, phases: Phases, train, torch):
-        self.phases, self.torch = phases, torch
+    def __init__(self, phases: Phases, train, torch, stop_after: int | None):
+        self.phases, self.torch, self.stop_after = phases, torch, stop_after
+        self.first = None  # seconds from the start to the first update, and those of the processor
         self.seconds = collections.defaultdict(list)  # epoch -> seconds of its updates
         self.resident = {}  # epoch -> bytes after its last evaluation
         train.Trainer.update = self.timed_update(train.Trainer.update)
@@ -69,12 +73,15 @@ class Updates:
         @functools.wraps(update)
         def timed(trainer, items):
             epoch = 1 + trainer.n_updates // trainer.updates_per_epoch
+            self.first = self.first or (time.perf_counter() - START, time.process_time())
             with self.phases.phase(f'epoch {epoch}: updates'):
                 start = time.perf_counter()
                 figures = update(trainer, items)
                 if trainer.device.type == 'cuda':
                     self.torch.cuda.synchronize()
                 self.seconds[epoch].append(time.perf_counter() - start)
+            if trainer.n_updates == self.stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
             return figures
 
         return timed
@@ -98,7 +105,7 @@ class Updates:
                     'epoch': epoch,
                     'first_s': statistics.median(seconds[:tenth]),
                     'last_s': statistics.median(seconds[-tenth:]),
-                    'resident_bytes': self.resident[epoch],
+                    'resident_bytes': self.resident.get(epoch),  # None: it was stopped before
                 }
             )
         return epochs
@@ -114,17 +121,22 @@ def memory(which: str) -> int:
 
 
 def main(argv: list[str]) -> int:
-    json_path = None
+    json_path = stop_after = None
     if argv[:1] == ['--json']:
         _, json_path, *argv = argv
+    if argv[:1] == ['--stop_after']:
+        stop_after = int(argv[1])
+        argv = argv[2:]
     phases = Phases()
     with phases.phase('imports'):
         import torch
 
+        import data_cache
         import train
-    updates = Updates(phases, train, torch)
-    phases.wrap(train, 'read_data', 'reading')
-    phases.wrap(train, 'encode_data', 'encoding')
+    updates = Updates(phases, train, torch, stop_after)
+    phases.wrap(data_cache, 'read_data', 'reading')
+    phases.wrap(data_cache, 'encode_data', 'encoding')
+    phases.wrap(train, 'load_data', 'opening and keeping encoded data')
     phases.wrap(train, 'make_model', 'building the model')
     phases.wrap(train, 'make_trainer', 'building the optimizer')
     phases.wrap(train, 'load_openai_pretrained_model', 'loading weights')
@@ -139,20 +151,34 @@ def main(argv: list[str]) -> int:
 
     print()
     for name, seconds in phases.seconds.items():
-        print(f'{name:26} {seconds:8.2f} s  {100 * seconds / total:5.1f} %')
+        print(f'{name:32} {seconds:8.2f} s  {100 * seconds / total:5.1f} %')
     peak = memory('VmHWM')
-    print(f'{"all":26} {total:8.2f} s; at most {peak / 1e9:.2f} GB of memory')
+    # The largest of the processes that encoded
+    worker_peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(
+        f'{"all":32} {total:8.2f} s; at most {peak / 1e9:.2f} GB of memory, '
+        f'{worker_peak / 1e9:.2f} GB in a worker process'
+    )
+    if updates.first:
+        wall, cpu = updates.first
+        print(f'the first update began after {wall:.2f} s, {cpu:.2f} s of the processor')
     epochs = updates.epochs()
     for row in epochs:
-        print(
+        line = (
             f'epoch {row["epoch"]}: an update takes {row["first_s"]:.3f} s at the beginning and '
-            f'{row["last_s"]:.3f} s at the end; {row["resident_bytes"] / 1e9:.2f} GB after it'
+            f'{row["last_s"]:.3f} s at the end'
         )
+        if row['resident_bytes']:
+            line += f'; {row["resident_bytes"] / 1e9:.2f} GB after it'
+        print(line)
     if json_path:
         figures = {
             'seconds': phases.seconds,
             'total': total,
             'peak_bytes': peak,
+            'worker_peak_bytes': worker_peak,
+            'first_update': updates.first,
+            'updates': [s for seconds in updates.seconds.values() for s in seconds],
             'epochs': epochs,
             'argv': argv,
         }

@@ -40,6 +40,7 @@ import analysis
 import corpus
 import pretrain
 import train
+import workers
 from datasets import FILES, TASKS, Example, find_csv, read_cloze_test, read_examples
 from huggingface import save_huggingface
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights
@@ -661,7 +662,7 @@ class Tokens(Reader):
     def prepare(self):
         with (
             contextlib.redirect_stdout(io.StringIO()),
-            unittest.mock.patch.object(corpus, 'available_cores', return_value=1),
+            unittest.mock.patch.object(workers, 'available_cores', return_value=1),
         ):
             corpus.prepare([self.text], self.folder, self.folder, 3)
 

@@ -1,10 +1,12 @@
 """Examples to arrays of token ids, and the rules by which long texts are cut."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import REGRESSION, SOME_TASKS
+from tiny_models import REGRESSION, SOME_TASKS, encoder
 
 from datasets import TASKS, Data, Example, Task
 from encoding import array_hash, cut_lengths, encode_data, encode_dataset, share_room
@@ -212,6 +214,39 @@ def test_long_data_sets_are_encoded_in_parts(monkeypatch):
     assert parts == [2] * 5
     assert data.lengths.tolist() == [[0, 1], [1, 1], [2, 1], [0, 1], [1, 1]]
     assert data.ids.tolist() == [2, 0, 2, 0, 1, 2, 2, 0, 2]
+
+
+TEXTS = ['Ella had no tape.', '', 'the “night”', 'a\n b', 'x' * 100, 'né', 'a &amp; b', 'Ella']
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 100])
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_the_number_of_processes_changes_nothing(monkeypatch, chunk, n):
+    monkeypatch.setattr('encoding.CHUNK', chunk)
+    monkeypatch.setattr('encoding.MANY', 1)
+    monkeypatch.setattr('workers.available_cores', lambda: n)
+    examples = [Example(str(i), (TEXTS[i % 8], TEXTS[i % 5]), i % 3) for i in range(20)]
+    n_done = []
+    data = encode_dataset(examples, encoder(), PAIR, 40, n_done.append)
+    assert sum(n_done) == 40
+    texts = [text for example in examples for text in example.texts]
+    ids = encoder().encode_all(texts)
+    assert data.ids.tolist() == [i for part in ids for i in part]
+    assert np.diff(data.offsets).tolist() == list(map(len, ids))
+
+
+def test_few_texts_are_encoded_in_this_process(monkeypatch):
+    monkeypatch.setattr('workers.multiprocessing.Process', None)
+    monkeypatch.setattr('workers.available_cores', lambda: 2)
+    assert len(encode([Example('x', ('ab', 'c'), 0)] * 100, PAIR)) == 100
+    monkeypatch.setattr('encoding.MANY', 200)
+    with pytest.raises(TypeError):
+        encode([Example('x', ('ab', 'c'), 0)] * 100, PAIR)
+
+
+def test_an_encoder_can_be_sent_to_a_process_that_is_not_forked():
+    copy = pickle.loads(pickle.dumps(encoder()))
+    assert copy.encode_all(TEXTS) == encoder().encode_all(TEXTS)
 
 
 # ----------------------------------------------------------------------------- labels and targets

@@ -124,6 +124,17 @@ def test_text_is_fixed_as_by_ftfy_5_3_0(text, expected):
 
 
 @settings(max_examples=300, deadline=None, database=None)
+@given(
+    st.lists(
+        st.text(st.sampled_from('ab ~-.,"\'&\n\t\r\x1c\x7f\u2028\u00a0“”‘’–…é<>')) | st.text(),
+        max_size=6,
+    )
+)
+def test_texts_encoded_together_are_those_encoded_alone(encoder, texts):
+    assert encoder.encode_all(texts) == [encoder.encode(text) for text in texts]
+
+
+@settings(max_examples=300, deadline=None, database=None)
 @given(text=st.text(st.characters(max_codepoint=127) | st.sampled_from('“”‘’–—…é')))
 def test_fixing_ordinary_text_does_what_the_installed_ftfy_does(text):
     if '&' not in text:
