@@ -35,6 +35,15 @@ def uses_onednn(x: torch.Tensor, w: torch.Tensor) -> bool:
     )
 
 
+def onednn_product(
+    a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return a b, plus `bias` if given, by oneDNN: a [n, k], b [k, m], bias [m], all float32."""
+    if not (b.is_contiguous() or b.t().is_contiguous()):
+        b = b.contiguous()  # oneDNN is a thousand times slower on a slice of a matrix
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
+
+
 def product(
     a: torch.Tensor,
     b: torch.Tensor,
@@ -49,7 +58,5 @@ def product(
         if bias is None:
             return torch.mm(a, b, out=out)
         return torch.addmm(bias, a, b, out=out)
-    if not (b.is_contiguous() or b.t().is_contiguous()):
-        b = b.contiguous()  # oneDNN is a thousand times slower on a slice of a matrix
-    result = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
+    result = onednn_product(a, b, bias)
     return result if out is None else out.copy_(result)
