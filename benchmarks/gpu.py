@@ -398,7 +398,9 @@ def train_in_child(setup: Setup, name: str, *options, before: Callable | None = 
     """Run train.py in a process of its own. Returns its errors; raises if it failed."""
     errors = os.path.join(setup.folder, f'{name}.stderr')
     argv = command_line(setup, name, *options)
-    process = processes().Process(target=_exit_with, args=(run_of_train, argv, errors, before))
+    # The process of a part does not use the GPU itself, so it can be forked.
+    fork = multiprocessing.get_context('fork')
+    process = fork.Process(target=_exit_with, args=(run_of_train, argv, errors, before))
     process.start()
     process.join()
     with open(errors, encoding='utf-8') as f:
@@ -528,8 +530,15 @@ BUDGET = 570  # seconds for all of them: no part begins after that
 def processes():
     """Return a context whose processes are forked from one that has imported everything."""
     context = multiprocessing.get_context('forkserver')
+    # What cannot be imported is left out.
     context.set_forkserver_preload(
-        ['train', 'benchmarks.gpu', 'torch._dynamo', 'spacy.lang.en', 'matplotlib.figure']
+        [
+            'train',
+            'benchmarks.gpu',
+            'torch._dynamo',
+            'spacy.lang.en',
+            'transformers.models.openai.modeling_openai',
+        ]
     )
     return context
 
