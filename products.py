@@ -1,24 +1,33 @@
 """Matrix products on a CPU: which library computes them."""
 
 import platform
+import re
 
 import torch
 
+ZEN_5 = 26  # the family of AMD's processors in which AVX-512 has units of its full width
 
-def is_amd() -> bool:
-    """Return whether the processor is made by AMD."""
+
+def amd_family(cpuinfo: str = '/proc/cpuinfo') -> int:
+    """Return the family of this processor if it is made by AMD, else 0."""
     try:
-        with open('/proc/cpuinfo', encoding='ascii', errors='replace') as f:
-            return 'AuthenticAMD' in f.read(4096)
+        with open(cpuinfo, encoding='ascii', errors='replace') as f:
+            text = f.read(4096)
     except OSError:  # not Linux
-        return 'AuthenticAMD' in platform.processor()
+        text = platform.processor()
+    family = re.search(r'family\s*:?\s*(\d+)', text, re.IGNORECASE)
+    return int(family.group(1)) if family and 'AuthenticAMD' in text else 0
 
 
-# PyTorch computes float32 products with Intel's MKL, which does not use the AVX-512 units of AMD's
-# processors. oneDNN, which PyTorch uses for bfloat16, is up to twice as fast there.
+# PyTorch computes float32 products with Intel's MKL, which does not use AVX-512 on AMD's
+# processors. oneDNN, which PyTorch uses for bfloat16, does. On Zen 5 it is twice as fast as MKL.
+# On Zen 4, which has the same instructions but executes each in two halves, and on Zen 3, which has
+# none, MKL is faster (benchmarks/finetune.py measures both). So the family decides, and not the
+# instructions. A measurement would be right more often, but its noise would change results from
+# run to run.
 ONEDNN = (
     torch.backends.mkldnn.is_available()
-    and is_amd()
+    and amd_family() >= ZEN_5
     and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 )
 ONEDNN_MIN_SIZE = 1 << 24  # multiply-adds; preparing a new shape costs oneDNN half a millisecond
