@@ -44,7 +44,7 @@ from utils import InputError, WriteError  # noqa: E402
 
 SEED = 1000  # of the first task; that of the sample stories is 2018, of the pre-training text 7
 SPLITS = ('train', 'dev', 'test')
-PHRASINGS = {'train': slice(0, 3), 'dev': slice(3, 5), 'test': slice(3, 5)}
+PHRASINGS = {'train': slice(0, 3), 'dev': slice(3, 5), 'test': slice(3, 5), 'text': slice(0, 5)}
 PEOPLE = ('name', 'he', 'him', 'his', 'friend', 'he2', 'him2', 'his2')
 OTHER = {'a': 'b', 'b': 'a'}
 
@@ -300,6 +300,56 @@ def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
             readers = [min(5, max(0, score + rng.choice([-1, 0, 0, 0, 1]))) for _ in range(5)]
             block.append((texts, sum(readers) / 5))
     return block
+
+
+# What a person did to another one, and why: reasons that lie in the first and in the second person.
+DEEDS = {
+    'thanked': (
+        ('was grateful', 'had needed help', 'had got a present'),
+        ('had helped', 'was so kind', 'had brought a present'),
+    ),
+    'scolded': (
+        ('was angry', 'was very strict', 'had a bad temper'),
+        ('was late again', 'had told a lie', 'had broken a cup'),
+    ),
+    'helped': (
+        ('was kind', 'had enough time', 'knew what to do'),
+        ('was in trouble', 'asked for help', 'did not know what to do'),
+    ),
+    'envied': (
+        ('was poor', 'had never won', 'had no friends'),
+        ('was rich', 'had won again', 'had many friends'),
+    ),
+    'paid': (
+        ('had lost the bet', 'owed some money', 'wanted to buy the bike'),
+        ('had won the bet', 'had done the work', 'wanted to sell the bike'),
+    ),
+    'followed': (
+        ('was lost', 'had no map', 'did not know the way'),
+        ('was the leader', 'had a map', 'knew the way'),
+    ),
+    'taught': (
+        ('was a good teacher', 'knew the song', 'had read the book'),
+        ('was eager to learn', 'did not know the song', 'had not read the book'),
+    ),
+    'woke': (
+        ('was already up', 'had heard the alarm', 'had slept enough'),
+        ('was still in bed', 'had not heard the alarm', 'had slept too long'),
+    ),
+    'nursed': (
+        ('was a doctor', 'was healthy', 'knew a lot about fevers'),
+        ('was a patient', 'was ill', 'had a fever'),
+    ),
+    'fed': (
+        ('was the cook', 'had made soup', 'had food for two'),
+        ('was the guest', 'was hungry', 'had not eaten'),
+    ),
+}
+
+
+def deed(first: str, second: str, verb: str, who: str, reason: str) -> str:
+    """What one person did to another, with `who` before the reason: a name or a pronoun."""
+    return f'{first} {verb} {second} because {who} {reason}.'
 
 
 def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
