@@ -72,6 +72,7 @@ class Setup:
     size: pretrain.Size = field(
         default_factory=lambda: pretrain.SIZES['full']._replace(n_windows=16)
     )
+    precisions: tuple[str, ...] = PRECISIONS
     n_stories: int = 1871  # in each of the two files
     n_epochs: int = 3
 
@@ -94,7 +95,9 @@ class Setup:
 
 
 def tiny(folder: str) -> Setup:
-    return Setup(folder, True, 1, (2,), pretrain.SIZES['tiny'], n_stories=24, n_epochs=1)
+    return Setup(
+        folder, True, 1, (2,), pretrain.SIZES['tiny'], ('tf32', 'fp16'), n_stories=24, n_epochs=1
+    )
 
 
 @dataclass
@@ -220,7 +223,7 @@ def fine_tuning(setup: Setup) -> Part:
             finetune.make_stories(n_batch, config, np.random.RandomState(seed))
             for seed in range(setup.n_steps)
         ]
-        for precision in PRECISIONS:
+        for precision in setup.precisions:
             rate = card_rate(precision, device, 64 if setup.dry_run else 8192)
             rows = {}
             for name, variant in variants.items():
@@ -266,7 +269,7 @@ def pre_training(setup: Setup) -> Part:
     device, part = setup.device, Part()
     task = pretrain.make_task(setup.size, device, setup.n_steps)
     names = ['ours', 'nanogpt'] + ['transformers'] * has_transformers()
-    for precision in PRECISIONS:
+    for precision in setup.precisions:
         rows = {}
         rate = card_rate(precision, device, 64 if setup.dry_run else 8192)
         flop = pretrain.flop_of(pretrain.product_shapes(task.config, setup.size.n_windows))
@@ -378,8 +381,11 @@ def command(setup: Setup) -> Part:
     training = sum(s for name, s in figures['seconds'].items() if name.endswith('updates'))
     part = Part([{'phase': name, 's': s} for name, s in figures['seconds'].items()])
     part.rows.append({'phase': 'the process, from start to end', 's': wall})
-    part.checks.append((f'the whole command in {COMMAND_SECONDS} s', wall <= COMMAND_SECONDS))
-    part.checks.append((f'its training in {TRAINING_SECONDS} s', training <= TRAINING_SECONDS))
+    if not setup.dry_run:
+        part.checks = [
+            (f'the whole command in {COMMAND_SECONDS} s', wall <= COMMAND_SECONDS),
+            (f'its training in {TRAINING_SECONDS} s', training <= TRAINING_SECONDS),
+        ]
     part.notes.append(f'all updates: {training:.2f} s')
     return part
 
@@ -631,6 +637,8 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             began = time.perf_counter()
             left = BUDGET - (began - start)
+            if args.dry_run:  # the machine may be busy
+                limit, left = 10 * limit, math.inf
             print(f'{title} ...', flush=True)
             parts[title] = run_part(function, setup, max(min(limit, left), 1))
             seconds[title] = time.perf_counter() - began
