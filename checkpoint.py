@@ -170,6 +170,20 @@ def same_form(value, like) -> bool:
     return type(value) is type(like)
 
 
+def check_identity(before: dict, now: dict, path: str) -> None:
+    """Raise InputError, which names the checkpoint's path, if it is that of another run.
+
+    before  what the run that wrote it was: name -> value
+    now     what this run is
+    """
+    for name, value in now.items():
+        if name in before and before[name] != value:
+            shown = str(before[name])[:100]
+            raise InputError(f'{path} cannot be resumed: {name} was {shown}, now it is {value}')
+    if before.keys() != now.keys():
+        raise ValueError('another version of this program wrote it')
+
+
 def find_checkpoint(path: str, resume: bool) -> dict | None:
     """Return the checkpoint to resume, or None. Without `resume`, an earlier one is set aside."""
     if not os.path.exists(path):

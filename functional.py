@@ -530,8 +530,8 @@ def _row_blocks(*matrices):
 class _TiedCrossEntropy(torch.autograd.Function):
     """`plain_cross_entropy` in blocks of the matrix's rows.
 
-    There is one array of the size of the logits (8 stories: 34 million entries), since their
-    gradient is written over them. A CPU finds a block in its cache for all that is done to it.
+    All logits (8 stories: 34 million entries) are kept once, and their gradient never: that of a
+    block takes its place. A CPU finds a block in its cache for all that is done to it.
     """
 
     @staticmethod
@@ -569,7 +569,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
         for i, (rows, column, inside) in enumerate(_vocabulary_blocks(we, target)):
             logits, blocks[i] = blocks[i], None
             d_logits = full_precision(logits).softmax(1).mul_(share[i] * grad)
-            logits.copy_(d_logits.scatter_add_(1, column, inside * -grad))
+            logits = d_logits.scatter_add_(1, column, inside * -grad).to(logits.dtype)
             d_h += products.product(logits, rows)
             products.product(logits.t(), h, out=d_rows[i])
         return d_h.to(ctx.dtypes[0]), d_we.to(ctx.dtypes[1]), None, None

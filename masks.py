@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ class DropoutMasks:
         """Prepare for the first mask of a batch on `device`."""
         if device.type == 'cuda':
             torch.cuda.default_generators[device.index or 0].manual_seed(self.seed % 2**63)
+        elif os.environ.get('GPT1_PATH') == 'cuda':  # these kernels on the CPU
+            torch.default_generator.manual_seed(self.seed % 2**63)
 
     def keep(self, kind: str, shape: tuple[int, ...], p: float) -> torch.Tensor:
         """Draw a mask of the given shape, one bit an entry: 1, keep, with probability 1 - p.

@@ -86,6 +86,8 @@ class OpenAIAdam(torch.optim.AdamW):
         others = [p for p in params if not vector_l2 and p.dim() <= 1]
         groups = [{'params': decayed, 'l2': l2}, {'params': others, 'l2': 0}]
         super().__init__(groups, lr=lr, betas=(b1, b2), eps=e, fused=True)
+        # GradScaler then skips `step` itself, and does not use `grad_scale`.
+        self._step_supports_amp_scaling = False
         self.lr, self.e = lr, e
         self.schedule, self.warmup, self.t_total = SCHEDULES[schedule], warmup, t_total
         self.schedule_t = schedule_t

@@ -301,7 +301,8 @@ OPTIONS = {
             help='n_batch * n_gpu examples make an update, on however many devices'),
         both('device', str, 'auto', free=True,
             help='auto, cpu, cuda, or one device such as cuda:1 (ours)'),
-        both('precision', ('fp32', 'bf16'), 'fp32', help='precision of the matrix products (ours)'),
+        both('precision', ('fp32', 'tf32', 'bf16', 'fp16'), 'fp32',
+            help='precision of the matrix products; tf32 and fp16 need a GPU (ours)'),
         train_only('deterministic', bool, False, free=True,
             help='the same seed gives the same bytes on a GPU too, more slowly; on a CPU it always '
                  'does (ours)'),

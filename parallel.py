@@ -24,6 +24,7 @@ from tqdm import tqdm
 from batches import Batch, collate
 from encoding import EncodedDataset
 from functional import PATHS
+from precision import Precision, autocast, check_precision
 from utils import InputError, OutOfMemory
 
 PREDICT_BATCH = 64  # examples; no result depends on it
@@ -33,13 +34,21 @@ TIMEOUT = timedelta(hours=2)  # the first process may encode and load for long
 # -------------------------------------------------------------------------------------- devices
 
 
-def find_devices(device: str, n_gpu: int) -> list[torch.device]:
+def find_devices(device: str, n_gpu: int, precision: str = 'fp32') -> list[torch.device]:
     """Return the devices to run on: the CPU, one named CUDA device, or up to `n_gpu` of them.
 
-    device  'auto' (CUDA if there is a device), 'cpu', 'cuda', or one device such as 'cuda:1'
+    device     'auto' (CUDA if there is a device), 'cpu', 'cuda', or one device such as 'cuda:1'
+    precision  what they must be able to compute in
 
-    Raises InputError if the device, or the path of `functional.path`, does not exist.
+    Raises InputError if the device, or the path of `functional.path`, does not exist, or if it
+    lacks the precision.
     """
+    devices = _named_devices(device, n_gpu)
+    check_precision(precision, devices)
+    return devices
+
+
+def _named_devices(device, n_gpu):
     chosen = os.environ.get('GPT1_PATH')
     if chosen and chosen not in PATHS:
         raise InputError(f'GPT1_PATH is {chosen!r}, expected one of {", ".join(PATHS)}')
@@ -74,11 +83,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == 'cuda':
         batch = batch.pin_memory()
     return batch.to(device)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return a context in which matrix products have the precision 'fp32' or 'bf16'."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
 
 def describe_devices(devices: list[torch.device], n_ranks: int, precision: str) -> str:
@@ -211,6 +215,18 @@ class Ranks:
 # --------------------------------------------------------------------------------- data parallel
 
 
+class _InPrecision(nn.Module):
+    """Calls a module in autocast. A thread of `nn.DataParallel` does not inherit its type."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: Batch, precision: str) -> torch.Tensor:
+        with autocast(batch.ids.device, precision):
+            return self.module(batch)
+
+
 class _Devices(DataParallel):
     """`nn.DataParallel` over batches that are already cut: one for each device."""
 
@@ -229,14 +245,14 @@ class ParallelModule:
         self.module = module
         self.devices = ranks.devices
         self.exchanging = False  # whether the ranks may be exchanging gradients
-        self._wrapper = module
+        self._wrapper = _InPrecision(module)
         if ranks.size > 1:
             # It also copies the parameters of rank 0 to all ranks.
-            self._wrapper = DistributedDataParallel(module, gradient_as_bucket_view=True)
+            self._wrapper = DistributedDataParallel(self._wrapper, gradient_as_bucket_view=True)
         elif len(self.devices) > 1:
-            self._wrapper = _Devices(module, self.devices)
+            self._wrapper = _Devices(self._wrapper, self.devices)
 
-    def backward(self, batches: Sequence[Batch], scale: float, precision: str, last: bool):
+    def backward(self, batches: Sequence[Batch], scale: float, precision: Precision, last: bool):
         """Add the gradients of `scale` times the summed losses. Return the losses, [items].
 
         last  whether this is the last step of the update: then the ranks sum their gradients
@@ -249,10 +265,9 @@ class ParallelModule:
             batches = [to_device(batch, self.devices[0]) for batch in batches]
         elif self.devices[0].type == 'cuda':
             batches = [batch.pin_memory() for batch in batches]
-        with autocast(self.devices[0], precision):
-            losses = wrapper(*batches)
+        losses = wrapper(*batches, precision=precision.name)
         self.exchanging = distributed and last
-        (losses.sum() * scale).backward()
+        precision.backward(losses.sum() * scale)
         return losses.detach()
 
     def close(self) -> None:

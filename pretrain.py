@@ -39,12 +39,12 @@ from opt import OpenAIAdam
 from parallel import (
     Ranks,
     StepSize,
-    autocast,
     describe_devices,
     find_devices,
     keep_freed_memory,
     to_device,
 )
+from precision import autocast
 from safe_load import load_file
 from training import Job, Trainer
 from utils import (
@@ -194,7 +194,7 @@ def plot(log: list[dict], path: str) -> None:
 
 def run(args) -> None:
     """Learn byte pairs, encode, train, write. Raises InputError and Stopped."""
-    devices = find_devices(args.device, n_gpu=max(torch.cuda.device_count(), 1))
+    devices = find_devices(args.device, max(torch.cuda.device_count(), 1), args.precision)
     keep_freed_memory()
     n_ranks = int(os.environ.get('WORLD_SIZE', 1))
     if args.n_windows < n_ranks:

@@ -270,7 +270,7 @@ def has_dropout(args, names=DROPOUT) -> bool:
 
 def run(args) -> None:
     """Read, encode, load, fine-tune, predict, analyse. Raises InputError and Stopped."""
-    devices = find_devices(args.device, args.n_gpu)
+    devices = find_devices(args.device, args.n_gpu, args.precision)
     keep_freed_memory()
     if args.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')

@@ -19,10 +19,11 @@ import torch
 from tqdm import tqdm
 
 from batches import Batch
-from checkpoint import Saver, StopSignals, same_form
+from checkpoint import Saver, StopSignals, check_identity, same_form
 from masks import DropoutMasks, dropout_seed
 from opt import OpenAIAdam
 from parallel import LossMeter, Ranks, StepSize, step_cuts
+from precision import Precision
 from utils import BAR, InputError, ResultLogger, Stopped
 
 
@@ -94,10 +95,11 @@ class Trainer:
         self.job, self.module, self.opt, self.ranks, self.steps = job, module, opt, ranks, steps
         self.updates_per_epoch, self.n_epochs = updates_per_epoch, n_epochs
         self.n_updates_total = updates_per_epoch * n_epochs
-        self.seed, self.precision, self.identity = seed, precision, identity
+        self.seed, self.identity = seed, identity
         self.parallel = ranks.parallel(module)
         self.model = getattr(module, 'model', module)  # a `JointLoss` contains the model
         self.device = ranks.devices[0]
+        self.precision = Precision(precision, self.device, ranks.first)
         self.saver = Saver(background=self.device.type == 'cuda')
         self.meter = LossMeter(job.unit, job.names, lag=2 if self.device.type == 'cuda' else 0)
         self.n_updates = 0
@@ -109,11 +111,14 @@ class Trainer:
     def update(self, items: np.ndarray) -> torch.Tensor:
         """Do one update. Returns the loss of each item and the gradients' norm: [items + 1].
 
-        The items are cut into smaller steps if a device runs out of memory.
+        The items are cut into smaller steps if a device runs out of memory. The update is repeated
+        with a smaller loss scale if the gradients overflow, see `Precision`.
         """
-        losses = self.steps.fit(lambda size: self._accumulate(items, size), self.parallel)
-        norm = self.opt.step()
-        self.opt.zero_grad(set_to_none=True)
+        norm = None
+        while norm is None:
+            losses = self.steps.fit(lambda size: self._accumulate(items, size), self.parallel)
+            norm = self.precision.step(self.opt, losses)
+            self.opt.zero_grad(set_to_none=True)
         self.n_updates += 1
         return torch.cat([losses, norm.float().view(1)])
 
@@ -213,7 +218,7 @@ class Trainer:
         )
 
     def _evaluate(self, logger):
-        line = self.job.evaluate(self)
+        line = {**self.job.evaluate(self), **self.precision.figures()}
         self.evaluated = self.n_updates
         self.meter.reset()
         self.seconds = 0.0
@@ -231,6 +236,7 @@ class Trainer:
             'n_updates': self.n_updates,
             'evaluated': self.evaluated,
             'losses': [self.meter.sum, self.meter.n],
+            'precision': self.precision.state_dict(),
             'job': self.job.state(),
             'log': logger.lines,
             'identity': self.identity,
@@ -249,7 +255,7 @@ class Trainer:
         """
         try:
             run = json.loads(checkpoint['run'])
-            self._check_identity(run['identity'], path)
+            check_identity(run['identity'], self.identity, path)
             form = {'model': self.model.state_dict(), 'opt': self.opt.state_like(), 'run': ''}
             if not same_form(checkpoint, form):
                 raise ValueError('its tensors are not those of this model')
@@ -260,6 +266,7 @@ class Trainer:
             if not log or not all(isinstance(line, dict) for line in log):
                 raise ValueError('its log is not valid')
             self.meter.sum, self.meter.n = float(run['losses'][0]), int(run['losses'][1])
+            self.precision.load_state_dict(run['precision'])
             self.job.load_state(run['job'])
             self.model.load_state_dict(checkpoint['model'])
             self.opt.load_state_dict(checkpoint['opt'])
@@ -272,13 +279,3 @@ class Trainer:
             ) from error
         self.n_updates, self.evaluated = n_updates, evaluated
         return log
-
-    def _check_identity(self, identity, path):
-        for name, value in self.identity.items():
-            if name in identity and identity[name] != value:
-                before = str(identity[name])[:100]
-                raise InputError(
-                    f'{path} cannot be resumed: {name} was {before}, now it is {value}'
-                )
-        if identity.keys() != self.identity.keys():
-            raise ValueError('another version of this program wrote it')

@@ -46,7 +46,8 @@ from masks import DropoutMasks
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from opt import OpenAIAdam
 from parallel import keep_freed_memory
-from products import product, uses_onednn
+from precision import Precision, autocast
+from products import onednn_product, product, uses_onednn
 
 LR = 6.25e-5
 LM_COEF = 0.5
@@ -95,7 +96,7 @@ class Ours:
             self.model = DoubleHeadModel(config)
         self.model.load_state_dict(weights)
         self.device, self.config = device, config
-        self.share_context, self.precision = share_context, precision
+        self.share_context, self.precision = share_context, Precision(precision, device)
         self.opt = OpenAIAdam(
             self.model.parameters(), lr=LR, schedule='warmup_constant', warmup=0.1, t_total=1000
         )
@@ -105,8 +106,7 @@ class Ours:
         return (batch.pin_memory() if self.device.type == 'cuda' else batch).to(self.device)
 
     def autocast(self):
-        enabled = self.precision == 'bf16'
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        return autocast(self.device, self.precision.name)
 
     def losses(self, stories):
         """The classification losses [stories], and the LM losses of both sequences [stories]."""
@@ -122,8 +122,8 @@ class Ours:
         batch.masks = DropoutMasks(int(torch.randint(2**63 - 1, ())))
         with self.autocast():
             losses = JointLoss(self.model, LM_COEF)(batch)
-        losses.mean().backward()
-        self.opt.step()
+        self.precision.backward(losses.mean())
+        self.precision.step(self.opt, losses.detach())
         self.opt.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
@@ -490,10 +490,11 @@ def measure_memory(name, config, device, batches, queue):
 class Worker:
     """A process that holds the variants of one implementation and does a step of one on request."""
 
-    def __init__(self, *args):
+    def __init__(self, *args, target=None):
+        """`target(connection, *args)` answers the requests; by default, `work` does."""
         self.connection, theirs = multiprocessing.Pipe()
         self.process = multiprocessing.get_context('spawn').Process(
-            target=work, args=(theirs, *args), daemon=True
+            target=target or work, args=(theirs, *args), daemon=True
         )
         self.process.start()
         theirs.close()  # so that a process that dies is noticed
@@ -646,15 +647,14 @@ def main(argv=None):
     if args.profile:
         profile(args.profile, config, device, batches)
         return
-    machine = (
-        torch.cuda.get_device_name(device)
-        if device.type == 'cuda'
-        else f'{cpu_name()}, {torch.get_num_threads()} threads'
-    )
+    machine = machine_name(device)
     print(
         f'{machine}; torch {torch.__version__}, {versions}; {args.n_batch} stories a step, '
-        f'{args.steps} steps; fp32 products by {library()}'
+        f'{args.steps} steps'
     )
+    products = []
+    if device.type == 'cpu':
+        products = print_products(product_shapes('train', batches[0], False, config))
 
     results = {
         name: SimpleNamespace(train=[], predict=[], train_cpu=[], predict_cpu=[], memory=None)
@@ -755,7 +755,13 @@ def main(argv=None):
     if args.json:
         with open(args.json, 'w', encoding='utf-8') as f:
             json.dump(
-                dict(machine=machine, torch=torch.__version__, arguments=vars(args), rows=rows),
+                dict(
+                    machine=machine,
+                    torch=torch.__version__,
+                    arguments=vars(args),
+                    products=products,
+                    rows=rows,
+                ),
                 f,
                 indent=1,
             )
@@ -776,10 +782,44 @@ def check_losses(losses_of):
         sys.exit('finetune.py: the variants do not compute the same losses')
 
 
-def library():
-    """The library of large fp32 products on this CPU."""
-    x = torch.empty(1 << 10, 1 << 10)
-    return 'oneDNN' if uses_onednn(x, x[:, : 1 << 6]) else "PyTorch's own choice"
+def print_products(shapes):
+    """Measure the fp32 products of a step by both libraries of a CPU, and print which one is used.
+
+    Returns a dict for each shape. The rates are those of the fastest of three repeats.
+    """
+
+    def rate(function, a, b):
+        seconds = []
+        for _ in range(4):  # the first one prepares
+            start = time.perf_counter()
+            function(a, b)
+            seconds.append(time.perf_counter() - start)
+        return 2 * a.numel() * b.shape[1] / 1e9 / min(seconds[1:])
+
+    has_onednn = torch.backends.mkldnn.is_available()
+    rows = []
+    print(f'{"fp32 products":>22}  number  GFLOP/s: MKL  oneDNN  used')
+    for m, k, n, count in shapes:
+        a, b = torch.randn(m, k), torch.randn(k, n)
+        row = {'m': m, 'k': k, 'n': n, 'count': count, 'mkl': rate(torch.mm, a, b)}
+        row['onednn'] = rate(onednn_product, a, b) if has_onednn else math.nan
+        row['used'] = 'oneDNN' if uses_onednn(a, b) else 'MKL'
+        size = f'{m} x {k} x {n}'
+        print(f'{size:>22}  {count:6}  {row["mkl"]:12.0f}  {row["onednn"]:6.0f}  {row["used"]}')
+        rows.append(row)
+    total = flop(shapes) / 1e9
+    for library in ('mkl', 'onednn'):
+        seconds = sum(2 * r['m'] * r['k'] * r['n'] * r['count'] / 1e9 / r[library] for r in rows)
+        name = {'mkl': 'MKL', 'onednn': 'oneDNN'}[library]
+        print(f'all products of a step by {name}: {seconds:.3f} s, {total / seconds:.0f} GFLOP/s')
+    return rows
+
+
+def machine_name(device):
+    """The processor and its threads, or the GPU."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'{cpu_name()}, {torch.get_num_threads()} threads'
 
 
 def cpu_name():

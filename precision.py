@@ -1,0 +1,119 @@
+"""The precision of the matrix products, and the loss scale that float16 needs.
+
+    fp32  float32
+    tf32  float32 whose products round the factors to 10 binary digits (CUDA)
+    bf16  bfloat16 with autocast: the range of float32, 7 binary digits
+    fp16  float16 with autocast and a loss scale: 10 binary digits, numbers up to 65,504 (CUDA)
+
+Parameters, gradients of parameters, Adam and all sums over many terms are float32 in each of them.
+"""
+
+import math
+import sys
+
+import torch
+from tqdm import tqdm
+
+from checkpoint import same_form
+from utils import InputError
+
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+INITIAL_SCALE = 2.0**16  # GradScaler's
+MIN_SCALE = 2.0**-14  # a gradient that overflows with a smaller one is not finite
+
+
+def check_precision(precision: str, devices: list[torch.device]) -> None:
+    """Raise InputError if one of the devices does not compute products in this precision."""
+    if devices[0].type == 'cpu':
+        if precision in ('tf32', 'fp16'):
+            raise InputError(
+                f'--precision {precision} needs a CUDA device; on the CPU, expected fp32 or bf16'
+            )
+        return
+    for device in devices:
+        # GPUs before Ampere (2020), such as T4 and V100, have units for float16 only.
+        if precision in ('tf32', 'bf16') and torch.cuda.get_device_capability(device) < (8, 0):
+            raise InputError(
+                f'--precision {precision}: {torch.cuda.get_device_name(device)} does not compute '
+                'in it; expected fp32 or fp16'
+            )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context in which a forward pass computes its products in the given precision."""
+    dtype = DTYPES.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+class Precision:
+    """The precision of a run, and its loss scale.
+
+    The gradients of fp16 would become 0 where they are small, so the loss is multiplied by a scale
+    and the gradients are divided by it before they are clipped. If they overflow, the step is
+    skipped: no parameter, no moment of Adam and no count of updates changes. The scale is halved,
+    and the update is done again on the same items with the same dropout masks. So an epoch has the
+    same updates in every precision, and a checkpoint needs to hold no more than the scale. After
+    2,000 updates without a skipped step, the scale doubles.
+
+    All ranks skip together: they see the same sum of the gradients.
+    """
+
+    def __init__(self, name: str, device: torch.device, first: bool = True):
+        """
+        name    'fp32', 'tf32', 'bf16' or 'fp16'; 'tf32' changes PyTorch's setting for the process
+        device  the one with the parameters
+        first   whether this process reports skipped steps
+        """
+        self.name, self.first = name, first
+        self.n_skipped = 0
+        # Disabled, it passes on the loss and the step of the optimizer, and its state is empty.
+        self.scaler = torch.amp.GradScaler(device.type, INITIAL_SCALE, enabled=name == 'fp16')
+        if name == 'tf32':
+            # This setting works without warnings in all versions; the newer `fp32_precision`
+            # must not be mixed with it, and torch.compile reads this one.
+            torch.set_float32_matmul_precision('high')
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of the scaled loss."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, opt: torch.optim.Optimizer, losses: torch.Tensor) -> torch.Tensor | None:
+        """Do the step of an optimizer. Return its result, or None if the update is to be repeated.
+
+        losses  of the items. If they are not finite, or the scale cannot become smaller, no repeat
+                helps: the result is then infinity.
+        """
+        norm = self.scaler.step(opt)  # divides by the scale; None: a gradient is not finite
+        self.scaler.update()
+        if norm is not None:
+            return norm
+        self.n_skipped += 1
+        scale = self.scaler.get_scale()
+        if scale < MIN_SCALE or not losses.isfinite().all():
+            return losses.new_full((), math.inf)
+        if self.first:
+            tqdm.write(
+                f'fp16: the gradients of update {opt.t + 1:,} overflow: the step is skipped, and '
+                f'done again with a loss scale of {scale:g}',
+                file=sys.stderr,
+            )
+        return None
+
+    def figures(self) -> dict:
+        """Return what a line of the log tells about the loss scale."""
+        if not self.scaler.is_enabled():
+            return {}
+        return {'n_skipped': self.n_skipped, 'loss_scale': self.scaler.get_scale()}
+
+    def state_dict(self) -> dict:
+        """Return what a checkpoint keeps, as JSON values."""
+        return {'n_skipped': self.n_skipped, 'scaler': self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a `state_dict`. Raises ValueError if it is not one."""
+        scale = state['scaler'].get('scale', 1.0) if same_form(state, self.state_dict()) else 0
+        if not 0 < scale < math.inf:
+            raise ValueError('its loss scale is not valid')
+        self.n_skipped = state['n_skipped']
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state['scaler'])

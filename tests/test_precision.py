@@ -1,0 +1,341 @@
+"""precision.py: which device can do what, and the loss scale of float16 with its skipped steps.
+
+float16 is refused on the CPU, where it is slow. These tests allow it: PyTorch has the same
+operations there, and its GradScaler too.
+"""
+
+import functools
+import json
+import math
+import os
+import re
+import signal
+
+import pytest
+import torch
+from test_parallel import run_ranks
+from test_resume import NO_DROPOUT, assert_same_end
+
+import parallel
+import precision
+import pretrain
+import train
+import training
+from opt import OpenAIAdam
+from precision import MIN_SCALE, Precision, check_precision
+from utils import InputError
+
+CPU = torch.device('cpu')
+TOO_LARGE = 2.0**40  # a loss scale with which every gradient overflows
+ADAM = {'lr': 0.1, 'schedule': 'warmup_linear', 'warmup': 0.3, 't_total': 10, 'max_grad_norm': 0.5}
+RUN = ('--precision', 'fp16', '--n_iter', 1)
+
+
+# ------------------------------------------------------------------------------------ the device
+
+
+@pytest.mark.parametrize('name', ['tf32', 'fp16'])
+def test_the_cpu_refuses_what_it_cannot_compute(command, capsys, name):
+    assert train.main(command.argv('--precision', name)) == 2
+    assert capsys.readouterr().err == (
+        f'train.py: error: --precision {name} needs a CUDA device; on the CPU, expected fp32 or '
+        'bf16\n'
+    )
+    argv = ['--text', __file__, '--out', str(command.folder / 'out'), '--precision', name]
+    assert pretrain.main([*argv, '--device', 'cpu']) == 2
+    assert 'needs a CUDA device' in capsys.readouterr().err
+    assert not (command.folder / 'out').exists()
+
+
+@pytest.mark.parametrize('capability, refused', [((7, 5), {'tf32', 'bf16'}), ((8, 0), set())])
+def test_a_gpu_before_ampere_knows_float16_only(monkeypatch, capability, refused):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'Tesla T4')
+    devices = [torch.device('cuda', i) for i in range(2)]
+    for name in ('fp32', 'tf32', 'bf16', 'fp16'):
+        if name in refused:
+            with pytest.raises(InputError, match=f'{name}: Tesla T4 .* expected fp32 or fp16'):
+                check_precision(name, devices)
+        else:
+            check_precision(name, devices)
+
+
+@pytest.mark.filterwarnings('error')
+def test_tf32_is_a_setting_of_pytorch():
+    assert torch.get_float32_matmul_precision() == 'highest'
+    try:
+        Precision('tf32', CPU)
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision('highest')
+    for name in ('fp32', 'bf16', 'fp16'):
+        Precision(name, CPU)
+        assert not torch.backends.cuda.matmul.allow_tf32
+
+
+# ---------------------------------------------------------------------------------- a single step
+
+
+def parameter_and_adam():
+    p = torch.nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    return p, OpenAIAdam([p], **ADAM)
+
+
+def loss_of(p, slope=1.0):
+    return (p**2).sum() * slope
+
+
+def test_gradients_are_divided_by_the_scale_before_they_are_clipped():
+    """The norm is that of the true gradients. A power of two rounds nothing."""
+    results = []
+    for name in ('fp32', 'fp16'):
+        p, opt = parameter_and_adam()
+        scaled = Precision(name, CPU)
+        for _ in range(3):
+            loss = loss_of(p)
+            scaled.backward(loss)
+            norm = scaled.step(opt, loss.detach())
+            opt.zero_grad()
+        results.append((p.detach(), norm))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_a_skipped_step_changes_the_scale_only(capsys):
+    p, opt = parameter_and_adam()
+    scaled = Precision('fp16', CPU)
+    scaled.backward(loss_of(p))
+    scaled.step(opt, torch.ones(1))
+    before = p.detach().clone(), json.dumps(scaled.scaler.state_dict())
+    moments = {name: value.clone() for name, value in opt.state[p].items()}
+    lr = opt.param_groups[0]['lr']
+    opt.zero_grad()
+    scaled.backward(loss_of(p, 1e38))
+    assert scaled.step(opt, torch.ones(1)) is None
+    assert torch.equal(p, before[0]) and opt.t == 1 and opt.param_groups[0]['lr'] == lr
+    assert all(torch.equal(opt.state[p][name], value) for name, value in moments.items())
+    assert scaled.figures() == {'n_skipped': 1, 'loss_scale': 2.0**15}
+    assert capsys.readouterr().err == (
+        'fp16: the gradients of update 2 overflow: the step is skipped, and done again with a loss '
+        'scale of 32768\n'
+    )
+
+
+def test_only_the_first_rank_reports(capsys):
+    p, opt = parameter_and_adam()
+    scaled = Precision('fp16', CPU, first=False)
+    scaled.backward(loss_of(p, 1e38))
+    assert scaled.step(opt, torch.ones(1)) is None
+    assert capsys.readouterr().err == ''
+
+
+def test_no_repeat_where_it_would_not_help():
+    """The norm is then infinite, which ends the run with one line about the update."""
+    for losses, scale in ((torch.tensor([1.0, math.nan]), 2.0**16), (torch.ones(2), MIN_SCALE)):
+        p, opt = parameter_and_adam()
+        scaled = Precision('fp16', CPU)
+        scaled.load_state_dict(
+            {'n_skipped': 0, 'scaler': {**scaled.scaler.state_dict(), 'scale': scale}}
+        )
+        scaled.backward(loss_of(p, math.inf))
+        assert scaled.step(opt, losses) == math.inf
+        assert opt.t == 0
+
+
+def test_the_scale_grows_after_many_steps_also_across_a_checkpoint():
+    p, opt = parameter_and_adam()
+    scaled = Precision('fp16', CPU)
+    scaled.scaler.set_growth_interval(4)
+    for i in range(4):
+        if i == 2:
+            state = json.loads(json.dumps(scaled.state_dict()))
+            scaled = Precision('fp16', CPU)
+            scaled.load_state_dict(state)
+            assert scaled.state_dict() == state
+        opt.zero_grad()
+        scaled.backward(loss_of(p))
+        scaled.step(opt, torch.ones(1))
+    assert scaled.figures()['loss_scale'] == 2.0**17
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'n_skipped': 'x'},
+        {'scaler': {}},
+        {'scaler': None},
+        {'scaler': {'scale': 0.0}},
+        {'scaler': {'scale': math.nan}},
+        {'scaler': {'scale': '1'}},
+    ],
+)
+def test_a_damaged_state_is_refused(change):
+    scaled = Precision('fp16', CPU)
+    state = scaled.state_dict()
+    if change.get('scaler'):
+        change = {'scaler': {**state['scaler'], **change['scaler']}}
+    with pytest.raises(ValueError, match='loss scale'):
+        scaled.load_state_dict({**state, **change})
+
+
+# ------------------------------------------------------------------------------------ whole runs
+
+
+def allow_fp16(scale=precision.INITIAL_SCALE, path='cpu'):
+    """In the process of a run: compute in float16 on the CPU, beginning with a loss scale."""
+    os.environ['GPT1_PATH'] = path
+    parallel.check_precision = lambda name, devices: None
+    precision.INITIAL_SCALE = scale
+
+
+@pytest.fixture
+def fp16(monkeypatch):
+    """The same within this process."""
+
+    def allow(scale=precision.INITIAL_SCALE, path='cpu'):
+        monkeypatch.setenv('GPT1_PATH', path)
+        monkeypatch.setattr(parallel, 'check_precision', lambda name, devices: None)
+        monkeypatch.setattr(precision, 'INITIAL_SCALE', scale)
+
+    return allow
+
+
+def skipped(text):
+    return re.findall(r'gradients of update (\d+) overflow: .* loss scale of (\S+)', text)
+
+
+@pytest.mark.parametrize('path', ['plain', 'cpu', 'cuda'])
+def test_fp16_is_close_to_fp32(command, other_command, fp16, path):
+    fp16(path=path)
+    assert train.main(command.argv(*RUN, *NO_DROPOUT)) == 0
+    assert train.main(other_command.argv('--n_iter', 1, *NO_DROPOUT)) == 0
+    line, expected = command.log()[1], other_command.log()[1]
+    assert line.pop('n_skipped') == 0 and line.pop('loss_scale') == 2.0**16
+    for name, value in expected.items():
+        assert line[name] == pytest.approx(value, abs=5 if name.endswith('acc') else 0.02)
+
+
+def test_skipped_steps_are_done_again_and_do_not_count(command, other_command, fp16, capsys):
+    """Dropout is on: a repeated update has the same masks.
+
+    The end is, to the bit, that of a run that begins with the scale of the first update.
+    """
+    fp16(scale=TOO_LARGE, path='cuda')
+    assert train.main(command.argv(*RUN)) == 0
+    reported = skipped(capsys.readouterr().err)
+    line = command.log()[1]
+    assert len(reported) == line['n_skipped'] > 0
+    assert float(reported[-1][1]) == line['loss_scale'] < TOO_LARGE
+    assert line['n_updates'] == 10
+    first = [float(scale) for update, scale in reported if update == '1']
+    fp16(scale=first[-1], path='cuda')
+    assert train.main(other_command.argv(*RUN)) == 0
+    other = other_command.log()[1]
+    assert other['n_skipped'] == line['n_skipped'] - len(first)
+    assert other['va_cost'] == line['va_cost']
+    best = command.read('save', 'rocstories', 'best_params')
+    assert best == other_command.read('save', 'rocstories', 'best_params')
+
+
+def _overflow_in(update):
+    """The gradients of an update overflow once, after which the loss scale is another one."""
+    step = Precision.step
+
+    def failing(self, opt, losses):
+        if opt.t + 1 == update and self.n_skipped == 0:
+            opt.param_groups[0]['params'][0].grad[0] = math.inf
+        return step(self, opt, losses)
+
+    Precision.step = failing
+
+
+def _stop_after(update):
+    """The process receives SIGTERM when it has done an update."""
+    original = training.Trainer.update
+
+    def stopping(self, items):
+        figures = original(self, items)
+        if self.n_updates == update and self.ranks.first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return figures
+
+    training.Trainer.update = stopping
+
+
+def _prepare(stop=None):
+    """Before a run: allow fp16, let update 3 overflow once, and stop after an update."""
+    allow_fp16()
+    _overflow_in(3)
+    if stop:
+        _stop_after(stop)
+
+
+def test_a_resumed_run_keeps_the_scale(command, other_command):
+    other_command.run(*RUN, '--save_every', 0, patch=_prepare)
+    assert [update for update, _ in skipped(other_command.output)] == ['3']
+    command.run(*RUN, status=143, patch=functools.partial(_prepare, stop=5))
+    checkpoint = command.folder / 'save' / 'rocstories' / 'checkpoint'
+    run = json.loads(torch.load(checkpoint, weights_only=True)['run'])
+    assert run['n_updates'] in (5, 6)
+    assert run['precision']['n_skipped'] == 1
+    assert run['precision']['scaler']['scale'] == 2.0**15
+    command.run(*RUN, '--resume', patch=_prepare)
+    assert_same_end(command, other_command)
+    assert command.log()[1]['n_skipped'] == 1
+
+
+def test_all_ranks_skip_together(command, other_command):
+    """The first rank alone meets the overflow; the sum of the gradients tells the other one."""
+    options = (*RUN, '--n_batch', 20, *NO_DROPOUT)
+    other_command.run(*options, patch=_prepare)
+    run_ranks(command, 2, *options, patch=_one_rank_overflows)
+    assert [update for update, _ in skipped(command.output)] == ['3']
+    for line, other in zip(command.log()[1:], other_command.log()[1:], strict=True):
+        assert line == pytest.approx(other, abs=2e-3)
+
+
+def _one_rank_overflows():
+    """The gradient of the loss is infinite on the first rank, once, in update 3."""
+    allow_fp16()
+    backward, done = Precision.backward, []
+
+    def failing(self, loss):
+        done.append(loss)
+        if len(done) == 3 and os.environ['RANK'] == '0':
+            loss = loss * math.inf
+        backward(self, loss)
+
+    Precision.backward = failing
+
+
+def test_gradients_that_are_never_finite_end_the_run(command, fp16, monkeypatch, capsys):
+    fp16()
+    backward = Precision.backward
+    monkeypatch.setattr(Precision, 'backward', lambda self, loss: backward(self, loss * math.nan))
+    assert train.main(command.argv(*RUN)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "train.py: error: update 1: the gradients' norm is inf" in lines[-1]
+    assert len(skipped('\n'.join(lines))) == 30
+
+
+@pytest.mark.parametrize('share_context', [[], ['--share_context']])
+def test_bf16_on_the_cuda_path(command, other_command, monkeypatch, share_context):
+    """Also with dropout, a second run is the same to the bit."""
+    monkeypatch.setenv('GPT1_PATH', 'cuda')
+    for c in (command, other_command):
+        options = ('--n_iter', 1, '--precision', 'bf16', '--deterministic', *share_context)
+        assert train.main(c.argv(*options)) == 0
+    torch.use_deterministic_algorithms(False)
+    assert_same_end(command, other_command)
+
+
+def test_pretraining_in_fp16(tmp_path, fp16, capsys):
+    (tmp_path / 'stories.txt').write_text('Ella had no tape at night. ' * 400, encoding='utf-8')
+    argv = '--n_merges 50 --n_ctx 16 --n_embd 16 --n_head 2 --n_layer 2 --n_iter 1 --n_windows 40 '
+    argv += '--n_batch 40 --lr 1e-3 --warmup_updates 2 --device cpu --precision fp16'
+    argv = ['--text', str(tmp_path / 'stories.txt'), '--out', str(tmp_path / 'out'), *argv.split()]
+    fp16(scale=TOO_LARGE, path='cuda')
+    assert pretrain.main(argv) == 0
+    log = [json.loads(line) for line in (tmp_path / 'out' / 'log.jsonl').read_text().splitlines()]
+    assert len(skipped(capsys.readouterr().err)) == log[-1]['n_skipped'] > 0
+    assert math.isfinite(log[-1]['va_loss'])
