@@ -34,7 +34,8 @@ from tqdm import tqdm
 from batches import collate_windows, iter_data
 from checkpoint import only_run
 from corpus import open_tokens, prepare, vocabulary_files
-from model_pytorch import Config, LMModel, init_weights, special_rows
+from lstm import make_config
+from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
 from parallel import (
     Ranks,
@@ -65,10 +66,6 @@ from weights import (
 )
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity within a percent, quick to evaluate
-MODEL_OPTIONS = (
-    *('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn'),
-    *('embd_pdrop', 'attn_pdrop', 'resid_pdrop'),
-)
 
 
 # ----------------------------------------------------------------------------------- pre-training
@@ -272,7 +269,7 @@ def pre_train(args, work: str, ranks: Ranks) -> None:
 
 def make_model(args, n_vocab: int) -> LMModel:
     """Return the model at the start: the weights of --init, or random ones. Raises InputError."""
-    config = Config(n_vocab=n_vocab, **{name: getattr(args, name) for name in MODEL_OPTIONS})
+    config = make_config(vars(args), n_vocab=n_vocab)
     torch.manual_seed(args.seed)
     model = LMModel(config)
     if args.init is None:
@@ -281,7 +278,7 @@ def make_model(args, n_vocab: int) -> LMModel:
         init_weights(model, std=0.02 * math.sqrt(768 / args.n_embd))
         return model
     weights = open_weights(args.init)
-    if weights.n_layer != args.n_layer:
+    if args.model == 'transformer' and weights.n_layer != args.n_layer:
         raise InputError(
             f'--n_layer {args.n_layer}: the weights in {args.init} have {weights.n_layer} layers'
         )
@@ -326,6 +323,9 @@ def describe(args, job: PreTraining, trainer: Trainer) -> str:
     """Return the table that is printed before training."""
     n_parameters = sum(p.numel() for p in job.model.parameters())
     source = f'from {args.init}' if args.init else 'drawn at random'
+    sizes = f'{args.n_layer} layers, {args.n_head} heads'
+    if args.model == 'lstm':
+        sizes = f'an LSTM of {args.lstm_units:,} units'
     devices, size = job.ranks.devices, job.ranks.size
     pairs = [
         (
@@ -335,8 +335,8 @@ def describe(args, job: PreTraining, trainer: Trainer) -> str:
         ),
         (
             'model',
-            f'{n_parameters:,} parameters {source}: {args.n_layer} layers, {args.n_head} heads, '
-            f'width {args.n_embd}, vocabulary of {job.model.config.n_vocab:,}',
+            f'{n_parameters:,} parameters {source}: {sizes}, width {args.n_embd}, vocabulary of '
+            f'{job.model.config.n_vocab:,}',
         ),
         (
             'batch',
