@@ -279,6 +279,12 @@ OPTIONS = {
                  'windows (ours)'),
         pretrain_only('eval_every', COUNT, 1000, free=True,
             help='evaluate after this many updates (ours)'),
+        pretrain_only('zero_shot', bool, False, free=True,
+            help='log what the model knows without fine-tuning (zero_shot.py) after 1,000, 2,000, '
+                 '4,000, 8,000 updates and 1, 2, 4, ... epochs; of a small text earlier (ours)'),
+        pretrain_only('zero_shot_data', str, None, free=True, exists=True, metavar='DIR',
+            help="folder of the data for --zero_shot (default: data/, or made-up data where one "
+                 'is not there)'),
     ],
     'optimizer': [
         train_only('opt', ('adam',), 'adam', help="OpenAI's Adam with decoupled weight decay"),

@@ -143,7 +143,7 @@ def test_predictions_are_those_of_single_examples(name):
     model = DoubleHeadModel(config, task.layout, task.n_out)
     init_weights(model, std=0.5)
     examples = [Example(str(i), TEXTS[name], None) for i in range(3)]
-    examples[1] = Example('1', tuple(f'{text} {text}' for text in TEXTS[name]), None)
+    examples[1] = Example('1', tuple(f'{words} {words}' for words in TEXTS[name]), None)
     data = encode_dataset(examples, encoder(), task, 60)
     logits = predict(model, data)
     for i in range(3):
