@@ -281,7 +281,10 @@ def pre_train(args, work: str, ranks: Ranks) -> None:
         lines = trainer.resume(load_file(path), path)
     logger = None
     if ranks.first:
-        logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **vars(args))
+        arguments = dict(vars(args))
+        if args.zero_shot:
+            arguments['zero_shot_sets'] = zero_shot.describe_sets(sets)
+        logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **arguments)
         print(describe(args, job, trainer), flush=True)
         if lines:
             print(f'resumed after update {trainer.n_updates:,} of {trainer.n_updates_total:,}')

@@ -471,6 +471,19 @@ def figures(
     return result
 
 
+def describe_sets(sets: Sequence[ZeroShotSet]) -> dict[str, dict]:
+    """Return what a log should say about data sets, as JSON values."""
+    return {
+        found.name: {
+            'examples': len(found.items.trees),
+            'source': found.source,
+            'sample': found.sample,
+            'notes': found.notes,
+        }
+        for found in sets
+    }
+
+
 def due_updates(updates_per_epoch: int, n_epochs: int) -> list[int]:
     """Return the updates after which pre-training logs the figures.
 
