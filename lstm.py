@@ -89,7 +89,9 @@ class LSTMModel(nn.Module):
         padded = embedding.h.new_zeros(batch.rows * batch.length, embedding.h.shape[1])
         padded = padded.index_copy(0, batch.slots, embedding.h)
         self.lstm.flatten_parameters()  # on a GPU: one block of memory, else a warning
-        states, _ = self.lstm(padded.view(batch.rows, batch.length, -1))
+        # Not every CPU has an LSTM in bfloat16.
+        with torch.autocast('cpu', enabled=False):
+            states, _ = self.lstm(padded.view(batch.rows, batch.length, -1))
         h = self.proj(states.flatten(0, 1)[batch.slots])
         return dropout(h, self.resid_pdrop if self.training else 0, masks), embedding
 

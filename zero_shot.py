@@ -15,7 +15,8 @@ DPRD   with which candidate in the pronoun's place has the rest of the sentence 
 The paper leaves much open. This program decides:
 
 first token   a line break precedes each text, as in the pre-training text, so that the text's
-              first token has a probability. Where the vocabulary has none, it is not counted
+              first token has a probability. Where the vocabulary has none, that token is not
+              counted, and a sentence of DPRD that begins with its pronoun is left out
 vocabulary    probabilities are over the vocabulary. Special tokens and positions, which are rows
               of the same matrix, do not count
 long texts    a model reads the last n_ctx tokens. The document loses its beginning
@@ -313,7 +314,7 @@ def _add_questions(items, examples, encoder, start, n_ctx) -> None:
 
 def _add_pronouns(found, pronouns, encoder, start, n_ctx) -> None:
     """DPRD: the branches are a candidate and the rest of the sentence."""
-    n_last = n_possessive = 0
+    n_last = n_possessive = n_first = 0
     for item in pronouns:
         match = find_pronoun(item)
         before, after = item.sentence[: match.start()], item.sentence[match.end() :]
@@ -328,9 +329,12 @@ def _add_pronouns(found, pronouns, encoder, start, n_ctx) -> None:
             n_last += 1
         trunk = [*start, *before]
         branches = [[*name, *after] for name in names]
-        if not trunk:  # no line break, and the pronoun is the first word
-            trunk = [names[0][0]]
+        if not trunk:
+            n_first += 1
+            continue
         found.items.add(trunk, branches, item.answer, n_ctx, n_scored)
+    if n_first:
+        found.notes.append(f'{n_first:,} begin with the pronoun and are left out')
     if n_last:
         found.notes.append(f'the candidates themselves are compared in {n_last:,}')
     if n_possessive:

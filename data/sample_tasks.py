@@ -31,7 +31,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path += [HERE, os.path.dirname(HERE)]  # this file is also loaded from outside of its folder
 
 from sample_stories import (  # noqa: E402
+    FEMALE,
     FOLDER,
+    MALE,
     Schema,
     draw_slots,
     fill,
@@ -44,7 +46,7 @@ from utils import InputError, WriteError  # noqa: E402
 
 SEED = 1000  # of the first task; that of the sample stories is 2018, of the pre-training text 7
 SPLITS = ('train', 'dev', 'test')
-PHRASINGS = {'train': slice(0, 3), 'dev': slice(3, 5), 'test': slice(3, 5)}
+PHRASINGS = {'train': slice(0, 3), 'dev': slice(3, 5), 'test': slice(3, 5), 'text': slice(0, 5)}
 PEOPLE = ('name', 'he', 'him', 'his', 'friend', 'he2', 'him2', 'his2')
 OTHER = {'a': 'b', 'b': 'a'}
 
@@ -302,6 +304,56 @@ def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     return block
 
 
+# What a person did to another one, and why: reasons that lie in the first and in the second person.
+DEEDS = {
+    'thanked': (
+        ('was grateful', 'had needed help', 'had got a present'),
+        ('had helped', 'was so kind', 'had brought a present'),
+    ),
+    'scolded': (
+        ('was angry', 'was very strict', 'had a bad temper'),
+        ('was late again', 'had told a lie', 'had broken a cup'),
+    ),
+    'helped': (
+        ('was kind', 'had enough time', 'knew what to do'),
+        ('was in trouble', 'asked for help', 'did not know what to do'),
+    ),
+    'envied': (
+        ('was poor', 'had never won', 'had no friends'),
+        ('was rich', 'had won again', 'had many friends'),
+    ),
+    'paid': (
+        ('had lost the bet', 'owed some money', 'wanted to buy the bike'),
+        ('had won the bet', 'had done the work', 'wanted to sell the bike'),
+    ),
+    'followed': (
+        ('was lost', 'had no map', 'did not know the way'),
+        ('was the leader', 'had a map', 'knew the way'),
+    ),
+    'taught': (
+        ('was a good teacher', 'knew the song', 'had read the book'),
+        ('was eager to learn', 'did not know the song', 'had not read the book'),
+    ),
+    'woke': (
+        ('was already up', 'had heard the alarm', 'had slept enough'),
+        ('was still in bed', 'had not heard the alarm', 'had slept too long'),
+    ),
+    'nursed': (
+        ('was a doctor', 'was healthy', 'knew a lot about fevers'),
+        ('was a patient', 'was ill', 'had a fever'),
+    ),
+    'fed': (
+        ('was the cook', 'had made soup', 'had food for two'),
+        ('was the guest', 'was hungry', 'had not eaten'),
+    ),
+}
+
+
+def deed(first: str, second: str, verb: str, who: str, reason: str) -> str:
+    """What one person did to another, with `who` before the reason: a name or a pronoun."""
+    return f'{first} {verb} {second} because {who} {reason}.'
+
+
 def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
     """Two people, a pronoun that can only stand for one of them, and a name in its place."""
     story = Story(schema, split, rng)
@@ -327,6 +379,22 @@ def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
         hypothesis = fill(ending, {**story.slots, 'he': story.slots[replaced]})
         block.append(((f'{name} and {friend} had been friends. {premise}', hypothesis), label))
     return block
+
+
+def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """Twins: what one person did to another, and why. The reason says who the pronoun means.
+
+    The texts are the first sentence, the second one, the pronoun, and both names. The label says
+    whom the first sentence means: 0 the first name, 1 the second; the other means the other one.
+    """
+    names, pronoun = rng.choice([(FEMALE, 'she'), (MALE, 'he')])
+    first = rng.choice(names)
+    second = rng.choice([name for name in names if name != first])
+    verb = rng.choice(list(DEEDS))
+    label = rng.choice([0, 1])
+    reasons = [rng.choice(DEEDS[verb][who]) for who in (label, 1 - label)]
+    sentences = [deed(first, second, verb, pronoun, reason) for reason in reasons]
+    return [((*sentences, pronoun, first, second), label)]
 
 
 # ----------------------------------------------------------------------------- the whole data set
@@ -570,6 +638,17 @@ def write_sst2(folder: str, splits: dict[str, Block]) -> None:
             write_table(path, rows, 'sentence label')
 
 
+def write_dprd(folder: str, splits: dict[str, Block]) -> None:
+    """Four lines an item, and an empty one. Twins follow each other."""
+    for split, drawn in splits.items():
+        lines = []
+        for (*sentences, pronoun, first, second), label in drawn:
+            for sentence, right in zip(sentences, (label, 1 - label)):
+                answer = (first, second)[right]
+                lines += [sentence, pronoun, f'{first},{second}', answer, '']
+        write_lines(os.path.join(folder, f'{split}.c.txt'), lines)
+
+
 # ---------------------------------------------------------------------------------------- the table
 
 PAIR = 'index sentence1 sentence2 label'
@@ -594,6 +673,7 @@ MADE = {
     'cola': Made(cola, write_cola, 'CoLA', {'train': 4000, 'dev': 400, 'test': 1000}),
     'sst2': Made(sst2, write_sst2, 'SST-2', {'train': 2000, 'dev': 400, 'test': 1000}),
     'wnli': Made(wnli, write_glue(PAIR), 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
+    'dprd': Made(dprd, write_dprd, 'DPRD', {'train': 300, 'test': 200}),  # pairs of twins
 }
 
 

@@ -12,6 +12,8 @@ from plain_model import joint_losses, padded_sequences, task_head
 from test_pretrain import text  # noqa: F401 (a fixture)
 from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, encoder
 
+import convert
+import generate
 import options
 from batches import Tree, collate, collate_windows
 from datasets import Example
@@ -42,7 +44,7 @@ def make_model(kind=DoubleHeadModel, config=CONFIG, **more):
 def plain_states(parameters, ids):
     """The states of one sequence, token by token, from the equations of an LSTM."""
     w = {name.removeprefix('transformer.'): p for name, p in parameters.items()}
-    hidden = cell = torch.zeros(w['lstm.weight_hh_l0'].shape[1], dtype=torch.float64)
+    hidden = cell = w['lstm.weight_hh_l0'].new_zeros(w['lstm.weight_hh_l0'].shape[1])
     states = []
     for token in ids:
         gates = w['lstm.weight_ih_l0'] @ w['embed.weight'][token] + w['lstm.bias_ih_l0']
@@ -237,7 +239,7 @@ def folders(folder):
     return [f'--{name}_dir={folder / name}' for name in ('log', 'save', 'submission', 'analysis')]
 
 
-def test_pre_train_fine_tune_and_predict(tmp_path, text):  # noqa: F811
+def test_pre_train_fine_tune_and_predict(tmp_path, text, capsys):  # noqa: F811
     model = tmp_path / 'model'
     sizes = ['--model', 'lstm', '--lstm_units', 12, '--n_embd', 8, '--n_ctx', 16, '--n_iter', 1]
     more = ['--n_merges', 60, '--n_windows', 20, '--warmup_updates', 3, '--device', 'cpu']
@@ -256,12 +258,14 @@ def test_pre_train_fine_tune_and_predict(tmp_path, text):  # noqa: F811
     assert opened.finetuned and opened.model.config.lstm_units == 12
     csv = os.path.join(GOLDEN, 'data', 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv')
     assert len(run(tmp_path, 'predict', csv, '--params', best).splitlines()) > 10
+    capsys.readouterr()
     for script, words in (
-        ('generate', ['Ella had', '--params', best]),
-        ('convert', [best / 'best_params', tmp_path / 'hf']),
+        (generate, ['Ella had', '--params', str(best)]),
+        (convert, [str(best / 'best_params'), str(tmp_path / 'hf')]),
     ):
-        printed = run(tmp_path, script, *words, status=2)
-        assert printed.count('\n') == 1 and 'is an LSTM' in printed
+        assert script.main(words) == 2
+        error = capsys.readouterr().err
+        assert error.count('\n') == 1 and 'is an LSTM' in error
 
     # From scratch, which resumes only as what it was.
     run(tmp_path, 'train', *tune, '--n_transfer', -1, '--desc', 'scratch')
@@ -296,6 +300,10 @@ def test_an_lstm_s_folder_makes_train_py_use_an_lstm(tmp_path, capsys):
     assert isinstance(make_config(vars(args), n_vocab=3, n_ctx=4), LSTMConfig)
     with pytest.raises(SystemExit):
         options.parse_train_args(
-            ['--dataset', 'rte', '--model_dir', str(tmp_path), '--model', 'transformer']
+            [
+                *('--dataset', 'rte', '--model_dir', str(tmp_path)),
+                '--n_head=1',
+                '--model=transformer',
+            ]
         )
     assert 'of the kind lstm' in capsys.readouterr().err

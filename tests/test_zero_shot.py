@@ -35,19 +35,19 @@ def make_model(kind='transformer', n_vocab=30, n_ctx=24, std=0.5):
 
 
 def slow_scores(model, sequence):
-    """The log-probability of each token after the first. Each is computed from its prefix alone."""
+    """The log-probability of each token after the first, one after the other."""
     n_vocab = model.config.n_vocab
-    parameters = dict(model.named_parameters())
+    is_lstm = isinstance(model.config, LSTMConfig)
+    states = plain_states(dict(model.named_parameters()), sequence) if is_lstm else None
     scores = []
     for n in range(1, len(sequence)):
-        prefix = np.array([sequence[:n]])
-        if isinstance(model.config, LSTMConfig):
-            h = plain_states(parameters, prefix[0])[-1]
+        if is_lstm:
+            h = states[n - 1]
         else:
-            batch = collate_windows(prefix, model.config.first_position)
-            h = model.transformer(batch)[0][-1]
+            prefix = np.array([[*sequence[:n], 0]])
+            h = model.transformer(collate_windows(prefix, model.config.first_position))[0][-2]
         logits = model.transformer.embed.weight[:n_vocab] @ h
-        scores.append(float(logits.log_softmax(0)[sequence[n]]))
+        scores.append(logits.log_softmax(0)[sequence[n]].item())
     return scores
 
 
@@ -193,7 +193,7 @@ def test_candidates_take_the_place_of_the_pronoun(tmp_path):
     path = tmp_path / 'test.c.txt'
     items = [
         ('Ella took it.', 'it', 'the tape,the piano', 'the tape'),
-        ('Her store was Ella, and her tape.', 'her', 'Ella,she', 'she'),
+        ('It was Ella, and her tape.', 'her', 'Ella,she', 'she'),
         ('It was Ella.', 'It', 'tape,piano', 'tape'),
     ]
     path.write_text(''.join('\n'.join(item) + '\n\n' for item in items))
@@ -208,11 +208,12 @@ def test_candidates_take_the_place_of_the_pronoun(tmp_path):
     # Nothing but a full stop follows the first pronoun: the candidates are compared.
     assert texts(found.items.trees[0]) == encoded('Ella took the tape', 'Ella took the piano')
     assert found.items.n_scored[0] == 0
-    assert texts(found.items.trees[1])[1] == encoded("Her store was Ella, and she's tape.")[0]
-    assert texts(found.items.trees[2]) == encoded('tape was Ella.', 'piano was Ella.')
-    assert found.items.n_scored[2] == len(encoder().encode('was Ella.'))
-    assert found.items.labels == [0, 1, 0]
-    assert not found.sample and len(found.notes) >= 2
+    assert texts(found.items.trees[1])[1] == encoded("It was Ella, and she's tape.")[0]
+    assert found.items.n_scored[1] == len(encoder().encode('tape.'))
+    # The vocabulary has no line break, so nothing stands before a pronoun that is the first word.
+    assert len(found.items.trees) == 2 and found.items.labels == [0, 1]
+    assert '1 begin with the pronoun and are left out' in found.notes
+    assert not found.sample
 
 
 # -------------------------------------------------------------------------------- whole sets
@@ -220,9 +221,10 @@ def test_candidates_take_the_place_of_the_pronoun(tmp_path):
 
 def test_made_up_sets_where_there_are_no_others(tmp_path, monkeypatch):
     sample = tmp_path / 'sample'
+    sample.mkdir()
     monkeypatch.setattr(datasets, 'SAMPLE', str(sample))
     (tmp_path / 'mine').mkdir()
-    assert find_or_make('cola', str(tmp_path / 'mine')) == (f'{sample}/', True)
+    assert find_or_make('cola', str(tmp_path / 'mine')) == (str(sample), True)
     path, is_sample = find_dprd(str(tmp_path / 'mine'))
     assert is_sample
     items = zero_shot.read_dprd(path)
@@ -235,11 +237,11 @@ def test_made_up_sets_where_there_are_no_others(tmp_path, monkeypatch):
 @pytest.mark.parametrize('kind', ['transformer', 'lstm'])
 def test_figures_of_all_sets(kind):
     model = make_model(kind, n_vocab=encoder().n_vocab, n_ctx=200).float()
-    sets = zero_shot.load_sets(encoder(), 200, n_examples=12)
+    sets = zero_shot.load_sets(encoder(), 200, n_examples=5)
     found = zero_shot.figures(model, sets)
     assert list(found) == ['zs_cola', 'zs_sst2', 'zs_race', 'zs_dprd']
     by_name = {part.name: part for part in sets}
-    assert all(part.sample and len(part.items.trees) == 12 for part in sets)
+    assert all(part.sample and len(part.items.trees) == 5 for part in sets)
     # SST-2, by the slow computation
     right = 0
     for tree, label in zip(by_name['sst2'].items.trees, by_name['sst2'].items.labels):
@@ -248,12 +250,39 @@ def test_figures_of_all_sets(kind):
             for branch in tree.branches
         ]
         right += int(np.argmax(sums)) == label
-    assert found['zs_sst2'] == pytest.approx(100 * right / 12)
+    assert found['zs_sst2'] == pytest.approx(100 * right / 5)
+
+
+def write_real_data(folder):
+    """A few rows of each set, in the official formats."""
+    rows = [('It was tape.', 1), ('Was tape it.', 0), ('It was night.', 1), ('Night it was.', 0)]
+    (folder / 'CoLA').mkdir()
+    (folder / 'SST-2').mkdir()
+    for split in ('train', 'dev'):
+        cola = ''.join(f'a\t{label}\t\t{words}\n' for words, label in rows)
+        (folder / 'CoLA' / f'{split}.tsv').write_text(cola)
+        sst = ''.join(f'{words} \t{label}\n' for words, label in rows)
+        (folder / 'SST-2' / f'{split}.tsv').write_text('sentence\tlabel\n' + sst)
+        for level in ('middle', 'high'):
+            passage = folder / 'RACE' / split / level
+            passage.mkdir(parents=True)
+            article = {
+                'article': 'Ella had tape.',
+                'questions': ['What had she?'],
+                'options': [['tape', 'a piano', 'no', 'night']],
+                'answers': ['A'],
+            }
+            (passage / '1.txt').write_text(json.dumps(article))
+    (folder / 'test.c.txt').write_text(f'{ITEM}\n{ITEM[:-11]}The bee\n')
 
 
 def test_pre_training_logs_the_figures_and_the_script_prints_the_same(tmp_path, text):  # noqa: F811
+    data = tmp_path / 'data'
+    data.mkdir()
+    write_real_data(data)
     pretrain = Pretrain(tmp_path, text)
-    printed = pretrain.run('--zero_shot', '--n_iter', 1, '--n_ctx', 96, '--n_windows', 4)
+    options = ['--zero_shot', '--zero_shot_data', data, '--n_iter', 1]
+    printed = pretrain.run(*map(str, options))
     assert 'zero-shot CoLA' in printed
     lines = [json.loads(line) for line in (pretrain.out / 'log.jsonl').read_text().splitlines()]
     logged = [line for line in lines if 'zs_cola' in line]
@@ -261,15 +290,14 @@ def test_pre_training_logs_the_figures_and_the_script_prints_the_same(tmp_path, 
     assert last['n_epochs'] == 1 and len(logged) >= 3
 
     out = tmp_path / 'figures.json'
-    printed = run(
-        tmp_path, 'zero_shot', '--model_dir', pretrain.out, '--device', 'cpu', '--out', out
-    )
+    where = ['--model_dir', pretrain.out, '--data_dir', data, '--device', 'cpu', '--out', out]
+    printed = run(tmp_path, 'zero_shot', *where)
     record = json.loads(out.read_text())
+    assert lines[0]['zero_shot_sets']['race']['examples'] == 2
     for name in ('cola', 'sst2', 'race', 'dprd'):
-        assert record[name]['sample']
-        # One of 400 examples is 0.25.
-        assert record[name]['figure'] == pytest.approx(last[f'zs_{name}'], abs=0.6)
-    assert 'made up' in printed and 'the threshold is' in printed
+        assert not record[name]['sample']
+        assert record[name]['figure'] == pytest.approx(last[f'zs_{name}'])
+    assert 'made up' not in printed and 'the threshold is' in printed
 
 
 def test_words_of_the_rule_can_be_chosen(tmp_path):
