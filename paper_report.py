@@ -112,19 +112,23 @@ def _compute(run: Run, setup: Setup) -> dict:
     best = best_evaluation(done.evaluations, done.task)
     metric = done.task.metrics[0]
     figures.append((('train', '', metric), best[f'tr_{log_name(metric)}']))
+    output = setup.path('runs', run.desc, 'output.txt')
+    n_train = last_match(output, r'^data +.*?([\d,]+) training')
+    if n_train:
+        sizes['training'] = int(n_train.replace(',', ''))
     return {
         'figures': figures,
         'sizes': sizes,
         'bold': bool(done.notes) or run.made_up,
-        'device': device_of(setup.path('runs', run.desc, 'output.txt')),
+        'device': last_match(output, r'^device +(.+)$'),
     }
 
 
-def device_of(path: str) -> str:
-    """Return the device that the output of a run names last, '' if none."""
+def last_match(path: str, pattern: str) -> str:
+    """Return the last match of a pattern in a file, '' if there is none, or no file."""
     try:
         with open(path, encoding='utf-8', errors='replace') as f:
-            found = re.findall(r'^device +(.+)$', f.read(), re.MULTILINE)
+            found = re.findall(pattern, f.read(), re.MULTILINE)
     except OSError:
         return ''
     return found[-1] if found else ''
@@ -611,15 +615,16 @@ def describe_runs(
     lines = markdown_table(['', 'runs done', 'time of the runs, one after the other'], rows)
 
     rows = []
+    kinds = ('training', 'validation', 'test')
     for name, (folder, is_sample) in setup.data.items():
         results_of = [r for r in found.values() if r.dataset == name]
         if results_of:
             sizes = results_of[0].sizes
             shown = f'**{folder} (made up)**' if is_sample else folder
-            counts = [sizes.get(kind, 0) for kind in ('validation', 'test')]
-            rows.append([TASKS[name].title, shown, *(f'{n:,}' for n in counts)])
+            counts = [f'{sizes[kind]:,}' if kind in sizes else '' for kind in kinds]
+            rows.append([TASKS[name].title, shown, *counts])
     if rows:
-        lines += ['', *markdown_table(['data', 'folder', 'validation', 'test'], rows)]
+        lines += ['', *markdown_table(['data', 'folder', *kinds], rows)]
     weights = f'{setup.model_dir}, {setup.n_layer} layers'
     if setup.sample_model:
         weights = f"**{weights}: the sample model, not OpenAI's**"
@@ -655,11 +660,11 @@ def decisions() -> list[str]:
     import zero_shot
 
     _, _, text = zero_shot.__doc__.partition('This program decides:\n\n')
-    entries = re.split(r'\n(?=\S)', text.strip())
-    return [
-        '- ' + re.sub(r'^(\S+(?: \S+)*?)  +', r'\1: ', ' '.join(e.split('\n')).strip())
-        for e in entries
-    ]
+    lines = []
+    for entry in re.split(r'\n {4}(?=\S)', text.rstrip().removeprefix('    ')):
+        name, said = re.split(r' {2,}', entry, maxsplit=1)
+        lines.append(f'- {name}: {" ".join(said.split())}')
+    return lines
 
 
 def write_report(

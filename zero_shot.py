@@ -6,31 +6,31 @@
 prints four figures of a language model, on the data sets that are in --data_dir; where one is not
 there, on made-up data. `pretrain.py --zero_shot` writes them to its log.
 
-CoLA   a sentence is acceptable if the mean log-probability of its tokens is above a threshold
-SST-2  after the text and `very`, is `positive` or `negative` the likelier next word?
-RACE   after the document and the question, which answer has the highest mean log-probability?
-DPRD   with which candidate in the pronoun's place has the rest of the sentence the higher mean
-       log-probability? (definite pronoun resolution: Rahman & Ng 2012; "Winograd schemas")
+    CoLA   a sentence is acceptable if the mean log-probability of its tokens is above a threshold
+    SST-2  after the text and `very`: is `positive` or `negative` the likelier next word?
+    RACE   after the document and the question: which answer has the highest mean log-probability?
+    DPRD   with which candidate in the pronoun's place has the rest of the sentence the higher mean
+           log-probability? (definite pronouns: Rahman & Ng 2012; "Winograd schemas" in the paper)
 
 The paper leaves much open. This program decides:
 
-first token   a line break precedes each text, as in the pre-training text, so that the text's
-              first token has a probability. Where the vocabulary has none, that token is not
-              counted, and a sentence of DPRD that begins with its pronoun is left out
-vocabulary    probabilities are over the vocabulary. Special tokens and positions, which are rows
-              of the same matrix, do not count
-long texts    a model reads the last n_ctx tokens. The document loses its beginning
-examples      the validation sets of CoLA, SST-2 and RACE (middle and high together), the test set
-              of DPRD, which has no other
-threshold     CoLA: the one with the best Matthews correlation on the training set. The figure is
-              the Matthews correlation on the validation set
-words         SST-2: `--words`, a word of several tokens has the product of their probabilities
-blanks        RACE: the answer follows the question, also where that has a blank, `_`
-pronouns      DPRD: the first occurrence is meant. `'s` follows the name in place of `his`, `its`,
-              `their`, and of `her` before a noun
-last words    DPRD: where no word follows the pronoun, the candidates' own tokens are compared
-scale         0 is a random guess: 0, 50, 25 and 50. 1 is the best of the time: 35.0, 93.2, 53.3
-              (of an ensemble, for want of another) and 76.4; on made-up data 1 is 100
+    first token  a line break precedes each text, as in the pre-training text, so that the first
+                 token has a probability. Where the vocabulary has none, that token is not counted,
+                 and a sentence of DPRD that begins with its pronoun is left out
+    vocabulary   probabilities are over the vocabulary. Special tokens and positions, which are rows
+                 of the same matrix, do not count
+    long texts   a model reads the last n_ctx tokens: the document loses its beginning
+    examples     the validation sets of CoLA, SST-2 and RACE (middle and high together), the test
+                 set of DPRD, which has no other
+    threshold    CoLA: the one with the best Matthews correlation on the training set. The figure is
+                 the Matthews correlation on the validation set
+    words        SST-2: --words. A word of several tokens has the product of their probabilities
+    blanks       RACE: the answer follows the question, also where that has a blank, `_`
+    pronouns     DPRD: the first occurrence is meant. `'s` follows the name in place of `his`,
+                 `its`, `their`, and of `her` before a noun
+    last words   DPRD: where no word follows the pronoun, the candidates' own tokens are compared
+    scale        0 is a random guess: 0, 50, 25 and 50. 1 is the best of the time: 35.0, 93.2, 53.3
+                 (an ensemble's, for want of another) and 76.4; on made-up data 1 is 100
 """
 
 import json
@@ -66,9 +66,9 @@ def parse_args(argv=None):
     parser.add_argument(
         '--words',
         nargs=3,
-        default=WORDS,
         metavar=('VERY', 'POSITIVE', 'NEGATIVE'),
-        help='what stands after a text of SST-2, and the two words that are compared',
+        help='what stands after a text of SST-2, and the two words that are compared (default: '
+        f'{" ".join(WORDS)})',
     )
     parser.add_argument(
         '--n_examples',
@@ -81,6 +81,7 @@ def parse_args(argv=None):
     parser.add_argument('--out', metavar='FILE', help='write the figures to this JSON file too')
     add_model_options(parser)
     args = parser.parse_args(argv)
+    args.words = args.words or WORDS
     check_paths(parser, model_dir=args.model_dir, data_dir=args.data_dir)
     return args
 
