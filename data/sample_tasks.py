@@ -165,7 +165,7 @@ def tokenized(text: str) -> str:
 
 
 def nli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """The beginning of a story, and its right ending, its wrong one, or that of another story."""
+    """A story, and its right ending, its wrong one, or how another story begins."""
     block = []
     for variant in 'ab':
         story = Story(schema, split, rng)
@@ -174,38 +174,38 @@ def nli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block
         block += [
             ((premise, story.ending(variant)), 'entailment'),
             ((premise, story.ending(OTHER[variant])), 'contradiction'),
-            ((premise, other.ending(rng.choice('ab'))), 'neutral'),
+            ((premise, other.sentence(0, variant)), 'neutral'),
         ]
     return block
 
 
 def qnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """A question about a story, and a sentence of this story or of another one."""
+    """What happened, the question how it ended, and the right ending or the wrong one."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
-        question = f'{story.sentence(0, variant)} What happened then?'
-        block.append(((question, story.clue(variant)), 'entailment'))
-        story = Story(another(schema, schemas, rng), split, rng)
-        question = f'{story.sentence(0, variant)} What happened then?'
-        clue = Story(schema, split, rng, story.people).clue(variant)
-        block.append(((question, clue), 'not_entailment'))
+        for ending, label in ((variant, 'entailment'), (OTHER[variant], 'not_entailment')):
+            story = Story(schema, split, rng)
+            question = f'{story.clue(variant)} How did it end?'
+            block.append(((question, story.ending(ending)), label))
     return block
 
 
 def scitail(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """What happens in a story, and what comes of it there or in another story."""
+    """What happened to somebody, and whether it was good."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
-        texts = (story.clue(variant), story.ending(variant, opening=False))
-        block.append((texts, 'entails'))
-        story = Story(another(schema, schemas, rng), split, rng)
-        ending = Story(schema, split, rng, story.people).ending(variant, opening=False)
-        block.append(((story.clue(rng.choice('ab')), ending), 'neutral'))
+        for label in ('entails', 'neutral'):
+            story = Story(schema, split, rng)
+            was_good = story.is_happy(variant) == (label == 'entails')
+            hypothesis = phrase([GOOD[was_good]], rng)
+            block.append(((story.clue(variant), fill(hypothesis, story.slots)), label))
     return block
 
 
+GOOD = {
+    True: 'It was (very positive|all very positive) for {name}.',
+    False: 'It was (very negative|all very negative) for {name}.',
+}
 HAPPY = {
     True: '(Luckily|Happily|Fortunately), {name} was glad.',
     False: '(Unluckily|Unhappily|Unfortunately), {name} was sad.',
@@ -226,16 +226,17 @@ def rte(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block
 
 
 def race(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """Stories and four endings: the right one, the wrong one, and two of other stories."""
+    """Stories and four endings: one right, three wrong."""
     block = []
     for variant in 'ab':
         story = Story(schema, split, rng)
         question = rng.choice(['How did it end?', 'The story ended like this:  _ '])
-        options = [story.ending(variant), story.ending(OTHER[variant])]
-        for other_variant in 'ab':
-            other = Story(another(schema, schemas, rng), split, rng, story.people)
-            options.append(other.ending(other_variant))
-        right = options[0]
+        right = story.ending(variant)
+        options = [right]
+        while len(options) < 4:
+            wrong = story.ending(OTHER[variant])
+            if wrong not in options:
+                options.append(wrong)
         rng.shuffle(options)
         block.append(((story.context(variant), question, *options), options.index(right)))
     return block
@@ -652,13 +653,13 @@ def write_dprd(folder: str, splits: dict[str, Block]) -> None:
 # ---------------------------------------------------------------------------------------- the table
 
 PAIR = 'index sentence1 sentence2 label'
-SIZES = {'train': 2400, 'dev': 400, 'test': 1000}
+SIZES = {'train': 1600, 'dev': 400, 'test': 400}
 MNLI_SIZES = {
-    'train': 2400,
+    'train': 1600,
     'dev_matched': 400,
     'dev_mismatched': 400,
-    'test_matched': 500,
-    'test_mismatched': 500,
+    'test_matched': 400,
+    'test_mismatched': 400,
 }
 MADE = {
     'snli': Made(nli, write_snli, 'snli_1.0', SIZES),
@@ -666,12 +667,12 @@ MADE = {
     'qnli': Made(qnli, write_glue('index question sentence label'), 'QNLI', SIZES),
     'scitail': Made(scitail, write_scitail, 'SciTailV1.1', SIZES),
     'rte': Made(rte, write_glue(PAIR), 'RTE', SIZES),
-    'race': Made(race, write_race, 'RACE', {'train': 800, 'dev': 400, 'test': 400}),
+    'race': Made(race, write_race, 'RACE', {'train': 800, 'dev': 200, 'test': 200}),
     'qqp': Made(qqp, write_qqp, 'QQP', SIZES),
     'mrpc': Made(mrpc, write_mrpc, 'MRPC', SIZES),
     'stsb': Made(stsb, write_stsb, 'STS-B', SIZES),
-    'cola': Made(cola, write_cola, 'CoLA', {'train': 4000, 'dev': 400, 'test': 1000}),
-    'sst2': Made(sst2, write_sst2, 'SST-2', {'train': 2000, 'dev': 400, 'test': 1000}),
+    'cola': Made(cola, write_cola, 'CoLA', {'train': 2400, 'dev': 400, 'test': 400}),
+    'sst2': Made(sst2, write_sst2, 'SST-2', SIZES),
     'wnli': Made(wnli, write_glue(PAIR), 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
     'dprd': Made(dprd, write_dprd, 'DPRD', {'train': 300, 'test': 200}),  # pairs of twins
 }
