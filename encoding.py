@@ -176,7 +176,11 @@ def encode_texts(
     """
     chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
     parts, lengths = [np.zeros(0, id_type(encoder))], [np.zeros(0, np.int64)]
-    with Workers(None if len(texts) >= MANY else 1, encoder) as workers:
+    n_processes = 1
+    if len(texts) >= MANY:
+        n_processes = None
+        encoder.encode_all(texts[:1])  # loads the tokenizer, which forked processes then have
+    with Workers(n_processes, encoder) as workers:
         for part, part_lengths in workers.map(encode_chunk, chunks):
             parts.append(part)
             lengths.append(part_lengths)

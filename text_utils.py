@@ -178,7 +178,6 @@ class TextEncoder:
         self.encoder = encoder
         self.decoder = {i: symbol for symbol, i in encoder.items()}
         self.bpe_ranks = bpe_ranks
-        self.tokenizer = english_tokenizer()
         # Since the rules never look across a space, each word has its ids.
         self.encode_word = functools.lru_cache(CACHED_WORDS)(self._encode_word)
 
@@ -223,7 +222,8 @@ class TextEncoder:
     def _encode_word(self, word: str) -> tuple[int, ...]:
         if word == '\n':
             return (self.encoder.get('\n</w>', 0),)
-        symbols = [symbol for token in self.tokenizer(word) for symbol in self.bpe(token.lower())]
+        tokenizer = english_tokenizer()  # here, since it takes a second to load
+        symbols = [symbol for token in tokenizer(word) for symbol in self.bpe(token.lower())]
         return tuple(self.encoder.get(symbol, 0) for symbol in symbols)
 
     def bpe(self, token: str) -> list[str]:
