@@ -1090,6 +1090,7 @@ def can_compare(
         sizes = {1871}
     n_test = sum(len(examples) for name, (examples, _) in test.items() if name != 'diagnostic')
     all_layers = arguments.get('n_transfer') == arguments.get('n_layer')
+    all_layers &= arguments.get('model', 'transformer') == 'transformer'
     return n_test in sizes and all_layers and not arguments.get('sample')
 
 

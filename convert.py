@@ -59,6 +59,7 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 import torch
 
 from huggingface import save_huggingface
+from lstm import refuse_lstm
 from vocabulary import save_vocabulary
 from weights import (
     PARAMETERS_FILE,
@@ -105,6 +106,7 @@ def run(args) -> None:
     """Convert. Raises InputError."""
     check_target(args.source, args.target)
     opened = open_model(args.source, args.model_dir, args.n_head, args.afn)
+    refuse_lstm(opened.model.config, args.source, 'Hugging Face has no such model to convert it to')
     notes = []
     if is_huggingface(args.source):
         save_ours(opened, args.target)

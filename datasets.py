@@ -1277,6 +1277,35 @@ def find_data(name: str, data_dir: str | None = None) -> tuple[str, bool]:
     return _shown(SAMPLE), True
 
 
+def find_or_make(name: str, data_dir: str | None = None) -> tuple[str, bool]:
+    """`find_data`, but with the sample where `data_dir` does not have the data set."""
+    if data_dir is None or _is_there(name, data_dir):
+        return find_data(name, data_dir)
+    return find_data(name, SAMPLE)
+
+
+DPRD_FILES = ('train.c.txt', 'test.c.txt')
+DPRD_FOLDERS = ('DPRD', 'definite_pronoun_resolution', 'emnlp12')
+
+
+def find_dprd(data_dir: str | None = None) -> tuple[str, bool]:
+    """The test file of definite pronoun resolution, and whether it is our made-up one.
+
+    It is looked for like other data sets. Where it is not, the made-up file is made on first use.
+    Raises WriteError if that fails.
+    """
+    folders = [data_dir] if data_dir else ['data/', os.path.join(HERE, 'data/')]
+    for folder in filter(os.path.isdir, folders):
+        for place in (*_folders(folder, DPRD_FOLDERS), folder):
+            path = _first_file(place, DPRD_FILES[1:])
+            if path:
+                return path, _is_sample(place)
+    path = os.path.join(SAMPLE, 'DPRD', DPRD_FILES[1])
+    if not os.path.isfile(path):
+        _make('dprd', SAMPLE)
+    return path, True
+
+
 def _expected_files(name: str) -> str:
     if name == 'rocstories':
         return f'expected "{FILES["val"][0]}" and "{FILES["test"][0]}"'
@@ -1312,7 +1341,7 @@ def unrecognized_files(folder: str, name: str) -> list[str]:
 
     Archives of this task that are not unpacked count too.
     """
-    known = {*MRPC_SOURCE, 'mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv'}
+    known = {*MRPC_SOURCE, *DPRD_FILES, 'mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv'}
     for task in TASKS.values():
         known.update(*map(task.archive.names, task.archive.splits))
     stems = ['cloze', 'rocstories']
@@ -1333,6 +1362,11 @@ def _make_sample(name: str, folder: str) -> None:
     """Write the made-up data of a task below `folder`, if it is not all there."""
     if name not in TASKS or name == 'rocstories' or _is_complete(TASKS[name], folder):
         return
+    _make(name, folder)
+
+
+def _make(name: str, folder: str) -> None:
+    """Write the made-up data of a task below `folder`."""
     path = os.path.join(HERE, 'data', 'sample_tasks.py')
     spec = importlib.util.spec_from_file_location('sample_tasks', path)
     module = importlib.util.module_from_spec(spec)

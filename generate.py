@@ -84,6 +84,7 @@ def parse_args(argv=None):
 
 ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which is slow to import
 
+from lstm import refuse_lstm
 from parallel import find_devices
 from sampling import generate
 from weights import open_model
@@ -137,6 +138,7 @@ def run(args) -> None:
         opened = open_model(args.model_dir, None, args.n_head, args.afn)
     if is_sample_model(opened.path):
         print("our sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
+    refuse_lstm(opened.model.config, opened.path, 'generate.py continues texts with a transformer')
     model, encoder = opened.model.to(device), opened.encoder
     ids = encoder.encode(text)
     if not ids:

@@ -37,6 +37,12 @@ class Config:
     resid_pdrop: float = 0.1
     clf_pdrop: float = 0.1
 
+    separate_rows = False  # whether the model can only read those, see `batches`
+
+    def trunk(self) -> nn.Module:
+        """Return the model below the heads. That of `lstm.LSTMConfig` is not a transformer."""
+        return TransformerModel(self)
+
     @property
     def first_position(self) -> int:
         """Row of the embedding for position 0, after the vocabulary and the special tokens."""
@@ -204,7 +210,7 @@ class LMModel(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.transformer = TransformerModel(config)
+        self.transformer = config.trunk()
         self.lm_head = LMHead()
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -265,7 +271,7 @@ class DoubleHeadModel(nn.Module):
         """`layout` is the layout of the task, `n_out` the number of outputs of its linear layer."""
         super().__init__()
         self.config = config
-        self.transformer = TransformerModel(config)
+        self.transformer = config.trunk()
         self.lm_head = LMHead()
         self.task_head = HEADS[layout](config, n_out)
 

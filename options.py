@@ -52,6 +52,11 @@ DATASETS = (
 )
 ACTIVATIONS = ('relu', 'swish', 'gelu')
 SCHEDULES = ('warmup_linear', 'warmup_cosine', 'warmup_constant', 'warmup_cosine_to_zero')
+MODELS = ('transformer', 'lstm')
+NOT_OF_MODEL = {  # options that do not describe the other model
+    'transformer': ('model', 'lstm_units'),
+    'lstm': ('n_head', 'n_layer', 'afn', 'attn_pdrop'),
+}
 
 TRAIN = 'train.py'
 PRETRAIN = 'pretrain.py'
@@ -240,11 +245,15 @@ OPTIONS = {
             help='custom data: the order of the two texts means nothing (ours)'),
     ],
     'model': [
+        both('model', MODELS, 'transformer', setting='model',
+            help="the paper's transformer, or the LSTM that it is compared with: a single layer "
+                 '(paper, section 5)'),
         both('n_ctx', number(int, 6, 10**6), 512, setting='model',
             help='length of the longest sequence in tokens; longer texts are cut'),
         both('n_embd', SIZE, 768, setting='model', help='width'),
         both('n_head', SIZE, 12, setting='model', help='attention heads'),
         both('n_layer', number(int, 1, 1000), 12, setting='model', help='layers'),
+        both('lstm_units', SIZE, 2048, setting='model', help='units of the LSTM'),
         train_only('n_transfer', number(int, -1, 1000), None,
             help='load the embedding and this many layers; -1: load nothing (default: all)'),
         both('afn', ACTIVATIONS, 'gelu', setting='model',
@@ -273,6 +282,12 @@ OPTIONS = {
                  'windows (ours)'),
         pretrain_only('eval_every', COUNT, 1000, free=True,
             help='evaluate after this many updates (ours)'),
+        pretrain_only('zero_shot', bool, False, free=True,
+            help='log what the model knows without fine-tuning (zero_shot.py) after 1,000, 2,000, '
+                 '4,000, 8,000 updates and 1, 2, 4, ... epochs; of a small text earlier (ours)'),
+        pretrain_only('zero_shot_data', str, None, free=True, exists=True, metavar='DIR',
+            help="folder of the data for --zero_shot (default: data/, or made-up data where one "
+                 'is not there)'),
     ],
     'optimizer': [
         train_only('opt', ('adam',), 'adam', help="OpenAI's Adam with decoupled weight decay"),
@@ -494,6 +509,10 @@ def parse_train_args(argv=None) -> Namespace:
 def _check_train_args(args: Namespace) -> None:
     """Raise InputError where two options contradict each other."""
     _check_heads(args)
+    if args.n_transfer >= 0:
+        _check_model(args, args.model_dir)
+    if args.share_context and args.model == 'lstm':
+        raise InputError('--share_context: the LSTM reads separate rows only')
     if args.n_transfer > args.n_layer:
         raise InputError(f'--n_transfer {args.n_transfer} is more than --n_layer {args.n_layer}')
     if args.analysis and not args.submit:
@@ -508,8 +527,18 @@ def _check_train_args(args: Namespace) -> None:
 
 
 def _check_heads(args: Namespace) -> None:
-    if args.n_embd % args.n_head:
+    if args.model == 'transformer' and args.n_embd % args.n_head:
         raise InputError(f'--n_embd {args.n_embd} is not divisible by --n_head {args.n_head}')
+
+
+def _check_model(args: Namespace, folder: str) -> None:
+    """Raise InputError if the weights in `folder` are of another kind of model."""
+    there = read_settings(folder).get('model', 'transformer')
+    if args.model != there:
+        raise InputError(
+            f'--model {args.model}: the weights in {folder} are those of a model of the kind '
+            f'{there}; python pretrain.py --model {args.model} makes others'
+        )
 
 
 def parse_pretrain_args(argv=None) -> Namespace:
@@ -528,6 +557,8 @@ def parse_pretrain_args(argv=None) -> Namespace:
         args, _ = _parse(parser, PRETRAIN, argv, 'init')
         args.settings = _parse_settings(args.settings)
         _check_heads(args)
+        if args.init is not None:
+            _check_model(args, args.init)
         if args.init is not None and args.vocabulary is not None:
             raise InputError('--init brings its own vocabulary: leave --vocabulary out')
     return args
@@ -718,10 +749,11 @@ def model_settings(values: Namespace | dict, kinds: Iterable[str] = ('model', 'a
     `kinds` may leave out the advice for fine-tuning.
     """
     values = values if isinstance(values, dict) else vars(values)
+    others = NOT_OF_MODEL[values.get('model', 'transformer')]
     return {
         name: values[name]
         for name, option in SETTINGS.items()
-        if name in values and option.setting in kinds
+        if name in values and option.setting in kinds and name not in others
     }
 
 

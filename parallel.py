@@ -427,7 +427,7 @@ def predict(
     ranks  the processes that share the work
     steps  the batch size, kept from call to call
 
-    Examples of similar length form a batch, in shared rows.
+    Examples of similar length form a batch, in shared rows if the model can read those.
     """
     model.eval()
     steps = steps or StepSize(PREDICT_BATCH, 'examples', '', 'the results are the same')
@@ -441,7 +441,8 @@ def predict(
         for start in range(0, len(places), step_size):
             step = places[start : start + step_size]
             trees = [data.tree(i) for i in step]
-            batch = collate(trees, model.config.first_position, share_context=True)
+            config = model.config
+            batch = collate(trees, config.first_position, not config.separate_rows)
             with autocast(device, precision):
                 scores, _ = model(to_device(batch, device), lm=False)
             logits[step, : scores.shape[1]] = scores.float().cpu()

@@ -26,15 +26,18 @@ ARGS = parse_pretrain_args() if __name__ == '__main__' else None
 import contextlib
 import math
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+import zero_shot
 from batches import collate_windows, iter_data
 from checkpoint import only_run
 from corpus import open_tokens, prepare, vocabulary_files
-from model_pytorch import Config, LMModel, init_weights, special_rows
+from lstm import make_config
+from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
 from parallel import (
     Ranks,
@@ -65,10 +68,6 @@ from weights import (
 )
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity within a percent, quick to evaluate
-MODEL_OPTIONS = (
-    *('n_ctx', 'n_embd', 'n_head', 'n_layer', 'afn'),
-    *('embd_pdrop', 'attn_pdrop', 'resid_pdrop'),
-)
 
 
 # ----------------------------------------------------------------------------------- pre-training
@@ -79,8 +78,18 @@ class PreTraining(Job):
 
     unit = 'windows'
 
-    def __init__(self, args, model: LMModel, tokens: np.ndarray, ranks: Ranks):
-        """tokens: the ids of the text. The last windows are held out."""
+    def __init__(
+        self,
+        args,
+        model: LMModel,
+        tokens: np.ndarray,
+        ranks: Ranks,
+        sets: Sequence[zero_shot.ZeroShotSet] = (),
+    ):
+        """
+        tokens  the ids of the text. The last windows are held out
+        sets    what to log the figures of `zero_shot` on
+        """
         self.args, self.model, self.tokens, self.ranks = args, model, tokens, ranks
         n_train, n_heldout = count_windows(args, len(tokens))
         self.n_train = n_train
@@ -88,6 +97,9 @@ class PreTraining(Job):
         self.updates_per_epoch = n_train // args.n_windows
         self.n_updates_total = self.updates_per_epoch * args.n_iter
         self.steps = StepSize(args.n_batch, self.unit, '', 'the results are the same')
+        self.sets, self.zero_shot_at = sets, set()
+        if args.zero_shot:
+            self.zero_shot_at.update(zero_shot.due_updates(self.updates_per_epoch, args.n_iter))
 
     def batches(self, epoch):
         random_state = np.random.RandomState([self.args.seed, epoch])
@@ -100,12 +112,13 @@ class PreTraining(Job):
 
     def due(self, n_updates):
         last = n_updates == self.n_updates_total
-        return n_updates > 0 and (last or n_updates % self.args.eval_every == 0)
+        regular = last or n_updates % self.args.eval_every == 0
+        return n_updates > 0 and (regular or n_updates in self.zero_shot_at)
 
     def evaluate(self, trainer):
         va_loss = self.heldout_loss()
         n_tokens = trainer.meter.n * self.args.n_windows * self.args.n_ctx
-        return {
+        line = {
             'n_epochs': trainer.n_updates / self.updates_per_epoch,
             'n_updates': trainer.n_updates,
             'tr_loss': trainer.meter.mean,
@@ -114,6 +127,9 @@ class PreTraining(Job):
             'lr': trainer.opt.param_groups[0]['lr'],
             'tokens_per_second': n_tokens / max(trainer.seconds, 1e-9),
         }
+        if trainer.n_updates in self.zero_shot_at and self.ranks.first:
+            line |= zero_shot.figures(self.model, self.sets, self.args.precision)
+        return line
 
     @torch.inference_mode()
     def heldout_loss(self) -> float:
@@ -140,6 +156,13 @@ class PreTraining(Job):
             'update {n_updates:,}, epoch {n_epochs:.2f}: loss {tr_loss:.3f}, held-out '
             '{va_loss:.3f}, perplexity {va_perplexity:.2f}, {tokens_per_second:,.0f} tokens/s'
         )
+        words = [
+            f'{title} {line[f"zs_{name}"]:.1f}'
+            for name, title in zero_shot.TITLES.items()
+            if f'zs_{name}' in line
+        ]
+        if words:
+            text += f'; zero-shot {", ".join(words)}'
         tqdm.write(text.format(**line), file=sys.stdout)
 
 
@@ -247,7 +270,10 @@ def pre_train(args, work: str, ranks: Ranks) -> None:
     count_windows(args, len(tokens))  # before the model, which may be large
     encoder = open_encoder(args.out)
     model = make_model(args, encoder.n_vocab).to(ranks.devices[0])
-    job = PreTraining(args, model, tokens, ranks)
+    sets = []
+    if args.zero_shot and ranks.first:
+        sets = zero_shot.load_sets(encoder, args.n_ctx, args.zero_shot_data)
+    job = PreTraining(args, model, tokens, ranks, sets)
     trainer = make_trainer(args, job, tokens_hash)
     path = os.path.join(work, 'checkpoint')
     lines = []
@@ -255,7 +281,10 @@ def pre_train(args, work: str, ranks: Ranks) -> None:
         lines = trainer.resume(load_file(path), path)
     logger = None
     if ranks.first:
-        logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **vars(args))
+        arguments = dict(vars(args))
+        if args.zero_shot:
+            arguments['zero_shot_sets'] = zero_shot.describe_sets(sets)
+        logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **arguments)
         print(describe(args, job, trainer), flush=True)
         if lines:
             print(f'resumed after update {trainer.n_updates:,} of {trainer.n_updates_total:,}')
@@ -272,7 +301,7 @@ def pre_train(args, work: str, ranks: Ranks) -> None:
 
 def make_model(args, n_vocab: int) -> LMModel:
     """Return the model at the start: the weights of --init, or random ones. Raises InputError."""
-    config = Config(n_vocab=n_vocab, **{name: getattr(args, name) for name in MODEL_OPTIONS})
+    config = make_config(vars(args), n_vocab=n_vocab)
     torch.manual_seed(args.seed)
     model = LMModel(config)
     if args.init is None:
@@ -281,7 +310,7 @@ def make_model(args, n_vocab: int) -> LMModel:
         init_weights(model, std=0.02 * math.sqrt(768 / args.n_embd))
         return model
     weights = open_weights(args.init)
-    if weights.n_layer != args.n_layer:
+    if args.model == 'transformer' and weights.n_layer != args.n_layer:
         raise InputError(
             f'--n_layer {args.n_layer}: the weights in {args.init} have {weights.n_layer} layers'
         )
@@ -326,6 +355,9 @@ def describe(args, job: PreTraining, trainer: Trainer) -> str:
     """Return the table that is printed before training."""
     n_parameters = sum(p.numel() for p in job.model.parameters())
     source = f'from {args.init}' if args.init else 'drawn at random'
+    sizes = f'{args.n_layer} layers, {args.n_head} heads'
+    if args.model == 'lstm':
+        sizes = f'an LSTM of {args.lstm_units:,} units'
     devices, size = job.ranks.devices, job.ranks.size
     pairs = [
         (
@@ -335,8 +367,8 @@ def describe(args, job: PreTraining, trainer: Trainer) -> str:
         ),
         (
             'model',
-            f'{n_parameters:,} parameters {source}: {args.n_layer} layers, {args.n_head} heads, '
-            f'width {args.n_embd}, vocabulary of {job.model.config.n_vocab:,}',
+            f'{n_parameters:,} parameters {source}: {sizes}, width {args.n_embd}, vocabulary of '
+            f'{job.model.config.n_vocab:,}',
         ),
         (
             'batch',

@@ -48,7 +48,8 @@ from checkpoint import find_checkpoint, only_run, same_form
 from data_cache import load_data
 from encoding import EncodedDataset, array_hash
 from loss import JointLoss, task_losses
-from model_pytorch import Config, DoubleHeadModel, init_weights, special_rows
+from lstm import describe_source, make_config
+from model_pytorch import DoubleHeadModel, init_weights, special_rows
 from opt import OpenAIAdam
 from parallel import (
     PREDICT_BATCH,
@@ -79,7 +80,6 @@ from weights import (
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch
 ADAM_OPTIONS = ('lr', 'b1', 'b2', 'e', 'l2', 'vector_l2', 'max_grad_norm', 'schedule_t')
-MODEL_OPTIONS = ('n_embd', 'n_head', 'n_layer', 'afn')
 TRUNK_DROPOUT = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
 DROPOUT = (*TRUNK_DROPOUT, 'clf_pdrop')
 
@@ -137,6 +137,8 @@ class FineTuning(Job):
         self.updates_per_epoch = len(self.train) // self.batch_size
         # The classifier's masks are per example: they are the same in both kinds of rows.
         self.share_context = args.share_context or not has_dropout(args, TRUNK_DROPOUT)
+        if model.config.separate_rows:
+            self.share_context = False
         self.steps = StepSize(PREDICT_BATCH, self.unit, '', 'the results are the same')
         self.best_score = 0.0
         self.saver = None
@@ -305,11 +307,7 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
 
 def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
     """Return the model at the start: loaded as --n_transfer says, the rest drawn."""
-    config = Config(
-        n_vocab=inputs.n_vocab,
-        n_ctx=inputs.n_ctx,
-        **{name: getattr(args, name) for name in MODEL_OPTIONS + DROPOUT},
-    )
+    config = make_config(vars(args), n_vocab=inputs.n_vocab, n_ctx=inputs.n_ctx)
     task = inputs.task
     torch.manual_seed(args.seed)
     model = DoubleHeadModel(config, task.layout, task.n_out)
@@ -370,20 +368,18 @@ def identity(args, job: FineTuning, inputs: Inputs) -> dict:
 
 def describe(args, inputs: Inputs, model, job: FineTuning, trainer: Trainer) -> str:
     """Return the table that is printed before training."""
-    source = 'drawn at random'
-    if args.n_transfer >= 0:
-        source = f'embedding and {args.n_transfer} of {args.n_layer} layers from {args.model_dir}'
     n_parameters = sum(p.numel() for p in model.parameters())
     options = ', '.join(f'{name} {value}' for name, value in model_settings(args).items())
     settings = os.path.join(args.model_dir, 'settings.json')
     if os.path.exists(settings):
         options += f'; those that were not given are from {settings}'
     rows = 'shared rows' if job.share_context else 'separate rows'
+    rows += ' (an LSTM reads no others)' if model.config.separate_rows else ''
     pairs = [('note', note) for note in args.sample]
     pairs += [
         ('data', f'{inputs.task.title}: {inputs.encoded.describe()}'),
         *[('', note) for note in inputs.text.notes],
-        ('model', f'{n_parameters:,} parameters: {source}'),
+        ('model', f'{n_parameters:,} parameters: {describe_source(args)}'),
         ('options', options),
         (
             'batch',

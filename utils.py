@@ -43,8 +43,9 @@ class WriteError(InputError):
 class Stopped(Exception):
     """A signal asked the run to stop, and it has written its checkpoint."""
 
-    def __init__(self, signum: int):
+    def __init__(self, signum: int, hint: str = 'the same command with --resume continues the run'):
         super().__init__(signal.Signals(signum).name)
+        self.hint = hint
         self.status = 128 + signum  # the shell's convention
 
 
@@ -134,7 +135,7 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
         return 2
     except Stopped as stopped:
         if is_first:
-            print('stopped; the same command with --resume continues the run', file=sys.stderr)
+            print(f'stopped; {stopped.hint}', file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 
 from datasets import TASKS, Task
 from huggingface import HuggingFaceWeights
+from lstm import LSTMConfig, lstm_shapes, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
 from options import (
     ENCODER_FILE,
@@ -80,16 +82,15 @@ def _check_shapes(state: dict[str, torch.Tensor], path: str) -> None:
         raise InputError(f'{path}: no embedding matrix, transformer.embed.weight')
     if weight.dim() != 2 or not 0 < len(weight) <= 10_000:
         raise InputError(f'{path}: no classifier, task_head.linear.weight')
-    config = Config(
-        n_vocab=len(embed) - len(SPECIAL_TOKENS) - 1,
-        n_ctx=1,
-        n_embd=embed.shape[1],
-        n_head=1,
-        n_layer=1,
-    )
+    units = _count_units(state)
+    n_vocab, n_embd = len(embed) - len(SPECIAL_TOKENS), embed.shape[1]
+    if units:
+        config = LSTMConfig(n_vocab=n_vocab, n_embd=n_embd, lstm_units=units)
+    else:
+        config = Config(n_vocab=n_vocab - 1, n_ctx=1, n_embd=n_embd, n_head=1, n_layer=1)
     with torch.device('meta'):  # takes no memory and draws no random numbers
         like = DoubleHeadModel(config, n_out=len(weight))
-    n_layer = _count_layers(state)
+    n_layer = 1 if units else _count_layers(state)
     expected = {
         name.replace('.h.0.', f'.h.{i}.'): list(p.shape)
         for i in range(n_layer)
@@ -108,6 +109,12 @@ def _check_shapes(state: dict[str, torch.Tensor], path: str) -> None:
 
 def _count_layers(names: Iterable[str]) -> int:
     return sum(name.endswith('.ln_1.g') for name in names)
+
+
+def _count_units(state: dict[str, torch.Tensor]) -> int:
+    """Return the number of units of an LSTM, 0 if the parameters are not one's."""
+    weight = state.get('transformer.lstm.weight_hh_l0', torch.empty(0))
+    return weight.shape[1] if weight.dim() == 2 else 0
 
 
 def load_parameters(model: torch.nn.Module, path: str) -> None:
@@ -133,6 +140,7 @@ class OpenAIShards:
     def __init__(self, folder: str):
         self.folder = folder
         self.shapes = self._read_shapes(os.path.join(folder, SHAPES_FILE))
+        self._check_kind(os.path.join(folder, SHAPES_FILE))
         self.paths = [os.path.join(folder, f'params_{i}.npy') for i in range(N_SHARDS)]
         self.shards = [self._open(path) for path in self.paths]
         n_floats, expected = sum(map(len, self.shards)), sum(map(math.prod, self.shapes))
@@ -159,13 +167,16 @@ class OpenAIShards:
             raise InputError(
                 f'{path}: expected a list of shapes, each a list of one to three positive integers'
             )
-        if len(shapes) < 2 or len(shapes) % 12 != 2:
-            raise InputError(f'{path}: {len(shapes)} shapes, expected 2 and 12 for each layer')
-        if not all(len(shape) == 2 for shape in shapes[:2]):
+        return shapes
+
+    def _check_kind(self, path: str) -> None:
+        """Raise InputError unless the number of the shapes is that of a transformer."""
+        if len(self.shapes) < 2 or len(self.shapes) % 12 != 2:
+            raise InputError(f'{path}: {len(self.shapes)} shapes, expected 2 and 12 for each layer')
+        if not all(len(shape) == 2 for shape in self.shapes[:2]):
             raise InputError(
                 f'{path}: expected first the shapes of the position and the token embedding'
             )
-        return shapes
 
     @staticmethod
     def _open(path: str) -> np.memmap:
@@ -243,6 +254,38 @@ class OpenAIShards:
             yield array.reshape(self.shapes[i])
 
 
+class LSTMShards(OpenAIShards):
+    """Weights of an LSTM in files of the same form: the arrays of `lstm.lstm_shapes`.
+
+    It has one layer, and can read sequences of any length. Raises InputError.
+    """
+
+    n_layer = 1
+    n_positions = sys.maxsize
+
+    def _check_kind(self, path: str) -> None:
+        shapes = self.shapes
+        units = shapes[-2][-1] if len(shapes) > 1 else 0
+        if len(shapes[0]) != 2 or shapes != lstm_shapes(*shapes[0], units):
+            raise InputError(f'{path}: expected the shapes of the seven arrays of an LSTM')
+
+    @property
+    def n_vocab(self) -> int:
+        return self.shapes[0][0]
+
+    @property
+    def n_embd(self) -> int:
+        return self.shapes[0][1]
+
+    @property
+    def lstm_units(self) -> int:
+        return self.shapes[-2][1]
+
+    def check(self, n_vocab: int, n_embd: int, n_transfer: int) -> None:
+        """Raise InputError unless the embedding has the sizes asked for."""
+        check_sizes(self, n_vocab, n_embd, n_transfer=0)
+
+
 def _is_shape(shape: object) -> bool:
     if not isinstance(shape, list) or not 1 <= len(shape) <= 3:
         return False
@@ -268,11 +311,15 @@ def save_openai_shards(model: torch.nn.Module, folder: str) -> None:
     """
     config = model.config
     embed = model.transformer.embed.weight
-    parameters = [embed[config.first_position :], embed[: config.n_vocab]]
-    for block in model.transformer.h:
-        parameters += block.parameters()
-    shapes = [[config.n_ctx, config.n_embd], [config.n_vocab, config.n_embd]]
-    shapes += [list(shape) for shape in layer_shapes(config.n_embd)] * config.n_layer
+    if isinstance(config, LSTMConfig):
+        parameters = [embed[: config.n_vocab], *model.transformer.transferred()]
+        shapes = [list(p.shape) for p in parameters]
+    else:
+        parameters = [embed[config.first_position :], embed[: config.n_vocab]]
+        for block in model.transformer.h:
+            parameters += block.parameters()
+        shapes = [[config.n_ctx, config.n_embd], [config.n_vocab, config.n_embd]]
+        shapes += [list(shape) for shape in layer_shapes(config.n_embd)] * config.n_layer
     flat = torch.cat([p.detach().float().cpu().flatten() for p in parameters]).numpy()
     for i, shard in enumerate(np.array_split(flat, N_SHARDS)):
         with whole_file(os.path.join(folder, f'params_{i}.npy'), 'wb') as f:
@@ -287,9 +334,12 @@ Weights = OpenAIShards | HuggingFaceWeights
 def open_weights(folder: str) -> Weights:
     """Open the pre-trained weights in `folder`: OpenAI's files, or a Hugging Face folder.
 
-    Raises InputError.
+    `settings.json` says whether the files are those of an LSTM. Raises InputError.
     """
-    return HuggingFaceWeights(folder) if is_huggingface(folder) else OpenAIShards(folder)
+    if is_huggingface(folder):
+        return HuggingFaceWeights(folder)
+    kind = LSTMShards if read_settings(folder).get('model') == 'lstm' else OpenAIShards
+    return kind(folder)
 
 
 def is_huggingface(folder: str) -> bool:
@@ -307,18 +357,22 @@ def load_openai_pretrained_model(
 
     special  rows of the special tokens, [3, n_embd]
 
-    Needs memory for one array beside the model. Returns the parameters that it has filled.
-    Raises InputError.
+    An LSTM is loaded whole if `n_transfer` is 0 or more. Needs memory for one array beside the
+    model. Returns the parameters that it has filled. Raises InputError.
     """
     if n_transfer < 0:
         return []
     config, embed = model.config, model.transformer.embed.weight
+    if isinstance(config, LSTMConfig) != isinstance(weights, LSTMShards):
+        raise InputError(f'the weights in {weights.folder} are those of another kind of model')
     weights.check(config.n_vocab, config.n_embd, n_transfer)
     if config.n_ctx > weights.n_positions:
         raise InputError(
             f'{config.n_ctx} positions are needed, but the weights in {weights.folder} have '
             f'{weights.n_positions}; lower --n_ctx'
         )
+    if isinstance(weights, LSTMShards):
+        return _load_lstm(model, weights, special)
     positions, tokens = weights.read(0, 2)
     embed[: config.n_vocab] = torch.from_numpy(tokens)
     embed[config.n_vocab : config.first_position] = torch.from_numpy(special)
@@ -326,6 +380,25 @@ def load_openai_pretrained_model(
     parameters = [p for block in model.transformer.h[:n_transfer] for p in block.parameters()]
     for p, array in zip(parameters, weights.read(2, 12 * n_transfer)):
         p.copy_(torch.from_numpy(array).view_as(p))
+    return [embed, *parameters]
+
+
+def _load_lstm(
+    model: torch.nn.Module, weights: LSTMShards, special: np.ndarray
+) -> list[torch.nn.Parameter]:
+    """Load all of an LSTM. See `load_openai_pretrained_model`."""
+    config, embed = model.config, model.transformer.embed.weight
+    if config.lstm_units != weights.lstm_units:
+        raise InputError(
+            f'--lstm_units {config.lstm_units}: the weights in {weights.folder} have '
+            f'{weights.lstm_units} units'
+        )
+    tokens, *arrays = weights.read(0, len(weights.shapes))
+    embed[: config.n_vocab] = torch.from_numpy(tokens)
+    embed[config.n_vocab :] = torch.from_numpy(special)
+    parameters = model.transformer.transferred()
+    for p, array in zip(parameters, arrays):
+        p.copy_(torch.from_numpy(array))
     return [embed, *parameters]
 
 
@@ -388,13 +461,16 @@ def _open_folder(
     encoder = open_encoder(model_dir or path)
     check_vocabulary(encoder, settings, model_dir or path)
     check_sizes(weights, encoder.n_vocab, weights.n_embd, weights.n_layer)
-    config = Config(
-        n_vocab=weights.n_vocab,
-        n_ctx=weights.n_positions,
-        n_embd=weights.n_embd,
-        n_layer=weights.n_layer,
-        **_choose(settings, weights.n_embd, path, n_head, afn),
-    )
+    if isinstance(weights, LSTMShards):
+        config = _lstm_config(settings, weights.n_vocab, weights.n_embd, weights.lstm_units)
+    else:
+        config = Config(
+            n_vocab=weights.n_vocab,
+            n_ctx=weights.n_positions,
+            n_embd=weights.n_embd,
+            n_layer=weights.n_layer,
+            **_choose(settings, weights.n_embd, path, n_head, afn),
+        )
     special = head = None
     if isinstance(weights, HuggingFaceWeights):
         special, head = weights.special_rows(), weights.classifier()
@@ -426,19 +502,23 @@ def _open_parameters(
     check_vocabulary(encoder, settings, model_dir or folder)
     n_rows, n_embd = state['transformer.embed.weight'].shape
     n_ctx = n_rows - encoder.n_vocab - len(SPECIAL_TOKENS)
-    if n_ctx < 1:
+    units = _count_units(state)
+    if n_ctx != 0 if units else n_ctx < 1:
         raise InputError(
-            f'{path}: the embedding has {n_rows:,} rows, too few for a vocabulary of '
-            f'{encoder.n_vocab:,} symbols: the vocabulary belongs to another model'
+            f'{path}: the embedding has {n_rows:,} rows, {"not" if n_ctx > 0 else "too few"} for '
+            f'a vocabulary of {encoder.n_vocab:,} symbols: the vocabulary belongs to another model'
         )
     task = _task_of(settings, path, n_out=len(state['task_head.linear.weight']))
-    config = Config(
-        n_vocab=encoder.n_vocab,
-        n_ctx=n_ctx,
-        n_embd=n_embd,
-        n_layer=_count_layers(state),
-        **_choose(settings, n_embd, path, n_head, afn),
-    )
+    if units:
+        config = _lstm_config(settings, encoder.n_vocab, n_embd, units)
+    else:
+        config = Config(
+            n_vocab=encoder.n_vocab,
+            n_ctx=n_ctx,
+            n_embd=n_embd,
+            n_layer=_count_layers(state),
+            **_choose(settings, n_embd, path, n_head, afn),
+        )
     with torch.device('meta'):
         model = DoubleHeadModel(config, task.layout, task.n_out)
     model.load_state_dict(state, assign=True)  # the numbers stay in the file
@@ -455,6 +535,11 @@ def _choose(
         raise InputError(f'{path}: the width, {n_embd}, is not divisible by --n_head {n_head}')
     rates = {name: value for name, value in settings.items() if name.endswith('_pdrop')}
     return {'n_head': n_head, 'afn': afn or settings.get('afn', 'gelu'), **rates}
+
+
+def _lstm_config(settings: dict, n_vocab: int, n_embd: int, units: int) -> LSTMConfig:
+    values = {**settings, 'model': 'lstm', 'n_embd': n_embd, 'lstm_units': units}
+    return make_config(values, n_vocab=n_vocab)
 
 
 def _task_of(settings: dict, path: str, n_out: int) -> Task:

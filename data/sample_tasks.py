@@ -31,7 +31,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path += [HERE, os.path.dirname(HERE)]  # this file is also loaded from outside of its folder
 
 from sample_stories import (  # noqa: E402
+    FEMALE,
     FOLDER,
+    MALE,
     Schema,
     draw_slots,
     fill,
@@ -379,6 +381,22 @@ def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     return block
 
 
+def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    """Twins: what one person did to another, and why. The reason says who the pronoun means.
+
+    The texts are the first sentence, the second one, the pronoun, and both names. The label says
+    whom the first sentence means: 0 the first name, 1 the second; the other means the other one.
+    """
+    names, pronoun = rng.choice([(FEMALE, 'she'), (MALE, 'he')])
+    first = rng.choice(names)
+    second = rng.choice([name for name in names if name != first])
+    verb = rng.choice(list(DEEDS))
+    label = rng.choice([0, 1])
+    reasons = [rng.choice(DEEDS[verb][who]) for who in (label, 1 - label)]
+    sentences = [deed(first, second, verb, pronoun, reason) for reason in reasons]
+    return [((*sentences, pronoun, first, second), label)]
+
+
 # ----------------------------------------------------------------------------- the whole data set
 
 
@@ -620,6 +638,17 @@ def write_sst2(folder: str, splits: dict[str, Block]) -> None:
             write_table(path, rows, 'sentence label')
 
 
+def write_dprd(folder: str, splits: dict[str, Block]) -> None:
+    """Four lines an item, and an empty one. Twins follow each other."""
+    for split, drawn in splits.items():
+        lines = []
+        for (*sentences, pronoun, first, second), label in drawn:
+            for sentence, right in zip(sentences, (label, 1 - label)):
+                answer = (first, second)[right]
+                lines += [sentence, pronoun, f'{first},{second}', answer, '']
+        write_lines(os.path.join(folder, f'{split}.c.txt'), lines)
+
+
 # ---------------------------------------------------------------------------------------- the table
 
 PAIR = 'index sentence1 sentence2 label'
@@ -644,6 +673,7 @@ MADE = {
     'cola': Made(cola, write_cola, 'CoLA', {'train': 4000, 'dev': 400, 'test': 1000}),
     'sst2': Made(sst2, write_sst2, 'SST-2', {'train': 2000, 'dev': 400, 'test': 1000}),
     'wnli': Made(wnli, write_glue(PAIR), 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
+    'dprd': Made(dprd, write_dprd, 'DPRD', {'train': 300, 'test': 200}),  # pairs of twins
 }
 
 

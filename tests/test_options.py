@@ -316,7 +316,9 @@ def test_options_are_answered_without_pytorch(argv):
 
 def test_model_settings_are_what_check_settings_accepts():
     settings = model_settings(train_args())
-    assert settings.keys() == SETTINGS.keys()
+    lstm = model_settings(train_args('--model', 'lstm', '--n_transfer', '-1'))
+    assert settings.keys() == SETTINGS.keys() - {'model', 'lstm_units'}
+    assert lstm.keys() == SETTINGS.keys() - {'n_head', 'n_layer', 'afn', 'attn_pdrop'}
     check_settings(settings, 'x')
     assert 'lr' not in model_settings(train_args(), kinds=['model'])
 

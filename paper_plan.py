@@ -1,0 +1,391 @@
+"""Which runs of the scripts the paper's tables and figures need, and how far each is.
+
+`make_plan` is a pure function of a `Setup` and of what is asked for. `state_of` reads the log that
+a run writes. `paper.py` does the runs, `paper_report.py` reports on them.
+"""
+
+import json
+import os
+import shlex
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from options import DATASETS, find_model_dir, is_sample_model, read_settings, shortest_path
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCRIPTS = HERE  # the folder of the scripts that are run
+ALL_DATASETS = tuple(name for name in DATASETS if name != 'custom')
+TABLES = {
+    2: ('mnli', 'snli', 'scitail', 'qnli', 'rte'),
+    3: ('rocstories', 'race'),
+    4: ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'wnli'),  # WNLI counts in GLUE's average
+    5: ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'),
+}
+LAYER_DATASETS = ('mnli', 'race')  # of figure 2, left
+VARIANTS = {  # of table 5
+    'full': (),
+    'scratch': ('--n_transfer', '-1'),
+    'no-lm': ('--lm_coef', '0'),
+    'lstm': (),
+}
+# The pre-training of the miniature. The LSTM has about as many parameters as the transformer.
+MINIATURE_TEXTS = 40_000
+MINIATURE = (
+    *('--n_iter', '1', '--n_windows', '8', '--n_batch', '8', '--warmup_updates', '100'),
+    *('--eval_every', '500', '--save_every', '500'),
+)
+MINIATURE_KIND = {
+    'transformer': ('--lr', '1.5e-3'),
+    'lstm': ('--lr', '3e-3', '--lstm_units', '384'),
+}
+
+
+# --------------------------------------------------------------------------------------- the plan
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the plan depends on.
+
+    data           of each data set to use: its folder, and whether it is made up
+    model_dir      the weights that are fine-tuned
+    sample_model   whether they are our sample
+    n_layer        of these weights
+    text           to pre-train on; empty: there is none
+    made_up_text   whether the plan must make the text first
+    sizes          of the models in the pre-training of the miniature: options
+    data_dir       where zero_shot.py looks for its data; '': its default
+    """
+
+    out: str
+    data: dict[str, tuple[str, bool]]
+    model_dir: str
+    sample_model: bool
+    n_layer: int
+    text: tuple[str, ...] = ()
+    made_up_text: bool = False
+    sizes: tuple[str, ...] = ()
+    data_dir: str = ''
+    train_options: tuple[str, ...] = ()
+    pretrain_options: tuple[str, ...] = ()
+
+    def path(self, *names: str) -> str:
+        return os.path.join(self.out, *names)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command of the plan.
+
+    desc     its name, unlike that of any other run
+    script   the script, and `argv` its options
+    parts    the tables and figures that need it, such as 'table 2'
+    dataset  of a fine-tuning, with its `variant`: a key of `VARIANTS`, or 'layers-3'; and its seed
+    needs    the names of the runs that must be done before
+    made_up  whether the weights come from made-up text
+    """
+
+    desc: str
+    script: str
+    argv: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    dataset: str = ''
+    variant: str = ''
+    seed: int = 0
+    needs: tuple[str, ...] = ()
+    made_up: bool = False
+
+    def command(self) -> list[str]:
+        """Return the command as --list prints it. Paths are relative to the working folder."""
+        return ['python', shortest_path(os.path.join(SCRIPTS, self.script)), *self.argv]
+
+
+def make_plan(
+    setup: Setup, tables: Sequence[int], figures: Sequence[int], seeds: Sequence[int]
+) -> list[Run]:
+    """Return the runs that some tables and figures need, each once, in the order to start them."""
+    runs = {}
+
+    def add(run, part):
+        known = runs.setdefault(run.desc, run)
+        if part not in known.parts:
+            runs[run.desc] = replace(known, parts=(*known.parts, part))
+
+    if figures:
+        for run in _zero_shot_runs(setup):
+            add(run, 'figure 2, right')
+    with_lstm = setup.text and 5 in tables and any(name in setup.data for name in TABLES[5])
+    if with_lstm:
+        for run in _pretraining(setup, 'lstm'):
+            add(run, 'table 5')
+    for table in tables:
+        for name in TABLES[table]:
+            for seed in seeds:
+                add_if_there = name in setup.data
+                for variant in VARIANTS if table == 5 else ['full']:
+                    if add_if_there and (variant != 'lstm' or with_lstm):
+                        add(_fine_tuning(setup, name, variant, seed), f'table {table}')
+    if figures:
+        for name in LAYER_DATASETS:
+            if name not in setup.data:
+                continue
+            for seed in seeds:
+                for n_transfer in range(-1, setup.n_layer + 1):
+                    variant = layers_variant(n_transfer, setup.n_layer)
+                    add(_fine_tuning(setup, name, variant, seed), 'figure 2, left')
+    return list(runs.values())
+
+
+def layers_variant(n_transfer: int, n_layer: int) -> str:
+    """Return the variant that transfers so many layers. The ends are rows of table 5 too."""
+    if n_transfer == -1:
+        return 'scratch'
+    return 'full' if n_transfer == n_layer else f'layers-{n_transfer}'
+
+
+def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> Run:
+    folder, _ = setup.data[dataset]
+    is_lstm = variant == 'lstm'
+    model_dir = setup.path('pretrained', 'lstm') if is_lstm else setup.model_dir
+    if variant.startswith('layers-'):
+        options = ('--n_transfer', variant.removeprefix('layers-'))
+    else:
+        options = VARIANTS[variant]
+    desc = f'{dataset}-{variant}-{seed}'
+    argv = (
+        *('--dataset', dataset, '--desc', desc, '--seed', str(seed), '--submit'),
+        *('--data_dir', folder, '--model_dir', model_dir),
+        *(
+            word
+            for name in ('log', 'save', 'submission', 'analysis')
+            for word in (f'--{name}_dir', setup.path(name))
+        ),
+        *options,
+        *setup.train_options,
+    )
+    needs = ('pretrain-lstm',) if is_lstm else ()
+    made_up = setup.made_up_text if is_lstm else setup.sample_model
+    return Run(desc, 'train.py', argv, (), dataset, variant, seed, needs, made_up)
+
+
+def _zero_shot_runs(setup: Setup) -> list[Run]:
+    """The runs of figure 2, right. Without a text: the weights that are there alone."""
+    if setup.text:
+        return [run for kind in ('lstm', 'transformer') for run in _pretraining(setup, kind)]
+    argv = ('--model_dir', setup.model_dir, '--out', setup.path('zero-shot.json'))
+    if setup.data_dir:
+        argv += ('--data_dir', setup.data_dir)
+    return [Run('zero-shot', 'zero_shot.py', argv, made_up=setup.sample_model)]
+
+
+def _pretraining(setup: Setup, kind: str) -> list[Run]:
+    """The pre-training of a model on the text, which is made first if it is made up."""
+    runs = []
+    if setup.made_up_text:
+        argv = ('--n', str(MINIATURE_TEXTS), '--seed', '7', '--out', setup.text[0])
+        runs.append(Run('text', os.path.join('data', 'sample_text.py'), argv))
+    options = (*setup.sizes, *MINIATURE, *MINIATURE_KIND[kind]) if setup.made_up_text else ()
+    argv = (
+        *('--text', *setup.text, '--out', setup.path('pretrained', kind), '--model', kind),
+        '--zero_shot',
+        *(('--zero_shot_data', setup.data_dir) if setup.data_dir else ()),
+        *options,
+        *setup.pretrain_options,
+    )
+    needs = tuple(run.desc for run in runs)
+    desc = f'pretrain-{kind}'
+    runs.append(
+        Run(desc, 'pretrain.py', argv, variant=kind, needs=needs, made_up=setup.made_up_text)
+    )
+    return runs
+
+
+def find_setup(args: Namespace) -> Setup:
+    """Look for data, weights and text. Makes the made-up data. Raises InputError."""
+    from datasets import find_or_make  # slow to import
+
+    model_dir = args.model_dir or find_model_dir()
+    settings = read_settings(model_dir)
+    names = args.datasets or ALL_DATASETS
+    data = {name: find_or_make(name, args.data_dir) for name in names}
+    real = {name: found for name, found in data.items() if not found[1]}
+    if real and not args.datasets:
+        data = real
+    sample_model = is_sample_model(model_dir)
+    text, sizes = tuple(args.text), ()
+    made_up_text = sample_model and not text
+    if made_up_text:
+        text = (os.path.join(args.out, 'text.txt'),)
+        names = ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop')
+        sizes = ('--vocabulary', model_dir)
+        sizes += tuple(word for name in names for word in (f'--{name}', str(settings[name])))
+        # Fine-tuning is that of the sample model for the LSTM too.
+        advice = [name for name in ('lr', 'n_iter', 'n_batch', 'clf_pdrop') if name in settings]
+        sizes += ('--settings', *(f'{name}={settings[name]}' for name in advice))
+    return Setup(
+        out=args.out,
+        data=data,
+        model_dir=model_dir,
+        sample_model=sample_model,
+        n_layer=settings.get('n_layer', 12),
+        text=text,
+        made_up_text=made_up_text,
+        sizes=sizes,
+        data_dir=args.data_dir or '',
+        train_options=tuple(shlex.split(args.train_options)),
+        pretrain_options=tuple(shlex.split(args.pretrain_options)),
+    )
+
+
+# ---------------------------------------------------------------------------- the state of a run
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is.
+
+    kind     'done', 'begun' or 'missing'
+    done     the share of its work that is done, by its log
+    text     the state in words
+    seconds  what it took, if it is done
+    """
+
+    kind: str
+    done: float = 0.0
+    text: str = 'missing'
+    seconds: float | None = None
+
+
+def log_path(run: Run, setup: Setup) -> str:
+    """Return the path of the log that the script of a run writes."""
+    if run.script == 'pretrain.py':
+        return setup.path('pretrained', run.variant, 'log.jsonl')
+    return setup.path('log', f'{run.desc}.jsonl')
+
+
+def read_lines_of(path: str) -> list[dict]:
+    """Return the lines of a log; none if it is not there or damaged."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            lines = [json.loads(line) for line in f]
+    except (OSError, ValueError):
+        return []
+    return lines if all(isinstance(line, dict) for line in lines) else []
+
+
+def is_log_of(run: Run, arguments: dict) -> bool:
+    """Return whether the arguments in a log are those of a run of the plan."""
+    typed = {}
+    for word in run.argv:
+        if word.startswith('--'):
+            typed[word[2:]] = values = []
+        else:
+            values.append(word)
+    for name, values in typed.items():
+        there = arguments.get(name)
+        if isinstance(there, list):
+            same = [str(value) for value in there] == values
+        elif isinstance(there, dict):
+            same = all(word.partition('=')[0] in there for word in values)
+        elif there is True:
+            same = values == []
+        elif isinstance(there, (int, float)) and len(values) == 1:
+            same = float(values[0]) == there
+        else:
+            same = [str(there)] == values
+        if not same:
+            return False
+    return True
+
+
+def state_of(run: Run, setup: Setup) -> State:
+    """Return how far a run is, from what it has written."""
+    if run.script not in ('train.py', 'pretrain.py'):
+        path = run.argv[run.argv.index('--out') + 1]
+        return State('done', 1.0, 'done') if os.path.exists(path) else State('missing')
+    lines = read_lines_of(log_path(run, setup))
+    if not lines or not is_log_of(run, lines[0]):
+        return State('missing')
+    arguments, *evaluations = lines
+    n_iter = arguments.get('n_iter', 1)
+    epochs = evaluations[-1].get('n_epochs', 0) if evaluations else 0
+    if epochs >= n_iter and _has_results(run, setup, evaluations[-1]['time']):
+        return State('done', 1.0, 'done', evaluations[-1]['time'] - arguments['time'])
+    return State('begun', min(epochs / n_iter, 1.0), f'{epochs:.3g} of {n_iter} epochs')
+
+
+def _has_results(run: Run, setup: Setup, since: float) -> bool:
+    """Return whether a run has written what comes after its last evaluation."""
+    if run.script == 'pretrain.py':
+        paths = [setup.path('pretrained', run.variant, 'params_shapes.json')]
+    else:
+        folder = setup.path('analysis', run.desc)
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        paths = [os.path.join(folder, n) for n in names if n.startswith('predictions_valid')]
+    # The clock of a file server may be a little behind.
+    return bool(paths) and all(
+        os.path.exists(path) and os.path.getmtime(path) >= since - 2 for path in paths
+    )
+
+
+def seconds_left(plan: Sequence[Run], states: dict[str, State]) -> dict[str, float | None]:
+    """Return an estimate for each run that is not done; None while nothing is known.
+
+    It is the mean time of the runs that are done on the same data set, else of all that are done
+    with the same script.
+    """
+    times = {}
+    for run in plan:
+        seconds = states[run.desc].seconds
+        if seconds is not None:
+            for key in ((run.script, run.dataset), (run.script, None)):
+                times.setdefault(key, []).append(seconds)
+    result = {}
+    for run in plan:
+        if states[run.desc].kind != 'done':
+            known = times.get((run.script, run.dataset)) or times.get((run.script, None))
+            share = 1 - states[run.desc].done
+            result[run.desc] = sum(known) / len(known) * share if known else None
+    return result
+
+
+def format_seconds(seconds: float) -> str:
+    """'40 s', '12 min' or '3 h 20 min'."""
+    if seconds < 60:
+        return f'{seconds:.0f} s'
+    minutes = round(seconds / 60)
+    return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60} min'
+
+
+def print_list(plan: Sequence[Run], setup: Setup) -> None:
+    """Print the commands with their states."""
+    states = {run.desc: state_of(run, setup) for run in plan}
+    left = seconds_left(plan, states)
+    for run in plan:
+        state = states[run.desc]
+        command = shlex.join(with_resume(run, setup, run.command()))
+        waits = [name for name in run.needs if states[name].kind != 'done']
+        note = state.text
+        if left.get(run.desc) is not None:
+            note += f', about {format_seconds(left[run.desc])} left'
+        if state.kind == 'done':
+            print(f'# done: {command}')
+        elif waits:
+            print(f'# waits for {", ".join(waits)}: {command}')
+        else:
+            print(f'{command}  # {note}')
+    known = [seconds for seconds in left.values() if seconds is not None]
+    total = f', about {format_seconds(sum(known))} one after the other' if known else ''
+    print(f'# {len(plan)} runs, {len(left)} of them not done{total}')
+
+
+def with_resume(run: Run, setup: Setup, command: list[str]) -> list[str]:
+    """Add --resume to the command of a run that has begun."""
+    checkpoint = setup.path('save', run.desc, 'checkpoint')
+    if run.script == 'pretrain.py':
+        checkpoint = setup.path('pretrained', run.variant, 'work', 'checkpoint')
+    may_resume = run.script in ('train.py', 'pretrain.py') and os.path.exists(checkpoint)
+    if may_resume and state_of(run, setup).kind != 'missing':
+        return [*command, '--resume']
+    return command

@@ -1,0 +1,777 @@
+"""The report of paper.py: tables 2 to 5 and figure 2 beside the published ones.
+
+`collect` reads what the runs have written; the functions for each table are pure. Every sentence
+about whether a result has the paper's shape is computed.
+"""
+
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import published
+from analysis import (
+    best_evaluation,
+    log_name,
+    markdown_table,
+    metric_title,
+    picture,
+    predictions_for,
+    read_run,
+    results,
+)
+from datasets import TASKS
+from paper_plan import (
+    LAYER_DATASETS,
+    Run,
+    Setup,
+    format_seconds,
+    layers_variant,
+    log_path,
+    read_lines_of,
+    state_of,
+)
+from utils import InputError, whole_file
+
+KINDS = {'test': 'test', 'valid': 'validation'}
+SETS = {'cola': 'CoLA', 'sst2': 'SST-2', 'race': 'RACE', 'dprd': 'DPRD'}  # of figure 2, right
+COLORS = {'cola': 'C0', 'sst2': 'C1', 'race': 'C2', 'dprd': 'C3', 'mnli': 'C0'}
+
+
+# -------------------------------------------------------------------------- what runs have written
+
+
+@dataclass
+class Result:
+    """What a fine-tuning has written.
+
+    figures  {(kind, split, metric): figure}; the kind is 'train', 'valid' or 'test', the split of
+             the training set ''
+    sizes    examples by set
+    bold     whether the data or the weights are made up
+    device   where it ran
+    """
+
+    dataset: str
+    variant: str
+    seed: int
+    figures: dict[tuple[str, str, str], float]
+    sizes: dict[str, int] = field(default_factory=dict)
+    bold: bool = False
+    device: str = ''
+
+
+def collect(plan: Sequence[Run], setup: Setup) -> dict[str, Result]:
+    """Return the results of the fine-tunings that are done, by the names of the runs.
+
+    Figures are computed once from the predictions, and kept in the folder of the run.
+    """
+    found = {}
+    for run in plan:
+        if run.script != 'train.py' or state_of(run, setup).kind != 'done':
+            continue
+        path = setup.path('runs', run.desc, 'figures.json')
+        record = _read_record(path, os.path.getmtime(log_path(run, setup)))
+        if record is None:
+            try:
+                record = _compute(run, setup)
+            except InputError as error:
+                print(f'{run.desc}: {error}')
+                continue
+            with whole_file(path) as f:
+                json.dump(record, f)
+        figures = {tuple(key): value for key, value in record.pop('figures')}
+        found[run.desc] = Result(run.dataset, run.variant, run.seed, figures, **record)
+    return found
+
+
+def _read_record(path: str, since: float) -> dict | None:
+    try:
+        if os.path.getmtime(path) < since:
+            return None
+        with open(path, encoding='utf-8') as f:
+            return json.load(f)
+    except (OSError, ValueError):
+        return None
+
+
+def _compute(run: Run, setup: Setup) -> dict:
+    """Read a run. Raises InputError."""
+    done = read_run(setup.path('analysis', run.desc), log_path(run, setup))
+    figures = []
+    sizes = {}
+    for kind, sets in (('test', done.test), ('valid', done.valid)):
+        predictions = {name: predictions_for(done.task, *pair) for name, pair in sets.items()}
+        sizes[KINDS[kind]] = sum(
+            len(pair[0]) for name, pair in sets.items() if name != 'diagnostic'
+        )
+        figures += [((kind, r.split, r.metric), r.value) for r in results(done.task, predictions)]
+    best = best_evaluation(done.evaluations, done.task)
+    metric = done.task.metrics[0]
+    figures.append((('train', '', metric), best[f'tr_{log_name(metric)}']))
+    output = setup.path('runs', run.desc, 'output.txt')
+    n_train = last_match(output, r'^data +.*?([\d,]+) training')
+    if n_train:
+        sizes['training'] = int(n_train.replace(',', ''))
+    return {
+        'figures': figures,
+        'sizes': sizes,
+        'bold': bool(done.notes) or run.made_up,
+        'device': last_match(output, r'^device +(.+)$'),
+    }
+
+
+def last_match(path: str, pattern: str) -> str:
+    """Return the last match of a pattern in a file, '' if there is none, or no file."""
+    try:
+        with open(path, encoding='utf-8', errors='replace') as f:
+            found = re.findall(pattern, f.read(), re.MULTILINE)
+    except OSError:
+        return ''
+    return found[-1] if found else ''
+
+
+# ---------------------------------------------------------------------------------------- figures
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure over several seeds.
+
+    kind  the set it is of: 'test', or 'valid' where the test labels are not at hand
+    """
+
+    values: tuple[float, ...]
+    kind: str
+    bold: bool
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation; None for a single seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self):
+        text = f'{self.mean:.1f}'
+        return f'**{text}**' if self.bold else text
+
+
+def figure(
+    found: Iterable[Result],
+    dataset: str,
+    parts: Sequence[tuple[str, str]],
+    variant: str = 'full',
+    kinds: Sequence[str] = ('test', 'valid'),
+) -> Figure | None:
+    """Return a figure of a data set over all seeds; None if there is none.
+
+    parts  (split, metric) pairs, whose mean is the figure of a run
+    kinds  the sets to take it from: the first one that all runs have
+    """
+    runs = [r for r in found if (r.dataset, r.variant) == (dataset, variant)]
+    if not runs:
+        return None
+    for kind in kinds:
+        keys = [(kind, _split(kind, split), metric) for split, metric in parts]
+        if all(key in r.figures for r in runs for key in keys):
+            values = tuple(statistics.fmean(r.figures[key] for key in keys) for r in runs)
+            return Figure(values, kind, any(r.bold for r in runs))
+    return None
+
+
+def _split(kind: str, split: str) -> str:
+    """A single set is called as its kind."""
+    if kind == 'train':
+        return ''
+    return kind if split == 'test' else split
+
+
+def glue_score(found: Sequence[Result], seed: int) -> tuple[float, bool] | None:
+    """Return GLUE's average of a seed, and whether all of it is of test sets.
+
+    It is the mean over nine tasks, of which those with two figures count with their mean. None if
+    one is missing.
+    """
+    own = [r for r in found if r.seed == seed]
+    figures = [figure(own, dataset, parts) for dataset, parts in published.GLUE.items()]
+    if None in figures:
+        return None
+    return statistics.fmean(f.mean for f in figures), all(f.kind == 'test' for f in figures)
+
+
+def optional(value: float | None) -> str:
+    return '' if value is None else f'{value:.1f}'
+
+
+# ----------------------------------------------------------------------------------------- tables
+
+
+def table(number: int, found: Sequence[Result]) -> list[str]:
+    """Return table 2, 3 or 4 in Markdown."""
+    header = ['data set', 'metric', 'set', 'here', 'sd', 'seeds', 'paper', 'best before']
+    rows = []
+    for row in published.TABLES[number]:
+        here = figure(found, row.dataset, [(row.split, row.metric)])
+        other = published.reproduced_figure(row)
+        before = f'{row.best_before:.1f}' + (f' ({row.note})' if row.note else '')
+        cells = ['', 'not run', '', '0']
+        if here:
+            cells = [KINDS[here.kind], here, optional(here.spread), len(here.values)]
+        known = optional(published.paper_figure(row))
+        reproduced = f'{other[1]:.1f} ({other[0]})' if other else ''
+        rows.append([row.title, metric_title(row.metric), *cells, known, before, reproduced])
+    if number == 4:
+        rows.append(_glue_row(found))
+    return markdown_table([*header, 'best reproduction'], rows)
+
+
+def _glue_row(found):
+    scores = {seed: glue_score(found, seed) for seed in sorted({r.seed for r in found})}
+    whole = [score for score in scores.values() if score]
+    cells = ['', 'not all tasks are there', '', '0']
+    if whole:
+        bold = any(r.bold for r in found if r.dataset in published.GLUE)
+        kind = 'test' if all(is_test for _, is_test in whole) else 'test or validation'
+        here = Figure(tuple(value for value, _ in whole), kind, bold)
+        cells = [kind, here, optional(here.spread), len(here.values)]
+    who, value = published.GLUE_REPRODUCED
+    return [
+        *('GLUE', 'mean of 9', *cells, f'{published.GLUE_SCORE:.1f}'),
+        *(f'{published.GLUE_BEST_BEFORE:.1f}', f'{value:.1f} ({who})'),
+    ]
+
+
+def ablation(found: Sequence[Result], variant: str, dataset: str) -> Figure | None:
+    """Return a figure of table 5. MNLI's is the mean of matched and mismatched."""
+    _, metric = published.ABLATION_COLUMNS[dataset]
+    splits = ('matched', 'mismatched') if dataset == 'mnli' else ('test',)
+    return figure(found, dataset, [(split, metric) for split in splits], variant)
+
+
+def ablation_average(found: Sequence[Result], variant: str) -> float | None:
+    """Return the average of a row of table 5; None if a column is missing."""
+    figures = [ablation(found, variant, dataset) for dataset in published.ABLATION_COLUMNS]
+    return None if None in figures else statistics.fmean(f.mean for f in figures)
+
+
+def table_5(found: Sequence[Result]) -> list[str]:
+    """Return table 5 in Markdown: ours and the paper's row by row."""
+    columns = published.ABLATION_COLUMNS
+    header = ['', '', 'avg', *(f'{title} ({metric})' for title, metric in columns.values())]
+    rows = []
+    for variant, title in published.ABLATIONS.items():
+        here = [ablation(found, variant, dataset) for dataset in columns]
+        average = optional(ablation_average(found, variant))
+        rows.append([title, 'here', average, *('' if f is None else f for f in here)])
+        paper = published.ABLATION_FIGURES[variant]
+        average = f'{published.ABLATION_AVERAGES[variant]:.1f}'
+        rows.append(['', 'paper', average, *(f'{value:.1f}' for value in paper)])
+    return markdown_table(header, rows)
+
+
+# --------------------------------------------------------------------------------- figure 2, left
+
+
+def layer_curves(found: Sequence[Result], n_layer: int) -> dict[tuple[str, str], list]:
+    """Return the curves of figure 2, left: {(data set, 'valid' or 'train'): figures or None}.
+
+    A point for each number of parts transferred: 0 (nothing), 1 (the embeddings), ...
+    """
+    curves = {}
+    for dataset in LAYER_DATASETS:
+        split = 'matched' if dataset == 'mnli' else 'all'
+        for kind in ('valid', 'train'):
+            points = [
+                figure(
+                    found, dataset, [(split, 'accuracy')], layers_variant(n, n_layer), kinds=(kind,)
+                )
+                for n in range(-1, n_layer + 1)
+            ]
+            if any(points):
+                curves[dataset, kind] = points
+    return curves
+
+
+def layers_table(curves: dict[tuple[str, str], list], n_layer: int) -> list[str]:
+    names = ['nothing', 'embeddings', *(f'{n} layers' for n in range(1, n_layer + 1))]
+    header = ['transferred', *(f'{TASKS[name].title} {_curve(kind)}' for name, kind in curves)]
+    with_paper = n_layer == 12
+    if with_paper:
+        header += [f'paper: {TASKS[name].title} {_curve(kind)}' for name, kind in curves]
+    rows = []
+    for i, name in enumerate(names):
+        row = [name, *('' if points[i] is None else points[i] for points in curves.values())]
+        if with_paper:
+            row += [f'{published.LAYERS[key][i]:.1f}' for key in curves]
+        rows.append(row)
+    return markdown_table(header, rows)
+
+
+def _curve(kind: str) -> str:
+    return {'valid': 'validation', 'train': 'training'}[kind]
+
+
+# -------------------------------------------------------------------------------- figure 2, right
+
+
+@dataclass
+class ZeroShot:
+    """The zero-shot figures of a pre-training.
+
+    points  {set: [(update, figure)]}
+    sets    {set: {'examples', 'source', 'sample', 'notes'}}
+    epoch   the number of updates in an epoch; 0: not known
+    """
+
+    points: dict[str, list[tuple[int, float]]]
+    sets: dict[str, dict]
+    epoch: float = 0.0
+
+    def scaled(self, name: str) -> list[tuple[int, float]]:
+        """The curve of a set on the scale of figure 2."""
+        from zero_shot import normalize
+
+        sample = self.sets[name]['sample']
+        return [(update, normalize(name, value, sample)) for update, value in self.points[name]]
+
+
+def collect_zero_shot(plan: Sequence[Run], setup: Setup) -> dict[str, ZeroShot]:
+    """Return the zero-shot figures, by the kind of model: 'transformer', 'lstm', or 'given'."""
+    found = {}
+    for run in plan:
+        if run.script == 'pretrain.py':
+            lines = read_lines_of(log_path(run, setup))
+            sets = lines[0].get('zero_shot_sets', {}) if lines else {}
+            points = {
+                name: [
+                    (line['n_updates'], line[f'zs_{name}'])
+                    for line in lines[1:]
+                    if f'zs_{name}' in line
+                ]
+                for name in sets
+            }
+            if any(points.values()):
+                epoch = lines[-1]['n_updates'] / lines[-1]['n_epochs']
+                found[run.variant] = ZeroShot(points, sets, epoch)
+        elif run.script == 'zero_shot.py' and state_of(run, setup).kind == 'done':
+            with open(setup.path('zero-shot.json'), encoding='utf-8') as f:
+                record = json.load(f)
+            sets = {name: record[name] for name in SETS if name in record}
+            points = {name: [(0, sets[name]['figure'])] for name in sets}
+            found['given'] = ZeroShot(points, sets)
+    return found
+
+
+def zero_shot_table(curves: dict[str, ZeroShot]) -> list[str]:
+    header = ['set', 'model', 'updates', 'epochs', 'figure', 'on the scale of figure 2']
+    rows = []
+    for name, title in SETS.items():
+        for kind, curve in curves.items():
+            for (update, value), (_, scaled) in zip(
+                curve.points.get(name, ()), curve.scaled(name) if name in curve.points else ()
+            ):
+                epochs = f'{update / curve.epoch:.2f}' if curve.epoch else ''
+                text = f'{value:.1f}'
+                if curve.sets[name]['sample']:
+                    text = f'**{text}**'
+                rows.append([title, kind, f'{update:,}', epochs, text, f'{scaled:.3f}'])
+    return markdown_table(header, rows)
+
+
+# ------------------------------------------------------------------------------ the paper's shape
+
+
+def shape_of_table_5(found: Sequence[Result]) -> list[str]:
+    """Say whether table 5 has the paper's shape, by the means over the seeds."""
+    titles = {name: title for name, (title, _) in published.ABLATION_COLUMNS.items()}
+    sentences = []
+    for variant, what in (
+        ('scratch', 'Pre-training helps'),
+        ('lstm', 'The transformer is better than the LSTM'),
+        ('no-lm', 'The auxiliary objective helps'),
+    ):
+        gains = {}
+        for dataset in published.ABLATION_COLUMNS:
+            full, other = (ablation(found, v, dataset) for v in ('full', variant))
+            if full and other:
+                gains[dataset] = full.mean - other.mean
+        if not gains:
+            continue
+        better = [titles[name] for name, gain in gains.items() if gain > 0]
+        theirs = [
+            a - b
+            for name, a, b in zip(
+                published.ABLATION_COLUMNS,
+                published.ABLATION_FIGURES['full'],
+                published.ABLATION_FIGURES[variant],
+            )
+            if name in gains
+        ]
+        mean, paper_mean = statistics.fmean(gains.values()), statistics.fmean(theirs)
+        alike = 'as in the paper' if mean * paper_mean > 0 else 'NOT as in the paper'
+        sentences.append(
+            f'{what} on {len(better)} of {len(gains)} tasks'
+            f'{_list(better, gains)}, by {mean:+.1f} points on average; in the paper on '
+            f'{sum(gain > 0 for gain in theirs)} of them, by {paper_mean:+.1f}: {alike}.'
+        )
+    return sentences
+
+
+def _list(better: list[str], gains: dict) -> str:
+    return f' ({", ".join(better)})' if 0 < len(better) < len(gains) else ''
+
+
+def shape_of_layers(curves: dict[tuple[str, str], list]) -> list[str]:
+    """Say whether each transferred layer helps."""
+    sentences = []
+    for (dataset, kind), points in curves.items():
+        if kind != 'valid' or None in points:
+            continue
+        means = [point.mean for point in points]
+        steps = [b - a for a, b in zip(means, means[1:])]
+        paper = published.LAYERS[dataset, kind]
+        their_steps = sum(b > a for a, b in zip(paper, paper[1:]))
+        gain = means[-1] - means[0]
+        alike = 'as in the paper' if gain > 0 and sum(s > 0 for s in steps) > len(steps) / 2 else ''
+        sentences.append(
+            f'{TASKS[dataset].title}: {sum(s > 0 for s in steps)} of {len(steps)} parts raise the '
+            f'validation accuracy when they are transferred too, all together by {gain:+.1f} '
+            f'points; in the paper {their_steps} of {len(paper) - 1}, by '
+            f'{paper[-1] - paper[0]:+.1f}: {alike or "NOT as in the paper"}.'
+        )
+    return sentences
+
+
+def shape_of_zero_shot(curves: dict[str, ZeroShot]) -> list[str]:
+    """Say whether zero-shot figures rise above chance, and the LSTM's stay below."""
+    from zero_shot import CHANCE
+
+    sentences = []
+    for kind, curve in curves.items():
+        for name, points in curve.points.items():
+            if not points:
+                continue
+            (_, first), (_, last) = points[0], points[-1]
+            n = curve.sets[name]['examples']
+            # The standard error of a guess; that of Matthews' correlation is 100 / sqrt(n).
+            chance = CHANCE[name] / 100
+            error = 100 / math.sqrt(n) * (1 if name == 'cola' else math.sqrt(chance * (1 - chance)))
+            above = last - CHANCE[name]
+            verdict = 'above chance' if above > 2 * error else 'NOT clearly above chance'
+            sentences.append(
+                f'{SETS[name]}, {kind}: {last:.1f} at the end, {above:+.1f} from chance '
+                f'({verdict}: two standard errors are {2 * error:.1f}); {last - first:+.1f} since '
+                'the first point.'
+            )
+    if {'transformer', 'lstm'} <= set(curves):
+        names = [n for n in SETS if all(curves[k].points.get(n) for k in ('transformer', 'lstm'))]
+        below = [
+            SETS[name]
+            for name in names
+            if curves['lstm'].points[name][-1][1] < curves['transformer'].points[name][-1][1]
+        ]
+        alike = 'as in the paper' if len(below) == len(names) else 'NOT as in the paper'
+        sentences.append(
+            f'At the end the LSTM is below the transformer on {len(below)} of {len(names)} sets'
+            f'{_list(below, dict.fromkeys(names))}; in the paper on all four: {alike}.'
+        )
+    return sentences
+
+
+# --------------------------------------------------------------------------------------- pictures
+
+
+def draw_tables(path: str, found: Sequence[Result]) -> None:
+    """Draw the figures of tables 2 to 4 beside the paper's: a bar for each."""
+    from pictures import draw
+
+    rows = [row for table in published.TABLES.values() for row in table]
+    shown = [(row, figure(found, row.dataset, [(row.split, row.metric)])) for row in rows]
+    shown = [(row, here) for row, here in shown if here]
+
+    def panel(axes):
+        places = range(len(shown))
+        here = [figure.mean for _, figure in shown]
+        spreads = [figure.spread or 0 for _, figure in shown]
+        paper = [published.paper_figure(row) for row, _ in shown]
+        axes.bar([p - 0.2 for p in places], here, 0.38, yerr=spreads, color='C0', label='here')
+        axes.bar([p + 0.2 for p in places], paper, 0.38, color='0.75', label='paper')
+        axes.set_xticks(list(places), [row.title for row, _ in shown], rotation=45, ha='right')
+        axes.set(ylabel='score', ylim=(0, 105), title=f'Tables 2 to 4{_made_up(shown)}')
+        axes.legend(frameon=False, ncols=2, loc='upper right')
+
+    draw(path, 9, 4, panel)
+
+
+def _made_up(shown) -> str:
+    return '; here: made-up data or weights' if any(here.bold for _, here in shown) else ''
+
+
+def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) -> None:
+    """Draw figure 2, left, beside the paper's."""
+    from pictures import draw
+
+    def panel_of(values, title, last):
+        def panel(axes):
+            for (dataset, kind), points in values.items():
+                known = [(i, value) for i, value in enumerate(points) if value is not None]
+                axes.plot(
+                    *zip(*known),
+                    color=COLORS[dataset],
+                    linestyle='-' if kind == 'valid' else '--',
+                    marker='.',
+                    label=f'{TASKS[dataset].title} {_curve(kind)}',
+                )
+            axes.set(xlabel='parts transferred: embeddings, then layers', ylabel='accuracy, %')
+            axes.set_title(title)
+            axes.set_xticks(range(0, last + 1, max(1, last // 7)))
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False, fontsize='small')
+
+        return panel
+
+    here = {key: [p and p.mean for p in points] for key, points in curves.items()}
+    bold = any(p and p.bold for points in curves.values() for p in points)
+    title = 'here: made-up data or weights' if bold else 'here'
+    paper = {key: published.LAYERS[key] for key in curves}
+    panels = panel_of(here, title, n_layer + 1), panel_of(paper, 'paper, figure 2, left', 13)
+    draw(path, 9.5, 4, *panels)
+
+
+def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
+    """Draw figure 2, right, beside the paper's."""
+    from pictures import draw
+
+    def panel_of(values, title):
+        def panel(axes):
+            for (name, kind), points in values.items():
+                known = [(x, max(y, -0.05)) for x, y in points if y is not None]
+                axes.plot(
+                    *zip(*known),
+                    color=COLORS[name],
+                    linestyle='--' if kind == 'lstm' else '-',
+                    marker='.',
+                    label=f'{SETS[name]}, {"LSTM" if kind == "lstm" else "transformer"}',
+                )
+            axes.axhline(0, color='0.6', linewidth=0.8)
+            axes.set(xlabel='updates of pre-training', ylabel='0: chance, 1: best', xscale='log')
+            axes.set_title(title)
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False, fontsize='x-small', ncols=2)
+
+        return panel
+
+    here = {
+        (name, kind): [(max(x, 1), y) for x, y in curve.scaled(name)]
+        for kind, curve in curves.items()
+        for name in curve.points
+    }
+    paper = {
+        key: list(zip(published.ZERO_SHOT_UPDATES, points))
+        for key, points in published.ZERO_SHOT.items()
+    }
+    sample = any(part['sample'] for curve in curves.values() for part in curve.sets.values())
+    title = 'here: made-up data, 1 is 100 %' if sample else 'here'
+    draw(path, 9.5, 4.2, panel_of(here, title), panel_of(paper, 'paper, figure 2, right'))
+
+
+# ----------------------------------------------------------------------------------- what was run
+
+
+def attempts_of(plan: Sequence[Run], setup: Setup) -> dict[str, list[dict]]:
+    """Return what paper.py recorded of each run."""
+    return {run.desc: read_lines_of(setup.path('runs', run.desc, 'attempts.jsonl')) for run in plan}
+
+
+def time_of(run: Run, setup: Setup, attempts: dict[str, list[dict]]) -> float:
+    """Return the seconds that a run took: its processes, or else by its log."""
+    known = attempts[run.desc]
+    if known:
+        return sum(attempt['ended'] - attempt['started'] for attempt in known)
+    return state_of(run, setup).seconds or 0.0
+
+
+def describe_runs(
+    plan: Sequence[Run], setup: Setup, found: dict[str, Result], parts: Sequence[str]
+) -> list[str]:
+    """Return the section that says what was run on what."""
+    attempts = attempts_of(plan, setup)
+    states = {run.desc: state_of(run, setup) for run in plan}
+    rows = []
+    for part in parts:
+        runs = [run for run in plan if part in run.parts]
+        n_done = sum(states[run.desc].kind == 'done' for run in runs)
+        seconds = sum(time_of(run, setup, attempts) for run in runs)
+        rows.append([part, f'{n_done} of {len(runs)}', format_seconds(seconds)])
+    total = sum(time_of(run, setup, attempts) for run in plan)
+    n_done = sum(state.kind == 'done' for state in states.values())
+    rows.append(['all, each run once', f'{n_done} of {len(plan)}', format_seconds(total)])
+    lines = markdown_table(['', 'runs done', 'time of the runs, one after the other'], rows)
+
+    rows = []
+    kinds = ('training', 'validation', 'test')
+    for name, (folder, is_sample) in setup.data.items():
+        results_of = [r for r in found.values() if r.dataset == name]
+        if results_of:
+            sizes = results_of[0].sizes
+            shown = f'**{folder} (made up)**' if is_sample else folder
+            counts = [f'{sizes[kind]:,}' if kind in sizes else '' for kind in kinds]
+            rows.append([TASKS[name].title, shown, *counts])
+    if rows:
+        lines += ['', *markdown_table(['data', 'folder', *kinds], rows)]
+    weights = f'{setup.model_dir}, {setup.n_layer} layers'
+    if setup.sample_model:
+        weights = f"**{weights}: the sample model, not OpenAI's**"
+    devices = sorted({result.device for result in found.values()} - {''})
+    commits = sorted({a['commit'] for known in attempts.values() for a in known} - {''})
+    lines += ['', f'- weights: {weights}']
+    for run in plan:
+        if run.script == 'pretrain.py':
+            lines += _describe_pretraining(run, setup)
+    lines.append(f'- devices: {"; ".join(devices) or "not known"}')
+    lines.append(f'- commits: {", ".join(commits) or "not known"}')
+    return lines
+
+
+def _describe_pretraining(run: Run, setup: Setup) -> list[str]:
+    lines = read_lines_of(log_path(run, setup))
+    if len(lines) < 2:
+        return []
+    arguments, last = lines[0], lines[-1]
+    n_tokens = last['n_updates'] * arguments['n_windows'] * arguments['n_ctx']
+    text = (
+        f'the {run.variant} of figure 2, right: {last["n_updates"]:,} updates, '
+        f'{n_tokens:,} tokens, perplexity {last["va_perplexity"]:.2f} on held-out text'
+    )
+    return [f'- **{text}; made-up text**' if run.made_up else f'- {text}']
+
+
+# --------------------------------------------------------------------------------------- the report
+
+
+def decisions() -> list[str]:
+    """Return what zero_shot.py decides where the paper leaves it open, in Markdown."""
+    import zero_shot
+
+    _, _, text = zero_shot.__doc__.partition('This program decides:\n\n')
+    lines = []
+    for entry in re.split(r'\n {4}(?=\S)', text.rstrip().removeprefix('    ')):
+        name, said = re.split(r' {2,}', entry, maxsplit=1)
+        lines.append(f'- {name}: {" ".join(said.split())}')
+    return lines
+
+
+def write_report(
+    plan: Sequence[Run], setup: Setup, tables: Sequence[int], figures: Sequence[int]
+) -> str:
+    """Write report.md, report.json and the pictures. Returns the path of report.md."""
+    found = collect(plan, setup)
+    results_found = list(found.values())
+    parts = [part for run in plan for part in run.parts]
+    parts = sorted(set(parts), key=lambda part: (part.startswith('figure'), part))
+    lines = ['# The paper again', '']
+    if any(result.bold for result in results_found) or setup.sample_model:
+        lines += [
+            '**Figures in bold are of made-up data or of the sample model. They show how the '
+            'program works; do not compare them with the paper.**',
+            '',
+        ]
+    record = {'tables': {}, 'figures': {}, 'runs': {}}
+    for number in sorted(tables):
+        lines += [f'## Table {number}: {published.TITLES[number]}', '']
+        lines += table_5(results_found) if number == 5 else table(number, results_found)
+        lines.append('')
+        if number == 5:
+            sentences = shape_of_table_5(results_found)
+            lines += [f'- {sentence}' for sentence in sentences]
+            if not setup.text:
+                lines.append('- The LSTM needs a text to pre-train on: `--text`.')
+            lines.append('')
+            record['tables']['5 shape'] = sentences
+    if tables and results_found:
+        draw_tables(setup.path('tables.png'), results_found)
+        lines += [*picture('tables', 'Tables 2 to 4: bars for here and the paper'), '']
+    if figures:
+        lines += _figure_2(plan, setup, results_found, record)
+    lines += ['## What was run on what', '', *describe_runs(plan, setup, found, parts)]
+    for desc, result in found.items():
+        figures_of = {' '.join(filter(None, key)): v for key, v in result.figures.items()}
+        record['runs'][desc] = {**vars(result), 'figures': figures_of}
+    for number in sorted(set(tables) - {5}):
+        record['tables'][str(number)] = {
+            row.title: _record_of(figure(results_found, row.dataset, [(row.split, row.metric)]))
+            for row in published.TABLES[number]
+        }
+    if 5 in tables:
+        record['tables']['5'] = {
+            variant: {
+                'avg': ablation_average(results_found, variant),
+                **{d: _record_of(ablation(results_found, variant, d)) for d in columns},
+            }
+            for columns in [published.ABLATION_COLUMNS]
+            for variant in published.ABLATIONS
+        }
+    with whole_file(setup.path('report.json')) as f:
+        json.dump(record, f, indent=1)
+    path = setup.path('report.md')
+    with whole_file(path) as f:
+        f.write('\n'.join(lines) + '\n')
+    return path
+
+
+def _record_of(here: Figure | None) -> dict | None:
+    if here is None:
+        return None
+    return {
+        'mean': here.mean,
+        'sd': here.spread,
+        'seeds': len(here.values),
+        'set': KINDS[here.kind],
+        'made_up': here.bold,
+    }
+
+
+def _figure_2(plan, setup, found, record) -> list[str]:
+    """Return the section of figure 2, and draw it."""
+    lines = []
+    curves = layer_curves(found, setup.n_layer)
+    if curves:
+        draw_layers(setup.path('figure2-left.png'), curves, setup.n_layer)
+        sentences = shape_of_layers(curves)
+        lines += ['## Figure 2, left: layers transferred', '', *layers_table(curves, setup.n_layer)]
+        lines += ['', *(f'- {sentence}' for sentence in sentences)]
+        lines += ['- Training accuracy is that of the first training examples, as many as 374.']
+        lines += [*picture('figure2-left', 'Accuracy by layers transferred, here and in the paper')]
+        lines.append('')
+        record['figures']['left'] = {
+            f'{name} {kind}': [p and p.mean for p in points]
+            for (name, kind), points in curves.items()
+        }
+        record['figures']['left shape'] = sentences
+    zero_shot_curves = collect_zero_shot(plan, setup)
+    if zero_shot_curves:
+        draw_zero_shot(setup.path('figure2-right.png'), zero_shot_curves)
+        sentences = shape_of_zero_shot(zero_shot_curves)
+        lines += ['## Figure 2, right: zero-shot', '']
+        lines += picture('figure2-right', 'Zero-shot figures during pre-training')[1:]
+        lines += ['', *(f'- {sentence}' for sentence in sentences), '']
+        lines += [*zero_shot_table(zero_shot_curves), '', 'What the paper leaves open is decided:']
+        lines += ['', *decisions()]
+        curve = next(iter(zero_shot_curves.values()))
+        for name, part in curve.sets.items():
+            notes = '; '.join([f'{part["examples"]:,} examples', *part['notes']])
+            lines.append(f'- {SETS[name]}: {notes}')
+        lines.append('')
+        record['figures']['right'] = {
+            kind: curve.points for kind, curve in zero_shot_curves.items()
+        }
+        record['figures']['right shape'] = sentences
+    if not setup.text:
+        lines += ['Figure 2, right, needs a text to pre-train on: `--text`.', '']
+    return lines

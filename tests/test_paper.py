@@ -1,0 +1,447 @@
+"""paper.py: the plan, runs with a fake train.py, and the arithmetic of the report."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PROCESSES, ROOT, child
+
+import paper_plan
+import paper_report
+import published
+from paper_plan import Run, Setup, make_plan, seconds_left, state_of
+from paper_report import Result, ZeroShot, figure, glue_score
+
+ROWS = {
+    'RTE': 'index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\tc\td\tnot_entailment\n',
+    'QNLI': 'index\tquestion\tsentence\tlabel\n0\ta\tb\tentailment\n1\tc\td\tnot_entailment\n',
+}
+
+
+def use_fake_scripts():
+    paper_plan.SCRIPTS = os.environ['FAKE_SCRIPTS']
+
+
+class Paper:
+    """paper.py with the fake train.py and two small data sets."""
+
+    def __init__(self, folder):
+        self.folder, self.out = folder, folder / 'out'
+        (folder / 'scripts').mkdir()
+        fake = os.path.join(os.path.dirname(__file__), 'fake_train.py')
+        shutil.copy(fake, folder / 'scripts' / 'train.py')
+        for name, text in ROWS.items():
+            (folder / 'data' / name).mkdir(parents=True)
+            for split in ('train', 'dev', 'test'):
+                rows = text
+                if split == 'test':
+                    rows = '\n'.join(row.rpartition('\t')[0] for row in text.splitlines()) + '\n'
+                (folder / 'data' / name / f'{split}.tsv').write_text(rows)
+
+    def start(self, *options, seconds=0.0, **environment):
+        argv = ['--tables', 2, '--datasets', 'rte', 'qnli', '--seeds', 1, 2, '--jobs', 2]
+        argv += ['--data_dir', self.folder / 'data', '--out', self.out, *options]
+        environment |= {
+            'FAKE_SCRIPTS': str(self.folder / 'scripts'),
+            'FAKE_RECORD': str(self.folder / 'record'),
+            'FAKE_SECONDS': str(seconds),
+        }
+        output = str(self.folder / 'output')
+        arguments = ('paper', list(map(str, argv)), output, environment, None, use_fake_scripts)
+        process = PROCESSES.Process(target=child, args=arguments)
+        process.start()
+        return process
+
+    def run(self, *options, status=0, **more):
+        (self.folder / 'output').write_text('')
+        process = self.start(*options, **more)
+        process.join()
+        assert process.exitcode == status, self.output
+        return self.output
+
+    @property
+    def output(self):
+        return (self.folder / 'output').read_text()
+
+    @property
+    def epochs(self):
+        """(run, epoch) pairs in the order in which they were begun."""
+        path = self.folder / 'record'
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [tuple(line.split()[:2]) for line in lines]
+
+    @property
+    def pids(self):
+        return [int(line.split()[2]) for line in (self.folder / 'record').read_text().splitlines()]
+
+    def wait_for(self, n):
+        """Wait until the fake scripts have begun n epochs."""
+        end = time.monotonic() + 60
+        while len(self.epochs) < n:
+            assert time.monotonic() < end, self.output
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def paper(tmp_path):
+    return Paper(tmp_path)
+
+
+ALL = {
+    (f'{name}-full-{seed}', str(epoch))
+    for name in ('rte', 'qnli')
+    for seed in (1, 2)
+    for epoch in (1, 2, 3)
+}
+
+
+# ------------------------------------------------------------------------------------ the plan
+
+
+def setup_of(names, **more):
+    values = {'out': 'o', 'model_dir': 'm', 'sample_model': False, 'n_layer': 3}
+    return Setup(data={name: (f'data/{name}', False) for name in names}, **(values | more))
+
+
+def test_runs_that_several_parts_need_are_planned_once():
+    setup = setup_of(['mnli', 'race', 'rte'], text=('t',))
+    plan = {run.desc: run for run in make_plan(setup, [2, 3, 5], [2], [1])}
+    expected = {'pretrain-lstm', 'pretrain-transformer'}
+    expected |= {f'{name}-{v}-1' for name in ('mnli', 'rte') for v in paper_plan.VARIANTS}
+    expected |= {f'race-{v}-1' for v in ('full', 'scratch')}
+    expected |= {f'{name}-layers-{n}-1' for name in ('mnli', 'race') for n in (0, 1, 2)}
+    assert set(plan) == expected
+    assert plan['mnli-full-1'].parts == ('table 2', 'table 5', 'figure 2, left')
+    assert plan['mnli-scratch-1'].parts == ('table 5', 'figure 2, left')
+    assert plan['rte-lstm-1'].needs == ('pretrain-lstm',)
+    assert plan['pretrain-lstm'].parts == ('figure 2, right', 'table 5')
+
+    def value(desc, option):
+        argv = plan[desc].argv
+        return argv[argv.index(option) + 1] if option in argv else None
+
+    assert value('mnli-scratch-1', '--n_transfer') == '-1'
+    assert value('mnli-layers-2-1', '--n_transfer') == '2'
+    assert value('rte-no-lm-1', '--lm_coef') == '0'
+    assert value('rte-full-1', '--model_dir') == 'm'
+    assert value('rte-lstm-1', '--model_dir') == value('pretrain-lstm', '--out')
+    assert len({value(desc, '--desc') for desc in plan if 'pretrain' not in desc}) == len(plan) - 2
+
+
+def test_the_plan_leaves_out_what_cannot_be_done():
+    plan = make_plan(setup_of(['rte']), [2, 3, 4, 5], [2], [1, 2])
+    descs = [run.desc for run in plan]
+    assert descs[0] == 'zero-shot' and 'rte-lstm-1' not in descs
+    assert {f'rte-{v}-{s}' for v in ('full', 'scratch', 'no-lm') for s in (1, 2)} < set(descs)
+    assert make_plan(setup_of(['rte']), [3], [], [1]) == []
+    miniature = setup_of(['rte'], text=('t',), made_up_text=True, sizes=('--n_embd', '8'))
+    runs = make_plan(miniature, [5], [], [1])
+    assert [run.desc for run in runs][:2] == ['text', 'pretrain-lstm']
+    assert runs[1].needs == ('text',) and runs[1].made_up and '--n_embd' in runs[1].argv
+
+
+def test_a_log_of_other_options_is_not_this_run_s(tmp_path):
+    setup = setup_of(['rte'], out=str(tmp_path))
+    [run] = make_plan(setup, [2], [], [1])
+    log = tmp_path / 'log' / 'rte-full-1.jsonl'
+    log.parent.mkdir()
+    arguments = {'dataset': 'rte', 'desc': 'rte-full-1', 'seed': 1, 'submit': True}
+    arguments |= {'model_dir': 'm', 'data_dir': 'data/rte', 'n_iter': 4, 'time': 0}
+    for name in ('log', 'save', 'submission', 'analysis'):
+        arguments[f'{name}_dir'] = str(tmp_path / name)
+    line = {'n_epochs': 1, 'time': 10}
+    log.write_text(json.dumps(arguments) + '\n' + json.dumps(line) + '\n')
+    assert (state_of(run, setup).kind, state_of(run, setup).text) == ('begun', '1 of 4 epochs')
+    log.write_text(json.dumps({**arguments, 'model_dir': 'other'}) + '\n' + json.dumps(line))
+    assert state_of(run, setup).kind == 'missing'
+    log.write_text('{')
+    assert state_of(run, setup).kind == 'missing'
+    # Done, once there are predictions that are newer than the last evaluation.
+    log.write_text(json.dumps(arguments) + '\n' + json.dumps({'n_epochs': 4, 'time': 10}) + '\n')
+    assert state_of(run, setup).kind == 'begun'
+    (tmp_path / 'analysis' / 'rte-full-1').mkdir(parents=True)
+    (tmp_path / 'analysis' / 'rte-full-1' / 'predictions_valid.csv').write_text('')
+    assert state_of(run, setup) == paper_plan.State('done', 1.0, 'done', 10)
+
+
+def test_estimates_follow_the_runs_that_are_done():
+    runs = [Run(name, 'train.py', (), dataset=name[0]) for name in ('a1', 'a2', 'b1', 'c1')]
+    states = {
+        'a1': paper_plan.State('done', 1.0, '', 10.0),
+        'a2': paper_plan.State('begun', 0.5),
+        'b1': paper_plan.State('done', 1.0, '', 30.0),
+        'c1': paper_plan.State('missing'),
+    }
+    assert seconds_left(runs, states) == {'a2': 5.0, 'c1': 20.0}
+    assert seconds_left(runs[3:], states) == {'c1': None}
+    assert [paper_plan.format_seconds(s) for s in (40, 700, 12000)] == [
+        *('40 s', '12 min', '3 h 20 min'),
+    ]
+
+
+@pytest.mark.parametrize('script', ['paper', 'zero_shot'])
+@pytest.mark.parametrize('option', ['--help', '--nothing'])
+def test_options_are_answered_without_pytorch(script, option):
+    code = (
+        'import runpy, sys\n'
+        f'sys.argv = ["x", {option!r}]\n'
+        'try:\n'
+        f'    runpy.run_path({os.path.join(ROOT, script + ".py")!r}, run_name="__main__")\n'
+        'finally:\n'
+        '    assert "torch" not in sys.modules and "pandas" not in sys.modules\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert 'Traceback' not in done.stderr, done.stderr
+    assert done.returncode == (0 if option == '--help' else 2)
+
+
+# --------------------------------------------------------------------------------- whole runs
+
+
+def test_runs_report_and_are_not_done_again(paper):
+    printed = paper.run('--list')
+    lines = [line for line in printed.splitlines() if not line.startswith('#')]
+    assert len(lines) == 4 and all('train.py --dataset' in line for line in lines)
+    assert all(line.endswith('# missing') for line in lines)
+    assert str(paper.out / 'report.md') in paper.run()
+    assert set(paper.epochs) == ALL and len(paper.epochs) == len(ALL)
+    report = (paper.out / 'report.md').read_text()
+    row = next(line for line in report.splitlines() if line.startswith('| RTE'))
+    assert [cell.strip() for cell in row.split('|')[1:8]] == [
+        *('RTE', 'accuracy', 'validation', '**100.0**', '0.0', '2', '56.0'),
+    ]
+    record = json.loads((paper.out / 'report.json').read_text())
+    assert record['tables']['2']['RTE']['mean'] == 100 and record['tables']['2']['SNLI'] is None
+    assert (paper.out / 'tables.png').stat().st_size > 1000
+    assert not list(paper.out.glob('save/*/checkpoint'))
+    assert 'error' not in (paper.out / 'runs' / 'rte-full-1' / 'output.txt').read_text()
+
+    paper.run()
+    assert len(paper.epochs) == len(ALL)
+    printed = paper.run('--list')
+    assert all(line.startswith('#') for line in printed.splitlines())
+    assert printed.count('# done:') == 4
+
+
+def test_after_a_signal_it_goes_on_where_it_stopped(paper):
+    process = paper.start(seconds=0.2)
+    paper.wait_for(4)
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert process.exitcode == 130, paper.output
+    assert 'the same command continues' in paper.output
+    assert len(paper.epochs) < len(ALL)
+    assert '--resume' in paper.run('--list')
+    paper.run()
+    assert sorted(paper.epochs) == sorted(ALL)  # none was done twice
+
+
+def test_after_a_kill_it_goes_on(paper):
+    process = paper.start(seconds=0.2)
+    paper.wait_for(4)
+    for pid in {process.pid, *paper.pids}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.join()
+    paper.run()
+    assert set(paper.epochs) == ALL
+    assert len(paper.epochs) <= len(ALL) + 2  # the epochs of two runs were lost
+    assert (paper.out / 'report.md').exists()
+
+
+def test_two_processes_share_the_work(paper):
+    processes = [paper.start(seconds=0.1), paper.start(seconds=0.1)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0], paper.output
+    assert sorted(paper.epochs) == sorted(ALL)
+
+
+def test_a_failing_run_does_not_stop_the_others(paper):
+    printed = paper.run(status=2, FAKE_FAIL='rte-full-1')
+    assert 'failed: rte-full-1: status 2: train.py: error: something is wrong' in printed
+    assert '1 of 4 runs failed' in printed
+    assert set(paper.epochs) == {pair for pair in ALL if pair[0] != 'rte-full-1'}
+    record = json.loads((paper.out / 'report.json').read_text())
+    assert record['tables']['2']['RTE']['seeds'] == 1
+    paper.run()
+    assert set(paper.epochs) == ALL
+
+
+def test_what_needs_a_failed_run_fails_too(monkeypatch, tmp_path):
+    from paper import Runner
+
+    monkeypatch.setattr(paper_plan, 'SCRIPTS', str(tmp_path))
+    setup = setup_of([], out=str(tmp_path))
+    runs = [
+        Run('text', 'absent.py', ('--out', str(tmp_path / 'text'))),
+        Run('next', 'absent.py', ('--out', str(tmp_path / 'next')), needs=('text',)),
+    ]
+    runner = Runner(runs, setup, 2)
+    runner.work()
+    assert list(runner.failed) == ['text', 'next']
+    assert 'it needs text' in runner.failed['next']
+
+
+# ---------------------------------------------------------------------------------- arithmetic
+
+
+def test_the_paper_s_own_averages():
+    score = sum(
+        sum(published.glue_figure(dataset, *part) for part in parts) / len(parts)
+        for dataset, parts in published.GLUE.items()
+    )
+    assert round(score / 9, 1) == published.GLUE_SCORE
+    for variant, figures in published.ABLATION_FIGURES.items():
+        # Printed as 74.7, 59.9, 75.0, 69.1 from rounded figures: 69.16 is within their rounding.
+        assert sum(figures) / 8 == pytest.approx(published.ABLATION_AVERAGES[variant], abs=0.07)
+    full = dict(zip(published.ABLATION_COLUMNS, published.ABLATION_FIGURES['full']))
+    for row in (*published.TABLES[2], *published.TABLES[4]):
+        if row.dataset in full and row.dataset != 'mnli':
+            assert published.paper_figure(row) == full[row.dataset]
+    for points in published.LAYERS.values():
+        assert len(points) == 14
+    for points in published.ZERO_SHOT.values():
+        assert len(points) == len(published.ZERO_SHOT_UPDATES)
+
+
+def result(dataset, seed=1, variant='full', bold=False, **figures):
+    """figures: kind_split_metric=value"""
+    keys = {tuple(name.split('_')): value for name, value in figures.items()}
+    return Result(dataset, variant, seed, keys, bold=bold)
+
+
+def test_means_and_deviations_over_seeds():
+    found = [
+        result('mnli', 1, valid_matched_accuracy=80.0, valid_mismatched_accuracy=70.0),
+        result('mnli', 2, valid_matched_accuracy=82.0, valid_mismatched_accuracy=72.0, bold=True),
+    ]
+    here = figure(found, 'mnli', [('matched', 'accuracy')])
+    assert (here.mean, here.spread, here.kind) == (81.0, pytest.approx(2**0.5), 'valid')
+    assert str(here) == '**81.0**'
+    both = figure(found, 'mnli', [('matched', 'accuracy'), ('mismatched', 'accuracy')])
+    assert both.values == (75.0, 77.0)
+    assert figure(found, 'rte', [('test', 'accuracy')]) is None
+    assert figure(found[:1], 'mnli', [('matched', 'accuracy')]).spread is None
+
+
+def test_test_figures_are_taken_only_where_all_seeds_have_them():
+    found = [
+        result('mrpc', 1, test_test_f1=90.0, valid_valid_f1=80.0),
+        result('mrpc', 2, valid_valid_f1=82.0),
+    ]
+    assert figure(found[:1], 'mrpc', [('test', 'f1')]).kind == 'test'
+    assert figure(found, 'mrpc', [('test', 'f1')]).values == (80.0, 82.0)
+
+
+def glue_results(missing=()):
+    return [
+        result(
+            name,
+            **{
+                f'test_{split}_{metric}': published.glue_figure(name, split, metric)
+                for split, metric in parts
+            },
+        )
+        for name, parts in published.GLUE.items()
+        if name not in missing
+    ]
+
+
+def test_glue_s_average_needs_all_tasks():
+    score, is_test = glue_score(glue_results(), 1)
+    assert (round(score, 1), is_test) == (72.8, True)
+    assert glue_score(glue_results(missing=['wnli']), 1) is None
+    assert glue_score(glue_results(), 2) is None
+    text = '\n'.join(paper_report.table(4, glue_results()))
+    assert '72.8' in text.splitlines()[-1] and '74.6' in text
+    assert 'not all tasks' in '\n'.join(paper_report.table(4, glue_results(missing=['rte'])))
+
+
+def ablations():
+    found = []
+    for variant, values in published.ABLATION_FIGURES.items():
+        for (name, (_, metric)), value in zip(published.ABLATION_COLUMNS.items(), values):
+            splits = ('matched', 'mismatched') if name == 'mnli' else ('test',)
+            figures = {f'test_{split}_{metric}': value for split in splits}
+            found.append(result(name, variant=variant, **figures))
+    return found
+
+
+def test_table_5_of_the_paper_s_figures_is_the_paper_s():
+    found = ablations()
+    assert paper_report.ablation_average(found, 'full') == pytest.approx(74.65)
+    lines = paper_report.table_5(found)
+    here, theirs = ([c.strip() for c in line.split('|')[4:-1]] for line in lines[2:4])
+    assert here == theirs
+    sentences = paper_report.shape_of_table_5(found)
+    assert len(sentences) == 3 and all('NOT' not in s for s in sentences)
+    assert 'Pre-training helps on 8 of 8 tasks, by +14.7 points' in sentences[0]
+
+
+def test_what_is_not_as_in_the_paper_is_said():
+    found = [
+        result('rte', test_test_accuracy=50.0),
+        result('rte', variant='scratch', test_test_accuracy=60.0),
+    ]
+    [sentence] = paper_report.shape_of_table_5(found)
+    assert 'on 0 of 1 tasks, by -10.0' in sentence and 'NOT as in the paper' in sentence
+
+
+def test_layers(tmp_path):
+    found = [
+        result('race', variant=paper_plan.layers_variant(n, 3), valid_all_accuracy=30.0 + 5 * n)
+        for n in range(-1, 4)
+    ]
+    for r in found:
+        r.figures['train', '', 'accuracy'] = 90.0
+    curves = paper_report.layer_curves(found, 3)
+    assert [p.mean for p in curves['race', 'valid']] == [25, 30, 35, 40, 45]
+    assert '| 3 layers    |            45.0 |' in '\n'.join(paper_report.layers_table(curves, 3))
+    [sentence] = paper_report.shape_of_layers(curves)
+    assert '4 of 4 parts' in sentence and 'NOT' not in sentence
+    paper_report.draw_layers(str(tmp_path / 'a.png'), curves, 3)
+    assert (tmp_path / 'a.png').stat().st_size > 1000
+
+
+def test_zero_shot_curves(tmp_path):
+    sets = {'sst2': {'examples': 400, 'source': '', 'sample': True, 'notes': []}}
+    curves = {
+        'transformer': ZeroShot({'sst2': [(10, 50.0), (100, 75.0)]}, sets, 50.0),
+        'lstm': ZeroShot({'sst2': [(10, 50.0), (100, 54.0)]}, sets, 50.0),
+    }
+    assert curves['transformer'].scaled('sst2') == [(10, 0.0), (100, 0.5)]
+    table = '\n'.join(paper_report.zero_shot_table(curves))
+    assert '**75.0**' in table and '2.00' in table and '0.500' in table
+    first, second, third = paper_report.shape_of_zero_shot(curves)
+    assert 'above chance' in first and 'NOT' not in first
+    assert 'NOT clearly above chance' in second
+    assert 'below the transformer on 1 of 1 sets' in third
+    paper_report.draw_zero_shot(str(tmp_path / 'a.png'), curves)
+    decided = paper_report.decisions()
+    assert len(decided) == 10 and decided[3].startswith('- examples: the validation sets of')
+
+
+def test_zero_shot_figures_come_from_the_log_of_a_pre_training(tmp_path):
+    setup = setup_of([], out=str(tmp_path), text=('t',))
+    plan = make_plan(setup, [], [2], [1])
+    folder = Path(setup.path('pretrained', 'lstm'))
+    folder.mkdir(parents=True)
+    sets = {'cola': {'examples': 9, 'source': 's', 'sample': False, 'notes': []}}
+    lines = [
+        {'zero_shot_sets': sets, 'time': 0},
+        {'n_updates': 5, 'n_epochs': 0.5, 'zs_cola': 3.0},
+        {'n_updates': 7, 'n_epochs': 0.7},
+        {'n_updates': 10, 'n_epochs': 1.0, 'zs_cola': 7.0},
+    ]
+    (folder / 'log.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    found = paper_report.collect_zero_shot(plan, setup)
+    assert found['lstm'].points == {'cola': [(5, 3.0), (10, 7.0)]}
+    assert found['lstm'].scaled('cola')[1] == (10, pytest.approx(0.2))

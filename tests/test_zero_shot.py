@@ -1,0 +1,310 @@
+"""Zero-shot figures: against a slow computation, token by token, and through the command line."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROCESSES
+from test_lstm import plain_states, run
+from test_pretrain import Pretrain, text  # noqa: F401 (a fixture)
+from tiny_models import SIZES, encoder
+
+import datasets
+import zero_shot
+from batches import Tree, collate_windows
+from datasets import METRICS, find_dprd, find_or_make
+from lstm import LSTMConfig
+from model_pytorch import Config, LMModel, init_weights
+from utils import InputError
+from zero_shot import Items, Pronoun
+
+assert PROCESSES  # started by conftest
+
+
+def make_model(kind='transformer', n_vocab=30, n_ctx=24, std=0.5):
+    torch.manual_seed(0)
+    if kind == 'lstm':
+        config = LSTMConfig(n_vocab=n_vocab, n_embd=8, lstm_units=6)
+    else:
+        config = Config(n_vocab=n_vocab, n_ctx=n_ctx, **SIZES)
+    model = LMModel(config)
+    init_weights(model, std=std)
+    return model.double().eval()
+
+
+def slow_scores(model, sequence):
+    """The log-probability of each token after the first, one after the other."""
+    n_vocab = model.config.n_vocab
+    is_lstm = isinstance(model.config, LSTMConfig)
+    states = plain_states(dict(model.named_parameters()), sequence) if is_lstm else None
+    scores = []
+    for n in range(1, len(sequence)):
+        if is_lstm:
+            h = states[n - 1]
+        else:
+            prefix = np.array([[*sequence[:n], 0]])
+            h = model.transformer(collate_windows(prefix, model.config.first_position))[0][-2]
+        logits = model.transformer.embed.weight[:n_vocab] @ h
+        scores.append(logits.log_softmax(0)[sequence[n]].item())
+    return scores
+
+
+def some_trees():
+    rng = np.random.RandomState(1)
+
+    def ids(n):
+        return rng.randint(0, 30, n)
+
+    return [
+        Tree(ids(1), (ids(3),)),
+        Tree(ids(6), (ids(2), ids(5))),
+        Tree(ids(2), (ids(1), ids(1), ids(4), ids(2))),
+        Tree(ids(4), (ids(7), ids(7))),
+    ]
+
+
+@pytest.mark.parametrize('kind', ['transformer', 'lstm'])
+def test_scores_are_those_of_a_computation_token_by_token(kind):
+    model = make_model(kind)
+    trees = some_trees()
+    for tree, scores in zip(trees, zero_shot.branch_scores(model, trees)):
+        assert len(scores) == len(tree.branches)
+        for branch, found in zip(tree.branches, scores):
+            expected = slow_scores(model, [*tree.trunk, *branch])[len(tree.trunk) - 1 :]
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['transformer', 'lstm'])
+def test_items_get_means_sums_or_the_mean_of_the_last_tokens(kind, monkeypatch):
+    model = make_model(kind)
+    items = Items()
+    for tree, n_scored in zip(some_trees(), (0, 2, 0, 5)):
+        items.add(list(tree.trunk), [list(branch) for branch in tree.branches], 0, 24, n_scored)
+    monkeypatch.setattr(zero_shot, 'TOKENS', 20)  # several batches
+    means, sums = zero_shot.score_items(model, items), zero_shot.score_items(model, items, True)
+    assert means.shape == (4, 4) and means[0, 1] == -math.inf
+    for i, tree in enumerate(some_trees()):
+        for k, branch in enumerate(tree.branches):
+            scores = slow_scores(model, [*tree.trunk, *branch])[len(tree.trunk) - 1 :]
+            scores = scores[-items.n_scored[i] :] if items.n_scored[i] else scores
+            assert means[i, k] == pytest.approx(np.mean(scores), rel=1e-5)
+            assert sums[i, k] == pytest.approx(np.sum(scores), rel=1e-5)
+
+
+def test_long_texts_lose_their_beginning():
+    items = Items()
+    items.add(range(10), [[1, 2], [3, 4, 5]], 0, n_ctx=8)
+    items.add(range(3), [[1, 2], [3, 4, 5]], 0, n_ctx=8)
+    items.add(range(3), [range(20)], 0, n_ctx=8, n_scored=15)
+    assert [list(tree.trunk) for tree in items.trees] == [[5, 6, 7, 8, 9], [0, 1, 2], [2]]
+    assert list(items.trees[2].branches[0]) == list(range(7))
+    assert items.n_cut == 2 and items.n_scored == [0, 0, 7]
+
+
+def test_the_threshold_is_the_best_one():
+    rng = np.random.RandomState(0)
+    for n in (2, 5, 20):
+        labels = rng.randint(0, 2, n)
+        labels[:2] = 0, 1
+        scores = np.round(rng.randn(n) + labels, 1)
+        threshold = zero_shot.best_threshold(scores, labels)
+        found = METRICS['matthews'](labels, (scores > threshold).astype(int))
+        others = [
+            METRICS['matthews'](labels, (scores > t).astype(int))
+            for t in np.arange(scores.min() - 1, scores.max() + 1, 0.1)
+        ]
+        assert found == pytest.approx(max(others))
+    assert zero_shot.best_threshold(np.array([1.0, 2.0]), np.array([1, 1])) == 0.5
+
+
+def test_the_scale_of_figure_2():
+    assert zero_shot.normalize('sst2', 50, False) == 0
+    assert zero_shot.normalize('sst2', 93.2, False) == pytest.approx(1)
+    assert zero_shot.normalize('cola', 15.4, False) == pytest.approx(0.44)
+    assert zero_shot.normalize('dprd', 100, True) == 1
+
+
+@pytest.mark.parametrize(
+    'updates_per_epoch, n_epochs, expected',
+    [
+        (9500, 100, [1000, 2000, 4000, 8000, *(9500 * n for n in (1, 2, 4, 8, 16, 32, 64, 100))]),
+        (1600, 3, [100, 200, 400, 800, 1600, 3200, 4800]),
+        (3, 1, [1, 3]),
+    ],
+)
+def test_when_pre_training_logs_them(updates_per_epoch, n_epochs, expected):
+    assert zero_shot.due_updates(updates_per_epoch, n_epochs) == expected
+
+
+# --------------------------------------------------------------------- definite pronouns
+
+ITEM = 'The bee landed on the flower because it had pollen.\nit\nThe bee,the flower\nthe flower\n'
+
+
+def test_read_pronouns(tmp_path):
+    path = tmp_path / 'test.c.txt'
+    path.write_text(f'{ITEM}\n{ITEM.replace("pollen", "wings")[:-11]}The bee\n\n')
+    first, second = zero_shot.read_dprd(str(path))
+    assert first == Pronoun(
+        'The bee landed on the flower because it had pollen.', 'it', ('The bee', 'the flower'), 1
+    )
+    assert second.answer == 0
+    assert zero_shot.find_pronoun(first).start() == 37
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ('', 'is empty'),
+        (ITEM.replace('it\n', ''), 'line 1: an item of 3 lines'),
+        (f'{ITEM}\n{ITEM}x\n', 'line 6: an item of 5 lines'),
+        (ITEM.replace(',', ' '), 'expected two'),
+        (ITEM[:-11] + 'a bee\n', 'not one of the candidates'),
+        (ITEM.replace('\nit\n', '\nthey\n'), "has no 'they'"),
+    ],
+)
+def test_damaged_pronouns_are_refused(tmp_path, content, message):
+    path = tmp_path / 'test.c.txt'
+    path.write_text(content)
+    with pytest.raises(InputError) as error:
+        zero_shot.read_dprd(str(path))
+    assert message in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'sentence, pronoun, expected',
+    [
+        ('Ann sold his car.', 'his', True),
+        ('Ann saw her car.', 'her', True),
+        ('Ann saw her and left.', 'her', False),
+        ('Ann saw her.', 'her', False),
+        ('Ann said the car was his.', 'his', False),
+        ('Ann saw him there.', 'him', False),
+    ],
+)
+def test_possessives(sentence, pronoun, expected):
+    match = zero_shot.find_pronoun(Pronoun(sentence, pronoun, ('a', 'b'), 0))
+    assert zero_shot.is_possessive(pronoun, sentence[match.end() :]) == expected
+
+
+def test_candidates_take_the_place_of_the_pronoun(tmp_path):
+    path = tmp_path / 'test.c.txt'
+    items = [
+        ('Ella took it.', 'it', 'the tape,the piano', 'the tape'),
+        ('It was Ella, and her tape.', 'her', 'Ella,she', 'she'),
+        ('It was Ella.', 'It', 'tape,piano', 'tape'),
+    ]
+    path.write_text(''.join('\n'.join(item) + '\n\n' for item in items))
+    found = zero_shot.load_sets(encoder(), 60, str(tmp_path), names=['dprd'])[0]
+
+    def texts(tree):
+        return [encoder().decode([*tree.trunk, *branch]) for branch in tree.branches]
+
+    def encoded(*sentences):
+        return [encoder().decode(encoder().encode(sentence)) for sentence in sentences]
+
+    # Nothing but a full stop follows the first pronoun: the candidates are compared.
+    assert texts(found.items.trees[0]) == encoded('Ella took the tape', 'Ella took the piano')
+    assert found.items.n_scored[0] == 0
+    assert texts(found.items.trees[1])[1] == encoded("It was Ella, and she's tape.")[0]
+    assert found.items.n_scored[1] == len(encoder().encode('tape.'))
+    # The vocabulary has no line break, so nothing stands before a pronoun that is the first word.
+    assert len(found.items.trees) == 2 and found.items.labels == [0, 1]
+    assert '1 begin with the pronoun and are left out' in found.notes
+    assert not found.sample
+
+
+# -------------------------------------------------------------------------------- whole sets
+
+
+def test_made_up_sets_where_there_are_no_others(tmp_path, monkeypatch):
+    sample = tmp_path / 'sample'
+    sample.mkdir()
+    monkeypatch.setattr(datasets, 'SAMPLE', str(sample))
+    (tmp_path / 'mine').mkdir()
+    assert find_or_make('cola', str(tmp_path / 'mine')) == (str(sample), True)
+    path, is_sample = find_dprd(str(tmp_path / 'mine'))
+    assert is_sample
+    items = zero_shot.read_dprd(path)
+    assert len(items) >= 200
+    for first, second in zip(items[::2], items[1::2]):  # twins
+        assert first.candidates == second.candidates and first.pronoun == second.pronoun
+        assert {first.answer, second.answer} == {0, 1}
+
+
+@pytest.mark.parametrize('kind', ['transformer', 'lstm'])
+def test_figures_of_all_sets(kind):
+    model = make_model(kind, n_vocab=encoder().n_vocab, n_ctx=200).float()
+    sets = zero_shot.load_sets(encoder(), 200, n_examples=5)
+    found = zero_shot.figures(model, sets)
+    assert list(found) == ['zs_cola', 'zs_sst2', 'zs_race', 'zs_dprd']
+    by_name = {part.name: part for part in sets}
+    assert all(part.sample and len(part.items.trees) == 5 for part in sets)
+    # SST-2, by the slow computation
+    right = 0
+    for tree, label in zip(by_name['sst2'].items.trees, by_name['sst2'].items.labels):
+        sums = [
+            sum(slow_scores(model, [*tree.trunk, *branch])[len(tree.trunk) - 1 :])
+            for branch in tree.branches
+        ]
+        right += int(np.argmax(sums)) == label
+    assert found['zs_sst2'] == pytest.approx(100 * right / 5)
+
+
+def write_real_data(folder):
+    """A few rows of each set, in the official formats."""
+    rows = [('It was tape.', 1), ('Was tape it.', 0), ('It was night.', 1), ('Night it was.', 0)]
+    (folder / 'CoLA').mkdir()
+    (folder / 'SST-2').mkdir()
+    for split in ('train', 'dev'):
+        cola = ''.join(f'a\t{label}\t\t{words}\n' for words, label in rows)
+        (folder / 'CoLA' / f'{split}.tsv').write_text(cola)
+        sst = ''.join(f'{words} \t{label}\n' for words, label in rows)
+        (folder / 'SST-2' / f'{split}.tsv').write_text('sentence\tlabel\n' + sst)
+        for level in ('middle', 'high'):
+            passage = folder / 'RACE' / split / level
+            passage.mkdir(parents=True)
+            article = {
+                'article': 'Ella had tape.',
+                'questions': ['What had she?'],
+                'options': [['tape', 'a piano', 'no', 'night']],
+                'answers': ['A'],
+            }
+            (passage / '1.txt').write_text(json.dumps(article))
+    (folder / 'test.c.txt').write_text(f'{ITEM}\n{ITEM[:-11]}The bee\n')
+
+
+def test_pre_training_logs_the_figures_and_the_script_prints_the_same(tmp_path, text):  # noqa: F811
+    data = tmp_path / 'data'
+    data.mkdir()
+    write_real_data(data)
+    pretrain = Pretrain(tmp_path, text)
+    options = ['--zero_shot', '--zero_shot_data', data, '--n_iter', 1]
+    printed = pretrain.run(*map(str, options))
+    assert 'zero-shot CoLA' in printed
+    lines = [json.loads(line) for line in (pretrain.out / 'log.jsonl').read_text().splitlines()]
+    logged = [line for line in lines if 'zs_cola' in line]
+    last = logged[-1]
+    assert last['n_epochs'] == 1 and len(logged) >= 3
+
+    out = tmp_path / 'figures.json'
+    where = ['--model_dir', pretrain.out, '--data_dir', data, '--device', 'cpu', '--out', out]
+    printed = run(tmp_path, 'zero_shot', *where)
+    record = json.loads(out.read_text())
+    assert lines[0]['zero_shot_sets']['race']['examples'] == 2
+    for name in ('cola', 'sst2', 'race', 'dprd'):
+        assert not record[name]['sample']
+        assert record[name]['figure'] == pytest.approx(last[f'zs_{name}'])
+    assert 'made up' not in printed and 'the threshold is' in printed
+
+
+def test_words_of_the_rule_can_be_chosen(tmp_path):
+    sets = zero_shot.load_sets(
+        encoder(), 100, words=('was', 'happy', 'night'), n_examples=3, names=['sst2']
+    )
+    tree = sets[0].items.trees[0]
+    assert [encoder().decode(branch) for branch in tree.branches] == ['night', 'happy']
+    with pytest.raises(InputError, match='tell them apart'):
+        zero_shot.load_sets(encoder(), 100, words=('was', 'a', 'a'), n_examples=3, names=['sst2'])
