@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from test_cuda_path import CPUReplicas
 
 sys.path.insert(0, ROOT)
 from benchmarks import gpu
@@ -29,6 +30,15 @@ def test_a_dry_run(tmp_path):
         report = f.read()
     assert '| precision | variant | update ms |' in report
     assert '- ok: a run in fp16 skips steps' in report
+
+
+def test_replicas(monkeypatch):
+    """The part that a dry run leaves out, with replicas on the CPU."""
+    monkeypatch.setenv('GPT1_PATH', 'cuda')
+    monkeypatch.setattr(gpu.parallel, '_Devices', CPUReplicas)
+    part = gpu.compare_replicas(gpu.tiny('nowhere'))
+    assert [row['replicas'] for row in part.rows] == [1, 2, 1, 2]
+    assert len(part.checks) == 2 and all(is_true for _, is_true in part.checks)
 
 
 def fails(setup):
