@@ -1023,8 +1023,8 @@ def print_next_step(notes: Sequence[str]) -> None:
     """Print what to do after a run on sample data or with the sample model."""
     if notes:
         print(
-            'next: real files (python download.py, data/README.md), or your own data '
-            '(--dataset custom --data_dir FOLDER)'
+            'next: real files (python download.py, data/README.md), your own data '
+            '(--dataset custom --data_dir FOLDER), or the whole paper (python paper.py)'
         )
 
 

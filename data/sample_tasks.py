@@ -5,11 +5,12 @@
 writes the data of one task, `--task all` that of every task. `train.py` does the same on first use.
 
 The sentences come from the schemas of `sample_stories.py`, so they are in the language that the
-sample model has read. No label can be guessed from single words. It depends on the order of the
-words (CoLA), on what a story leads to (SST-2, RTE), or on how two texts fit together (the others):
-in every task, each sentence has each label equally often. Training examples tell the clues and the
-endings of the stories in the first three of their five phrasings, validation and test examples in
-the other two. A model that was not pre-trained has never seen those.
+sample model has read. Words alone do not tell the label, except that a neutral hypothesis of SNLI
+and MNLI is another kind of sentence. It depends on the order of the words (CoLA), on what a story
+leads to (SST-2, SciTail, RTE), on whether an ending fits it (SNLI, MNLI, QNLI, RACE, QQP), or on
+whether two texts say the same (MRPC, STS-B). Training examples tell the clues and the endings of
+the stories in the first three of their five phrasings, validation and test examples in the other
+two. A model that was not pre-trained has never seen those.
 
 The files are the same on every machine, byte for byte. They are for trying the program: their
 figures say nothing about the real data sets.
@@ -243,16 +244,16 @@ def race(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
 
 
 def qqp(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """Two questions about what happens next: about the same story or about two."""
+    """What happened next, and what happened before: the same question if the story is the same."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
-        first, second = two_phrasings(functools.partial(story.clue, variant))
-        other = Story(another(schema, schemas, rng), split, rng, story.people)
-        questions = [
-            f'{clue} What happened next?' for clue in (first, second, other.clue(rng.choice('ab')))
-        ]
-        block += [((questions[0], questions[1]), 1), ((questions[0], questions[2]), 0)]
+        for ending, label in ((variant, 1), (OTHER[variant], 0)):
+            story = Story(schema, split, rng)
+            questions = (
+                f'{story.clue(variant)} What happened next?',
+                f'{story.ending(ending)} What happened before?',
+            )
+            block.append((questions, label))
     return block
 
 
@@ -653,13 +654,13 @@ def write_dprd(folder: str, splits: dict[str, Block]) -> None:
 # ---------------------------------------------------------------------------------------- the table
 
 PAIR = 'index sentence1 sentence2 label'
-SIZES = {'train': 1600, 'dev': 400, 'test': 400}
+SIZES = {'train': 1600, 'dev': 300, 'test': 300}
 MNLI_SIZES = {
     'train': 1600,
-    'dev_matched': 400,
-    'dev_mismatched': 400,
-    'test_matched': 400,
-    'test_mismatched': 400,
+    'dev_matched': 300,
+    'dev_mismatched': 300,
+    'test_matched': 300,
+    'test_mismatched': 300,
 }
 MADE = {
     'snli': Made(nli, write_snli, 'snli_1.0', SIZES),

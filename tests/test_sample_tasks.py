@@ -14,17 +14,17 @@ import sample_tasks
 
 NAMES = [name for name in TASKS if name != 'rocstories']
 HASHES = {
-    'snli': '0df55734f4abe305',
-    'mnli': '05c8b3c4b1f88b9f',
-    'qnli': '953bde055013889a',
-    'scitail': '34910b0ea8c5a27f',
-    'rte': 'bdf28411b49ecb7c',
-    'race': '1f0a9a108f99311e',
-    'qqp': '6d9cb4bf1d3d67c4',
-    'mrpc': 'e33d15c0cc1d6a68',
-    'stsb': 'c506b08f913f2c9c',
-    'cola': 'c91dbd839557e1e9',
-    'sst2': 'a6534a7e7b867206',
+    'snli': '770361043f86c56c',
+    'mnli': '8343c263cf7063d7',
+    'qnli': '1118428c14086bc9',
+    'scitail': '9d601f670ea9642e',
+    'rte': '9bf174417a4a7595',
+    'race': '2dcdb94293dad9fe',
+    'qqp': '4c3221d275926989',
+    'mrpc': 'de1c7571cfdaad99',
+    'stsb': '60504707aabfac95',
+    'cola': 'fc94f23b4346c8ca',
+    'sst2': 'e6e21619eadc26fb',
     'wnli': 'abbe2e6c1120fe22',
 }
 
