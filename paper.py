@@ -191,7 +191,7 @@ class Runner:
         ) as bar:
             while not all(worker.done() for worker in workers):
                 with self.changed:
-                    self.changed.wait(0.5)
+                    self.changed.wait(0.1)  # a signal does not end this
                     if len(self.signals) > n_passed_on:
                         n_passed_on = len(self.signals)
                         for process in self.processes.values():

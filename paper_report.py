@@ -299,7 +299,7 @@ def layer_curves(found: Sequence[Result], n_layer: int) -> dict[tuple[str, str],
 
 
 def layers_table(curves: dict[tuple[str, str], list], n_layer: int) -> list[str]:
-    names = ['nothing', 'embeddings', *(f'{n} layers' for n in range(1, n_layer + 1))]
+    names = ['nothing', 'embeddings', '1 layer', *(f'{n} layers' for n in range(2, n_layer + 1))]
     header = ['transferred', *(f'{TASKS[name].title} {_curve(kind)}' for name, kind in curves)]
     with_paper = n_layer == 12
     if with_paper:
@@ -546,6 +546,8 @@ def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) ->
 
 def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
     """Draw figure 2, right, beside the paper's."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     from pictures import draw
 
     def panel_of(values, title):
@@ -561,9 +563,12 @@ def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
                 )
             axes.axhline(0, color='0.6', linewidth=0.8)
             axes.set(xlabel='updates of pre-training', ylabel='0: chance, 1: best', xscale='log')
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.0f}'))
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_title(title)
             axes.grid(alpha=0.3)
-            axes.legend(frameon=False, fontsize='x-small', ncols=2)
+            place = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.17)}
+            axes.legend(frameon=False, fontsize='small', ncols=2, **place)
 
         return panel
 
@@ -578,7 +583,7 @@ def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
     }
     sample = any(part['sample'] for curve in curves.values() for part in curve.sets.values())
     title = 'here: made-up data, 1 is 100 %' if sample else 'here'
-    draw(path, 9.5, 4.2, panel_of(here, title), panel_of(paper, 'paper, figure 2, right'))
+    draw(path, 9.5, 5.2, panel_of(here, title), panel_of(paper, 'paper, figure 2, right'))
 
 
 # ----------------------------------------------------------------------------------- what was run
@@ -694,7 +699,7 @@ def write_report(
                 lines.append('- The LSTM needs a text to pre-train on: `--text`.')
             lines.append('')
             record['tables']['5 shape'] = sentences
-    if tables and results_found:
+    if set(tables) & {2, 3, 4} and results_found:
         draw_tables(setup.path('tables.png'), results_found)
         lines += [*picture('tables', 'Tables 2 to 4: bars for here and the paper'), '']
     if figures:

@@ -231,7 +231,7 @@ def test_runs_report_and_are_not_done_again(paper):
 
 
 def test_after_a_signal_it_goes_on_where_it_stopped(paper):
-    process = paper.start(seconds=0.2)
+    process = paper.start(seconds=0.5)
     paper.wait_for(4)
     os.kill(process.pid, signal.SIGINT)
     process.join()
