@@ -30,7 +30,7 @@ VARIANTS = {  # of table 5
     'lstm': (),
 }
 # The pre-training of the miniature. The LSTM has about as many parameters as the transformer.
-MINIATURE_TEXTS = 40_000
+MINIATURE_TEXTS = 80_000
 MINIATURE = (
     *('--n_iter', '1', '--n_windows', '8', '--n_batch', '8', '--warmup_updates', '100'),
     *('--eval_every', '500', '--save_every', '500'),
