@@ -128,6 +128,7 @@ def _check_recording(output, environment):
         pytest.main(
             [
                 '-q',
+                '-n0',  # not in processes of its own
                 '-p',
                 'no:cacheprovider',
                 os.path.join(ROOT, 'tests', 'test_openai_golden.py') + '::test_every_update',
