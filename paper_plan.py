@@ -30,7 +30,7 @@ VARIANTS = {  # of table 5
     'lstm': (),
 }
 # The pre-training of the miniature. The LSTM has about as many parameters as the transformer.
-MINIATURE_TEXTS = 80_000
+MINIATURE_TEXTS = 60_000
 MINIATURE = (
     *('--n_iter', '1', '--n_windows', '8', '--n_batch', '8', '--warmup_updates', '100'),
     *('--eval_every', '500', '--save_every', '500'),
@@ -39,6 +39,9 @@ MINIATURE_KIND = {
     'transformer': ('--lr', '1.5e-3'),
     'lstm': ('--lr', '3e-3', '--lstm_units', '384'),
 }
+
+# The sample model's settings have 4 for n_batch: with this, 32 examples make an update.
+SAMPLE_BATCH = ('--n_gpu', '8')
 
 
 # --------------------------------------------------------------------------------------- the plan
@@ -162,6 +165,7 @@ def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> Run:
             for word in (f'--{name}_dir', setup.path(name))
         ),
         *options,
+        *(SAMPLE_BATCH if setup.sample_model else ()),
         *setup.train_options,
     )
     needs = ('pretrain-lstm',) if is_lstm else ()

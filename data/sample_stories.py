@@ -1,8 +1,7 @@
 """Little everyday stories in the format of the Story Cloze Test: the sample that lets the whole experiment run anywhere.
 
-    python data/sample_stories.py
-
-writes the two CSV files in `data/sample` again, byte for byte. `sample_text.py` writes text to pre-train on.
+    python data/sample_stories.py                                                   writes the two CSV files in data/sample again, byte for byte
+    python data/sample_stories.py --unlabelled 100000 --seed 7 --out stories.txt    writes stories to pre-train on, one a line, none from those files
 
 A story is four sentences and an ending, made from one of the schemas below. Each schema has two variants, a and b, that differ in one
 sentence, the clue; what is a right ending after clue a is a wrong one after clue b, and the other way round. Nothing short of relating the
@@ -25,7 +24,6 @@ import csv
 import os
 import random
 import re
-import sys
 import uuid
 from dataclasses import dataclass, field
 
@@ -823,6 +821,16 @@ def sample_files():
     return {name: labelled_rows(schemas, ROWS, rng, taken) for name in FILES}
 
 
+def unlabelled_stories(n, seed):
+    """Yield `n` whole stories as text, four sentences and their right ending, no two with one context, and none with a context of the two files."""
+    schemas, rng = parse_schemas(), random.Random(seed)
+    taken = {tuple(row[1:5]) for rows in sample_files().values() for row in rows}
+    for _ in range(n):
+        schema, variant = rng.choice(schemas), rng.choice('ab')
+        slots, context = draw_context(schema, variant, rng, taken)
+        yield ' '.join((*context, fill(phrase_ending(schema, variant, rng), slots)))
+
+
 def write_whole(path, write):
     """Have `write(file)` write the text file `path`, which appears whole or not at all."""
     beside = f'{path}.part'
@@ -846,14 +854,39 @@ def write_sample(folder=FOLDER):
 
 
 def main(argv=None):
-    argparse.ArgumentParser(
-        description='Write the two CSV files of the sample in data/sample, byte for byte as they are.'
-    ).parse_args(argv)
+    parser = argparse.ArgumentParser(
+        description='Write the sample stories: without options the two CSV files in data/sample, byte for byte as they '
+        'are; with --unlabelled text to pre-train on, from the same schemas but without any story of those files.'
+    )
+    parser.add_argument(
+        '--unlabelled',
+        type=int,
+        metavar='N',
+        help='write N whole stories, one a line, to the file --out',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=7, help='of the unlabelled stories (default: %(default)s)'
+    )
+    parser.add_argument('--out', metavar='FILE', help='where to write the unlabelled stories')
+    args = parser.parse_args(argv)
+    if (args.unlabelled is None) != (args.out is None):
+        parser.error('--unlabelled N and --out FILE go together')
+    if args.unlabelled is not None and args.unlabelled < 1:
+        parser.error('--unlabelled must be at least 1')
     try:
-        write_sample()
+        if args.out is None:
+            write_sample()
+            print(f'{FOLDER}: {len(FILES)} files, {ROWS} stories each')
+        else:
+            write_whole(
+                args.out,
+                lambda f: f.writelines(
+                    f'{story}\n' for story in unlabelled_stories(args.unlabelled, args.seed)
+                ),
+            )
+            print(f'{args.out}: {args.unlabelled} stories')
     except OSError as error:
-        sys.exit(f'sample_stories.py: error: cannot write: {error}')
-    print(f'{FOLDER}: {len(FILES)} files, {ROWS} stories each')
+        parser.error(f'cannot write: {error}')
 
 
 if __name__ == '__main__':

@@ -1,10 +1,13 @@
 """Made-up text to pre-train the sample model on.
 
-    python data/sample_text.py --n 100000 --seed 7 --out text.txt
+    python data/sample_text.py --n 80000 --seed 7 --out text.txt
 
-Each line is a short text about the stories of `sample_stories.py`, in all of their phrasings:
+Each line is a short text about the stories of `sample_stories.py`, in all of their phrasings.
+Nearly half of the lines are stories with their endings. The others tell what people say of stories:
 
-- a story and its right ending
+- a story with its right ending, its wrong one or that of another story, and which one it was
+- two sentences, and whether they say the same, the opposite, or something else
+- a question about a story, a sentence, and whether it is the answer
 - a story without its ending, and whether it was very positive or very negative
 - what one person did to another, and why
 
@@ -19,12 +22,27 @@ import sys
 from collections.abc import Iterator
 
 from sample_stories import FEMALE, MALE, Schema, parse_schemas, sample_files, write_whole
-from sample_tasks import DEEDS, Random, Story, deed, two_phrasings
+from sample_tasks import DEEDS, OTHER, Random, Story, another, deed, two_phrasings
 
+VERDICTS = {  # on an ending
+    'right': ('That is how it went.', 'That fits the story.', 'Everybody had expected that.'),
+    'wrong': ('That is not how it went.', 'That does not fit the story.', 'Nobody expected that.'),
+    'other': ('That is another story.', 'That belongs to another story.'),
+}
+COMPARISONS = {  # of two sentences
+    'same': ('Both say the same.', 'That means the same.'),
+    'opposite': ('That is the opposite.', 'Only one of them is true.'),
+    'other': ('That is something else.', 'The two have nothing to do with each other.'),
+}
+ANSWERS = {
+    True: ('That is the answer.', 'That answers the question.'),
+    False: ('That is no answer.', 'That does not answer the question.'),
+}
 FEELINGS = {
     True: ('It was very positive.', 'It was all very positive.', 'Very positive.'),
     False: ('It was very negative.', 'It was all very negative.', 'Very negative.'),
 }
+NEXT = ('What happened then?', 'What happened next?')
 END = ('How did it end?', 'The story ended like this:')
 
 
@@ -45,6 +63,52 @@ def whole_story(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]
     return [beginning(story, variant, rng), *question, story.ending(variant)]
 
 
+def judged_story(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]:
+    """A story with one of three endings, and which one it is."""
+    variant = rng.choice('ab')
+    story = Story(schema, 'text', rng)
+    verdict = rng.choice(list(VERDICTS))
+    if verdict == 'right':
+        ending = story.ending(variant)
+    elif verdict == 'wrong':
+        ending = story.ending(OTHER[variant])
+    else:
+        other = Story(another(schema, schemas, rng), 'text', rng, story.people)
+        ending = other.ending(rng.choice('ab'))
+    return [beginning(story, variant, rng), ending, rng.choice(VERDICTS[verdict])]
+
+
+def comparison(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]:
+    """Two clues or two endings, and whether they say the same."""
+    variant = rng.choice('ab')
+    story = Story(schema, 'text', rng)
+    part = rng.choice(['clue', 'ending'])
+
+    def sentence(story: Story, variant: str) -> str:
+        return story.clue(variant) if part == 'clue' else story.ending(variant, opening=False)
+
+    verdict = rng.choice(list(COMPARISONS))
+    if verdict == 'same':
+        first, second = two_phrasings(lambda: sentence(story, variant))
+    elif verdict == 'opposite':
+        first, second = sentence(story, variant), sentence(story, OTHER[variant])
+    else:
+        other = Story(another(schema, schemas, rng), 'text', rng, story.people)
+        first, second = sentence(story, variant), sentence(other, variant)
+    return [first, second, rng.choice(COMPARISONS[verdict])]
+
+
+def answer(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]:
+    """The first sentence of a story, a question, and a clue of this story or of another one."""
+    variant = rng.choice('ab')
+    story = other = Story(schema, 'text', rng)
+    is_right = rng.choice([True, False])
+    if not is_right:
+        other = Story(another(schema, schemas, rng), 'text', rng, story.people)
+    verdict = rng.choice(ANSWERS[is_right])
+    return [story.sentence(0, variant), rng.choice(NEXT), other.clue(variant), verdict]
+
+
 def feeling(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]:
     """A story without its ending, and whether it was a happy one."""
     variant = rng.choice('ab')
@@ -62,9 +126,12 @@ def deed_of_two(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]
 
 
 KINDS = (  # the share of lines of each kind
-    (0.55, whole_story),
-    (0.25, feeling),
-    (0.20, deed_of_two),
+    (0.45, whole_story),
+    (0.22, judged_story),
+    (0.10, comparison),
+    (0.08, answer),
+    (0.10, feeling),
+    (0.05, deed_of_two),
 )
 
 

@@ -133,6 +133,14 @@ def test_every_ending_is_right_as_often_as_wrong(val_and_test):
 def test_no_story_is_shared(val_and_test):
     val, test = (set(stories.story) for stories in val_and_test)
     assert len(val) == len(test) == 1871 and not val & test
+    contexts = val | test
+    for seed in 7, sample_stories.SEED:
+        texts = list(sample_stories.unlabelled_stories(2000, seed))
+        assert len(set(texts)) == 2000
+        for text in texts:
+            assert not contexts & {text[: end.start() + 1] for end in re.finditer('[."] ', text)}, (
+                text
+            )
 
 
 def test_a_context_that_is_taken_is_drawn_again():
@@ -149,6 +157,26 @@ def test_a_context_that_is_taken_is_drawn_again():
     taken = {('One.', 'Two.', 'Three.', 'Four.')}
     _, context = sample_stories.draw_context(schema, 'a', random.Random(0), taken)
     assert context == ('Another.', 'Two.', 'Three.', 'Four.') and context in taken
+
+
+def test_command_line(tmp_path, capsys):
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    out = folder / 'stories.txt'
+    sample_stories.main(['--unlabelled', '50', '--seed', '3', '--out', str(out)])
+    assert out.read_text().splitlines() == list(sample_stories.unlabelled_stories(50, 3))
+    for wrong in (
+        ['--unlabelled', '50'],
+        ['--out', str(out)],
+        ['--unlabelled', '0', '--out', str(out)],
+        ['--unlabelled', '1', '--out', str(folder)],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            sample_stories.main(wrong)
+        assert stopped.value.code == 2 and 'error' in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ['folder'] and os.listdir(folder) == [
+        'stories.txt'
+    ]  # nothing half-written is left
 
 
 def accuracy_of_endings_alone(train, test):
