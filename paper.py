@@ -53,6 +53,7 @@ from paper_plan import (
     with_resume,
 )
 from utils import InputError, Stopped, check_writable, exit_status, whole_file
+from workers import available_cores
 
 REMOVED = ('checkpoint', 'checkpoint.old', 'best_params')  # of a run that is done
 
@@ -341,7 +342,7 @@ def default_jobs() -> int:
 
     if torch.cuda.is_available():
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return available_cores()
 
 
 # -------------------------------------------------------------------------------------------- run

@@ -122,17 +122,15 @@ def make_plan(
     if with_lstm:
         for run in _pretraining(setup, 'lstm'):
             add(run, 'table 5')
+    ablations = [variant for variant in VARIANTS if variant != 'lstm' or with_lstm]
     for table in tables:
-        for name in TABLES[table]:
+        variants = ablations if table == 5 else ['full']
+        for name in [name for name in TABLES[table] if name in setup.data]:
             for seed in seeds:
-                add_if_there = name in setup.data
-                for variant in VARIANTS if table == 5 else ['full']:
-                    if add_if_there and (variant != 'lstm' or with_lstm):
-                        add(_fine_tuning(setup, name, variant, seed), f'table {table}')
+                for variant in variants:
+                    add(_fine_tuning(setup, name, variant, seed), f'table {table}')
     if figures:
-        for name in LAYER_DATASETS:
-            if name not in setup.data:
-                continue
+        for name in [name for name in LAYER_DATASETS if name in setup.data]:
             for seed in seeds:
                 for n_transfer in range(-1, setup.n_layer + 1):
                     variant = layers_variant(n_transfer, setup.n_layer)

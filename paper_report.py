@@ -28,6 +28,7 @@ from paper_plan import (
     LAYER_DATASETS,
     Run,
     Setup,
+    State,
     format_seconds,
     layers_variant,
     log_path,
@@ -36,8 +37,8 @@ from paper_plan import (
 )
 from utils import InputError, whole_file
 
-KINDS = {'test': 'test', 'valid': 'validation'}
-SETS = {'cola': 'CoLA', 'sst2': 'SST-2', 'race': 'RACE', 'dprd': 'DPRD'}  # of figure 2, right
+KINDS = {'test': 'test', 'valid': 'validation', 'train': 'training'}
+SETS = published.ZERO_SHOT_TITLES  # of figure 2, right
 COLORS = {'cola': 'C0', 'sst2': 'C1', 'race': 'C2', 'dprd': 'C3', 'mnli': 'C0'}
 
 
@@ -300,10 +301,10 @@ def layer_curves(found: Sequence[Result], n_layer: int) -> dict[tuple[str, str],
 
 def layers_table(curves: dict[tuple[str, str], list], n_layer: int) -> list[str]:
     names = ['nothing', 'embeddings', '1 layer', *(f'{n} layers' for n in range(2, n_layer + 1))]
-    header = ['transferred', *(f'{TASKS[name].title} {_curve(kind)}' for name, kind in curves)]
+    header = ['transferred', *(f'{TASKS[name].title} {KINDS[kind]}' for name, kind in curves)]
     with_paper = n_layer == 12
     if with_paper:
-        header += [f'paper: {TASKS[name].title} {_curve(kind)}' for name, kind in curves]
+        header += [f'paper: {TASKS[name].title} {KINDS[kind]}' for name, kind in curves]
     rows = []
     for i, name in enumerate(names):
         row = [name, *('' if points[i] is None else points[i] for points in curves.values())]
@@ -311,10 +312,6 @@ def layers_table(curves: dict[tuple[str, str], list], n_layer: int) -> list[str]
             row += [f'{published.LAYERS[key][i]:.1f}' for key in curves]
         rows.append(row)
     return markdown_table(header, rows)
-
-
-def _curve(kind: str) -> str:
-    return {'valid': 'validation', 'train': 'training'}[kind]
 
 
 # -------------------------------------------------------------------------------- figure 2, right
@@ -373,9 +370,9 @@ def zero_shot_table(curves: dict[str, ZeroShot]) -> list[str]:
     rows = []
     for name, title in SETS.items():
         for kind, curve in curves.items():
-            for (update, value), (_, scaled) in zip(
-                curve.points.get(name, ()), curve.scaled(name) if name in curve.points else ()
-            ):
+            if name not in curve.points:
+                continue
+            for (update, value), (_, scaled) in zip(curve.points[name], curve.scaled(name)):
                 epochs = f'{update / curve.epoch:.2f}' if curve.epoch else ''
                 text = f'{value:.1f}'
                 if curve.sets[name]['sample']:
@@ -450,8 +447,6 @@ def shape_of_layers(curves: dict[tuple[str, str], list]) -> list[str]:
 
 def shape_of_zero_shot(curves: dict[str, ZeroShot]) -> list[str]:
     """Say whether zero-shot figures rise above chance, and the LSTM's stay below."""
-    from zero_shot import CHANCE
-
     sentences = []
     for kind, curve in curves.items():
         for name, points in curve.points.items():
@@ -460,9 +455,9 @@ def shape_of_zero_shot(curves: dict[str, ZeroShot]) -> list[str]:
             (_, first), (_, last) = points[0], points[-1]
             n = curve.sets[name]['examples']
             # The standard error of a guess; that of Matthews' correlation is 100 / sqrt(n).
-            chance = CHANCE[name] / 100
+            chance = published.ZERO_SHOT_CHANCE[name] / 100
             error = 100 / math.sqrt(n) * (1 if name == 'cola' else math.sqrt(chance * (1 - chance)))
-            above = last - CHANCE[name]
+            above = last - published.ZERO_SHOT_CHANCE[name]
             verdict = 'above chance' if above > 2 * error else 'NOT clearly above chance'
             sentences.append(
                 f'{SETS[name]}, {kind}: {last:.1f} at the end, {above:+.1f} from chance '
@@ -526,7 +521,7 @@ def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) ->
                     color=COLORS[dataset],
                     linestyle='-' if kind == 'valid' else '--',
                     marker='.',
-                    label=f'{TASKS[dataset].title} {_curve(kind)}',
+                    label=f'{TASKS[dataset].title} {KINDS[kind]}',
                 )
             axes.set(xlabel='parts transferred: embeddings, then layers', ylabel='accuracy, %')
             axes.set_title(title)
@@ -594,12 +589,11 @@ def attempts_of(plan: Sequence[Run], setup: Setup) -> dict[str, list[dict]]:
     return {run.desc: read_lines_of(setup.path('runs', run.desc, 'attempts.jsonl')) for run in plan}
 
 
-def time_of(run: Run, setup: Setup, attempts: dict[str, list[dict]]) -> float:
+def time_of(attempts: list[dict], state: State) -> float:
     """Return the seconds that a run took: its processes, or else by its log."""
-    known = attempts[run.desc]
-    if known:
-        return sum(attempt['ended'] - attempt['started'] for attempt in known)
-    return state_of(run, setup).seconds or 0.0
+    if attempts:
+        return sum(attempt['ended'] - attempt['started'] for attempt in attempts)
+    return state.seconds or 0.0
 
 
 def describe_runs(
@@ -608,15 +602,14 @@ def describe_runs(
     """Return the section that says what was run on what."""
     attempts = attempts_of(plan, setup)
     states = {run.desc: state_of(run, setup) for run in plan}
+    seconds = {desc: time_of(attempts[desc], state) for desc, state in states.items()}
     rows = []
-    for part in parts:
-        runs = [run for run in plan if part in run.parts]
-        n_done = sum(states[run.desc].kind == 'done' for run in runs)
-        seconds = sum(time_of(run, setup, attempts) for run in runs)
-        rows.append([part, f'{n_done} of {len(runs)}', format_seconds(seconds)])
-    total = sum(time_of(run, setup, attempts) for run in plan)
-    n_done = sum(state.kind == 'done' for state in states.values())
-    rows.append(['all, each run once', f'{n_done} of {len(plan)}', format_seconds(total)])
+    groups = {part: [run.desc for run in plan if part in run.parts] for part in parts}
+    groups['all, each run once'] = list(states)
+    for title, names in groups.items():
+        n_done = sum(states[name].kind == 'done' for name in names)
+        total = sum(seconds[name] for name in names)
+        rows.append([title, f'{n_done} of {len(names)}', format_seconds(total)])
     lines = markdown_table(['', 'runs done', 'time of the runs, one after the other'], rows)
 
     rows = []
@@ -714,12 +707,12 @@ def write_report(
             for row in published.TABLES[number]
         }
     if 5 in tables:
+        columns = published.ABLATION_COLUMNS
         record['tables']['5'] = {
             variant: {
                 'avg': ablation_average(results_found, variant),
                 **{d: _record_of(ablation(results_found, variant, d)) for d in columns},
             }
-            for columns in [published.ABLATION_COLUMNS]
             for variant in published.ABLATIONS
         }
     with whole_file(setup.path('report.json')) as f:

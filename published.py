@@ -112,6 +112,8 @@ LAYERS = {
 # Figure 2, right: 0 is a random guess, 1 the best single model of the time. An epoch of the
 # paper's text had about 9,500 updates. None: below the axis, or not drawn.
 EPOCH = 9500
+ZERO_SHOT_TITLES = {'cola': 'CoLA', 'sst2': 'SST-2', 'race': 'RACE', 'dprd': 'DPRD'}
+ZERO_SHOT_CHANCE = {'cola': 0.0, 'sst2': 50.0, 'race': 25.0, 'dprd': 50.0}  # of a guess
 ZERO_SHOT_UPDATES = (1000, 2000, 4000, 8000, *(EPOCH * n for n in (1, 2, 4, 8, 16, 32, 64, 100)))
 ZERO_SHOT = {
     ('sst2', 'transformer'): (0.00, 0.00, 0.03, 0.10, 0.07, 0.47, 0.59, 0.60, 0.64, 0.68)

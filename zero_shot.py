@@ -95,12 +95,12 @@ from batches import Tree, collate
 from datasets import METRICS, find_dprd, find_or_make, read_data, read_lines
 from functional import plain_cross_entropy
 from parallel import autocast, find_devices, to_device
+from published import ZERO_SHOT_CHANCE as CHANCE
+from published import ZERO_SHOT_TITLES as TITLES
 from text_utils import TextEncoder
 from weights import open_model
 
-TITLES = {'cola': 'CoLA', 'sst2': 'SST-2', 'race': 'RACE', 'dprd': 'DPRD'}
 MEASURES = {'cola': 'matthews', 'sst2': 'accuracy', 'race': 'accuracy', 'dprd': 'accuracy'}
-CHANCE = {'cola': 0.0, 'sst2': 50.0, 'race': 25.0, 'dprd': 50.0}
 BEST = {'cola': 35.0, 'sst2': 93.2, 'race': 53.3, 'dprd': 76.4}  # of the time
 TOKENS = 4096  # in a batch, about; no result depends on it
 PREDICTIONS = 1024  # whose probabilities are in memory at a time

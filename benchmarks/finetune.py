@@ -327,44 +327,51 @@ class Padded:
 # --------------------------------------------------------------------------------- (c) transformers
 
 
+def huggingface_sizes(config):
+    """The sizes and dropout rates for transformers' OpenAIGPTConfig.
+
+    Its vocabulary is our whole embedding matrix: as in OpenAI's program, the LM logits include the
+    rows of the positions.
+    """
+    return {
+        'vocab_size': config.first_position + config.n_ctx,
+        'n_positions': config.n_ctx,
+        **{name: getattr(config, name) for name in ('n_embd', 'n_layer', 'n_head')},
+        **{name: getattr(config, name) for name in ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')},
+    }
+
+
+def huggingface_weights(config, weights):
+    """Our transformer's weights under the names that transformers gives them."""
+    embed = weights['transformer.embed.weight']
+    names = {
+        'transformer.tokens_embed.weight': embed,
+        'lm_head.weight': embed,
+        'transformer.positions_embed.weight': embed[config.first_position :],
+    }
+    endings = {'w': 'weight', 'g': 'weight', 'b': 'bias'}
+    for name, value in weights.items():
+        if name.startswith('transformer.h.'):
+            layer, _, ending = name.rpartition('.')
+            names[f'{layer}.{endings[ending]}'] = value
+    return names
+
+
 class HuggingFace:
     def __init__(self, config, device, weights):
         from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
 
-        embed = weights['transformer.embed.weight']
-        # As in OpenAI's program, the LM logits include the position rows.
         with torch.device(device):
             self.model = OpenAIGPTDoubleHeadsModel(
                 OpenAIGPTConfig(
-                    vocab_size=len(embed),
-                    n_positions=config.n_ctx,
-                    n_embd=config.n_embd,
-                    n_layer=config.n_layer,
-                    n_head=config.n_head,
                     num_labels=1,
-                    embd_pdrop=config.embd_pdrop,
-                    attn_pdrop=config.attn_pdrop,
-                    resid_pdrop=config.resid_pdrop,
                     summary_first_dropout=config.clf_pdrop,
+                    **huggingface_sizes(config),
                 )
             )
-        names = {
-            'transformer.tokens_embed.weight': embed,
-            'lm_head.weight': embed,
-            'transformer.positions_embed.weight': embed[config.first_position :],
-            **{
-                f'multiple_choice_head.summary.{name}': weights[f'task_head.linear.{name}']
-                for name in ('weight', 'bias')
-            },
-        }
-        for name, value in weights.items():
-            if name.startswith('transformer.h.'):
-                name = (
-                    name.replace('.w', '.weight')
-                    if '.ln_' not in name
-                    else name.replace('.g', '.weight')
-                )
-                names[name[:-2] + '.bias' if name.endswith('.b') else name] = value
+        names = huggingface_weights(config, weights)
+        for name in ('weight', 'bias'):
+            names[f'multiple_choice_head.summary.{name}'] = weights[f'task_head.linear.{name}']
         self.model.load_state_dict(names)
         self.config, self.device = config, device
         self.opt = torch.optim.AdamW(self.model.parameters(), lr=LR, weight_decay=0.01)

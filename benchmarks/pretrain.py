@@ -42,7 +42,16 @@ import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from batches import collate_windows
-from benchmarks.finetune import Floor, Worker, machine_name, peak_bytes, print_products, spread
+from benchmarks.finetune import (
+    Floor,
+    Worker,
+    huggingface_sizes,
+    huggingface_weights,
+    machine_name,
+    peak_bytes,
+    print_products,
+    spread,
+)
 from benchmarks.finetune import flop as flop_of
 from masks import DropoutMasks
 from model_pytorch import Config, LMModel, init_weights
@@ -256,30 +265,8 @@ class HuggingFace(Others):
         from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, logging
 
         logging.set_verbosity_error()
-        embed = weights['transformer.embed.weight']
-        model = OpenAIGPTLMHeadModel(
-            OpenAIGPTConfig(
-                vocab_size=len(embed),
-                n_positions=config.n_ctx,
-                n_embd=config.n_embd,
-                n_layer=config.n_layer,
-                n_head=config.n_head,
-                embd_pdrop=config.embd_pdrop,
-                attn_pdrop=config.attn_pdrop,
-                resid_pdrop=config.resid_pdrop,
-            )
-        )
-        names = {
-            'transformer.tokens_embed.weight': embed,
-            'lm_head.weight': embed,
-            'transformer.positions_embed.weight': embed[config.first_position :],
-        }
-        endings = {'w': 'weight', 'g': 'weight', 'b': 'bias'}
-        for name, value in weights.items():
-            if name.startswith('transformer.h.'):
-                layer, _, ending = name.rpartition('.')
-                names[f'{layer}.{endings[ending]}'] = value
-        model.load_state_dict(names)
+        model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(**huggingface_sizes(config)))
+        model.load_state_dict(huggingface_weights(config, weights))
         return model
 
     def logits(self, ids):

@@ -12,28 +12,18 @@ import pytest
 import torch
 from test_functional import TREES as ALL_TREES
 from test_resume import NO_DROPOUT
+from tiny_models import CONFIG
 
 import parallel
 import train
 from batches import Batch, collate
 from loss import JointLoss
-from model_pytorch import Config, DoubleHeadModel, init_weights
+from model_pytorch import DoubleHeadModel, init_weights
 from parallel import LossMeter, ParallelModule, Ranks, StepSize, to_device
 from precision import Precision
 
 CPU = torch.device('cpu')
 GPU = torch.device('cuda', 0)
-CONFIG = Config(
-    n_vocab=30,
-    n_ctx=24,
-    n_embd=16,
-    n_head=2,
-    n_layer=2,
-    embd_pdrop=0,
-    attn_pdrop=0,
-    resid_pdrop=0,
-    clf_pdrop=0,
-)
 TARGETS = np.array([0, 1, 1, 0])
 
 

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_model import PlainMasks, joint_losses, plain_model
+from tiny_models import CONFIG
 
 from batches import Tree, build_tree, collate, collate_windows
 from loss import JointLoss
 from masks import DropoutMasks, unpack
 from model_pytorch import (
-    Config,
     DoubleHeadModel,
     LMModel,
     init_weights,
@@ -22,17 +22,6 @@ from model_pytorch import (
     special_rows,
 )
 
-CONFIG = Config(
-    n_vocab=30,
-    n_ctx=24,
-    n_embd=16,
-    n_head=2,
-    n_layer=2,
-    embd_pdrop=0,
-    attn_pdrop=0,
-    resid_pdrop=0,
-    clf_pdrop=0,
-)
 RATES = {'embd_pdrop': 0.3, 'attn_pdrop': 0.2, 'resid_pdrop': 0.1, 'clf_pdrop': 0.4}
 WITH_DROPOUT = dataclasses.replace(CONFIG, **RATES)
 LM_COEF = 0.5

@@ -1,5 +1,6 @@
 """An update is the same on one, two, three or four processes, and with DataParallel."""
 
+import dataclasses
 import os
 import platform
 import re
@@ -15,13 +16,14 @@ import pytest
 import torch
 from conftest import PROCESSES, ROOT, Command
 from test_resume import NO_DROPOUT, assert_same_end, wait_for
+from tiny_models import CONFIG as SMALL
 from tiny_models import encoder, random_model
 
 import train
 from batches import Tree, collate
 from datasets import TASKS, Example
 from encoding import encode_dataset
-from model_pytorch import Config, DoubleHeadModel, init_weights
+from model_pytorch import DoubleHeadModel, init_weights
 from parallel import (
     PREDICT_BATCH,
     LossMeter,
@@ -325,17 +327,7 @@ def test_out_of_memory_while_gradients_are_exchanged(command):
 # --------------------------------------------------------------------------------- the pieces
 
 
-CONFIG = Config(
-    n_vocab=50,
-    n_ctx=24,
-    n_embd=16,
-    n_head=2,
-    n_layer=2,
-    embd_pdrop=0,
-    attn_pdrop=0,
-    resid_pdrop=0,
-    clf_pdrop=0,
-)
+CONFIG = dataclasses.replace(SMALL, n_vocab=50)
 
 
 def make_trees(lengths):

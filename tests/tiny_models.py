@@ -16,6 +16,17 @@ VOCABULARY = [
     os.path.join(MODEL_DIR, name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')
 ]
 SIZES = {'n_embd': 32, 'n_head': 4, 'n_layer': 2}
+CONFIG = Config(  # without dropout
+    n_vocab=30,
+    n_ctx=24,
+    n_embd=16,
+    n_head=2,
+    n_layer=2,
+    embd_pdrop=0,
+    attn_pdrop=0,
+    resid_pdrop=0,
+    clf_pdrop=0,
+)
 REGRESSION = Task(
     name='custom',
     title='Custom',
