@@ -19,7 +19,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import check_python  # noqa: F401 (stops under an old Python)
+import startup  # noqa: F401 (before the import of any library)
 
 from options import MODEL_FILES, Parser, add_model_options, check_file, check_paths
 from utils import InputError, check_writable, exit_status, whole_file

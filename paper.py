@@ -34,7 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import check_python  # noqa: F401 (stops under an old Python)
+import startup  # noqa: F401 (before the import of any library)
 
 import paper_plan
 from options import Parser, check_paths, number

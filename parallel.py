@@ -26,8 +26,11 @@ from encoding import EncodedDataset
 from functional import PATHS
 from precision import Precision, autocast, check_precision
 from utils import InputError, OutOfMemory
+from workers import available_cores
 
 PREDICT_BATCH = 64  # examples; no result depends on it
+WORK_OF_A_THREAD = 1 << 23  # multiply-adds of a product that are worth a thread of their own
+WORK_OF_A_STEP = 1 << 26  # multiply-adds of a product; with fewer, PyTorch's own work weighs more
 TIMEOUT = timedelta(hours=2)  # the first process may encode and load for long
 
 
@@ -85,15 +88,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return batch.to(device)
 
 
-def describe_devices(devices: list[torch.device], n_ranks: int, precision: str) -> str:
-    """Describe the hardware in use in one line, for the table that is printed at the start."""
-    if devices[0].type == 'cuda':
-        text = f'{len(devices) * n_ranks} x {torch.cuda.get_device_name(devices[0])}'
-    else:
-        text = f'CPU, {torch.get_num_threads()} threads'
-    if n_ranks > 1:
-        text += f', {n_ranks} processes'
-    return f'{text}; {precision}'
+def product_work(n_tokens: int, n_embd: int) -> int:
+    """Return the multiply-adds of the largest product of a layer, [n_tokens, d] x [d, 4 d]."""
+    return 4 * n_tokens * n_embd**2
 
 
 # ------------------------------------------------------------------------------------- the ranks
@@ -110,6 +107,7 @@ class Ranks:
         self.rank = int(os.environ.get('RANK', 0))
         self.size = int(os.environ.get('WORLD_SIZE', 1))
         self.devices = devices
+        self.threads = ''  # of the CPU: how many, and why
         self._parallel = []
         if self.size > 1:
             self._join()
@@ -155,6 +153,46 @@ class Ranks:
         elif kind is dist.DistBackendError or (kind is RuntimeError and 'gloo' in str(error)):
             # After an error the other ranks may be anywhere: this one ends, and torchrun ends them.
             raise InputError(lost) from error
+
+    def join_steps(self, n_batch: int, n_update: int, n_tokens: int, n_embd: int) -> int:
+        """Return how many items a step takes here: on a CPU, small steps are joined.
+
+        n_batch   items of a step, as the user asked
+        n_update  items of an update
+        n_tokens  tokens of an item
+        """
+        size = n_batch
+        if self.devices[0].type == 'cpu':
+            while size < n_update and product_work(size * n_tokens, n_embd) < WORK_OF_A_STEP:
+                size *= 2
+        return min(size, n_update)
+
+    def use_threads(self, n_tokens: int, n_embd: int) -> None:
+        """Use as many threads of the CPU as a step of `n_tokens` tokens keeps busy.
+
+        If a thread has too little to do, waiting for the others takes longer than the work.
+        """
+        n_most = min(torch.get_num_threads(), available_cores())
+        n_useful = max(1, product_work(n_tokens, n_embd) // WORK_OF_A_THREAD)
+        if 'OMP_NUM_THREADS' in os.environ:
+            n, why = torch.get_num_threads(), 'OMP_NUM_THREADS'
+        elif n_useful < n_most:
+            n, why = n_useful, f'of {n_most}: the steps are small'
+        else:
+            n, why = n_most, 'all cores'
+        torch.set_num_threads(n)
+        self.threads = f'{n} thread{"s" if n > 1 else ""} ({why})'
+
+    def describe(self, precision: str) -> str:
+        """Describe the hardware in use in one line, for the table that is printed at the start."""
+        if self.devices[0].type == 'cuda':
+            name = torch.cuda.get_device_name(self.devices[0])
+            text = f'{len(self.devices) * self.size} x {name}'
+        else:
+            text = f'CPU, {self.threads}'
+        if self.size > 1:
+            text += f', {self.size} processes'
+        return f'{text}; {precision}'
 
     @property
     def first(self) -> bool:

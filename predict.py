@@ -23,7 +23,7 @@ from dataclasses import replace
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import check_python  # noqa: F401 (stops under an old Python)
+import startup  # noqa: F401 (before the import of any library)
 
 from options import Parser, add_model_options, check_file, check_paths, utf8_stdin
 from utils import InputError, exit_status

@@ -16,7 +16,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import check_python  # noqa: F401 (stops under an old Python)
+import startup  # noqa: F401 (before the import of any library)
 
 from options import free_on_resume, model_settings, parse_pretrain_args
 
@@ -42,7 +42,6 @@ from opt import OpenAIAdam
 from parallel import (
     Ranks,
     StepSize,
-    describe_devices,
     find_devices,
     keep_freed_memory,
     to_device,
@@ -266,6 +265,7 @@ def prepare_text(args, work: str) -> None:
 
 def pre_train(args, work: str, ranks: Ranks) -> None:
     """Do the work of one of the processes."""
+    ranks.use_threads(min(args.n_batch, args.n_windows) * args.n_ctx, args.n_embd)
     tokens, tokens_hash = open_tokens(work)
     count_windows(args, len(tokens))  # before the model, which may be large
     encoder = open_encoder(args.out)
@@ -375,7 +375,7 @@ def describe(args, job: PreTraining, trainer: Trainer) -> str:
             f'{args.n_windows} windows an update; {job.updates_per_epoch:,} updates an epoch, '
             f'{trainer.n_updates_total:,} in all',
         ),
-        ('device', describe_devices(devices, size, args.precision)),
+        ('device', job.ranks.describe(args.precision)),
     ]
     n_found = torch.cuda.device_count()
     if devices[0].type == 'cuda' and size < n_found:

@@ -12,7 +12,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import check_python  # noqa: F401 (stops under an old Python)
+import startup  # noqa: F401 (before the import of any library)
 
 from datasets import METRICS, find_data, write_submission
 from options import free_on_resume, is_sample_model, model_settings, parse_train_args
@@ -55,7 +55,6 @@ from parallel import (
     PREDICT_BATCH,
     Ranks,
     StepSize,
-    describe_devices,
     find_devices,
     keep_freed_memory,
     predict,
@@ -328,9 +327,12 @@ def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
 def make_trainer(args, job: FineTuning, inputs: Inputs) -> Trainer:
     """Return the loop that does the job."""
     model, ranks = job.model, job.ranks
-    same = 'the update stays the same'
+    same, size = 'the update stays the same', args.n_batch
     if has_dropout(args):
         same += ", except for dropout's masks"
+    else:
+        size = ranks.join_steps(size, job.batch_size, inputs.n_ctx, args.n_embd)
+    ranks.use_threads(size * inputs.n_ctx, args.n_embd)
     opt = OpenAIAdam(
         model.parameters(),
         schedule=args.lr_schedule,
@@ -343,7 +345,7 @@ def make_trainer(args, job: FineTuning, inputs: Inputs) -> Trainer:
         JointLoss(model, args.lm_coef),
         opt,
         ranks,
-        StepSize(args.n_batch, job.unit, 'a smaller --n_batch and a larger --n_gpu', same),
+        StepSize(size, job.unit, 'a smaller --n_batch and a larger --n_gpu', same),
         updates_per_epoch=job.updates_per_epoch,
         n_epochs=args.n_iter,
         seed=args.seed,
@@ -383,10 +385,10 @@ def describe(args, inputs: Inputs, model, job: FineTuning, trainer: Trainer) -> 
         ('options', options),
         (
             'batch',
-            f'{job.batch_size} examples an update, in steps of {args.n_batch}, {rows}; '
+            f'{job.batch_size} examples an update, in steps of {trainer.steps.size}, {rows}; '
             f'{trainer.updates_per_epoch:,} updates an epoch, {trainer.n_updates_total:,} in all',
         ),
-        ('device', describe_devices(job.ranks.devices, job.ranks.size, args.precision)),
+        ('device', job.ranks.describe(args.precision)),
     ]
     return format_table(pairs)
 

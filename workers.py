@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import itertools
+import math
 import multiprocessing
 import os
 import queue
@@ -110,11 +111,16 @@ class Workers:
         self.threads.shutdown(cancel_futures=True)
 
 
-def available_cores() -> int:
-    """The number of cores that this process may use."""
+def available_cores(quota: str = '/sys/fs/cgroup/cpu.max') -> int:
+    """The number of cores that this process may use: in a container, those of its `quota`."""
+    n = os.cpu_count() or 1
     if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        n = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        with open(quota, encoding='ascii') as f:
+            microseconds, period = f.read().split()  # or: max 100000
+        n = min(n, math.ceil(int(microseconds) / int(period)))
+    return n
 
 
 def call(function, shared, item):

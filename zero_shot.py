@@ -45,7 +45,7 @@ from typing import NamedTuple
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import check_python  # noqa: F401 (stops under an old Python)
+import startup  # noqa: F401 (before the import of any library)
 
 from options import Parser, add_model_options, check_paths, is_sample_model, number
 from utils import InputError, exit_status, whole_file

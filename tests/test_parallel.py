@@ -19,6 +19,7 @@ from test_resume import NO_DROPOUT, assert_same_end, wait_for
 from tiny_models import CONFIG as SMALL
 from tiny_models import encoder, random_model
 
+import parallel
 import train
 from batches import Tree, collate
 from datasets import TASKS, Example
@@ -94,6 +95,11 @@ def assert_same_figures(command, alone):
     )
 
 
+def _steps_of_n_batch():
+    """As on a GPU: on a CPU, the steps of a small model are joined."""
+    parallel.WORK_OF_A_STEP = 0
+
+
 @pytest.mark.parametrize(
     'ranks, options',
     [
@@ -104,7 +110,7 @@ def assert_same_figures(command, alone):
     ],
 )
 def test_ranks_and_micro_batches_give_the_same(command, alone, ranks, options):
-    run_ranks(command, ranks, *options, *NO_DROPOUT)
+    run_ranks(command, ranks, *options, *NO_DROPOUT, patch=_steps_of_n_batch)
     assert_same_figures(command, alone)
     state, expected = (
         torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True)
@@ -561,3 +567,46 @@ def test_prediction_continues_with_smaller_steps_when_memory_is_short(questions,
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
     assert steps.size == PREDICT_BATCH // 4
     assert 'steps of 16 examples; the results are the same' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'n_batch, n_update, n_tokens, n_embd, size',
+    [
+        (4, 32, 80, 128, 16),  # the sample
+        (8, 64, 80, 768, 8),  # the paper's model
+        (3, 7, 10, 16, 7),  # no more than the update
+        (64, 20, 80, 768, 20),
+    ],
+)
+def test_small_steps_are_joined_on_a_cpu(n_batch, n_update, n_tokens, n_embd, size):
+    assert Ranks([CPU]).join_steps(n_batch, n_update, n_tokens, n_embd) == size
+    on_gpu = Ranks([torch.device('cuda')]).join_steps(n_batch, n_update, n_tokens, n_embd)
+    assert on_gpu == min(n_batch, n_update)
+
+
+@pytest.mark.parametrize(
+    'n_tokens, n_embd, cores, threads, text',
+    [
+        (640, 768, 8, 8, '8 threads (all cores)'),
+        (640, 128, 8, 5, '5 threads (of 8: the steps are small)'),
+        (100, 32, 8, 1, '1 thread (of 8: the steps are small)'),
+        (640, 768, 1, 1, '1 thread (all cores)'),
+    ],
+)
+def test_threads_by_the_work_of_a_step(monkeypatch, n_tokens, n_embd, cores, threads, text):
+    used = []
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 8)
+    monkeypatch.setattr(torch, 'set_num_threads', used.append)
+    monkeypatch.setattr(parallel, 'available_cores', lambda: cores)
+    ranks = Ranks([CPU])
+    ranks.use_threads(n_tokens, n_embd)
+    assert used == [threads]
+    assert ranks.describe('fp32') == f'CPU, {text}; fp32'
+
+
+def test_the_number_of_threads_that_the_user_gave(monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
+    ranks = Ranks([CPU])
+    ranks.use_threads(1, 1)
+    assert 'OMP_NUM_THREADS' in ranks.describe('bf16')

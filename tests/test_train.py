@@ -12,6 +12,7 @@ import pytest
 from conftest import GOLDEN, ROOT
 from test_resume import NO_DROPOUT
 
+import parallel
 import train
 
 VAL, TEST = (
@@ -109,8 +110,9 @@ def test_without_submit(command, capsys):
     assert len(command.log()) == 2
 
 
-def test_n_gpu_8_is_n_batch_64(command, other_command, capsys):
+def test_n_gpu_8_is_n_batch_64(command, other_command, monkeypatch, capsys):
     """n_batch * n_gpu examples make an update on whatever hardware."""
+    monkeypatch.setattr(parallel, 'WORK_OF_A_STEP', 0)  # steps of n_batch, as on a GPU
     run(command, '--n_gpu', 8, '--n_batch', 8, *NO_DROPOUT)
     assert '64 examples an update, in steps of 8' in capsys.readouterr().out
     run(other_command, '--n_gpu', 1, '--n_batch', 64, *NO_DROPOUT)

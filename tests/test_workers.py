@@ -9,7 +9,7 @@ import time
 import pytest
 
 from utils import InputError
-from workers import Workers
+from workers import Workers, available_cores
 
 
 def double(item):
@@ -139,3 +139,14 @@ def test_what_all_calls_need_is_shared(n):
         results = list(workers.map(join, 'bcdefgh'))
     assert [text for text, _ in results] == ['ab', 'ac', 'ad', 'ae', 'af', 'ag', 'ah']
     assert len({process for _, process in results}) == n
+
+
+@pytest.mark.parametrize(
+    'quota, n', [('250000 100000', 3), ('100000 100000', 1), ('max 100000', 8), ('', 8)]
+)
+def test_the_cores_of_a_container(tmp_path, monkeypatch, quota, n):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(8), raising=False)
+    path = tmp_path / 'cpu.max'
+    path.write_text(quota + '\n')
+    assert available_cores(str(path)) == n
+    assert available_cores(str(tmp_path / 'none')) == 8

@@ -1,6 +1,6 @@
-"""Every script says in one line that a Python is too old."""
+"""Every script says in one line that a Python is too old, and sets how threads wait."""
 
-import check_python
+import startup
 
 import ast
 import glob
@@ -25,20 +25,34 @@ SCRIPTS = sorted(
 
 
 def test_one_line_under_an_old_python():
-    code = 'import sys; sys.version_info = (3, 10, 4, "final", 0); import check_python'
+    code = 'import sys; sys.version_info = (3, 10, 4, "final", 0); import startup'
     process = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 2
     assert process.stderr == 'error: this program needs Python 3.11 or newer; this is 3.10\n'
 
 
-@pytest.mark.parametrize('name', ['check_python.py', *SCRIPTS])
+@pytest.mark.parametrize(
+    'given, expected',
+    [
+        ({}, '1000 0'),
+        ({'GOMP_SPINCOUNT': '7'}, '7 0'),
+        ({'OMP_WAIT_POLICY': 'ACTIVE'}, 'None None'),
+    ],
+)
+def test_threads_wait_as_the_user_says(given, expected):
+    code = 'import os, startup; print(*map(os.environ.get, ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")))'
+    output = subprocess.check_output([sys.executable, '-c', code], cwd=ROOT, env=given, text=True)
+    assert output == expected + '\n'
+
+
+@pytest.mark.parametrize('name', ['startup.py', *SCRIPTS])
 def test_scripts_can_be_parsed_by_python_3_8(name):
     """Else a SyntaxError would come first."""
     ast.parse(read(name), feature_version=(3, 8))
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
-def test_scripts_import_check_python_before_libraries(name):
+def test_scripts_import_startup_before_libraries(name):
     modules = []
     for node in ast.parse(read(name)).body:
         if isinstance(node, ast.Import):
@@ -46,11 +60,11 @@ def test_scripts_import_check_python_before_libraries(name):
         elif isinstance(node, ast.ImportFrom):
             modules.append(node.module)
     others = [name for name in modules if name.split('.')[0] not in sys.stdlib_module_names]
-    assert others[0] == 'check_python'
+    assert others[0] == 'startup'
 
 
 def test_the_oldest_python_is_the_same_everywhere():
     project = tomllib.loads(read('pyproject.toml'))['project']
-    oldest = '.'.join(map(str, check_python.OLDEST))
+    oldest = '.'.join(map(str, startup.OLDEST))
     assert project['requires-python'] == f'>={oldest}'
     assert f'Python {oldest}' in read('requirements.txt')
