@@ -38,6 +38,11 @@ from paper_plan import (
 from utils import InputError, whole_file
 
 KINDS = {'test': 'test', 'valid': 'validation', 'train': 'training'}
+MODELS = {'transformer': 'transformer', 'lstm': 'LSTM', 'given': 'given model'}
+PRETRAINED = {  # what pretrain.py makes, and what for
+    'transformer': 'the transformer of figure 2, right',
+    'lstm': 'the LSTM of table 5 and of figure 2, right',
+}
 SETS = published.ZERO_SHOT_TITLES  # of figure 2, right
 COLORS = {'cola': 'C0', 'sst2': 'C1', 'race': 'C2', 'dprd': 'C3', 'mnli': 'C0'}
 
@@ -264,7 +269,12 @@ def ablation_average(found: Sequence[Result], variant: str) -> float | None:
 def table_5(found: Sequence[Result]) -> list[str]:
     """Return table 5 in Markdown: ours and the paper's row by row."""
     columns = published.ABLATION_COLUMNS
-    header = ['', '', 'avg', *(f'{title} ({metric})' for title, metric in columns.values())]
+    header = [
+        '',
+        '',
+        'avg',
+        *(f'{title} ({metric_title(metric)})' for title, metric in columns.values()),
+    ]
     rows = []
     for variant, title in published.ABLATIONS.items():
         here = [ablation(found, variant, dataset) for dataset in columns]
@@ -377,7 +387,7 @@ def zero_shot_table(curves: dict[str, ZeroShot]) -> list[str]:
                 text = f'{value:.1f}'
                 if curve.sets[name]['sample']:
                     text = f'**{text}**'
-                rows.append([title, kind, f'{update:,}', epochs, text, f'{scaled:.3f}'])
+                rows.append([title, MODELS[kind], f'{update:,}', epochs, text, f'{scaled:.3f}'])
     return markdown_table(header, rows)
 
 
@@ -460,7 +470,7 @@ def shape_of_zero_shot(curves: dict[str, ZeroShot]) -> list[str]:
             above = last - published.ZERO_SHOT_CHANCE[name]
             verdict = 'above chance' if above > 2 * error else 'NOT clearly above chance'
             sentences.append(
-                f'{SETS[name]}, {kind}: {last:.1f} at the end, {above:+.1f} from chance '
+                f'{SETS[name]}, {MODELS[kind]}: {last:.1f} at the end, {above:+.1f} from chance '
                 f'({verdict}: two standard errors are {2 * error:.1f}); {last - first:+.1f} since '
                 'the first point.'
             )
@@ -554,7 +564,7 @@ def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
                     color=COLORS[name],
                     linestyle='--' if kind == 'lstm' else '-',
                     marker='.',
-                    label=f'{SETS[name]}, {"LSTM" if kind == "lstm" else "transformer"}',
+                    label=f'{SETS[name]}, {MODELS[kind]}',
                 )
             axes.axhline(0, color='0.6', linewidth=0.8)
             axes.set(xlabel='updates of pre-training', ylabel='0: chance, 1: best', xscale='log')
@@ -629,25 +639,30 @@ def describe_runs(
     devices = sorted({result.device for result in found.values()} - {''})
     commits = sorted({a['commit'] for known in attempts.values() for a in known} - {''})
     lines += ['', f'- weights: {weights}']
+    read = _describe_pretraining(os.path.join(setup.model_dir, 'log.jsonl'))
+    if read:
+        lines.append(f'- the newest pre-training of these weights: {read}')
     for run in plan:
-        if run.script == 'pretrain.py':
-            lines += _describe_pretraining(run, setup)
+        read = run.script == 'pretrain.py' and _describe_pretraining(log_path(run, setup))
+        if read:
+            text = f'{PRETRAINED[run.variant]}: {read}'
+            lines.append(f'- **{text}; made-up text**' if run.made_up else f'- {text}')
     lines.append(f'- devices: {"; ".join(devices) or "not known"}')
     lines.append(f'- commits: {", ".join(commits) or "not known"}')
     return lines
 
 
-def _describe_pretraining(run: Run, setup: Setup) -> list[str]:
-    lines = read_lines_of(log_path(run, setup))
+def _describe_pretraining(path: str) -> str:
+    """Say how much text was read, from a log of pretrain.py; '' if there is none."""
+    lines = read_lines_of(path)
     if len(lines) < 2:
-        return []
+        return ''
     arguments, last = lines[0], lines[-1]
     n_tokens = last['n_updates'] * arguments['n_windows'] * arguments['n_ctx']
-    text = (
-        f'the {run.variant} of figure 2, right: {last["n_updates"]:,} updates, '
-        f'{n_tokens:,} tokens, perplexity {last["va_perplexity"]:.2f} on held-out text'
+    return (
+        f'{last["n_updates"]:,} updates, {n_tokens:,} tokens, '
+        f'perplexity {last["va_perplexity"]:.2f} on held-out text'
     )
-    return [f'- **{text}; made-up text**' if run.made_up else f'- {text}']
 
 
 # --------------------------------------------------------------------------------------- the report

@@ -242,6 +242,15 @@ def test_a_killed_rank_restarts_to_the_same_end(command, other_command):
     assert_same_end(command, other_command)
 
 
+@pytest.mark.slow
+def test_200_short_runs_end_with_status_0(tmp_path):
+    """Threads of a process group could abort a process that had finished its work."""
+    for i in range(200):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        run_ranks(Command(folder), 2, '--n_iter', 1, '--save_every', 1)
+
+
 def test_a_dead_rank_ends_the_run(command):
     processes = start_ranks(command, 2, '--n_iter', 500)
     wait_for((command.folder / 'save' / 'rocstories' / 'checkpoint').exists, processes[0])
