@@ -8,10 +8,10 @@ import resource
 import signal
 import sys
 
-import pytest
-import torch
+# Tests run side by side, on small tensors: more threads only wait for each other.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-torch.set_num_threads(1)  # with small tensors, more threads only wait for each other
+import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GOLDEN = os.path.join(ROOT, 'tests', 'golden', 'rocstories-tiny')
@@ -50,7 +50,6 @@ def child(script, argv, output, environment, file_size=None, patch=None):
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.environ.update(environment)
-    torch.set_num_threads(1)
     if patch:
         patch()
     leave(importlib.import_module(script).main(argv))
