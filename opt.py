@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from adamw import AdamW
+
 
 def _is_warmup(x: float, warmup: float) -> bool:
     return warmup > 0 and x <= float(np.float32(warmup))
@@ -46,7 +48,7 @@ SCHEDULES = {
 }
 
 
-class OpenAIAdam(torch.optim.AdamW):
+class OpenAIAdam(AdamW):
     """The original's `opt.adam`: clipping by the global norm, a schedule, Adam, decoupled decay.
 
     The original adds `e` to a root that is not corrected for bias, and the corrected step size

@@ -51,14 +51,7 @@ from loss import JointLoss, task_losses
 from lstm import describe_source, make_config
 from model_pytorch import DoubleHeadModel, init_weights, special_rows
 from opt import OpenAIAdam
-from parallel import (
-    PREDICT_BATCH,
-    Ranks,
-    StepSize,
-    find_devices,
-    keep_freed_memory,
-    predict,
-)
+from parallel import PREDICT_BATCH, Ranks, StepSize, find_devices, keep_freed_memory, predict
 from training import Job, Trainer
 from utils import (
     ResultLogger,

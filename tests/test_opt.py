@@ -1,10 +1,13 @@
 """OpenAI's Adam against its formula, one parameter and one update at a time."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from opt import SCHEDULES, OpenAIAdam
 
@@ -224,3 +227,20 @@ def test_state_like_has_the_form_of_a_state():
         assert {name: value.shape for name, value in found.items()} == {
             name: value.shape for name, value in moments.items()
         }
+
+
+def test_an_update_does_not_import_the_compiler():
+    """PyTorch's own AdamW would: it takes seconds at the start of every run."""
+    code = """
+import sys
+import torch
+from opt import OpenAIAdam
+p = torch.nn.Parameter(torch.ones(2, 2))
+opt = OpenAIAdam([p], lr=0.1, schedule='warmup_linear', warmup=0.1, t_total=3)
+p.square().sum().backward()
+opt.step()
+opt.zero_grad()
+opt.load_state_dict(opt.state_dict())
+sys.exit('torch._dynamo' in sys.modules)
+"""
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
