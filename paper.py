@@ -336,7 +336,7 @@ def commit() -> str:
 def default_jobs() -> int:
     """Return how many runs to do at a time: one with a GPU, else one on each core.
 
-    A second thread gains almost nothing on a small model.
+    The threads of one run wait for each other; runs side by side do not.
     """
     import torch
 

@@ -86,7 +86,7 @@ def test_commands_use_options_that_exist(name):
 @pytest.mark.parametrize('name', READMES)
 def test_options_in_the_text_exist(name):
     known = {option.name for script in ('train.py', 'pretrain.py') for option in options_of(script)}
-    known |= {'help', 'source', 'accept_terms', 'params', 'max-restarts', 'list'}
+    known |= {'help', 'source', 'accept_terms', 'params', 'max-restarts', 'list', 'variants'}
     used = set(re.findall(r'`--([a-z_-]+)', read(name)))
     assert used <= known
 
