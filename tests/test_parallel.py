@@ -145,7 +145,7 @@ def _check_recording(output, environment):
     )
 
 
-@pytest.mark.parametrize('n', [2, 3, 4])
+@pytest.mark.parametrize('n', [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_against_the_recorded_run(n, tmp_path):
     """Each rank runs the test of the recording; the ranks do its updates together."""
     processes = [
