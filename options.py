@@ -268,7 +268,8 @@ OPTIONS = {
     'training': [
         Option('n_iter', SIZE, train=3, pretrain=100, setting='advice', help='epochs'),
         both('n_batch', SIZE, 8, free=True, setting='advice',
-            help='examples (pretrain.py: windows) that a device processes in a step'),
+            help='examples (pretrain.py: windows) that a device processes in a step; without '
+            'dropout, train.py joins small steps on a CPU'),
         pretrain_only('n_windows', SIZE, 64,
             help='windows of --n_ctx tokens in an update, over all devices'),
         train_only('lm_coef', WEIGHT, 0.5,

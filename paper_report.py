@@ -643,7 +643,9 @@ def describe_runs(
     if read:
         lines.append(f'- the newest pre-training of these weights: {read}')
     for run in plan:
-        read = run.script == 'pretrain.py' and _describe_pretraining(log_path(run, setup))
+        if run.script != 'pretrain.py':
+            continue
+        read = _describe_pretraining(log_path(run, setup))
         if read:
             text = f'{PRETRAINED[run.variant]}: {read}'
             lines.append(f'- **{text}; made-up text**' if run.made_up else f'- {text}')
