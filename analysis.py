@@ -26,7 +26,8 @@ import startup  # noqa: F401 (before the import of any library)
 import numpy as np
 
 import pictures
-from datasets import METRICS, TASKS, Data, Example, Published, Task, decode, read_data
+from datasets import TASKS, Data, Example, Published, Task, read_data
+from metrics import METRICS, decode
 from options import Parser
 from pictures import Measured
 from utils import InputError, check_writable, exit_status, whole_file

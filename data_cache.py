@@ -35,7 +35,15 @@ from vocabulary import sorted_merges
 HERE = os.path.dirname(os.path.abspath(__file__))
 LARGE = 10_000_000  # bytes of data files; fewer are read and encoded in a few seconds
 # The result depends on this code, and on these packages.
-CODE = ('data_cache.py', 'datasets.py', 'encoding.py', 'text_utils.py', 'spacy2.py')
+CODE = (
+    'data_cache.py',
+    'datasets.py',
+    'data_files.py',
+    'own_data.py',
+    'encoding.py',
+    'text_utils.py',
+    'spacy2.py',
+)
 PACKAGES = ('ftfy', 'spacy', 'numpy', 'scikit-learn')
 ARRAYS = ('ids', 'offsets', 'first_text', 'labels')  # of an EncodedDataset
 

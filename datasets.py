@@ -1,14 +1,11 @@
 """Files of the paper's data sets, and of your own, to `Example`s: texts and a label.
 
 `TASKS` is the one table that says how the tasks of the paper differ. `TASKS[name].read(data_dir)`
-reads a data set from its official files, `custom_task` reads your own, `read_examples` one file
-for prediction. Metrics and submission files are here too. Nothing here knows of tokens.
+reads a data set from its official files, `read_data` also your own (`own_data.py`), and
+`read_examples` one file for prediction. Nothing here knows of tokens.
 """
 
-import contextlib
-import csv
 import importlib.util
-import io
 import itertools
 import json
 import math
@@ -18,18 +15,31 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from data_files import (
+    cells_under,
+    check_folder,
+    first_file,
+    json_text,
+    list_folder,
+    open_text,
+    parse_json,
+    parse_number,
+    quoted,
+    read_csv,
+    read_lines,
+    whole_number,
+)
+from metrics import METRICS
 from utils import InputError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLE = os.path.join(HERE, 'data', 'sample')  # the made-up data of this repository
 SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
 LAYOUTS = ('text', 'pair', 'similarity', 'choices')
-
-csv.field_size_limit(2**31 - 1)  # Python's default refuses fields of more than 131,072 characters
 
 
 class Example(NamedTuple):
@@ -142,7 +152,7 @@ class Task:
         `n_valid` examples are set aside for validation where the data set has no validation file;
         None: as many as usual. Raises InputError.
         """
-        _check_folder(data_dir)
+        check_folder(data_dir)
         data = (self.reader or _read_official)(self, data_dir, n_valid, seed)
         edition = _edition(self, data)
         if edition and not _is_sample(data_dir):
@@ -216,134 +226,6 @@ _VALID_FIELDS = {
 }
 
 
-# ------------------------------------------------------------------------------ text, CSV, JSON
-
-
-@contextlib.contextmanager
-def _open_text(path: str, newline: str) -> Iterator[IO[str]]:
-    """Open a UTF-8 file, or UTF-16 with its mark. Raises InputError, also while it is read."""
-    try:
-        with open(path, 'rb') as binary:
-            start = binary.peek(2)[:2]
-            encoding = 'utf-16' if start in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
-            with io.TextIOWrapper(binary, encoding, newline=newline) as text:
-                yield text
-    except UnicodeError as error:
-        line = _undecodable_line(path)
-        where = f'{path}, line {line}' if line else path
-        raise InputError(f'{where}: not UTF-8 text; save the file again as UTF-8') from error
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror or error}') from error
-    except ValueError as error:  # a NUL in the path
-        raise InputError(f'cannot read {path!r}: {error}') from error
-
-
-def _undecodable_line(path: str) -> int | None:
-    """Number of the first line that is not UTF-8; None if that cannot be said (a pipe, UTF-16)."""
-    if not os.path.isfile(path):
-        return None
-    with open(path, 'rb') as f:
-        for number, line in enumerate(f, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return None
-
-
-def read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end) of a text file, without blank lines.
-
-    Lines end with LF or CR LF only: texts may hold the other line breaks of Unicode.
-    Raises InputError.
-    """
-    with _open_text(path, newline='\n') as f:
-        for number, line in enumerate(f, 1):
-            line = line.rstrip('\r\n')
-            if line and not line.isspace():
-                yield number, line
-
-
-def read_csv(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number from 1, cells) of a CSV file; the first one is the header.
-
-    The separator is a comma, a semicolon or a tab, whichever the header has, or what a first line
-    `sep=;` says. Rows of empty cells are left out. Fields with line breaks are counted in `notes`.
-    Raises InputError, also if a quotation mark that is not closed joins several rows.
-    """
-    number, n_broken = 0, 0
-    with _open_text(path, newline='') as f:
-        try:
-            first = next(f, '')
-            said = re.fullmatch(r'sep=(.)\s*', first)
-            while first and (said is not None and number == 0 or not first.strip()):
-                number += 1
-                first = next(f, '')
-            separator = said[1] if said else max(',;\t', key=first.count)
-            reader = csv.reader(itertools.chain([first], f), delimiter=separator, strict=True)
-            n_lines = 0
-            for cells in reader:
-                number += 1
-                if reader.line_num - n_lines > 1:
-                    _check_line_breaks(f'{path}, row {number}', cells, separator)
-                    n_broken += 1
-                n_lines = reader.line_num
-                if any(cell and not cell.isspace() for cell in cells):
-                    yield number, cells
-        except csv.Error as error:
-            raise InputError(
-                f'{path}, row {number + 1}: a quotation mark is not closed, or not at the end of '
-                f'its field ({error}); write "" for a quotation mark within a quoted field'
-            ) from error
-    if notes is not None and n_broken:
-        notes.append(f'{path}: {n_broken:,} rows hold line breaks within a quoted field')
-
-
-def _check_line_breaks(where: str, cells: list[str], separator: str) -> None:
-    """Raise InputError if a field looks like several rows, between two stray quotation marks.
-
-    If the second mark is in column k of a later row, the last line of the field has k separators.
-    Three or more in a line of text are very unlikely.
-    """
-    for column, cell in enumerate(cells):
-        for line in cell.splitlines()[1:]:
-            if line.count(separator) >= max(column, 3):
-                raise InputError(
-                    f'{where}, column {column + 1}: the field holds whole rows; '
-                    'a quotation mark before them is not closed'
-                )
-
-
-def _parse_json(text: str, path: str, number: int | None = None) -> dict:
-    """A JSON object. `number` is the line of the file, for messages."""
-    try:
-        record = json.loads(text)
-        if '\\u' in text:  # there may be halves of surrogate pairs, which UTF-8 cannot write
-            plain = json.dumps(record, ensure_ascii=False).encode('utf-16', 'surrogatepass')
-            record = json.loads(plain.decode('utf-16', 'replace'))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f'{_where(path, number)}: not JSON ({str(error)[:80]})') from error
-    if not isinstance(record, dict):
-        raise InputError(f'{_where(path, number)}: expected a JSON object')
-    return record
-
-
-def _where(path: str, number: int | None) -> str:
-    return path if number is None else f'{path}, line {number}'
-
-
-def _json_text(value, where: str, key: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f'{where}: {key} is missing or not a string')
-    return value
-
-
-def _whole_number(word: str) -> str:
-    """'1.0', as pandas and Excel write whole numbers in a column with gaps, to '1'."""
-    match = re.fullmatch(r'(-?[0-9]+)\.0+', word)
-    return match[1] if match else word
-
-
 # -------------------------------------------------------------------- one file of a data set
 
 
@@ -357,9 +239,9 @@ def _json_rows(path: str, lines: Iterable[tuple[int, str]], archive: Archive) ->
     for index, (number, line) in enumerate(lines):
         values = _plain_values(line, starts)
         if values is None:
-            record = _parse_json(line, path, number)
+            record = parse_json(line, path, number)
             where = f'{path}, line {number}'
-            values = [_json_text(record.get(key), where, key) for key in archive.texts]
+            values = [json_text(record.get(key), where, key) for key in archive.texts]
             label = record.get(archive.label)
             is_other = label is not None and not isinstance(label, str)
             values.append(json.dumps(label) if is_other else label)
@@ -421,23 +303,14 @@ def _tab_rows(
         yield number, tuple([cells[i] for i in texts_at]), label, name
 
 
-def _score(word: str) -> float | None:
-    """A finite number, or None."""
-    try:
-        value = float(word.replace('_', 'x'))  # Python reads 1_000 as a number
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
 def _parse_label(task: Task, ids: dict[str, int], word: str | None) -> int | float | None:
     """The id of a class, or STS-B's score; None where `word` is neither."""
     if word is None:
         return None
     if task.soft_labels:
-        score = _score(word)
+        score = parse_number(word)
         return score if score is not None and 0 <= score <= 5 else None
-    return ids.get(_whole_number(word.strip()))
+    return ids.get(whole_number(word.strip()))
 
 
 def _expected_labels(task: Task) -> str:
@@ -504,19 +377,6 @@ def read_table(
 # --------------------------------------------------------------------------- finding the files
 
 
-def _check_folder(data_dir: str) -> None:
-    if not os.path.isdir(data_dir):
-        raise InputError(f'no such folder: {data_dir} (--data_dir names the folder of the data)')
-
-
-def _list_folder(folder: str) -> list[str]:
-    """Names in a folder, sorted, without hidden ones (macOS leaves some in archives)."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith('.'))
-    except OSError as error:
-        raise InputError(f'cannot read {folder}: {error.strerror}') from error
-
-
 def _plain(name: str) -> str:
     """'STS-B' and 'sts_b' to 'stsb'."""
     return ''.join(filter(str.isalnum, name.lower()))
@@ -527,7 +387,7 @@ def _folders(data_dir: str, names: tuple[str, ...], depth: int = 3) -> list[str]
 
     They are in the order of `names`, each before its subfolders.
     """
-    there = [(_plain(name), name) for name in _list_folder(data_dir)]
+    there = [(_plain(name), name) for name in list_folder(data_dir)]
     found = []
     for wanted in (*names, 'glue', 'glue_data'):
         for plain, name in there:
@@ -535,11 +395,6 @@ def _folders(data_dir: str, names: tuple[str, ...], depth: int = 3) -> list[str]
             if plain == _plain(wanted) and depth > 0 and os.path.isdir(folder):
                 found += [folder, *_folders(folder, names, depth - 1)]
     return found
-
-
-def _first_file(folder: str, names: Iterable[str]) -> str | None:
-    paths = (os.path.join(folder, name) for name in names)
-    return next(filter(os.path.isfile, paths), None)
 
 
 def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
@@ -552,7 +407,7 @@ def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
         f'"{archive.folders[0]}"; get them from {archive.address}'
     )
     for folder in [*_folders(data_dir, archive.folders), data_dir]:
-        missing = [names for names in needed if not _first_file(folder, names)]
+        missing = [names for names in needed if not first_file(folder, names)]
         if not missing:
             return folder, ''
         if len(missing) < len(needed):
@@ -592,7 +447,7 @@ def _official_files(task: Task, data_dir: str) -> tuple[str, dict[str, str | Non
     if folder is None:
         raise InputError(problem)
     splits = task.archive.splits
-    return folder, {key: _first_file(folder, task.archive.names(key)) for key in splits}
+    return folder, {key: first_file(folder, task.archive.names(key)) for key in splits}
 
 
 def _read_official(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
@@ -638,7 +493,7 @@ def _read_mnli(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Dat
 def _diagnostic_file(folder: str, data_dir: str) -> str | None:
     """The file of GLUE's diagnostic set, near MNLI's `folder`."""
     places = (folder, os.path.normpath(os.path.join(folder, os.pardir)), data_dir)
-    return next(filter(None, (_first_file(place, AX_FILES) for place in places)), None)
+    return next(filter(None, (first_file(place, AX_FILES) for place in places)), None)
 
 
 def _find_mnli(task: Task, data_dir: str) -> list[str]:
@@ -650,7 +505,7 @@ def _read_stsb(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Dat
     """STS-B. The scores of GLUE's test set are in original/sts-test.tsv, in the same order."""
     data = _read_official(task, data_dir, n_valid, seed)
     folder = os.path.dirname(data.sources[0])
-    path = _first_file(folder, (os.path.join('original', 'sts-test.tsv'),))
+    path = first_file(folder, (os.path.join('original', 'sts-test.tsv'),))
     if path is None or 'test' not in data.test:
         return data
     columns = ('genre', 'filename', 'year', 'index', 'score', 'sentence1', 'sentence2')
@@ -678,7 +533,7 @@ def _read_mrpc(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Dat
     folder, _ = _complete_folder(task, data_dir)
     if folder is not None:
         data = _read_official(task, data_dir, n_valid, seed)
-        path = _first_file(folder, MRPC_SOURCE[1:])
+        path = first_file(folder, MRPC_SOURCE[1:])
         if path is None or 'test' not in data.test:
             return data
         data.sources.append(path)
@@ -697,13 +552,11 @@ def _read_mrpc(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Dat
     data = Data(sources=[os.path.join(folder, name) for name in MRPC_SOURCE])
     train, test = (read_table(path, task, notes=data.notes) for path in data.sources)
     data.test['test'] = test
-    path = _first_file(folder, ('mrpc_dev_ids.tsv',)) or _first_file(
-        data_dir, ('mrpc_dev_ids.tsv',)
-    )
+    path = first_file(folder, ('mrpc_dev_ids.tsv',)) or first_file(data_dir, ('mrpc_dev_ids.tsv',))
     if path is None:
         if n_valid is None:
             n_valid = round(0.1 * len(train))  # 408 of 4,076, as GLUE's
-        data.train, data.valid['valid'] = _split(train, n_valid, seed, data.sources[0])
+        data.train, data.valid['valid'] = split_examples(train, n_valid, seed, data.sources[0])
         data.notes.append(
             f'no mrpc_dev_ids.tsv: {n_valid:,} pairs are set aside at random for validation; '
             "they are not GLUE's"
@@ -720,7 +573,7 @@ def _read_mrpc(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Dat
     return data
 
 
-def _split(
+def split_examples(
     examples: list[Example], n_valid: int, seed: int, path: str
 ) -> tuple[list[Example], list[Example]]:
     """Training and validation examples: scikit-learn's train_test_split, a permutation."""
@@ -743,9 +596,9 @@ def read_race_file(path: str, need_labels: bool = True) -> list[Example]:
 
     The `_` of a cloze question stays: the paper has question and answer one after the other.
     """
-    with _open_text(path, newline='\n') as f:
-        record = _parse_json(f.read(), path)
-    article = _json_text(record.get('article'), path, 'article')
+    with open_text(path, newline='\n') as f:
+        record = parse_json(f.read(), path)
+    article = json_text(record.get('article'), path, 'article')
     name = os.path.splitext(str(record.get('id', os.path.basename(path))))[0]
     questions = record.get('questions')
     options = record.get('options')
@@ -766,8 +619,8 @@ def read_race_file(path: str, need_labels: bool = True) -> list[Example]:
             )
         texts = (
             article,
-            _json_text(question, where, 'the question'),
-            *(_json_text(choice, where, 'an option') for choice in choices),
+            json_text(question, where, 'the question'),
+            *(json_text(choice, where, 'an option') for choice in choices),
         )
         label = None if answer is None else letters.index(answer)
         examples.append(Example(f'{name}-{k}', texts, label))  # ids of RACE are those of passages
@@ -787,7 +640,7 @@ def _race_files(folder: str) -> list[str]:
         stem = name.removesuffix('.txt')
         return (0, int(stem), name) if stem.isdecimal() else (1, 0, name)
 
-    names = sorted((n for n in _list_folder(folder) if n.endswith('.txt')), key=order)
+    names = sorted((n for n in list_folder(folder) if n.endswith('.txt')), key=order)
     return [os.path.join(folder, name) for name in names]
 
 
@@ -877,9 +730,9 @@ def find_csv(data_dir: str, which: str) -> str:
     Names that browsers and spreadsheets change ("... (1).csv", ".CSV") are found too. Where the
     editions of 2016 and 2018 are both there, the paper's is taken: 2016.
     """
-    _check_folder(data_dir)
+    check_folder(data_dir)
     found = {}  # (edition, which) -> names
-    for name in _list_folder(data_dir):
+    for name in list_folder(data_dir):
         match = CLOZE_NAME.fullmatch(name)
         if match and os.path.isfile(os.path.join(data_dir, name)):
             key = (match[2].lower(), match[1].lower())
@@ -895,22 +748,8 @@ def find_csv(data_dir: str, which: str) -> str:
     names = found[(pairs or editions)[0], which]
     exact = [name for name in FILES[which] if name in names]
     if not exact and len(names) > 1:
-        raise InputError(
-            f'{data_dir} has several {which} files: {_quoted(names)}; keep one of them'
-        )
+        raise InputError(f'{data_dir} has several {which} files: {quoted(names)}; keep one of them')
     return os.path.join(data_dir, (exact or names)[0])
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ', '.join(f'"{name}"' for name in names)
-
-
-def _cells(where: str, cells: list[str], header: list[str]) -> list[str]:
-    """The cells under a header. Raises InputError for cells beyond it that are not empty."""
-    n = len(header)
-    if any(cell.strip() for cell in cells[n:]):
-        raise InputError(f'{where}: {len(cells)} columns, expected {n}')
-    return cells[:n] + [''] * (n - len(cells))
 
 
 def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
@@ -938,7 +777,7 @@ def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
         where = f'{path}, row {number}'
         if len(cells) < max(at[:7]) + 1:
             raise InputError(f'{where}: {len(cells)} columns, expected {len(header)}')
-        cells = _cells(where, cells, header)
+        cells = cells_under(where, cells, header)
         values = [cells[i] for i in at]
         empty = [name for name, value in zip(columns[:7], values) if not value.strip()]
         if empty:
@@ -947,7 +786,7 @@ def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
     if not stories:
         raise InputError(f'{path} has a header but no stories')
 
-    words = [_whole_number(values[7].strip()) if len(at) == 8 else '' for _, values in stories]
+    words = [whole_number(values[7].strip()) if len(at) == 8 else '' for _, values in stories]
     labels = [{'1': 0, '2': 1}.get(word) for word in words]
     if need_labels or any(words):
         for (where, _), word, label in zip(stories, words, labels):
@@ -976,7 +815,7 @@ def rocstories(
             f'{path} has {len(stories)} stories, too few to set {n_valid} aside for validation '
             '(--n_valid)'
         )
-    train, valid = _split(stories, n_valid, SPLIT_SEED, path)
+    train, valid = split_examples(stories, n_valid, SPLIT_SEED, path)
     return train, valid, test
 
 
@@ -1269,7 +1108,7 @@ def find_data(name: str, data_dir: str | None = None) -> tuple[str, bool]:
         if unknown:
             more = f' and {len(unknown) - 5:,} more' if len(unknown) > 5 else ''
             raise InputError(
-                f'{folder} has files that are not recognized: {_quoted(unknown[:5])}{more}; '
+                f'{folder} has files that are not recognized: {quoted(unknown[:5])}{more}; '
                 f'{_expected_files(name)}. Rename or move them, or name a folder with --data_dir '
                 f'(made-up data: --data_dir {_shown(SAMPLE)})'
             )
@@ -1297,7 +1136,7 @@ def find_dprd(data_dir: str | None = None) -> tuple[str, bool]:
     folders = [data_dir] if data_dir else ['data/', os.path.join(HERE, 'data/')]
     for folder in filter(os.path.isdir, folders):
         for place in (*_folders(folder, DPRD_FOLDERS), folder):
-            path = _first_file(place, DPRD_FILES[1:])
+            path = first_file(place, DPRD_FILES[1:])
             if path:
                 return path, _is_sample(place)
     path = os.path.join(SAMPLE, 'DPRD', DPRD_FILES[1])
@@ -1327,13 +1166,13 @@ def _is_sample(folder: str) -> bool:
 def _is_there(name: str, folder: str) -> bool:
     """Whether `folder` has any file of a data set. If some are missing, reading it says which."""
     if name == 'rocstories':
-        return any(map(CLOZE_NAME.fullmatch, _list_folder(folder)))
+        return any(map(CLOZE_NAME.fullmatch, list_folder(folder)))
     task = TASKS[name]
-    if any(_list_folder(place) for place in _folders(folder, task.archive.folders)):
+    if any(list_folder(place) for place in _folders(folder, task.archive.folders)):
         return True
     if name == 'race' and _race_home(task, folder):
         return True
-    return any(_first_file(folder, task.archive.names(split)) for split in task.archive.splits)
+    return any(first_file(folder, task.archive.names(split)) for split in task.archive.splits)
 
 
 def unrecognized_files(folder: str, name: str) -> list[str]:
@@ -1348,7 +1187,7 @@ def unrecognized_files(folder: str, name: str) -> list[str]:
     if name != 'rocstories':
         stems = [_plain(folder) for folder in TASKS[name].archive.folders]
     unknown = []
-    for file in _list_folder(folder):
+    for file in list_folder(folder):
         lower = file.lower()
         is_data = lower.endswith(DATA_ENDINGS) and file not in known
         is_archive = lower.endswith(ARCHIVE_ENDINGS) and any(s in _plain(file) for s in stems)
@@ -1382,286 +1221,7 @@ def _is_complete(task: Task, data_dir: str) -> bool:
         return home is not None and len(_race_levels(home, 'test')) == len(RACE_LEVELS)
     home, _ = _complete_folder(task, data_dir)
     archive = task.archive
-    return home is not None and all(_first_file(home, archive.names(s)) for s in archive.splits)
-
-
-# ------------------------------------------------------------------------------- your own data
-
-OWN_ENDINGS = ('.csv', '.tsv', '.jsonl')
-OWN_COLUMNS = (
-    'text and label; or text1, text2 and label; or context, choice1, choice2, ... and label'
-)
-
-
-class _OwnRow(NamedTuple):
-    where: str  # file and row, for messages
-    id: str
-    texts: tuple[str, ...]
-    label: str  # as it is written; empty: none
-
-
-def _records(path: str, notes: list[str] | None) -> Iterator[tuple[int, dict]]:
-    """Yield (row number from 1, column -> value) of a .csv, .tsv or .jsonl file."""
-    lower = path.lower()
-    if lower.endswith('.jsonl'):
-        for number, line in read_lines(path):
-            yield number, _parse_json(line, path, number)
-        return
-    if lower.endswith('.tsv'):  # no quoting: a quotation mark is a character
-        rows = ((number, line.split('\t')) for number, line in read_lines(path))
-    elif lower.endswith('.csv'):
-        rows = read_csv(path, notes)
-    else:
-        raise InputError(f'{path}: expected a file that ends with {", ".join(OWN_ENDINGS)}')
-    first = next(rows, None)
-    if first is None:
-        raise InputError(f'{path} is empty: expected a header and rows')
-    header = [name.strip() for name in first[1]]
-    twice = [name for name, n in Counter(header).items() if n > 1 and name]
-    if twice:
-        raise InputError(f'{path}, row {first[0]}: the column {twice[0]!r} is there twice')
-    for number, cells in rows:
-        where = f'{path}, row {number}'
-        if lower.endswith('.tsv') and len(cells) > len(header):
-            raise InputError(f'{where}: {len(cells)} fields, expected {len(header)}')
-        yield number, dict(zip(header, _cells(where, cells, header)))
-
-
-class _Columns(NamedTuple):
-    layout: str  # 'text', 'pair' or 'choices'
-    texts: tuple[str, ...]  # columns
-    label: str | None
-    id: str | None
-
-
-def _own_columns(names: Iterable[str], where: str, may_have_more: bool) -> _Columns:
-    """Find the layout from the names of the columns. Raises InputError for unknown columns."""
-    found = {name.strip().lower(): name for name in names}
-    choices = sorted(
-        (name for name in found if re.fullmatch(r'choice[1-9][0-9]{0,3}', name)),
-        key=lambda name: int(name.removeprefix('choice')),
-    )
-    if 'context' in found and len(choices) >= 2:
-        layout, texts = 'choices', ['context', *choices]
-        missing = [f'choice{i + 1}' for i, name in enumerate(choices) if name != f'choice{i + 1}']
-    else:
-        layout = 'text' if 'text' in found else 'pair'
-        texts = ['text'] if 'text' in found else ['text1', 'text2']
-        missing = [name for name in texts if name not in found]
-    others = set(found) - {*texts, 'label', 'id', 'index', ''}
-    others = [name for name in others if not re.fullmatch(r'unnamed: ?\d+', name)]  # of pandas
-    if missing or (others and not may_have_more):
-        problem = f'no column {missing[0]!r}' if missing else f'unknown column {min(others)!r}'
-        there = ', '.join(map(str, names))
-        raise InputError(f'{where}: {problem} (found: {there[:200]}); expected {OWN_COLUMNS}')
-    key = 'id' if 'id' in found else 'index'
-    return _Columns(
-        layout, tuple(found[name] for name in texts), found.get('label'), found.get(key)
-    )
-
-
-def _own_label(value) -> str:
-    """A label in its normal form: without superfluous spaces, and '1' for '1.0'."""
-    if value is None:
-        return ''
-    word = value if isinstance(value, str) else json.dumps(value)
-    return _whole_number(' '.join(word.split()))
-
-
-def _read_own(
-    path: str, may_have_more: bool = False, notes: list[str] | None = None
-) -> tuple[str, list[_OwnRow]]:
-    """The layout and the rows of one file of your own. Raises InputError with file and row."""
-    known = {}  # names of columns -> _Columns; in .jsonl, they can differ from row to row
-    layout = None
-    rows = []
-    for number, record in _records(path, notes):
-        where = f'{path}, row {number}'
-        names = tuple(record)
-        if names not in known:
-            header = f'{path}, row 1' if path.lower().endswith(('.csv', '.tsv')) else where
-            known[names] = _own_columns(names, header, may_have_more)
-        columns = known[names]
-        if columns.layout != (layout or columns.layout):
-            raise InputError(f'{where}: other columns than in the rows before')
-        layout = columns.layout
-        texts = [
-            '' if record[key] is None else _json_text(record[key], where, key)
-            for key in columns.texts
-        ]
-        if layout == 'choices':  # rows may have fewer choices than there are columns
-            while len(texts) > 3 and not texts[-1].strip():
-                texts.pop()
-        empty = [key for key, text in zip(columns.texts, texts) if not text.strip()]
-        if empty:
-            raise InputError(f'{where}: {empty[0]} is empty')
-        label = _own_label(record[columns.label]) if columns.label else ''
-        name = str(record[columns.id]) if columns.id else str(len(rows))
-        rows.append(_OwnRow(where, name, tuple(texts), label))
-    if not rows:
-        raise InputError(f'{path} has no rows below the header')
-    return layout, rows
-
-
-def _own_examples(task: Task, rows: list[_OwnRow], need_labels: bool) -> list[Example]:
-    """Rows to examples with the labels of `task`. Raises InputError with file and row."""
-    ids = {name: i for i, name in enumerate(task.labels or ())}
-    if not need_labels and not any(row.label for row in rows):
-        return [Example(row.id, row.texts, None) for row in rows]
-    examples = []
-    for row in rows:
-        if task.regression:
-            label = _score(row.label)
-            expected = 'a number'
-        elif task.layout == 'choices':
-            n = len(row.texts) - 1
-            label = {str(i + 1): i for i in range(n)}.get(row.label)
-            expected = f'the number of the right choice, 1 to {n}'
-        else:
-            label = ids.get(row.label)
-            some = ', '.join(task.labels[:10]) + (', ...' if len(task.labels) > 10 else '')
-            expected = f'a class of the training data: {some}'
-        if label is None:
-            raise InputError(f'{row.where}: the label is {row.label[:40]!r}, expected {expected}')
-        examples.append(Example(row.id, row.texts, label))
-    return examples
-
-
-def _own_file(data_dir: str, split: str) -> str | None:
-    """Path of train, valid or test in `data_dir`; None if there is none."""
-    names = [
-        name
-        for name in _list_folder(data_dir)
-        if os.path.splitext(name.lower())[0] == split and name.lower().endswith(OWN_ENDINGS)
-    ]
-    if len(names) > 1:
-        raise InputError(f'{data_dir} has {_quoted(names)}: keep one of them')
-    return os.path.join(data_dir, names[0]) if names else None
-
-
-def _own_files(data_dir: str) -> dict[str, str | None]:
-    """The paths of train, valid and test. Raises InputError if there is no train."""
-    _check_folder(data_dir)
-    paths = {split: _own_file(data_dir, split) for split in ('train', 'valid', 'test')}
-    if paths['train'] is None:
-        raise InputError(
-            f'{data_dir} has no train.csv, train.tsv or train.jsonl; its columns: {OWN_COLUMNS}'
-        )
-    for split in ('dev', 'val', 'validation'):
-        if paths['valid'] is None and _own_file(data_dir, split):
-            raise InputError(f'{_own_file(data_dir, split)}: rename it to valid')
-    return paths
-
-
-def custom_task(
-    data_dir: str,
-    regression: bool = False,
-    symmetric: bool = False,
-    n_valid: int | None = None,
-    seed: int = SPLIT_SEED,
-) -> tuple[Task, Data]:
-    """Your own data: `train` and, if they are there, `valid` and `test`, as .csv, .tsv or .jsonl.
-
-    The columns say what the task is: text; text1, text2 (with `symmetric` a similarity); or
-    context, choice1, ..., choiceN; and label: a class, the number of a choice from 1, or with
-    `regression` a number. Without `valid`, `n_valid` examples, or 10 %, are set aside, each class
-    in proportion. Raises InputError in one line, with file and row.
-    """
-    paths = _own_files(data_dir)
-    data = Data(sources=[path for path in paths.values() if path])
-    rows = {}
-    layouts = {}
-    for split, path in paths.items():
-        if path:
-            layouts[split], rows[split] = _read_own(path, notes=data.notes)
-            if layouts[split] != layouts['train']:
-                raise InputError(f'{path}: other columns than in {paths["train"]}')
-    task = _own_task(paths['train'], layouts['train'], rows['train'], regression, symmetric)
-    data.train = _own_examples(task, rows['train'], need_labels=True)
-    if 'test' in rows:
-        data.test['test'] = _own_examples(task, rows['test'], need_labels=False)
-    if 'valid' in rows:
-        data.valid['valid'] = _own_examples(task, rows['valid'], need_labels=True)
-        if n_valid is not None:
-            data.notes.append(f'n_valid is not used: {paths["valid"]} is the validation set')
-    else:
-        data.train, data.valid['valid'] = _own_split(
-            task, data.train, n_valid, seed, paths['train']
-        )
-        data.notes.append(f'no valid file: {len(data.valid["valid"]):,} examples are set aside')
-    if regression:
-        labels = np.array([example.label for example in data.train])
-        if np.ptp(labels) == 0:
-            raise InputError(f'{paths["train"]}: every label is {labels[0]:g}: nothing to learn')
-        task = replace(task, mean=float(labels.mean()), std=float(labels.std()))
-    return task, data
-
-
-def _own_task(
-    path: str, layout: str, rows: list[_OwnRow], regression: bool, symmetric: bool
-) -> Task:
-    """Make the task from the columns and labels of the training file."""
-    if symmetric and layout != 'pair':
-        raise InputError(f'{path}: --symmetric needs the columns text1 and text2')
-    if regression and layout == 'choices':
-        raise InputError(f'{path}: --regression needs the columns text, or text1 and text2')
-    labels = None
-    metrics = ('accuracy',)
-    if regression:
-        metrics = ('pearson', 'spearman')
-    elif layout != 'choices':
-        unlabelled = [row.where for row in rows if not row.label]
-        if unlabelled:
-            raise InputError(f'{unlabelled[0]}: no label')
-        labels = {row.label for row in rows}
-        if len(labels) < 2:
-            raise InputError(
-                f'{path}: every label is {labels.pop()!r}, expected two classes or more'
-            )
-        scores = {label: _score(label) for label in labels}
-        by_number = None not in scores.values()
-        labels = tuple(sorted(labels, key=lambda x: (scores[x], x) if by_number else x))
-        if len(labels) == 2:
-            metrics = ('accuracy', 'f1')
-    return Task(
-        name='custom',
-        title='Custom',
-        layout='similarity' if symmetric else layout,
-        labels=labels,
-        metrics=metrics,
-        submission={'test': 'custom.tsv'},
-        first_label='1' if layout == 'choices' else None,
-        regression=regression,
-    )
-
-
-def _own_split(
-    task: Task, examples: list[Example], n_valid: int | None, seed: int, path: str
-) -> tuple[list[Example], list[Example]]:
-    """Training and validation examples; of classes, in proportion (stratified).
-
-    A class with a single example stays in training.
-    """
-    n_classes = len(task.labels or [None])
-    if n_valid is None:
-        n_valid = max(math.ceil(len(examples) / 10), n_classes)
-    if task.labels is None:
-        return _split(examples, n_valid, seed, path)
-    from sklearn.model_selection import train_test_split
-
-    counts = Counter(example.label for example in examples)
-    single = [example for example in examples if counts[example.label] == 1]
-    others = [example for example in examples if counts[example.label] > 1]
-    n_classes -= len(single)
-    if not n_classes or not n_classes <= n_valid <= len(others) - n_classes:
-        raise InputError(
-            f'{path} has {len(examples):,} examples of {len(task.labels)} classes: cannot set '
-            f'{n_valid:,} aside for validation (--n_valid) with one of each class in both parts'
-        )
-    train, valid = train_test_split(
-        others, test_size=n_valid, random_state=seed, stratify=[e.label for e in others]
-    )
-    return single + train, valid
+    return home is not None and all(first_file(home, archive.names(s)) for s in archive.splits)
 
 
 def read_data(
@@ -1674,6 +1234,8 @@ def read_data(
 ) -> tuple[Task, Data]:
     """Read the data set `name`, a key of `TASKS` or 'custom'. Raises InputError."""
     if name == 'custom':
+        from own_data import custom_task  # which imports this module
+
         return custom_task(data_dir, regression, symmetric, n_valid, seed)
     return TASKS[name], TASKS[name].read(data_dir, n_valid)
 
@@ -1684,8 +1246,10 @@ def source_files(name: str, data_dir: str) -> list[str]:
     Empty for tasks whose data set is always small. Raises InputError if files are missing.
     """
     if name == 'custom':
-        return [path for path in _own_files(data_dir).values() if path]
-    _check_folder(data_dir)
+        from own_data import own_files
+
+        return [path for path in own_files(data_dir).values() if path]
+    check_folder(data_dir)
     task = TASKS[name]
     if task.finder is not None:
         return task.finder(task, data_dir)
@@ -1713,106 +1277,6 @@ def read_examples(path: str, task: Task) -> list[Example]:
         return examples
     if task.name != 'custom':
         return read_table(path, task, need_labels=False)
-    layout, rows = _read_own(path, may_have_more=True)
-    expected = 'pair' if task.layout == 'similarity' else task.layout
-    if layout != expected:
-        raise InputError(f'{path}: other columns than those of the training data ({expected})')
-    return _own_examples(task, rows, need_labels=False)
+    from own_data import read_new
 
-
-# ---------------------------------------------------------- targets, predictions, metrics, files
-
-
-def soft_targets(scores: np.ndarray, n_classes: int = 6) -> np.ndarray:
-    """Target probabilities [examples, n_classes] of scores [examples] from 0 to n_classes - 1.
-
-    3.6 is 0.4 of class 3 and 0.6 of class 4 (`stsb_label_encoding` of the original, which has it
-    from Tai, Socher & Manning 2015). A score that is not known (NaN) gives a row of NaN.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    targets = np.full((len(scores), n_classes), np.nan)
-    known = np.flatnonzero(~np.isnan(scores))
-    lower = np.floor(scores[known]).astype(int)
-    part = scores[known] - lower
-    targets[known] = 0
-    targets[known, lower] = 1 - part
-    targets[known, np.minimum(lower + 1, n_classes - 1)] += part
-    return targets
-
-
-def decode(task: Task, logits: np.ndarray) -> np.ndarray:
-    """Predictions [examples] of logits [examples, classes or choices].
-
-    The number of the class or choice; with soft labels the expected class, sum of i * p_i; in a
-    regression the number itself. Choices that an example lacks must have the logit -inf.
-    """
-    logits = np.asarray(logits, dtype=np.float64)
-    if task.regression:
-        return logits[:, 0] * task.std + task.mean
-    if task.soft_labels:
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return p @ np.arange(p.shape[1]) / p.sum(axis=1)
-    return logits.argmax(axis=1)
-
-
-def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    return float(np.mean(np.asarray(labels) == np.asarray(predictions)))
-
-
-def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Of class 1, as GLUE has it."""
-    from sklearn.metrics import f1_score
-
-    return f1_score(np.asarray(labels) == 1, np.asarray(predictions) == 1, zero_division=0)
-
-
-def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """0 where all predictions or all labels are the same."""
-    from sklearn.metrics import matthews_corrcoef
-
-    if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
-        return 0.0
-    return matthews_corrcoef(labels, predictions)
-
-
-def _correlation(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
-    """0 where it is not defined: constant or infinite values, fewer than two examples."""
-    from scipy import stats
-
-    pair = np.asarray([labels, predictions], dtype=np.float64)
-    if pair.shape[1] < 2 or not np.isfinite(pair).all() or (np.ptp(pair, axis=1) == 0).any():
-        return 0.0
-    value = getattr(stats, name)(*pair).statistic
-    return float(value) if math.isfinite(value) else 0.0
-
-
-def _metric(function: Callable, *args) -> Callable[[np.ndarray, np.ndarray], float]:
-    """`function` times 100, as the paper prints it."""
-    return lambda labels, predictions: 100 * float(function(*args, labels, predictions))
-
-
-# name -> function of labels [examples] and predictions [examples] of `decode`, all known
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    'accuracy': _metric(_accuracy),
-    'f1': _metric(_f1),
-    'matthews': _metric(_matthews),
-    'pearson': _metric(_correlation, 'pearsonr'),
-    'spearman': _metric(_correlation, 'spearmanr'),
-}
-
-
-def write_submission(f: IO[str], task: Task, predictions: Iterable) -> None:
-    """Write the predictions of `decode` in GLUE's format: the header, then a row an example.
-
-    Classes as GLUE has them, words or digits; STS-B's scores from 0 to 5 with three decimals;
-    choices of ROCStories as 0 or 1, as the original writes them.
-    """
-    f.write('index\tprediction\n')
-    for index, prediction in enumerate(predictions):
-        if task.soft_labels:
-            text = f'{min(max(float(prediction), 0.0), 5.0):.3f}'
-        elif task.regression:
-            text = f'{float(prediction):.6g}'
-        else:
-            text = task.word(int(prediction))
-        f.write(f'{index}\t{text}\n')
+    return read_new(path, task)

@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from batches import Tree, build_tree
-from datasets import Data, Example, Task, soft_targets
+from datasets import Data, Example, Task
+from metrics import soft_targets
 from text_utils import TextEncoder
 from workers import Workers
 

@@ -68,8 +68,9 @@ import numpy as np
 import torch
 
 import analysis
-from datasets import METRICS, Example, Task, decode, read_examples
+from datasets import Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
+from metrics import METRICS, decode
 from parallel import find_devices, predict
 from weights import OpenedModel, open_model
 

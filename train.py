@@ -14,7 +14,8 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import startup  # noqa: F401 (before the import of any library)
 
-from datasets import METRICS, find_data, write_submission
+from datasets import find_data
+from metrics import METRICS, write_submission
 from options import free_on_resume, is_sample_model, model_settings, parse_train_args
 from utils import InputError, exit_status, input_error, leave
 

@@ -47,7 +47,14 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import startup  # noqa: F401 (before the import of any library)
 
-from options import Parser, add_model_options, check_paths, is_sample_model, number
+from options import (
+    Parser,
+    add_model_options,
+    check_paths,
+    is_sample_model,
+    number,
+    shortest_path,
+)
 from utils import InputError, exit_status, whole_file
 
 WORDS = ('very', 'positive', 'negative')
@@ -92,8 +99,10 @@ import numpy as np
 import torch
 
 from batches import Tree, collate
-from datasets import METRICS, find_dprd, find_or_make, read_data, read_lines
+from data_files import read_lines
+from datasets import find_dprd, find_or_make, read_data
 from functional import plain_cross_entropy
+from metrics import METRICS
 from parallel import autocast, find_devices, to_device
 from published import ZERO_SHOT_CHANCE as CHANCE
 from published import ZERO_SHOT_TITLES as TITLES
@@ -254,7 +263,7 @@ def load_sets(
     for name in names:
         if name == 'dprd':
             path, is_sample = find_dprd(data_dir)
-            found = ZeroShotSet(name, Items(), is_sample, path)
+            found = ZeroShotSet(name, Items(), is_sample, shortest_path(path))
             _add_pronouns(found, read_dprd(path)[:n_examples], encoder, start, n_ctx)
         else:
             folder, is_sample = find_or_make(name, data_dir)

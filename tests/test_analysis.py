@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import analysis
 import pictures
-from datasets import METRICS, TASKS, Example, Task
+from datasets import TASKS, Example, Task
+from metrics import METRICS
 from utils import InputError
 
 CUSTOM = Task('custom', 'Custom', 'text', ('red', 'green'), ('accuracy', 'f1'), {})

@@ -15,8 +15,9 @@ from tiny_models import MODEL_DIR, REGRESSION, SIZES, SOME_TASKS, TEXTS, encoder
 import convert
 import huggingface
 from batches import build_tree, collate
-from datasets import Example, decode
+from datasets import Example
 from encoding import encode_dataset
+from metrics import decode
 from options import MODEL_FILES, model_settings, parse_train_args
 from parallel import predict
 from text_utils import TextEncoder

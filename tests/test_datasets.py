@@ -16,25 +16,23 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 
 import datasets
+import own_data
 from datasets import (
     COLUMNS,
     FILES,
-    METRICS,
     SPLIT_SEED,
     TASKS,
     Example,
     Task,
-    custom_task,
-    decode,
     find_csv,
     find_data,
     read_cloze_test,
     read_examples,
     rocstories,
-    soft_targets,
     unrecognized_files,
-    write_submission,
 )
+from metrics import METRICS, decode, soft_targets, write_submission
+from own_data import custom_task
 from utils import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -1004,7 +1002,7 @@ no_tabs = text.filter(lambda t: not set(t) & set('\t\n\r'))
 
 
 def own_texts(path, layout):
-    found, rows = datasets._read_own(path)
+    found, rows = own_data._read_own(path)
     assert found == layout
     return [row.texts for row in rows]
 

@@ -16,8 +16,9 @@ from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, save_finetuned
 
 import predict
 import train
-from datasets import Example, decode, find_csv, read_examples
+from datasets import Example, find_csv, read_examples
 from encoding import encode_dataset
+from metrics import decode
 from parallel import predict as predict_dataset
 from utils import InputError
 from weights import open_model

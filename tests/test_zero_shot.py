@@ -14,8 +14,9 @@ from tiny_models import SIZES, encoder
 import datasets
 import zero_shot
 from batches import Tree, collate_windows
-from datasets import METRICS, find_dprd, find_or_make
+from datasets import find_dprd, find_or_make
 from lstm import LSTMConfig
+from metrics import METRICS
 from model_pytorch import Config, LMModel, init_weights
 from utils import InputError
 from zero_shot import Items, Pronoun

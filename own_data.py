@@ -1,0 +1,312 @@
+"""Your own data: `--dataset custom`."""
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from data_files import (
+    cells_under,
+    check_folder,
+    json_text,
+    list_folder,
+    parse_json,
+    parse_number,
+    quoted,
+    read_csv,
+    read_lines,
+    whole_number,
+)
+from datasets import SPLIT_SEED, Data, Example, Task, split_examples
+from utils import InputError
+
+OWN_ENDINGS = ('.csv', '.tsv', '.jsonl')
+OWN_COLUMNS = (
+    'text and label; or text1, text2 and label; or context, choice1, choice2, ... and label'
+)
+
+
+class _OwnRow(NamedTuple):
+    where: str  # file and row, for messages
+    id: str
+    texts: tuple[str, ...]
+    label: str  # as it is written; empty: none
+
+
+def _records(path: str, notes: list[str] | None) -> Iterator[tuple[int, dict]]:
+    """Yield (row number from 1, column -> value) of a .csv, .tsv or .jsonl file."""
+    lower = path.lower()
+    if lower.endswith('.jsonl'):
+        for number, line in read_lines(path):
+            yield number, parse_json(line, path, number)
+        return
+    if lower.endswith('.tsv'):  # no quoting: a quotation mark is a character
+        rows = ((number, line.split('\t')) for number, line in read_lines(path))
+    elif lower.endswith('.csv'):
+        rows = read_csv(path, notes)
+    else:
+        raise InputError(f'{path}: expected a file that ends with {", ".join(OWN_ENDINGS)}')
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f'{path} is empty: expected a header and rows')
+    header = [name.strip() for name in first[1]]
+    twice = [name for name, n in Counter(header).items() if n > 1 and name]
+    if twice:
+        raise InputError(f'{path}, row {first[0]}: the column {twice[0]!r} is there twice')
+    for number, cells in rows:
+        where = f'{path}, row {number}'
+        if lower.endswith('.tsv') and len(cells) > len(header):
+            raise InputError(f'{where}: {len(cells)} fields, expected {len(header)}')
+        yield number, dict(zip(header, cells_under(where, cells, header)))
+
+
+class _Columns(NamedTuple):
+    layout: str  # 'text', 'pair' or 'choices'
+    texts: tuple[str, ...]  # columns
+    label: str | None
+    id: str | None
+
+
+def _own_columns(names: Iterable[str], where: str, may_have_more: bool) -> _Columns:
+    """Find the layout from the names of the columns. Raises InputError for unknown columns."""
+    found = {name.strip().lower(): name for name in names}
+    choices = sorted(
+        (name for name in found if re.fullmatch(r'choice[1-9][0-9]{0,3}', name)),
+        key=lambda name: int(name.removeprefix('choice')),
+    )
+    if 'context' in found and len(choices) >= 2:
+        layout, texts = 'choices', ['context', *choices]
+        missing = [f'choice{i + 1}' for i, name in enumerate(choices) if name != f'choice{i + 1}']
+    else:
+        layout = 'text' if 'text' in found else 'pair'
+        texts = ['text'] if 'text' in found else ['text1', 'text2']
+        missing = [name for name in texts if name not in found]
+    others = set(found) - {*texts, 'label', 'id', 'index', ''}
+    others = [name for name in others if not re.fullmatch(r'unnamed: ?\d+', name)]  # of pandas
+    if missing or (others and not may_have_more):
+        problem = f'no column {missing[0]!r}' if missing else f'unknown column {min(others)!r}'
+        there = ', '.join(map(str, names))
+        raise InputError(f'{where}: {problem} (found: {there[:200]}); expected {OWN_COLUMNS}')
+    key = 'id' if 'id' in found else 'index'
+    return _Columns(
+        layout, tuple(found[name] for name in texts), found.get('label'), found.get(key)
+    )
+
+
+def _own_label(value) -> str:
+    """A label in its normal form: without superfluous spaces, and '1' for '1.0'."""
+    if value is None:
+        return ''
+    word = value if isinstance(value, str) else json.dumps(value)
+    return whole_number(' '.join(word.split()))
+
+
+def _read_own(
+    path: str, may_have_more: bool = False, notes: list[str] | None = None
+) -> tuple[str, list[_OwnRow]]:
+    """The layout and the rows of one file of your own. Raises InputError with file and row."""
+    known = {}  # names of columns -> _Columns; in .jsonl, they can differ from row to row
+    layout = None
+    rows = []
+    for number, record in _records(path, notes):
+        where = f'{path}, row {number}'
+        names = tuple(record)
+        if names not in known:
+            header = f'{path}, row 1' if path.lower().endswith(('.csv', '.tsv')) else where
+            known[names] = _own_columns(names, header, may_have_more)
+        columns = known[names]
+        if columns.layout != (layout or columns.layout):
+            raise InputError(f'{where}: other columns than in the rows before')
+        layout = columns.layout
+        texts = [
+            '' if record[key] is None else json_text(record[key], where, key)
+            for key in columns.texts
+        ]
+        if layout == 'choices':  # rows may have fewer choices than there are columns
+            while len(texts) > 3 and not texts[-1].strip():
+                texts.pop()
+        empty = [key for key, text in zip(columns.texts, texts) if not text.strip()]
+        if empty:
+            raise InputError(f'{where}: {empty[0]} is empty')
+        label = _own_label(record[columns.label]) if columns.label else ''
+        name = str(record[columns.id]) if columns.id else str(len(rows))
+        rows.append(_OwnRow(where, name, tuple(texts), label))
+    if not rows:
+        raise InputError(f'{path} has no rows below the header')
+    return layout, rows
+
+
+def _own_examples(task: Task, rows: list[_OwnRow], need_labels: bool) -> list[Example]:
+    """Rows to examples with the labels of `task`. Raises InputError with file and row."""
+    ids = {name: i for i, name in enumerate(task.labels or ())}
+    if not need_labels and not any(row.label for row in rows):
+        return [Example(row.id, row.texts, None) for row in rows]
+    examples = []
+    for row in rows:
+        if task.regression:
+            label = parse_number(row.label)
+            expected = 'a number'
+        elif task.layout == 'choices':
+            n = len(row.texts) - 1
+            label = {str(i + 1): i for i in range(n)}.get(row.label)
+            expected = f'the number of the right choice, 1 to {n}'
+        else:
+            label = ids.get(row.label)
+            some = ', '.join(task.labels[:10]) + (', ...' if len(task.labels) > 10 else '')
+            expected = f'a class of the training data: {some}'
+        if label is None:
+            raise InputError(f'{row.where}: the label is {row.label[:40]!r}, expected {expected}')
+        examples.append(Example(row.id, row.texts, label))
+    return examples
+
+
+def _own_file(data_dir: str, split: str) -> str | None:
+    """Path of train, valid or test in `data_dir`; None if there is none."""
+    names = [
+        name
+        for name in list_folder(data_dir)
+        if os.path.splitext(name.lower())[0] == split and name.lower().endswith(OWN_ENDINGS)
+    ]
+    if len(names) > 1:
+        raise InputError(f'{data_dir} has {quoted(names)}: keep one of them')
+    return os.path.join(data_dir, names[0]) if names else None
+
+
+def own_files(data_dir: str) -> dict[str, str | None]:
+    """The paths of train, valid and test. Raises InputError if there is no train."""
+    check_folder(data_dir)
+    paths = {split: _own_file(data_dir, split) for split in ('train', 'valid', 'test')}
+    if paths['train'] is None:
+        raise InputError(
+            f'{data_dir} has no train.csv, train.tsv or train.jsonl; its columns: {OWN_COLUMNS}'
+        )
+    for split in ('dev', 'val', 'validation'):
+        if paths['valid'] is None and _own_file(data_dir, split):
+            raise InputError(f'{_own_file(data_dir, split)}: rename it to valid')
+    return paths
+
+
+def custom_task(
+    data_dir: str,
+    regression: bool = False,
+    symmetric: bool = False,
+    n_valid: int | None = None,
+    seed: int = SPLIT_SEED,
+) -> tuple[Task, Data]:
+    """Your own data: `train` and, if they are there, `valid` and `test`, as .csv, .tsv or .jsonl.
+
+    The columns say what the task is: text; text1, text2 (with `symmetric` a similarity); or
+    context, choice1, ..., choiceN; and label: a class, the number of a choice from 1, or with
+    `regression` a number. Without `valid`, `n_valid` examples, or 10 %, are set aside, each class
+    in proportion. Raises InputError in one line, with file and row.
+    """
+    paths = own_files(data_dir)
+    data = Data(sources=[path for path in paths.values() if path])
+    rows = {}
+    layouts = {}
+    for split, path in paths.items():
+        if path:
+            layouts[split], rows[split] = _read_own(path, notes=data.notes)
+            if layouts[split] != layouts['train']:
+                raise InputError(f'{path}: other columns than in {paths["train"]}')
+    task = _own_task(paths['train'], layouts['train'], rows['train'], regression, symmetric)
+    data.train = _own_examples(task, rows['train'], need_labels=True)
+    if 'test' in rows:
+        data.test['test'] = _own_examples(task, rows['test'], need_labels=False)
+    if 'valid' in rows:
+        data.valid['valid'] = _own_examples(task, rows['valid'], need_labels=True)
+        if n_valid is not None:
+            data.notes.append(f'n_valid is not used: {paths["valid"]} is the validation set')
+    else:
+        data.train, data.valid['valid'] = _own_split(
+            task, data.train, n_valid, seed, paths['train']
+        )
+        data.notes.append(f'no valid file: {len(data.valid["valid"]):,} examples are set aside')
+    if regression:
+        labels = np.array([example.label for example in data.train])
+        if np.ptp(labels) == 0:
+            raise InputError(f'{paths["train"]}: every label is {labels[0]:g}: nothing to learn')
+        task = replace(task, mean=float(labels.mean()), std=float(labels.std()))
+    return task, data
+
+
+def _own_task(
+    path: str, layout: str, rows: list[_OwnRow], regression: bool, symmetric: bool
+) -> Task:
+    """Make the task from the columns and labels of the training file."""
+    if symmetric and layout != 'pair':
+        raise InputError(f'{path}: --symmetric needs the columns text1 and text2')
+    if regression and layout == 'choices':
+        raise InputError(f'{path}: --regression needs the columns text, or text1 and text2')
+    labels = None
+    metrics = ('accuracy',)
+    if regression:
+        metrics = ('pearson', 'spearman')
+    elif layout != 'choices':
+        unlabelled = [row.where for row in rows if not row.label]
+        if unlabelled:
+            raise InputError(f'{unlabelled[0]}: no label')
+        labels = {row.label for row in rows}
+        if len(labels) < 2:
+            raise InputError(
+                f'{path}: every label is {labels.pop()!r}, expected two classes or more'
+            )
+        scores = {label: parse_number(label) for label in labels}
+        by_number = None not in scores.values()
+        labels = tuple(sorted(labels, key=lambda x: (scores[x], x) if by_number else x))
+        if len(labels) == 2:
+            metrics = ('accuracy', 'f1')
+    return Task(
+        name='custom',
+        title='Custom',
+        layout='similarity' if symmetric else layout,
+        labels=labels,
+        metrics=metrics,
+        submission={'test': 'custom.tsv'},
+        first_label='1' if layout == 'choices' else None,
+        regression=regression,
+    )
+
+
+def _own_split(
+    task: Task, examples: list[Example], n_valid: int | None, seed: int, path: str
+) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples; of classes, in proportion (stratified).
+
+    A class with a single example stays in training.
+    """
+    n_classes = len(task.labels or [None])
+    if n_valid is None:
+        n_valid = max(math.ceil(len(examples) / 10), n_classes)
+    if task.labels is None:
+        return split_examples(examples, n_valid, seed, path)
+    from sklearn.model_selection import train_test_split
+
+    counts = Counter(example.label for example in examples)
+    single = [example for example in examples if counts[example.label] == 1]
+    others = [example for example in examples if counts[example.label] > 1]
+    n_classes -= len(single)
+    if not n_classes or not n_classes <= n_valid <= len(others) - n_classes:
+        raise InputError(
+            f'{path} has {len(examples):,} examples of {len(task.labels)} classes: cannot set '
+            f'{n_valid:,} aside for validation (--n_valid) with one of each class in both parts'
+        )
+    train, valid = train_test_split(
+        others, test_size=n_valid, random_state=seed, stratify=[e.label for e in others]
+    )
+    return single + train, valid
+
+
+def read_new(path: str, task: Task) -> list[Example]:
+    """Rows to predict, with the columns of the training data. Raises InputError."""
+    layout, rows = _read_own(path, may_have_more=True)
+    expected = 'pair' if task.layout == 'similarity' else task.layout
+    if layout != expected:
+        raise InputError(f'{path}: other columns than those of the training data ({expected})')
+    return _own_examples(task, rows, need_labels=False)
