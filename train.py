@@ -16,7 +16,13 @@ import startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
 from metrics import METRICS, write_submission
-from options import free_on_resume, is_sample_model, model_settings, parse_train_args
+from options import (
+    NOT_OF_MODEL,
+    free_on_resume,
+    is_sample_model,
+    model_settings,
+    parse_train_args,
+)
 from utils import InputError, exit_status, input_error, leave
 
 
@@ -257,7 +263,8 @@ class FineTuning(Job):
 
 
 def has_dropout(args, names=DROPOUT) -> bool:
-    return any(getattr(args, name) > 0 for name in names)
+    """Return whether some of the rates of dropout that the model uses are not 0."""
+    return any(getattr(args, name) > 0 for name in names if name not in NOT_OF_MODEL[args.model])
 
 
 # -------------------------------------------------------------------------------------------- run

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, encoder
 import convert
 import generate
 import options
+import train
 from batches import Tree, collate, collate_windows
 from datasets import Example
 from encoding import encode_dataset
@@ -129,6 +131,12 @@ def test_dropout_acts_on_the_embedding_and_on_the_output_only():
         batch = collate(make_trees('text'), CONFIG.first_position, False)
         dropped = model.train()(batch)[0]
         assert torch.equal(dropped, model.eval()(batch)[0]) == same, name
+
+
+def test_dropout_of_attention_is_not_one_of_an_lstm():
+    rates = {'embd_pdrop': 0, 'resid_pdrop': 0, 'clf_pdrop': 0, 'attn_pdrop': 0.1}
+    assert not train.has_dropout(Namespace(model='lstm', **rates))
+    assert train.has_dropout(Namespace(model='transformer', **rates))
 
 
 def test_shared_rows_are_refused():
