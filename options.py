@@ -21,6 +21,7 @@ from utils import InputError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLE_MODEL = os.path.join(HERE, 'model', 'sample')
+SAMPLE_LSTM = os.path.join(HERE, 'model', 'sample_lstm')  # pre-trained on the same text
 ENCODER_FILE = 'encoder_bpe_40000.json'
 MERGES_FILE = 'vocab_40000.bpe'
 SHAPES_FILE = 'params_shapes.json'
@@ -783,8 +784,8 @@ def check_sizes(weights, n_vocab: int, n_embd: int, n_transfer: int) -> None:
 
 
 def is_sample_model(folder: str) -> bool:
-    """Return whether `folder` is the sample model that comes with this program."""
-    return os.path.realpath(folder) == os.path.realpath(SAMPLE_MODEL)
+    """Return whether `folder` is one of the sample models that come with this program."""
+    return os.path.realpath(folder) in map(os.path.realpath, (SAMPLE_MODEL, SAMPLE_LSTM))
 
 
 def find_model_dir() -> str:

@@ -14,9 +14,10 @@ machines that share the folder:
 
     python paper.py --list | xargs -d '\\n' -n 1 -P 4 sh -c
 
-Without real data and weights everything is done in miniature: with made-up data, the sample model,
-and an LSTM and a transformer that are pre-trained on made-up text. With them, the LSTM and the
-right half of figure 2 need --text, a text to pre-train on.
+Without real data and weights everything is done in miniature: with made-up data, and with a small
+transformer and a small LSTM that come with the program, pre-trained on made-up text. The logs of
+their pre-training have the right half of figure 2. With real weights, the LSTM and the right half
+of figure 2 need --text, a text to pre-train on.
 """
 
 import json
@@ -97,7 +98,7 @@ def parse_args(argv=None):
         nargs='+',
         default=[],
         help='text files or folders to pre-train the LSTM and the transformer of figure 2 on '
-        '(default: made-up text for the sample model, none for other weights)',
+        '(default: none; the sample models are pre-trained already)',
     )
     group.add_argument(
         '--train_options',

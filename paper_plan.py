@@ -9,9 +9,16 @@ import os
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from options import DATASETS, find_model_dir, is_sample_model, read_settings, shortest_path
+from options import (
+    DATASETS,
+    SAMPLE_LSTM,
+    find_model_dir,
+    is_sample_model,
+    read_settings,
+    shortest_path,
+)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPTS = HERE  # the folder of the scripts that are run
@@ -29,17 +36,6 @@ VARIANTS = {  # of table 5
     'no-lm': ('--lm_coef', '0'),
     'lstm': (),
 }
-# The pre-training of the miniature. The LSTM has about as many parameters as the transformer.
-MINIATURE_TEXTS = 60_000
-MINIATURE = (
-    *('--n_iter', '1', '--n_windows', '8', '--n_batch', '8', '--warmup_updates', '100'),
-    *('--eval_every', '500', '--save_every', '500'),
-)
-MINIATURE_KIND = {
-    'transformer': ('--lr', '1.5e-3'),
-    'lstm': ('--lr', '3e-3', '--lstm_units', '384'),
-}
-
 # The sample model's settings have 4 for n_batch: with this, 32 examples make an update.
 SAMPLE_BATCH = ('--n_gpu', '8')
 
@@ -56,8 +52,7 @@ class Setup:
     sample_model   whether they are our sample
     n_layer        of these weights
     text           to pre-train on; empty: there is none
-    made_up_text   whether the plan must make the text first
-    sizes          of the models in the pre-training of the miniature: options
+    pretrained     where a pre-training has its model and its log, by kind: {'lstm': folder}
     data_dir       where zero_shot.py looks for its data; '': its default
     """
 
@@ -67,8 +62,7 @@ class Setup:
     sample_model: bool
     n_layer: int
     text: tuple[str, ...] = ()
-    made_up_text: bool = False
-    sizes: tuple[str, ...] = ()
+    pretrained: dict[str, str] = field(default_factory=dict)
     data_dir: str = ''
     train_options: tuple[str, ...] = ()
     pretrain_options: tuple[str, ...] = ()
@@ -118,10 +112,9 @@ def make_plan(
     if figures:
         for run in _zero_shot_runs(setup):
             add(run, 'figure 2, right')
-    with_lstm = setup.text and 5 in tables and any(name in setup.data for name in TABLES[5])
-    if with_lstm:
-        for run in _pretraining(setup, 'lstm'):
-            add(run, 'table 5')
+    with_lstm = 'lstm' in setup.pretrained
+    if with_lstm and setup.text and 5 in tables and any(name in setup.data for name in TABLES[5]):
+        add(_pretraining(setup, 'lstm'), 'table 5')
     ablations = [variant for variant in VARIANTS if variant != 'lstm' or with_lstm]
     for table in tables:
         variants = ablations if table == 5 else ['full']
@@ -148,7 +141,7 @@ def layers_variant(n_transfer: int, n_layer: int) -> str:
 def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> Run:
     folder, _ = setup.data[dataset]
     is_lstm = variant == 'lstm'
-    model_dir = setup.path('pretrained', 'lstm') if is_lstm else setup.model_dir
+    model_dir = setup.pretrained['lstm'] if is_lstm else setup.model_dir
     if variant.startswith('layers-'):
         options = ('--n_transfer', variant.removeprefix('layers-'))
     else:
@@ -166,41 +159,32 @@ def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> Run:
         *(SAMPLE_BATCH if setup.sample_model else ()),
         *setup.train_options,
     )
-    needs = ('pretrain-lstm',) if is_lstm else ()
-    made_up = setup.made_up_text if is_lstm else setup.sample_model
+    needs = ('pretrain-lstm',) if is_lstm and setup.text else ()
+    made_up = setup.sample_model and not needs
     return Run(desc, 'train.py', argv, (), dataset, variant, seed, needs, made_up)
 
 
 def _zero_shot_runs(setup: Setup) -> list[Run]:
-    """The runs of figure 2, right. Without a text: the weights that are there alone."""
+    """The runs of figure 2, right. Without pre-trainings: the weights that are there alone."""
     if setup.text:
-        return [run for kind in ('lstm', 'transformer') for run in _pretraining(setup, kind)]
+        return [_pretraining(setup, kind) for kind in ('lstm', 'transformer')]
+    if setup.pretrained:  # their logs have the figures
+        return []
     argv = ('--model_dir', setup.model_dir, '--out', setup.path('zero-shot.json'))
     if setup.data_dir:
         argv += ('--data_dir', setup.data_dir)
     return [Run('zero-shot', 'zero_shot.py', argv, made_up=setup.sample_model)]
 
 
-def _pretraining(setup: Setup, kind: str) -> list[Run]:
-    """The pre-training of a model on the text, which is made first if it is made up."""
-    runs = []
-    if setup.made_up_text:
-        argv = ('--n', str(MINIATURE_TEXTS), '--seed', '7', '--out', setup.text[0])
-        runs.append(Run('text', os.path.join('data', 'sample_text.py'), argv))
-    options = (*setup.sizes, *MINIATURE, *MINIATURE_KIND[kind]) if setup.made_up_text else ()
+def _pretraining(setup: Setup, kind: str) -> Run:
+    """The pre-training of a model on the text."""
     argv = (
-        *('--text', *setup.text, '--out', setup.path('pretrained', kind), '--model', kind),
+        *('--text', *setup.text, '--out', setup.pretrained[kind], '--model', kind),
         '--zero_shot',
         *(('--zero_shot_data', setup.data_dir) if setup.data_dir else ()),
-        *options,
         *setup.pretrain_options,
     )
-    needs = tuple(run.desc for run in runs)
-    desc = f'pretrain-{kind}'
-    runs.append(
-        Run(desc, 'pretrain.py', argv, variant=kind, needs=needs, made_up=setup.made_up_text)
-    )
-    return runs
+    return Run(f'pretrain-{kind}', 'pretrain.py', argv, variant=kind)
 
 
 def find_setup(args: Namespace) -> Setup:
@@ -215,25 +199,20 @@ def find_setup(args: Namespace) -> Setup:
     if real and not args.datasets:
         data = real
     sample_model = is_sample_model(model_dir)
-    text, sizes = tuple(args.text), ()
-    made_up_text = sample_model and not text
-    if made_up_text:
-        text = (os.path.join(args.out, 'text.txt'),)
-        names = ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop')
-        sizes = ('--vocabulary', model_dir)
-        sizes += tuple(word for name in names for word in (f'--{name}', str(settings[name])))
-        # Fine-tuning is that of the sample model for the LSTM too.
-        advice = [name for name in ('lr', 'n_iter', 'n_batch', 'clf_pdrop') if name in settings]
-        sizes += ('--settings', *(f'{name}={settings[name]}' for name in advice))
+    pretrained = {}
+    if args.text:
+        for kind in ('transformer', 'lstm'):
+            pretrained[kind] = os.path.join(args.out, 'pretrained', kind)
+    elif sample_model:
+        pretrained = {'transformer': model_dir, 'lstm': shortest_path(SAMPLE_LSTM)}
     return Setup(
         out=args.out,
         data=data,
         model_dir=model_dir,
         sample_model=sample_model,
         n_layer=settings.get('n_layer', 12),
-        text=text,
-        made_up_text=made_up_text,
-        sizes=sizes,
+        text=tuple(args.text),
+        pretrained=pretrained,
         data_dir=args.data_dir or '',
         train_options=tuple(shlex.split(args.train_options)),
         pretrain_options=tuple(shlex.split(args.pretrain_options)),
@@ -262,7 +241,7 @@ class State:
 def log_path(run: Run, setup: Setup) -> str:
     """Return the path of the log that the script of a run writes."""
     if run.script == 'pretrain.py':
-        return setup.path('pretrained', run.variant, 'log.jsonl')
+        return os.path.join(setup.pretrained[run.variant], 'log.jsonl')
     return setup.path('log', f'{run.desc}.jsonl')
 
 
@@ -320,7 +299,7 @@ def state_of(run: Run, setup: Setup) -> State:
 def _has_results(run: Run, setup: Setup, since: float) -> bool:
     """Return whether a run has written what comes after its last evaluation."""
     if run.script == 'pretrain.py':
-        paths = [setup.path('pretrained', run.variant, 'params_shapes.json')]
+        paths = [os.path.join(setup.pretrained[run.variant], 'params_shapes.json')]
     else:
         folder = setup.path('analysis', run.desc)
         names = os.listdir(folder) if os.path.isdir(folder) else []

@@ -4,6 +4,7 @@
 about whether a result has the paper's shape is computed.
 """
 
+import glob
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from analysis import (
     results,
 )
 from datasets import TASKS
+from options import is_sample_model
 from paper_plan import (
     LAYER_DATASETS,
     Run,
@@ -333,12 +335,12 @@ class ZeroShot:
 
     points  {set: [(update, figure)]}
     sets    {set: {'examples', 'source', 'sample', 'notes'}}
-    epoch   the number of updates in an epoch; 0: not known
+    epochs  {update: epochs until then}; empty: not known
     """
 
     points: dict[str, list[tuple[int, float]]]
     sets: dict[str, dict]
-    epoch: float = 0.0
+    epochs: dict[int, float] = field(default_factory=dict)
 
     def scaled(self, name: str) -> list[tuple[int, float]]:
         """The curve of a set on the scale of figure 2."""
@@ -348,25 +350,45 @@ class ZeroShot:
         return [(update, normalize(name, value, sample)) for update, value in self.points[name]]
 
 
+def read_pretraining(folder: str) -> list[dict]:
+    """Return the log of pretrain.py: the arguments, then the evaluations; empty if there is none.
+
+    A model that was pre-trained in several stages has the logs of the earlier ones too, as
+    log_1.jsonl and so on. Updates and epochs are counted from the first one.
+    """
+    paths = sorted(glob.glob(os.path.join(glob.escape(folder), 'log_*.jsonl')))
+    stages = [read_lines_of(path) for path in (*paths, os.path.join(folder, 'log.jsonl'))]
+    evaluations = []
+    counts = {'n_updates': 0, 'n_epochs': 0, 'n_tokens': 0}
+    for arguments, *lines in filter(None, stages):
+        before = dict(counts)
+        for line in lines:
+            n_tokens = line['n_updates'] * arguments['n_windows'] * arguments['n_ctx']
+            line['n_tokens'] = n_tokens
+            counts = {name: before[name] + line[name] for name in before}
+            evaluations.append({**line, **counts})
+    return [*stages[-1][:1], *evaluations]
+
+
 def collect_zero_shot(plan: Sequence[Run], setup: Setup) -> dict[str, ZeroShot]:
     """Return the zero-shot figures, by the kind of model: 'transformer', 'lstm', or 'given'."""
     found = {}
+    for kind, folder in setup.pretrained.items():
+        lines = read_pretraining(folder)
+        sets = lines[0].get('zero_shot_sets', {}) if lines else {}
+        points = {
+            name: [
+                (line['n_updates'], line[f'zs_{name}'])
+                for line in lines[1:]
+                if f'zs_{name}' in line
+            ]
+            for name in sets
+        }
+        if any(points.values()):
+            epochs = {line['n_updates']: line['n_epochs'] for line in lines[1:]}
+            found[kind] = ZeroShot(points, sets, epochs)
     for run in plan:
-        if run.script == 'pretrain.py':
-            lines = read_lines_of(log_path(run, setup))
-            sets = lines[0].get('zero_shot_sets', {}) if lines else {}
-            points = {
-                name: [
-                    (line['n_updates'], line[f'zs_{name}'])
-                    for line in lines[1:]
-                    if f'zs_{name}' in line
-                ]
-                for name in sets
-            }
-            if any(points.values()):
-                epoch = lines[-1]['n_updates'] / lines[-1]['n_epochs']
-                found[run.variant] = ZeroShot(points, sets, epoch)
-        elif run.script == 'zero_shot.py' and state_of(run, setup).kind == 'done':
+        if run.script == 'zero_shot.py' and state_of(run, setup).kind == 'done':
             with open(setup.path('zero-shot.json'), encoding='utf-8') as f:
                 record = json.load(f)
             sets = {name: record[name] for name in SETS if name in record}
@@ -383,7 +405,7 @@ def zero_shot_table(curves: dict[str, ZeroShot]) -> list[str]:
             if name not in curve.points:
                 continue
             for (update, value), (_, scaled) in zip(curve.points[name], curve.scaled(name)):
-                epochs = f'{update / curve.epoch:.2f}' if curve.epoch else ''
+                epochs = f'{curve.epochs[update]:.2f}' if update in curve.epochs else ''
                 text = f'{value:.1f}'
                 if curve.sets[name]['sample']:
                     text = f'**{text}**'
@@ -639,30 +661,27 @@ def describe_runs(
     devices = sorted({result.device for result in found.values()} - {''})
     commits = sorted({a['commit'] for known in attempts.values() for a in known} - {''})
     lines += ['', f'- weights: {weights}']
-    read = _describe_pretraining(os.path.join(setup.model_dir, 'log.jsonl'))
-    if read:
-        lines.append(f'- the newest pre-training of these weights: {read}')
-    for run in plan:
-        if run.script != 'pretrain.py':
-            continue
-        read = _describe_pretraining(log_path(run, setup))
+    folders = {PRETRAINED[kind]: folder for kind, folder in setup.pretrained.items()}
+    if setup.model_dir not in folders.values():
+        folders = {'these weights': setup.model_dir, **folders}
+    for what, folder in folders.items():
+        read = _describe_pretraining(folder)
         if read:
-            text = f'{PRETRAINED[run.variant]}: {read}'
-            lines.append(f'- **{text}; made-up text**' if run.made_up else f'- {text}')
+            text = f'pre-training of {what}: {read}'
+            lines.append(f'- **{text}; made-up text**' if is_sample_model(folder) else f'- {text}')
     lines.append(f'- devices: {"; ".join(devices) or "not known"}')
     lines.append(f'- commits: {", ".join(commits) or "not known"}')
     return lines
 
 
-def _describe_pretraining(path: str) -> str:
-    """Say how much text was read, from a log of pretrain.py; '' if there is none."""
-    lines = read_lines_of(path)
-    if len(lines) < 2:
+def _describe_pretraining(folder: str) -> str:
+    """Say how much text a model has read, by the log of pretrain.py; '' if there is none."""
+    _, *evaluations = read_pretraining(folder) or ['']
+    if not evaluations:
         return ''
-    arguments, last = lines[0], lines[-1]
-    n_tokens = last['n_updates'] * arguments['n_windows'] * arguments['n_ctx']
+    last = evaluations[-1]
     return (
-        f'{last["n_updates"]:,} updates, {n_tokens:,} tokens, '
+        f'{last["n_updates"]:,} updates, {last["n_tokens"]:,} tokens, '
         f'perplexity {last["va_perplexity"]:.2f} on held-out text'
     )
 
@@ -705,7 +724,7 @@ def write_report(
         if number == 5:
             sentences = shape_of_table_5(results_found)
             lines += [f'- {sentence}' for sentence in sentences]
-            if not setup.text:
+            if 'lstm' not in setup.pretrained:
                 lines.append('- The LSTM needs a text to pre-train on: `--text`.')
             lines.append('')
             record['tables']['5 shape'] = sentences
@@ -787,6 +806,6 @@ def _figure_2(plan, setup, found, record) -> list[str]:
             kind: curve.points for kind, curve in zero_shot_curves.items()
         }
         record['figures']['right shape'] = sentences
-    if not setup.text:
+    if not setup.pretrained:
         lines += ['Figure 2, right, needs a text to pre-train on: `--text`.', '']
     return lines

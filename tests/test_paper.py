@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from conftest import PROCESSES, ROOT, child
@@ -107,6 +106,8 @@ ALL = {
 
 def setup_of(names, **more):
     values = {'out': 'o', 'model_dir': 'm', 'sample_model': False, 'n_layer': 3}
+    if 'text' in more:
+        values['pretrained'] = {'transformer': 'o/transformer', 'lstm': 'o/lstm'}
     return Setup(data={name: (f'data/{name}', False) for name in names}, **(values | more))
 
 
@@ -141,10 +142,16 @@ def test_the_plan_leaves_out_what_cannot_be_done():
     assert descs[0] == 'zero-shot' and 'rte-lstm-1' not in descs
     assert {f'rte-{v}-{s}' for v in ('full', 'scratch', 'no-lm') for s in (1, 2)} < set(descs)
     assert make_plan(setup_of(['rte']), [3], [], [1]) == []
-    miniature = setup_of(['rte'], text=('t',), made_up_text=True, sizes=('--n_embd', '8'))
-    runs = make_plan(miniature, [5], [], [1])
-    assert [run.desc for run in runs][:2] == ['text', 'pretrain-lstm']
-    assert runs[1].needs == ('text',) and runs[1].made_up and '--n_embd' in runs[1].argv
+
+
+def test_the_miniature_takes_models_that_are_pre_trained():
+    folders = {'transformer': 'model/sample', 'lstm': 'model/sample_lstm'}
+    setup = setup_of(['rte'], model_dir='model/sample', sample_model=True, pretrained=folders)
+    plan = {run.desc: run for run in make_plan(setup, [5], [2], [1])}
+    assert set(plan) == {f'rte-{variant}-1' for variant in paper_plan.VARIANTS}
+    lstm = plan['rte-lstm-1']
+    assert lstm.made_up and not lstm.needs
+    assert lstm.argv[lstm.argv.index('--model_dir') + 1] == 'model/sample_lstm'
 
 
 def test_a_log_of_other_options_is_not_this_run_s(tmp_path):
@@ -414,8 +421,8 @@ def test_layers(tmp_path):
 def test_zero_shot_curves(tmp_path):
     sets = {'sst2': {'examples': 400, 'source': '', 'sample': True, 'notes': []}}
     curves = {
-        'transformer': ZeroShot({'sst2': [(10, 50.0), (100, 75.0)]}, sets, 50.0),
-        'lstm': ZeroShot({'sst2': [(10, 50.0), (100, 54.0)]}, sets, 50.0),
+        'transformer': ZeroShot({'sst2': [(10, 50.0), (100, 75.0)]}, sets, {10: 0.2, 100: 2.0}),
+        'lstm': ZeroShot({'sst2': [(10, 50.0), (100, 54.0)]}, sets),
     }
     assert curves['transformer'].scaled('sst2') == [(10, 0.0), (100, 0.5)]
     table = '\n'.join(paper_report.zero_shot_table(curves))
@@ -430,18 +437,24 @@ def test_zero_shot_curves(tmp_path):
 
 
 def test_zero_shot_figures_come_from_the_log_of_a_pre_training(tmp_path):
-    setup = setup_of([], out=str(tmp_path), text=('t',))
-    plan = make_plan(setup, [], [2], [1])
-    folder = Path(setup.path('pretrained', 'lstm'))
-    folder.mkdir(parents=True)
+    setup = setup_of([], pretrained={'lstm': str(tmp_path)})
     sets = {'cola': {'examples': 9, 'source': 's', 'sample': False, 'notes': []}}
+    sizes = {'n_windows': 2, 'n_ctx': 100}
     lines = [
-        {'zero_shot_sets': sets, 'time': 0},
+        {'zero_shot_sets': sets, 'time': 0, **sizes},
         {'n_updates': 5, 'n_epochs': 0.5, 'zs_cola': 3.0},
         {'n_updates': 7, 'n_epochs': 0.7},
         {'n_updates': 10, 'n_epochs': 1.0, 'zs_cola': 7.0},
     ]
-    (folder / 'log.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-    found = paper_report.collect_zero_shot(plan, setup)
+    (tmp_path / 'log.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    found = paper_report.collect_zero_shot([], setup)
     assert found['lstm'].points == {'cola': [(5, 3.0), (10, 7.0)]}
     assert found['lstm'].scaled('cola')[1] == (10, pytest.approx(0.2))
+
+    # The log of an earlier stage of pre-training comes first.
+    lines = [sizes, {'n_updates': 8, 'n_epochs': 1.0, 'zs_cola': 1.0}]
+    (tmp_path / 'log_1.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    found = paper_report.collect_zero_shot([], setup)
+    assert found['lstm'].points == {'cola': [(8, 1.0), (13, 3.0), (18, 7.0)]}
+    assert found['lstm'].epochs == {8: 1.0, 13: 1.5, 15: 1.7, 18: 2.0}
+    assert paper_report.read_pretraining(str(tmp_path))[-1]['n_tokens'] == 3600
