@@ -23,8 +23,10 @@ race     A training step of 8 questions of RACE with four choices, 512 tokens ea
 
 A step is forward, backward and Adam, with dropout. Each implementation runs in a process of its
 own, one after another in turn. All see the same texts. `transformers` gets the sequences padded to
-the longest of the step. In `race`, all do one question at a time and add up the gradients: the
-others would need more than 23 GB of memory.
+the longest of the step. `products alone` are the matrix products of separate rows with the LM loss,
+without those of attention: a program that computes them all cannot be faster. In `race`, all do one
+question at a time and add up the gradients: the others would need more than 23 GB of
+memory.
 """
 
 import argparse
@@ -55,6 +57,7 @@ from masks import DropoutMasks
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from opt import OpenAIAdam
 from parallel import keep_freed_memory
+from products import product
 from text_utils import read_vocabulary
 
 PARTS = ('start', 'large', 'pairs', 'race')
@@ -348,16 +351,47 @@ class Classification(DoubleHeads):
         return self.losses(trees, labels).mean()
 
 
+PRODUCTS = 'products alone'
+
+
+class Products:
+    """No program: the matrix products of the linear layers and of the LM head, for every token."""
+
+    def __init__(self, config, layout, n_out, weights):
+        width = config.n_embd
+        layer = ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width))
+        self.sizes = [*layer * config.n_layer, (width, config.n_vocab)]
+        self.operands = {}
+
+    def operand(self, *size):
+        """Return a random matrix of this size, which is made once."""
+        if size not in self.operands:
+            self.operands[size] = torch.randn(size)
+        return self.operands[size]
+
+    def train(self, trees, labels, size):
+        for part, _ in micro_batches(trees, labels, size):
+            n = sum(len(tree.trunk) + len(branch) for tree in part for branch in tree.branches)
+            for width, new_width in self.sizes:
+                x, weight = self.operand(n, width), self.operand(width, new_width)
+                grad = self.operand(n, new_width)
+                product(x, weight)
+                product(grad, weight.T)
+                product(x.T, grad)
+
+
 STEPS = {
     'pairs': {
         'ours': (Ours, {}),
         'ours without LM loss': (Ours, {'lm_coef': 0}),
         'transformers': (Classification, {}),
+        PRODUCTS: (Products, {}),
     },
     'race': {
         'ours, separate rows': (Ours, {}),
         'ours, shared rows': (Ours, {'share_context': True}),
         'transformers': (DoubleHeads, {}),
+        PRODUCTS: (Products, {}),
     },
 }
 
@@ -420,7 +454,7 @@ def measure_steps(part, n_steps, n_questions, sizes, n_vocab):
         flush=True,
     )
     workers = {name: StepWorker(part, name, config, batches, size) for name in STEPS[part]}
-    losses = {name: worker.ask('losses') for name, worker in workers.items()}
+    losses = {name: w.ask('losses') for name, w in workers.items() if name != PRODUCTS}
     expected = next(iter(losses.values()))
     difference = max(abs(np.subtract(values, expected)).max() for values in losses.values())
     print(f'  losses of the classifier without dropout differ by at most {difference:.1e}')
