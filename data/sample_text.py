@@ -1,9 +1,9 @@
 """Made-up text to pre-train the sample model on.
 
-    python data/sample_text.py --n 80000 --seed 7 --out text.txt
+    python data/sample_text.py --n 200000 --seed 7 --out text.txt
 
 Each line is a short text about the stories of `sample_stories.py`, in all of their phrasings.
-Nearly half of the lines are stories with their endings. The others tell what people say of stories:
+Most lines are stories with their endings. The others tell what people say of stories:
 
 - a story with its right ending, its wrong one or that of another story, and which one it was
 - two sentences, and whether they say the same, the opposite, or something else
@@ -11,7 +11,7 @@ Nearly half of the lines are stories with their endings. The others tell what pe
 - a story without its ending, and whether it was very positive or very negative
 - what one person did to another, and why
 
-Half of the stories are told by the one sentence that decides how they end.
+Seven of ten stories are told by the one sentence that decides how they end.
 
 No line has the four sentences of a story in `data/sample/`. The same arguments give the same bytes
 on every machine.
@@ -48,7 +48,7 @@ END = ('How did it end?', 'The story ended like this:')
 
 def beginning(story: Story, variant: str, rng: Random) -> str:
     """The four sentences of a story before its ending, or just the one that decides how it ends."""
-    return story.context(variant) if rng.random() < 0.5 else story.clue(variant)
+    return story.context(variant) if rng.random() < 0.3 else story.clue(variant)
 
 
 # A function of each kind of line returns its parts. The first one has the four sentences of a
@@ -126,12 +126,12 @@ def deed_of_two(schema: Schema, schemas: list[Schema], rng: Random) -> list[str]
 
 
 KINDS = (  # the share of lines of each kind
-    (0.45, whole_story),
-    (0.22, judged_story),
-    (0.10, comparison),
-    (0.08, answer),
-    (0.10, feeling),
-    (0.05, deed_of_two),
+    (0.60, whole_story),
+    (0.14, judged_story),
+    (0.09, comparison),
+    (0.05, answer),
+    (0.08, feeling),
+    (0.04, deed_of_two),
 )
 
 
