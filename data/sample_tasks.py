@@ -7,7 +7,7 @@ writes the data of one task, `--task all` that of every task. `train.py` does th
 The sentences come from the schemas of `sample_stories.py`, so they are in the language that the
 sample model has read. Words alone do not tell the label, except that a neutral hypothesis of SNLI
 and MNLI is another kind of sentence. It depends on the order of the words (CoLA), on what a story
-leads to (SST-2, SciTail, RTE), on whether an ending fits it (SNLI, MNLI, QNLI, RACE, QQP), or on
+leads to (SST-2, RTE), on whether an ending fits it (SNLI, MNLI, QNLI, SciTail, RACE, QQP), or on
 whether two texts say the same (MRPC, STS-B). Training examples tell the clues and the endings of
 the stories in the first three of their five phrasings, validation and test examples in the other
 two. A model that was not pre-trained has never seen those.
@@ -192,21 +192,15 @@ def qnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
 
 
 def scitail(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """What happened to somebody, and whether it was good."""
+    """What happened, and how it ended: the right ending or the wrong one."""
     block = []
     for variant in 'ab':
-        for label in ('entails', 'neutral'):
+        for ending, label in ((variant, 'entails'), (OTHER[variant], 'neutral')):
             story = Story(schema, split, rng)
-            was_good = story.is_happy(variant) == (label == 'entails')
-            hypothesis = phrase([GOOD[was_good]], rng)
-            block.append(((story.clue(variant), fill(hypothesis, story.slots)), label))
+            block.append(((story.clue(variant), story.ending(ending)), label))
     return block
 
 
-GOOD = {
-    True: 'It was (very positive|all very positive) for {name}.',
-    False: 'It was (very negative|all very negative) for {name}.',
-}
 HAPPY = {
     True: '(Luckily|Happily|Fortunately), {name} was glad.',
     False: '(Unluckily|Unhappily|Unfortunately), {name} was sad.',
