@@ -36,7 +36,7 @@ VARIANTS = {  # of table 5
     'no-lm': ('--lm_coef', '0'),
     'lstm': (),
 }
-# The sample model's settings have 4 for n_batch: with this, 32 examples make an update.
+# The sample model's settings have 2 for n_batch: with this, 16 examples make an update.
 SAMPLE_BATCH = ('--n_gpu', '8')
 
 

@@ -354,17 +354,17 @@ def read_pretraining(folder: str) -> list[dict]:
     """Return the log of pretrain.py: the arguments, then the evaluations; empty if there is none.
 
     A model that was pre-trained in several stages has the logs of the earlier ones too, as
-    log_1.jsonl and so on. Updates and epochs are counted from the first one.
+    log_1.jsonl and so on. Updates, epochs and tokens are counted from the first stage on.
     """
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), 'log_*.jsonl')))
     stages = [read_lines_of(path) for path in (*paths, os.path.join(folder, 'log.jsonl'))]
     evaluations = []
     counts = {'n_updates': 0, 'n_epochs': 0, 'n_tokens': 0}
-    for arguments, *lines in filter(None, stages):
-        before = dict(counts)
+    for stage, (arguments, *lines) in enumerate(filter(None, stages), 1):
+        before = counts
         for line in lines:
             n_tokens = line['n_updates'] * arguments['n_windows'] * arguments['n_ctx']
-            line['n_tokens'] = n_tokens
+            line |= {'n_tokens': n_tokens, 'stage': stage}
             counts = {name: before[name] + line[name] for name in before}
             evaluations.append({**line, **counts})
     return [*stages[-1][:1], *evaluations]
@@ -680,8 +680,9 @@ def _describe_pretraining(folder: str) -> str:
     if not evaluations:
         return ''
     last = evaluations[-1]
+    stages = f' in {last["stage"]} stages' if last['stage'] > 1 else ''
     return (
-        f'{last["n_updates"]:,} updates, {last["n_tokens"]:,} tokens, '
+        f'{last["n_updates"]:,} updates{stages}, {last["n_tokens"]:,} tokens, '
         f'perplexity {last["va_perplexity"]:.2f} on held-out text'
     )
 
