@@ -14,18 +14,18 @@ import sample_tasks
 
 NAMES = [name for name in TASKS if name != 'rocstories']
 HASHES = {
-    'snli': '770361043f86c56c',
-    'mnli': '8343c263cf7063d7',
-    'qnli': '1118428c14086bc9',
-    'scitail': '9d601f670ea9642e',
-    'rte': '9bf174417a4a7595',
-    'race': '2dcdb94293dad9fe',
-    'qqp': '4c3221d275926989',
-    'mrpc': 'de1c7571cfdaad99',
-    'stsb': '60504707aabfac95',
-    'cola': 'fc94f23b4346c8ca',
-    'sst2': 'e6e21619eadc26fb',
-    'wnli': 'abbe2e6c1120fe22',
+    'snli': '265c52053f08c353',
+    'mnli': '73195c2eef826017',
+    'qnli': 'f5a4ea949e09d442',
+    'scitail': 'c8a9f715db020c68',
+    'rte': '58d82fe737ba5a4b',
+    'race': '2fb16ec198f71698',
+    'qqp': '1e93887ef6c89de8',
+    'mrpc': '20a250f55465fdab',
+    'stsb': '6f409ba7796f46bb',
+    'cola': 'b08e48bd02efb527',
+    'sst2': '4325581b22963c5e',
+    'wnli': 'cf4eaa9b869a1354',
 }
 
 
@@ -53,7 +53,7 @@ def test_the_ordinary_reader_reads_them(name, tmp_path):
     sample_tasks.make(name, str(tmp_path))
     task = TASKS[name]
     data = task.read(str(tmp_path))
-    assert len(data.train) >= 600
+    assert len(data.train) >= 400
     assert data.valid
     assert data.test
     labels = [example.label for example in data.train]
