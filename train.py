@@ -16,13 +16,7 @@ import startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
 from metrics import METRICS, write_submission
-from options import (
-    NOT_OF_MODEL,
-    free_on_resume,
-    is_sample_model,
-    model_settings,
-    parse_train_args,
-)
+from options import NOT_OF_MODEL, free_on_resume, is_sample_model, model_settings, parse_train_args
 from utils import InputError, exit_status, input_error, leave
 
 
