@@ -24,9 +24,9 @@ race     A training step of 8 questions of RACE with four choices, 512 tokens ea
 A step is forward, backward and Adam, with dropout. Each implementation runs in a process of its
 own, one after another in turn. All see the same texts. `transformers` gets the sequences padded to
 the longest of the step. `products alone` are the matrix products of separate rows with the LM loss,
-without those of attention: a program that computes them all cannot be faster. In `race`, all do one
-question at a time and add up the gradients: the others would need more than 23 GB of
-memory.
+each as a whole and without those of attention. This is no lower bound: the program computes the LM
+head in blocks, which can be faster. In `race`, all do one question at a time and add up the
+gradients: the others would need more than 23 GB of memory.
 """
 
 import argparse
