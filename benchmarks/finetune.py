@@ -435,16 +435,21 @@ def product_shapes(kind, stories, share_context, config):
         shapes = [(tokens, *shape, config.n_layer - 1) for shape in layer]
         shapes += [(tokens, n, 2 * n, 1)]
         return shapes + [(2 * len(stories), *shape, 1) for shape in last]
+    return training_shapes(tokens, predictions, config)
+
+
+def training_shapes(tokens, predictions, config):
+    """The matrix products (m, k, n, how many) of a training step's linear layers and LM head."""
+    n, layers = config.n_embd, config.n_layer
     forward = [
-        (tokens, n, 3 * n, config.n_layer),
-        (tokens, n, n, config.n_layer),
-        (tokens, n, 4 * n, config.n_layer),
-        (tokens, 4 * n, n, config.n_layer),
+        (tokens, n, 3 * n, layers),
+        (tokens, n, n, layers),
+        (tokens, n, 4 * n, layers),
+        (tokens, 4 * n, n, layers),
         (predictions, n, config.first_position + config.n_ctx, 1),
     ]
-    # Each product has two gradients.
     shapes = []
-    for m, k, n, count in forward:
+    for m, k, n, count in forward:  # each product has two gradients
         shapes += [(m, k, n, count), (m, n, k, count), (k, m, n, count)]
     return shapes
 

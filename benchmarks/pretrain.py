@@ -51,6 +51,7 @@ from benchmarks.finetune import (
     peak_bytes,
     print_products,
     spread,
+    training_shapes,
 )
 from benchmarks.finetune import flop as flop_of
 from masks import DropoutMasks
@@ -300,19 +301,8 @@ def make_variant(name: str, config: Config, device: torch.device):
 
 def product_shapes(config: Config, n_windows: int) -> list[tuple[int, int, int, int]]:
     """The matrix products (m, k, n, how many) of an update's linear layers and LM head."""
-    n, tokens, layers = config.n_embd, n_windows * config.n_ctx, config.n_layer
     predictions = n_windows * (config.n_ctx - 1)
-    forward = [
-        (tokens, n, 3 * n, layers),
-        (tokens, n, n, layers),
-        (tokens, n, 4 * n, layers),
-        (tokens, 4 * n, n, layers),
-        (predictions, n, config.first_position + config.n_ctx, 1),
-    ]
-    shapes = []
-    for m, k, n, count in forward:  # each product has two gradients
-        shapes += [(m, k, n, count), (m, n, k, count), (k, m, n, count)]
-    return shapes
+    return training_shapes(n_windows * config.n_ctx, predictions, config)
 
 
 class PretrainFloor:

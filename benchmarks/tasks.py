@@ -31,6 +31,7 @@ gradients: the others would need more than 23 GB of memory.
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import multiprocessing
@@ -45,7 +46,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from encode_corpus import draw_words
-from finetune import LM_COEF, LR, HuggingFace, Worker, cpu_name, peak_bytes, spread
+from finetune import (
+    LM_COEF,
+    LR,
+    HuggingFace,
+    Worker,
+    cpu_name,
+    peak_bytes,
+    spread,
+    training_shapes,
+)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
@@ -355,29 +365,19 @@ PRODUCTS = 'products alone'
 
 
 class Products:
-    """No program: the matrix products of the linear layers and of the LM head, for every token."""
+    """No program: the matrix products of the linear layers and of the LM head."""
 
     def __init__(self, config, layout, n_out, weights):
-        width = config.n_embd
-        layer = ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width))
-        self.sizes = [*layer * config.n_layer, (width, config.n_vocab)]
-        self.operands = {}
-
-    def operand(self, *size):
-        """Return a random matrix of this size, which is made once."""
-        if size not in self.operands:
-            self.operands[size] = torch.randn(size)
-        return self.operands[size]
+        self.config = config
+        self.operand = functools.cache(torch.randn)  # one for each size
 
     def train(self, trees, labels, size):
         for part, _ in micro_batches(trees, labels, size):
-            n = sum(len(tree.trunk) + len(branch) for tree in part for branch in tree.branches)
-            for width, new_width in self.sizes:
-                x, weight = self.operand(n, width), self.operand(width, new_width)
-                grad = self.operand(n, new_width)
-                product(x, weight)
-                product(grad, weight.T)
-                product(x.T, grad)
+            lengths = [len(tree.trunk) + len(b) for tree in part for b in tree.branches]
+            n_tokens = sum(lengths)
+            for m, k, n, count in training_shapes(n_tokens, n_tokens - len(lengths), self.config):
+                for _ in range(count):
+                    product(self.operand(m, k), self.operand(k, n))
 
 
 STEPS = {
