@@ -1139,7 +1139,7 @@ def find_dprd(data_dir: str | None = None) -> tuple[str, bool]:
             path = first_file(place, DPRD_FILES[1:])
             if path:
                 return path, _is_sample(place)
-    path = os.path.join(SAMPLE, 'DPRD', DPRD_FILES[1])
+    path = os.path.join(_shown(SAMPLE), 'DPRD', DPRD_FILES[1])
     if not os.path.isfile(path):
         _make('dprd', SAMPLE)
     return path, True

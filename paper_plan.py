@@ -173,7 +173,7 @@ def _zero_shot_runs(setup: Setup) -> list[Run]:
     argv = ('--model_dir', setup.model_dir, '--out', setup.path('zero-shot.json'))
     if setup.data_dir:
         argv += ('--data_dir', setup.data_dir)
-    return [Run('zero-shot', 'zero_shot.py', argv, made_up=setup.sample_model)]
+    return [Run('zero-shot', 'zero_shot.py', argv)]
 
 
 def _pretraining(setup: Setup, kind: str) -> Run:

@@ -676,10 +676,10 @@ def describe_runs(
 
 def _describe_pretraining(folder: str) -> str:
     """Say how much text a model has read, by the log of pretrain.py; '' if there is none."""
-    _, *evaluations = read_pretraining(folder) or ['']
-    if not evaluations:
+    lines = read_pretraining(folder)
+    if len(lines) < 2:
         return ''
-    last = evaluations[-1]
+    last = lines[-1]
     stages = f' in {last["stage"]} stages' if last['stage'] > 1 else ''
     return (
         f'{last["n_updates"]:,} updates{stages}, {last["n_tokens"]:,} tokens, '

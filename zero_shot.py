@@ -47,14 +47,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import startup  # noqa: F401 (before the import of any library)
 
-from options import (
-    Parser,
-    add_model_options,
-    check_paths,
-    is_sample_model,
-    number,
-    shortest_path,
-)
+from options import Parser, add_model_options, check_paths, is_sample_model, number
 from utils import InputError, exit_status, whole_file
 
 WORDS = ('very', 'positive', 'negative')
@@ -263,7 +256,7 @@ def load_sets(
     for name in names:
         if name == 'dprd':
             path, is_sample = find_dprd(data_dir)
-            found = ZeroShotSet(name, Items(), is_sample, shortest_path(path))
+            found = ZeroShotSet(name, Items(), is_sample, path)
             _add_pronouns(found, read_dprd(path)[:n_examples], encoder, start, n_ctx)
         else:
             folder, is_sample = find_or_make(name, data_dir)
