@@ -19,7 +19,7 @@ its parent, the token before it on that path. The model does not know which of t
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -90,8 +90,7 @@ class Batch:
     masks: DropoutMasks | None = None  # the source of the dropout masks
 
     def _map(self, function):
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: v for name, v in tensors.items() if isinstance(v, torch.Tensor)}
+        tensors = {name: v for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **{name: function(v) for name, v in tensors.items()})
 
     def to(self, device: torch.device) -> 'Batch':

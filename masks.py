@@ -82,6 +82,16 @@ def unpack(bits: torch.Tensor, n: int) -> torch.Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=n))
 
 
+def flat_mask(bits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Unpack a flat mask to the given shape, uint8."""
+    return unpack(bits, math.prod(shape)).view(shape)
+
+
+def drop(x: torch.Tensor, keep: torch.Tensor, p: float) -> torch.Tensor:
+    """Return x / (1 - p) where the mask `keep` is 1, elsewhere 0."""
+    return (x * keep).mul_(1 / (1 - p))
+
+
 def dropout_seed(seed: int, update: int, place: int) -> int:
     """Return the seed of the dropout masks of a step.
 

@@ -406,9 +406,8 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
                     write_submission(f, task, analysis.decode(task, logits))
     analysis.save_predictions(folder, task, test, valid)
     if args.analysis:
-        evaluations = logger.lines[1:]
+        arguments, *evaluations = logger.lines
         analysis.print_metrics(task, evaluations, test)
-        arguments = logger.lines[0]
         analysis.write_report(
             folder,
             arguments,

@@ -41,6 +41,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from batches import Tree, collate
+from functional import rows_a_block
 from loss import JointLoss
 from masks import DropoutMasks
 from model_pytorch import Config, DoubleHeadModel, init_weights
@@ -421,7 +422,7 @@ VARIANTS = {
 }
 
 
-def product_shapes(kind, stories, share_context, config):
+def product_shapes(kind, stories, share_context, config, device):
     """The matrix products (m, k, n, how many) that a step cannot do without."""
     batch = lay_out(stories, config, share_context)
     n = config.n_embd
@@ -435,23 +436,29 @@ def product_shapes(kind, stories, share_context, config):
         shapes = [(tokens, *shape, config.n_layer - 1) for shape in layer]
         shapes += [(tokens, n, 2 * n, 1)]
         return shapes + [(2 * len(stories), *shape, 1) for shape in last]
-    return training_shapes(tokens, predictions, config)
+    return training_shapes(tokens, predictions, config, device)
 
 
-def training_shapes(tokens, predictions, config):
-    """The matrix products (m, k, n, how many) of a training step's linear layers and LM head."""
+def training_shapes(tokens, predictions, config, device):
+    """The matrix products (m, k, n, how many) of a training step's linear layers and LM head.
+
+    Those of the LM head are in blocks, as the program computes them.
+    """
     n, layers = config.n_embd, config.n_layer
+    rows = config.first_position + config.n_ctx
+    block = rows_a_block(torch.empty(0, device=device))
     forward = [
         (tokens, n, 3 * n, layers),
         (tokens, n, n, layers),
         (tokens, n, 4 * n, layers),
         (tokens, 4 * n, n, layers),
-        (predictions, n, config.first_position + config.n_ctx, 1),
+        (predictions, n, block, rows // block),
+        (predictions, n, rows % block, 1),
     ]
     shapes = []
     for m, k, n, count in forward:  # each product has two gradients
         shapes += [(m, k, n, count), (m, n, k, count), (k, m, n, count)]
-    return shapes
+    return [shape for shape in shapes if all(shape)]
 
 
 def flop(shapes):
@@ -536,7 +543,7 @@ def work(connection, variant, names, config, device, batches, keep):
             share, precision = VARIANTS[name][1].values()
             for kind in ('train', 'predict'):
                 shapes = [
-                    product_shapes(kind, stories, share or kind == 'predict', config)
+                    product_shapes(kind, stories, share or kind == 'predict', config, device)
                     for stories in batches
                 ]
                 floors[name, kind] = (
@@ -666,7 +673,8 @@ def main(argv=None):
     )
     products = []
     if device.type == 'cpu':
-        products = print_products(product_shapes('train', batches[0], False, config))
+        shapes = product_shapes('train', batches[0], False, config, device)
+        products = print_products(shapes)
 
     results = {
         name: SimpleNamespace(train=[], predict=[], train_cpu=[], predict_cpu=[], memory=None)

@@ -239,7 +239,7 @@ def fine_tuning(setup: Setup) -> Part:
                     predict_s = median_seconds(model.predict, batches, device)
                     del model
                 flop = finetune.flop(
-                    finetune.product_shapes('train', batches[0], name == 'shared', config)
+                    finetune.product_shapes('train', batches[0], name == 'shared', config, device)
                 )
                 rows[name] = {
                     'stories': n_batch,
@@ -273,7 +273,7 @@ def pre_training(setup: Setup) -> Part:
     for precision in setup.precisions:
         rows = {}
         rate = card_rate(precision, device, 64 if setup.dry_run else 8192)
-        flop = pretrain.flop_of(pretrain.product_shapes(task.config, setup.size.n_windows))
+        flop = pretrain.flop_of(pretrain.product_shapes(task.config, setup.size.n_windows, device))
         for name in names:
             with (
                 in_precision(precision, device, cast=False),

@@ -299,10 +299,12 @@ def make_variant(name: str, config: Config, device: torch.device):
 # ---------------------------------------------------------------------------------------- the floor
 
 
-def product_shapes(config: Config, n_windows: int) -> list[tuple[int, int, int, int]]:
+def product_shapes(
+    config: Config, n_windows: int, device: torch.device
+) -> list[tuple[int, int, int, int]]:
     """The matrix products (m, k, n, how many) of an update's linear layers and LM head."""
     predictions = n_windows * (config.n_ctx - 1)
-    return training_shapes(n_windows * config.n_ctx, predictions, config)
+    return training_shapes(n_windows * config.n_ctx, predictions, config, device)
 
 
 class PretrainFloor:
@@ -310,7 +312,7 @@ class PretrainFloor:
 
     def __init__(self, task: Task, dtype: torch.dtype):
         config, n_windows = task.config, len(task.windows[0])
-        shapes = product_shapes(config, n_windows)
+        shapes = product_shapes(config, n_windows, task.device)
         self.linear = Floor(shapes, dtype, task.device)
         size, length = config.n_embd // config.n_head, config.n_ctx
         heads = n_windows * config.n_head
@@ -544,7 +546,7 @@ def main(argv: list[str] | None = None) -> None:
             continue
         print(f'\n{size_name}: {size}')
         if device.type == 'cpu':
-            print_products(product_shapes(task.config, size.n_windows))
+            print_products(product_shapes(task.config, size.n_windows, device))
         print(HEADER, flush=True)
         for row in compare_all(task, names, not args.no_memory, args.keep_freed_memory):
             rows.append({'size': size_name, **row})

@@ -23,10 +23,10 @@ race     A training step of 8 questions of RACE with four choices, 512 tokens ea
 
 A step is forward, backward and Adam, with dropout. Each implementation runs in a process of its
 own, one after another in turn. All see the same texts. `transformers` gets the sequences padded to
-the longest of the step. `products alone` are the matrix products of separate rows with the LM loss,
-each as a whole and without those of attention. This is no lower bound: the program computes the LM
-head in blocks, which can be faster. In `race`, all do one question at a time and add up the
-gradients: the others would need more than 23 GB of memory.
+the longest of the step. `products alone` are the matrix products of separate rows with the LM
+loss, without those of attention: no program that computes them with the same library takes less
+time. In `race`, all do one question at a time and add up the gradients: the others would need more
+than 23 GB of memory.
 """
 
 import argparse
@@ -375,7 +375,8 @@ class Products:
         for part, _ in micro_batches(trees, labels, size):
             lengths = [len(tree.trunk) + len(b) for tree in part for b in tree.branches]
             n_tokens = sum(lengths)
-            for m, k, n, count in training_shapes(n_tokens, n_tokens - len(lengths), self.config):
+            n_predictions = n_tokens - len(lengths)
+            for m, k, n, count in training_shapes(n_tokens, n_predictions, self.config, 'cpu'):
                 for _ in range(count):
                     product(self.operand(m, k), self.operand(k, n))
 

@@ -244,11 +244,13 @@ def test_attention_without_dropout(path, share_context, dtype, tolerance):
     'dtype, tolerance',
     [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 0.03)],
 )
+@pytest.mark.parametrize('queries', [1, 3, 128])
 def test_attention_of_the_plain_and_the_cpu_path_with_dropout(
-    monkeypatch, share_context, dtype, tolerance
+    monkeypatch, queries, share_context, dtype, tolerance
 ):
-    """Both draw the same masks from the same seed."""
+    """Both draw the same masks from the same seed, in blocks of any size."""
     monkeypatch.setenv('GPT1_PATH', 'cpu')
+    monkeypatch.setattr(functional, 'QUERIES', queries)
     layout, n_tokens = make_layout(share_context)
     qkv = random(n_tokens, 3 * N_HEAD * 5, dtype=dtype)
     assert_equal_operations(
