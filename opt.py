@@ -88,6 +88,10 @@ class OpenAIAdam(AdamW):
         others = [p for p in params if not vector_l2 and p.dim() <= 1]
         groups = [{'params': decayed, 'l2': l2}, {'params': others, 'l2': 0}]
         super().__init__(groups, lr=lr, betas=(b1, b2), eps=e, fused=True)
+        # AdamW would allocate the moments in the first update, scattered among what a step frees.
+        for p in params:
+            moments = {name: torch.zeros_like(p) for name in ('exp_avg', 'exp_avg_sq')}
+            self.state[p] = {'step': torch.zeros((), device=p.device), **moments}
         # GradScaler then skips `step` itself, and does not use `grad_scale`.
         self._step_supports_amp_scaling = False
         self.lr, self.e = lr, e
@@ -133,9 +137,3 @@ class OpenAIAdam(AdamW):
     def load_state_dict(self, state: dict) -> None:
         self.t = state['t']
         super().load_state_dict({**super().state_dict(), 'state': state['state']})
-
-    def state_like(self) -> dict:
-        """Return a dict with the keys and tensor shapes of `state_dict` after some updates."""
-        params = [p for group in self.param_groups for p in group['params']]
-        moments = [{'step': torch.zeros(()), 'exp_avg': p, 'exp_avg_sq': p} for p in params]
-        return {'t': 0, 'state': dict(enumerate(moments))}

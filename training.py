@@ -256,7 +256,7 @@ class Trainer:
         try:
             run = json.loads(checkpoint['run'])
             check_identity(run['identity'], self.identity, path)
-            form = {'model': self.model.state_dict(), 'opt': self.opt.state_like(), 'run': ''}
+            form = {'model': self.model.state_dict(), 'opt': self.opt.state_dict(), 'run': ''}
             if not same_form(checkpoint, form):
                 raise ValueError('its tensors are not those of this model')
             n_updates, evaluated, log = run['n_updates'], run['evaluated'], run['log']
