@@ -303,10 +303,9 @@ def _attention_blocks(q, k, layout):
     bias = torch.where(layout.mask(), 0.0, -math.inf).to(q.dtype)
     for start in range(0, layout.length, QUERIES):
         queries, keys = slice(start, start + QUERIES), slice(start + QUERIES)
-        scores = q[:, queries] @ k[:, keys].transpose(1, 2)
-        by_row = scores.view(layout.rows, layout.n_head, *scores.shape[1:])
-        torch.add(bias[..., queries, keys], by_row, alpha=q.shape[2] ** -0.5, out=by_row)
-        yield queries, keys, full_precision(scores).softmax(2)
+        scores = (q[:, queries] @ k[:, keys].transpose(1, 2)).unflatten(0, (layout.rows, -1))
+        torch.add(bias[..., queries, keys], scores, alpha=q.shape[2] ** -0.5, out=scores)
+        yield queries, keys, full_precision(scores).softmax(3).flatten(0, 1)
 
 
 def _padded_heads(qkv, layout):
@@ -317,17 +316,44 @@ def _padded_heads(qkv, layout):
 
 # ------------------------------------------------------------------------------------ activation
 
+SLOPE = math.sqrt(8 / math.pi)
+CUBIC = 0.044715
+
 
 def plain_gelu(x: torch.Tensor) -> torch.Tensor:
     """The original's gelu: the tanh form."""
-    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + CUBIC * x**3)))
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        slope = x.new_tensor(SLOPE)
+        s = torch.addcmul(slope, x, x, value=CUBIC * SLOPE).mul_(x).sigmoid_()
+        a = x * s
+        ctx.save_for_backward(x, s, a)
+        return a
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, s, a = ctx.saved_tensors
+        # The derivative is s + x s' = s + t (1 - s) with t = x s SLOPE (1 + 3 CUBIC x^2).
+        t = torch.addcmul(x.new_tensor(SLOPE), x, x, value=3 * CUBIC * SLOPE).mul_(a)
+        return t.lerp_(t.new_ones(()), s).mul_(grad)
 
 
 def gelu(x: torch.Tensor) -> torch.Tensor:
-    """`plain_gelu` by one kernel."""
+    """`plain_gelu`, written as x sigmoid(SLOPE (x + CUBIC x^3)).
+
+    On a CPU, PyTorch's own gelu takes up to a fifth longer. In bfloat16, each of these steps would
+    round, so it is used there.
+    """
     if path(x) == 'plain':
         return plain_gelu(x)
-    return F.gelu(x, approximate='tanh')
+    if path(x) == 'cuda' or x.dtype == torch.bfloat16:
+        return F.gelu(x, approximate='tanh')
+    return _Gelu.apply(x)
 
 
 def plain_activated_linear(
