@@ -273,7 +273,7 @@ def pre_training(setup: Setup) -> Part:
     for precision in setup.precisions:
         rows = {}
         rate = card_rate(precision, device, 64 if setup.dry_run else 8192)
-        flop = pretrain.flop_of(pretrain.product_shapes(task.config, setup.size.n_windows, device))
+        flop = pretrain.flop_of(pretrain.product_shapes(task))
         for name in names:
             with (
                 in_precision(precision, device, cast=False),

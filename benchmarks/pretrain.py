@@ -299,12 +299,10 @@ def make_variant(name: str, config: Config, device: torch.device):
 # ---------------------------------------------------------------------------------------- the floor
 
 
-def product_shapes(
-    config: Config, n_windows: int, device: torch.device
-) -> list[tuple[int, int, int, int]]:
+def product_shapes(task: Task) -> list[tuple[int, int, int, int]]:
     """The matrix products (m, k, n, how many) of an update's linear layers and LM head."""
-    predictions = n_windows * (config.n_ctx - 1)
-    return training_shapes(n_windows * config.n_ctx, predictions, config, device)
+    n_windows, length = task.windows[0].shape
+    return training_shapes(n_windows * length, n_windows * (length - 1), task.config, task.device)
 
 
 class PretrainFloor:
@@ -312,7 +310,7 @@ class PretrainFloor:
 
     def __init__(self, task: Task, dtype: torch.dtype):
         config, n_windows = task.config, len(task.windows[0])
-        shapes = product_shapes(config, n_windows, task.device)
+        shapes = product_shapes(task)
         self.linear = Floor(shapes, dtype, task.device)
         size, length = config.n_embd // config.n_head, config.n_ctx
         heads = n_windows * config.n_head
@@ -546,7 +544,7 @@ def main(argv: list[str] | None = None) -> None:
             continue
         print(f'\n{size_name}: {size}')
         if device.type == 'cpu':
-            print_products(product_shapes(task.config, size.n_windows, device))
+            print_products(product_shapes(task))
         print(HEADER, flush=True)
         for row in compare_all(task, names, not args.no_memory, args.keep_freed_memory):
             rows.append({'size': size_name, **row})

@@ -92,7 +92,7 @@ def test_the_family_on_windows(monkeypatch):
 def test_the_floor_counts_half_of_the_products_of_attention():
     floor = pretrain.PretrainFloor(TASK, torch.float32)
     config, (n_windows, length) = TASK.config, TASK.windows[0].shape
-    linear = pretrain.flop_of(pretrain.product_shapes(config, n_windows, TASK.device))
+    linear = pretrain.flop_of(pretrain.product_shapes(TASK))
     whole = config.n_layer * 6 * 2 * n_windows * length**2 * config.n_embd
     assert floor.flop - linear == whole / 2
     assert math.isfinite(floor.seconds(lambda function: (function(), 1.0)[1:]))

@@ -220,13 +220,18 @@ def test_a_new_state_has_the_form_of_a_later_one():
     for p in parameters:
         p.grad = torch.ones_like(p)
 
-    def form():
-        moments = opt.state_dict()['state']
-        return {i: {name: v.shape for name, v in m.items()} for i, m in moments.items()}
+    def forms(state):
+        return {
+            number: {name: value.shape for name, value in moments.items()}
+            for number, moments in state['state'].items()
+        }
 
-    before = form()
+    before = opt.state_dict()
     opt.step()
-    assert before == form() and list(before) == list(range(len(parameters)))
+    after = opt.state_dict()
+    assert before.keys() == after.keys()
+    assert list(after['state']) == list(range(len(parameters)))
+    assert forms(before) == forms(after)
 
 
 def test_an_update_does_not_import_the_compiler():
