@@ -309,10 +309,10 @@ class PretrainFloor:
     """The time of an update's matrix products alone."""
 
     def __init__(self, task: Task, dtype: torch.dtype):
-        config, n_windows = task.config, len(task.windows[0])
+        config, (n_windows, length) = task.config, task.windows[0].shape
         shapes = product_shapes(task)
         self.linear = Floor(shapes, dtype, task.device)
-        size, length = config.n_embd // config.n_head, config.n_ctx
+        size = config.n_embd // config.n_head
         heads = n_windows * config.n_head
         self.q, self.k = (
             torch.randn(heads, length, size, device=task.device).to(dtype) for _ in range(2)

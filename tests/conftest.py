@@ -28,8 +28,6 @@ PROCESSES.set_forkserver_preload(
         'train',
         'pretrain',
         'spacy.lang.en',
-        'ftfy',
-        'scipy.special',
         'torch._dynamo',
         'torch.nn.parallel.distributed',
         'tokenizers',
@@ -48,7 +46,7 @@ def child(script, argv, output, environment, file_size=None, patch=None):
     if file_size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    # As in a run of its own. What the fork server has set starts workers a second at a time.
+    # The run starts workers as it does outside of the tests, not with a fork server of its own.
     multiprocessing.set_start_method(None, force=True)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
