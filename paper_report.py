@@ -573,7 +573,7 @@ def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) ->
 
 def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
     """Draw figure 2, right, beside the paper's."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     from pictures import draw
 
@@ -590,6 +590,9 @@ def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
                 )
             axes.axhline(0, color='0.6', linewidth=0.8)
             axes.set(xlabel='updates of pre-training', ylabel='0: chance, 1: best', xscale='log')
+            first, last = axes.get_xlim()
+            if last < 100 * first:  # powers of ten alone would be one or two ticks
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.0f}'))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_title(title)
