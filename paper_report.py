@@ -579,8 +579,9 @@ def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
 
     def panel_of(values, title):
         def panel(axes):
-            for (name, kind), points in values.items():
-                known = [(x, max(y, -0.05)) for x, y in points if y is not None]
+            drawn = [(name, kind) for kind in MODELS for name in SETS if (name, kind) in values]
+            for name, kind in drawn:
+                known = [(x, max(y, -0.05)) for x, y in values[name, kind] if y is not None]
                 axes.plot(
                     *zip(*known),
                     color=COLORS[name],
