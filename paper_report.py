@@ -4,7 +4,6 @@
 about whether a result has the paper's shape is computed.
 """
 
-import glob
 import json
 import math
 import os
@@ -350,31 +349,11 @@ class ZeroShot:
         return [(update, normalize(name, value, sample)) for update, value in self.points[name]]
 
 
-def read_pretraining(folder: str) -> list[dict]:
-    """Return the log of pretrain.py: the arguments, then the evaluations; empty if there is none.
-
-    A model that was pre-trained in several stages has the logs of the earlier ones too, as
-    log_1.jsonl and so on. Updates, epochs and tokens are counted from the first stage on.
-    """
-    paths = sorted(glob.glob(os.path.join(glob.escape(folder), 'log_*.jsonl')))
-    stages = [read_lines_of(path) for path in (*paths, os.path.join(folder, 'log.jsonl'))]
-    evaluations = []
-    counts = {'n_updates': 0, 'n_epochs': 0, 'n_tokens': 0}
-    for stage, (arguments, *lines) in enumerate(filter(None, stages), 1):
-        before = counts
-        for line in lines:
-            n_tokens = line['n_updates'] * arguments['n_windows'] * arguments['n_ctx']
-            line |= {'n_tokens': n_tokens, 'stage': stage}
-            counts = {name: before[name] + line[name] for name in before}
-            evaluations.append({**line, **counts})
-    return [*stages[-1][:1], *evaluations]
-
-
 def collect_zero_shot(plan: Sequence[Run], setup: Setup) -> dict[str, ZeroShot]:
     """Return the zero-shot figures, by the kind of model: 'transformer', 'lstm', or 'given'."""
     found = {}
     for kind, folder in setup.pretrained.items():
-        lines = read_pretraining(folder)
+        lines = read_lines_of(os.path.join(folder, 'log.jsonl'))  # of pretrain.py
         sets = lines[0].get('zero_shot_sets', {}) if lines else {}
         points = {
             name: [
@@ -680,13 +659,13 @@ def describe_runs(
 
 def _describe_pretraining(folder: str) -> str:
     """Say how much text a model has read, by the log of pretrain.py; '' if there is none."""
-    lines = read_pretraining(folder)
+    lines = read_lines_of(os.path.join(folder, 'log.jsonl'))  # of pretrain.py
     if len(lines) < 2:
         return ''
-    last = lines[-1]
-    stages = f' in {last["stage"]} stages' if last['stage'] > 1 else ''
+    arguments, *_, last = lines
+    n_tokens = last['n_updates'] * arguments['n_windows'] * arguments['n_ctx']
     return (
-        f'{last["n_updates"]:,} updates{stages}, {last["n_tokens"]:,} tokens, '
+        f'{last["n_updates"]:,} updates, {n_tokens:,} tokens, '
         f'perplexity {last["va_perplexity"]:.2f} on held-out text'
     )
 
