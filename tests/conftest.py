@@ -27,6 +27,8 @@ PROCESSES.set_forkserver_preload(
     [
         'train',
         'pretrain',
+        'ftfy',
+        'scipy.special',
         'spacy.lang.en',
         'torch._dynamo',
         'torch.nn.parallel.distributed',
