@@ -241,8 +241,13 @@ class State:
 def log_path(run: Run, setup: Setup) -> str:
     """Return the path of the log that the script of a run writes."""
     if run.script == 'pretrain.py':
-        return os.path.join(setup.pretrained[run.variant], 'log.jsonl')
+        return pretraining_log(setup.pretrained[run.variant])
     return setup.path('log', f'{run.desc}.jsonl')
+
+
+def pretraining_log(folder: str) -> str:
+    """Return the path of the log of pretrain.py in the folder of a model."""
+    return os.path.join(folder, 'log.jsonl')
 
 
 def read_lines_of(path: str) -> list[dict]:

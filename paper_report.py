@@ -33,6 +33,7 @@ from paper_plan import (
     format_seconds,
     layers_variant,
     log_path,
+    pretraining_log,
     read_lines_of,
     state_of,
 )
@@ -353,7 +354,7 @@ def collect_zero_shot(plan: Sequence[Run], setup: Setup) -> dict[str, ZeroShot]:
     """Return the zero-shot figures, by the kind of model: 'transformer', 'lstm', or 'given'."""
     found = {}
     for kind, folder in setup.pretrained.items():
-        lines = read_lines_of(os.path.join(folder, 'log.jsonl'))  # of pretrain.py
+        lines = read_lines_of(pretraining_log(folder))
         sets = lines[0].get('zero_shot_sets', {}) if lines else {}
         points = {
             name: [
@@ -659,7 +660,7 @@ def describe_runs(
 
 def _describe_pretraining(folder: str) -> str:
     """Say how much text a model has read, by the log of pretrain.py; '' if there is none."""
-    lines = read_lines_of(os.path.join(folder, 'log.jsonl'))  # of pretrain.py
+    lines = read_lines_of(pretraining_log(folder))
     if len(lines) < 2:
         return ''
     arguments, *_, last = lines

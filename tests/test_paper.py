@@ -444,10 +444,12 @@ def test_zero_shot_figures_come_from_the_log_of_a_pre_training(tmp_path):
         {'zero_shot_sets': sets, 'time': 0, **sizes},
         {'n_updates': 5, 'n_epochs': 0.5, 'zs_cola': 3.0},
         {'n_updates': 7, 'n_epochs': 0.7},
-        {'n_updates': 10, 'n_epochs': 1.0, 'zs_cola': 7.0},
+        {'n_updates': 10, 'n_epochs': 1.0, 'zs_cola': 7.0, 'va_perplexity': 1.5},
     ]
     (tmp_path / 'log.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     found = paper_report.collect_zero_shot([], setup)
     assert found['lstm'].points == {'cola': [(5, 3.0), (10, 7.0)]}
     assert found['lstm'].scaled('cola')[1] == (10, pytest.approx(0.2))
     assert found['lstm'].epochs == {5: 0.5, 7: 0.7, 10: 1.0}
+    described = '\n'.join(paper_report.describe_runs([], setup, {}, []))
+    assert '10 updates, 2,000 tokens, perplexity 1.50 on held-out text' in described
