@@ -194,17 +194,6 @@ def test_redirects_and_stalls(server, get, model):
 
 
 @pytest.mark.parametrize(
-    'content', [CONTENT[:-1] + b'?', b'', b'<html>Sign in to the hotel</html>', CONTENT * 2]
-)
-def test_wrong_bytes_never_become_a_file(server, get, model, capsys, content):
-    server.behave = lambda request, start, n: request.reply(start, content=content)
-    assert get() == 2
-    assert files_below(model) == {}
-    assert 'params_0.npy is not the published file' in error_line(capsys)
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
     'behave, said, n_requests',
     [
         (lambda request, start, n: request.reply(content=b'', status=404), 'answers 404', 1),
@@ -261,12 +250,6 @@ def test_a_file_of_the_users_own_is_left_alone(get, model, capsys):
         assert get('--source', source) == 2
         assert (model / 'params_0.npy').read_bytes() == b'pre-trained for a week'
         assert 'params_0.npy exists, but' in error_line(capsys)
-
-
-def test_no_place_to_write(get, model, capsys):
-    model.write_bytes(b'a file')
-    assert get() == 2
-    assert 'cannot write' in error_line(capsys)
 
 
 # --------------------------------------------------------------------- the model on Hugging Face
@@ -478,8 +461,10 @@ def test_a_process_that_is_killed_while_it_fetches(server, data):
     run = data.start('cola')
     arrived.wait(60)
     part = data.folder / '.CoLA.download' / 'CoLA.zip.part'
-    while not (part.exists() and part.stat().st_size >= 99_000):
-        threading.Event().wait(0.05)
+    for _ in range(600):
+        if part.exists() and part.stat().st_size >= 99_000:
+            break
+        threading.Event().wait(0.1)
     run.send_signal(signal.SIGKILL)
     run.communicate()
     assert not (data.folder / 'CoLA').exists()
@@ -527,7 +512,7 @@ def test_a_wrong_data_set(server, data, capsys):
     """Another file, a longer or a shorter one: nothing is unpacked."""
     right = zip_file(COLA)
     data('cola', {'CoLA.zip': right})
-    wrong = [right[:-1], right + b'x', right[:-1] + b'x', b'<html></html>', right * 10]
+    wrong = [b'', right[:-1], right + b'x', right[:-1] + b'x', b'<html></html>', right * 10]
     for n, content in enumerate(wrong, 1):
         server.files['/CoLA.zip'] = content
         assert data.get('cola') == 2
