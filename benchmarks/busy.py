@@ -25,10 +25,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ENVIRONMENT = dict(os.environ)  # of the commands, which set for themselves how threads wait
+sys.path.insert(0, ROOT)
+import startup  # noqa: F401 (before the import of any library)
+
 from full_size import SAMPLE, copy_stories
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
 from benchmarks.finetune import cpu_name
 from datasets import find_csv
 from workers import available_cores
@@ -72,7 +75,9 @@ def seconds(root: str, command: str, folder: str) -> float:
     """Run a command of the project in `root`. Returns its time."""
     words = [word.replace('FOLDER', folder) for word in command.split()]
     start = time.perf_counter()
-    process = subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, *words], cwd=root, env=ENVIRONMENT, capture_output=True, text=True
+    )
     if process.returncode:
         sys.exit(f'{command}: status {process.returncode}\n{process.stdout}{process.stderr}')
     return time.perf_counter() - start

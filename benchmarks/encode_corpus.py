@@ -18,9 +18,11 @@ import resource
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import startup  # noqa: F401 (before the import of any library)
+
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from corpus import prepare, vocabulary_files
 from text_utils import read_vocabulary
 

@@ -34,12 +34,14 @@ import time
 from types import SimpleNamespace
 from typing import NamedTuple
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import startup  # noqa: F401 (before the import of any library)
+
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from batches import Tree, collate
 from functional import rows_a_block
 from loss import JointLoss

@@ -39,12 +39,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'benchmarks')]
+import startup  # noqa: F401 (before the import of any library)
+
 import full_size
+import numpy as np
+import torch
 
 import parallel
 import precision as precisions

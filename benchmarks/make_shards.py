@@ -12,9 +12,11 @@ import os
 import shutil
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import startup  # noqa: F401 (before the import of any library)
+
 import torch
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from model_pytorch import Config, LMModel, init_weights
 from text_utils import TextEncoder
 from weights import save_openai_shards

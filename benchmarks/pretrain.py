@@ -35,12 +35,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import startup  # noqa: F401 (before the import of any library)
+
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from batches import collate_windows
 from benchmarks.finetune import (
     Floor,

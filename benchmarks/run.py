@@ -23,8 +23,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-START = time.perf_counter()
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import startup  # noqa: F401 (before the import of any library)
+
+START = time.perf_counter()
 
 
 class Phases:

@@ -42,6 +42,10 @@ import sys
 import tempfile
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+import startup  # noqa: F401 (before the import of any library)
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -57,8 +61,6 @@ from finetune import (
     training_shapes,
 )
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
 from batches import build_tree, collate
 from corpus import prepare, vocabulary_files
 from datasets import TASKS

@@ -1,8 +1,8 @@
 """Recorded runs of OpenAI's own program against this one, update by update.
 
-GOLDEN_DIR names the folder of the recordings, whose form tests/golden/README.md describes:
-a whole run without dropout (`expected.json`, `expected.npz`), and any number of runs with dropout
-(`dropout*.json`, `dropout*.npz`), whose masks are replayed.
+GOLDEN_DIR names the folder of the recordings, or the one around it. tests/golden/README.md has
+their form: a whole run without dropout (`expected.json`, `expected.npz`), and any number of runs
+with dropout (`dropout*.json`, `dropout*.npz`), whose masks are replayed.
 """
 
 import glob
@@ -20,9 +20,17 @@ from masks import DropoutMasks
 from model_pytorch import special_rows
 from parallel import Ranks
 
-GOLDEN_DIR = os.environ.get('GOLDEN_DIR') or os.path.join(
-    os.path.dirname(os.path.abspath(__file__)), 'golden', 'rocstories-tiny'
-)
+HERE = os.path.dirname(os.path.abspath(__file__))
+GOLDEN_DIR = os.environ.get('GOLDEN_DIR') or os.path.join(HERE, 'golden')
+INSIDE = glob.glob(os.path.join(GOLDEN_DIR, '*', 'expected.json'))
+if len(INSIDE) == 1:
+    GOLDEN_DIR = os.path.dirname(INSIDE[0])
+for name in ('expected.json', 'expected.npz', 'data', 'model'):
+    if not os.path.exists(os.path.join(GOLDEN_DIR, name)):
+        pytest.fail(
+            f'GOLDEN_DIR {GOLDEN_DIR} has no {name}; tests/golden/README.md lists what is needed',
+            pytrace=False,
+        )
 RECORDINGS_WITH_DROPOUT = sorted(glob.glob(os.path.join(GOLDEN_DIR, 'dropout*.json')))
 CPU = [torch.device('cpu')]
 NOT_OPTIONS = ('desc', 'submit', 'analysis')  # of the recorded hyperparameters

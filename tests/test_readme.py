@@ -83,6 +83,21 @@ def test_commands_use_options_that_exist(name):
             assert {word.removeprefix('--') for word in used} <= known
 
 
+@pytest.mark.skipif(not os.path.exists(os.path.join(ROOT, '.git')), reason='not a clone')
+def test_git_ignores_what_the_documents_tell_people_to_write():
+    """Else `git add .` would commit weights and data."""
+    paths = [f'model/{name}' for name in ('params_0.npy', 'model.safetensors', '.weights.lock')]
+    for words in [words for name in DOCUMENTS for words in commands(read(name))]:
+        places = ('--out', '--text', '--data_dir', '>')
+        paths += [path for option, path in zip(words, words[1:]) if option in places]
+        paths += words[3:] if words[1] == 'convert.py' else []
+    assert {'my/', 'books/', 'predictions.csv', 'openai-gpt/', 'model/mine'} < set(paths)
+    ignored = subprocess.run(
+        ['git', 'check-ignore', *paths], cwd=ROOT, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert set(paths) == set(ignored)
+
+
 @pytest.mark.parametrize('name', READMES)
 def test_options_in_the_text_exist(name):
     known = {option.name for script in ('train.py', 'pretrain.py') for option in options_of(script)}

@@ -22,6 +22,7 @@ def read(path):
 SCRIPTS = sorted(
     name for name in glob.glob('*.py', root_dir=ROOT) if "if __name__ == '__main__':" in read(name)
 )
+BENCHMARKS = sorted(glob.glob('benchmarks/*.py', root_dir=ROOT))  # they measure what people run
 
 
 def test_one_line_under_an_old_python():
@@ -51,7 +52,7 @@ def test_scripts_can_be_parsed_by_python_3_8(name):
     ast.parse(read(name), feature_version=(3, 8))
 
 
-@pytest.mark.parametrize('name', SCRIPTS)
+@pytest.mark.parametrize('name', [*SCRIPTS, *BENCHMARKS])
 def test_scripts_import_startup_before_libraries(name):
     modules = []
     for node in ast.parse(read(name)).body:
