@@ -22,6 +22,8 @@ import numpy as np
 from data_files import (
     cells_under,
     check_folder,
+    check_no_header,
+    check_once,
     first_file,
     json_text,
     list_folder,
@@ -31,6 +33,7 @@ from data_files import (
     quoted,
     read_csv,
     read_lines,
+    refuse,
     whole_number,
 )
 from metrics import METRICS
@@ -40,6 +43,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLE = os.path.join(HERE, 'data', 'sample')  # the made-up data of this repository
 SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
 LAYOUTS = ('text', 'pair', 'similarity', 'choices')
+MAX_CLASSES = 10_000  # more are refused, before training and in a file of parameters
 
 
 class Example(NamedTuple):
@@ -283,6 +287,9 @@ def _tab_rows(
     if missing:  # there is no header
         header = list(archive.bare)
         lines = itertools.chain([first], lines)
+    else:
+        names = (*archive.texts, archive.label, *archive.id)
+        check_once(f'{path}, line {first[0]}', header, names)
     texts_at = [header.index(name) for name in archive.texts]
     label_at = header.index(archive.label) if archive.label in header else None
     id_at = [header.index(name) for name in archive.id if name in header]
@@ -291,6 +298,7 @@ def _tab_rows(
     label_is_last = label_at == width - 1
     for index, (number, line) in enumerate(lines):
         cells = line.split('\t')
+        check_no_header(f'{path}, line {number}', cells, header)
         if len(cells) != width and not (archive.ragged == 'accept' and len(cells) >= needed):
             if archive.ragged == 'drop' and dropped is not None and label_at is not None:
                 dropped['broken rows'] += 1
@@ -325,12 +333,14 @@ def read_table(
     need_labels: bool = True,
     notes: list[str] | None = None,
     archive: Archive | None = None,
+    warnings: list[str] | None = None,
 ) -> list[Example]:
     """Examples of one tab-separated or JSON-lines file of a data set.
 
     With a list of `notes`, pairs labelled '-' and broken rows of QQP are left out, and a note says
     how many. Without it (for prediction) all rows are kept: '-' is an unknown label, and a broken
-    row is an error. With `need_labels=False`, missing labels are None.
+    row is an error. With `need_labels=False`, missing labels are None. A list of `warnings` names
+    empty texts and unknown labels, which are then no errors.
     Raises InputError with the file and the line.
     """
     archive = archive or task.archive
@@ -358,12 +368,15 @@ def read_table(
                 dropped["pairs without a majority label ('-')"] += 1
                 continue
         elif label is None and (word or need_labels):
-            raise InputError(
+            refuse(
                 f'{path}, line {number}: the label is {(word or "")[:20]!r}, '
-                f'expected {_expected_labels(task)}'
+                f'expected {_expected_labels(task)}',
+                warnings,
             )
         if not all(map(str.strip, texts)):
             n_empty += 1
+            if warnings is not None:
+                warnings.append(f'{path}, line {number}: a text is empty')
         examples.append(Example(name, texts, label))
     if not examples:
         raise InputError(f'{path} has no examples')
@@ -591,7 +604,9 @@ def split_examples(
 RACE_LEVELS = ('middle', 'high')
 
 
-def read_race_file(path: str, need_labels: bool = True) -> list[Example]:
+def read_race_file(
+    path: str, need_labels: bool = True, warnings: list[str] | None = None
+) -> list[Example]:
     """The questions of one passage. Texts: article, question, options. Raises InputError.
 
     The `_` of a cloze question stays: the paper has question and answer one after the other.
@@ -614,23 +629,26 @@ def read_race_file(path: str, need_labels: bool = True) -> list[Example]:
             raise InputError(f'{where}: expected two options or more')
         letters = [chr(ord('A') + i) for i in range(len(choices))]
         if answer not in letters and (need_labels or answer is not None):
-            raise InputError(
-                f'{where}: the answer is {str(answer)[:20]!r}, expected A to {letters[-1]}'
+            refuse(
+                f'{where}: the answer is {str(answer)[:20]!r}, expected A to {letters[-1]}',
+                warnings,
             )
         texts = (
             article,
             json_text(question, where, 'the question'),
             *(json_text(choice, where, 'an option') for choice in choices),
         )
-        label = None if answer is None else letters.index(answer)
+        label = letters.index(answer) if answer in letters else None
         examples.append(Example(f'{name}-{k}', texts, label))  # ids of RACE are those of passages
     return examples
 
 
-def _read_race_folder(folder: str, need_labels: bool = True) -> list[Example]:
+def _read_race_folder(
+    folder: str, need_labels: bool = True, warnings: list[str] | None = None
+) -> list[Example]:
     """All questions of a folder of passages, in the order of the files' numbers."""
     paths = _race_files(folder)
-    return [example for path in paths for example in read_race_file(path, need_labels)]
+    return [e for path in paths for e in read_race_file(path, need_labels, warnings)]
 
 
 def _race_files(folder: str) -> list[str]:
@@ -752,11 +770,14 @@ def find_csv(data_dir: str, which: str) -> str:
     return os.path.join(data_dir, (exact or names)[0])
 
 
-def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
+def read_cloze_test(
+    path: str, need_labels: bool = True, warnings: list[str] | None = None
+) -> list[Example]:
     """Read one Story Cloze CSV file: columns by name, in any order.
 
     Texts: the four sentences joined by one space, ending 1, ending 2; the label is 0 or 1. With
-    `need_labels=False` the label column may be missing or empty; then all labels are None.
+    `need_labels=False` the label column may be missing or empty; then all labels are None. With a
+    list of `warnings`, rows with an empty text or another label are kept, and it names them.
     Raises InputError naming the file and the row (1 = the header).
     """
     rows = read_csv(path)
@@ -771,17 +792,19 @@ def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
             f'{path}, row {header_row[0]}: no column {missing[0]}; '
             f'expected the header {",".join(COLUMNS)}'
         )
+    check_once(f'{path}, row {header_row[0]}', header, columns)
     at = [header.index(name) for name in columns]
     stories = []
     for number, cells in rows:
         where = f'{path}, row {number}'
+        check_no_header(where, cells, header)
         if len(cells) < max(at[:7]) + 1:
             raise InputError(f'{where}: {len(cells)} columns, expected {len(header)}')
         cells = cells_under(where, cells, header)
         values = [cells[i] for i in at]
         empty = [name for name, value in zip(columns[:7], values) if not value.strip()]
         if empty:
-            raise InputError(f'{where}: {empty[0]} is empty')
+            refuse(f'{where}: {empty[0]} is empty', warnings)
         stories.append((where, values))
     if not stories:
         raise InputError(f'{path} has a header but no stories')
@@ -791,7 +814,7 @@ def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
     if need_labels or any(words):
         for (where, _), word, label in zip(stories, words, labels):
             if label is None:
-                raise InputError(f'{where}: AnswerRightEnding is {word[:20]!r}, expected 1 or 2')
+                refuse(f'{where}: AnswerRightEnding is {word[:20]!r}, expected 1 or 2', warnings)
     return [
         Example(values[0], (' '.join(values[1:5]), values[5], values[6]), label)
         for (_, values), label in zip(stories, labels)
@@ -1258,17 +1281,18 @@ def source_files(name: str, data_dir: str) -> list[str]:
     return [path for path in _official_files(task, data_dir)[1].values() if path]
 
 
-def read_examples(path: str, task: Task) -> list[Example]:
+def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
     """Read a file to predict: in the task's own format, or the columns of your own data.
 
-    Labels may be missing: then they are None. No row is left out. For RACE, `path` may be a folder
-    of passages. Raises InputError.
+    Labels may be missing: then they are None. No row is left out. With a list of `warnings`, empty
+    texts and unknown labels are no errors: it names their rows. For RACE, `path` may be a folder of
+    passages. Raises InputError.
     """
     if task.name == 'rocstories':
-        return read_cloze_test(path, need_labels=False)
+        return read_cloze_test(path, False, warnings)
     if task.name == 'race':
         read = _read_race_folder if os.path.isdir(path) else read_race_file
-        examples = read(path, need_labels=False)
+        examples = read(path, False, warnings)
         if not examples:
             raise InputError(
                 f'{path} has no passages with questions: expected a passage of RACE, or a folder '
@@ -1276,7 +1300,7 @@ def read_examples(path: str, task: Task) -> list[Example]:
             )
         return examples
     if task.name != 'custom':
-        return read_table(path, task, need_labels=False)
+        return read_table(path, task, need_labels=False, warnings=warnings)
     from own_data import read_new
 
-    return read_new(path, task)
+    return read_new(path, task, warnings)
