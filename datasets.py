@@ -410,6 +410,20 @@ def _folders(data_dir: str, names: tuple[str, ...], depth: int = 3) -> list[str]
     return found
 
 
+def _places(task: Task, data_dir: str) -> list[str]:
+    """The folders in which the files of a data set may lie."""
+    return [*_folders(data_dir, task.archive.folders), data_dir]
+
+
+def _archives(task: Task) -> list[Archive]:
+    """The forms in which a data set may lie there: GLUE's, and for MRPC also Microsoft's."""
+    archives = [task.archive]
+    if task.name == 'mrpc':  # both files of the second form must be there
+        splits = {'train': 'train', 'valid': 'test'}
+        archives.append(task.archive._replace(patterns=('msr_paraphrase_{}.txt',), splits=splits))
+    return archives
+
+
 def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
     """The folder with a task's training and validation files, or None and an error message."""
     archive = task.archive
@@ -419,7 +433,7 @@ def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
         f'{data_dir} has no {task.title}: expected {names} there or in its folder '
         f'"{archive.folders[0]}"; get them from {archive.address}'
     )
-    for folder in [*_folders(data_dir, archive.folders), data_dir]:
+    for folder in _places(task, data_dir):
         missing = [names for names in needed if not first_file(folder, names)]
         if not missing:
             return folder, ''
@@ -442,7 +456,7 @@ def _edition(task: Task, data: Data) -> str:
         sum(len(split) for name, split in data.test.items() if name != 'diagnostic'),
     )
     for edition, note in task.archive.editions.items():
-        if all(n in (0, size) for n, size in zip(edition, sizes)):  # 0: not known
+        if edition == sizes:
             return note
     expected, found = (
         '{:,} + {:,} + {:,}'.format(*numbers)
@@ -552,10 +566,7 @@ def _read_mrpc(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Dat
         data.sources.append(path)
         return _label_test(data, read_table(path, task), key=lambda e: e.id)
 
-    splits = {'train': 'train', 'valid': 'test'}  # both must be there
-    archive = task.archive._replace(patterns=('msr_paraphrase_{}.txt',), splits=splits)
-    source = replace(task, archive=archive)
-    folder, _ = _complete_folder(source, data_dir)
+    folder, _ = _complete_folder(replace(task, archive=_archives(task)[1]), data_dir)
     if folder is None:
         raise InputError(
             f'{data_dir} has no MRPC: expected "train.tsv", "dev.tsv" and "test.tsv", or '
@@ -602,6 +613,7 @@ def split_examples(
 # ---- RACE: folders of JSON files
 
 RACE_LEVELS = ('middle', 'high')
+RACE_SPLITS = ('train', 'dev', 'test')
 
 
 def read_race_file(
@@ -669,7 +681,7 @@ def _race_levels(folder: str, split: str) -> dict[str, str]:
 
 
 def _race_home(task: Task, data_dir: str) -> str | None:
-    for folder in [*_folders(data_dir, task.archive.folders), data_dir]:
+    for folder in _places(task, data_dir):
         if _race_levels(folder, 'train') and _race_levels(folder, 'dev'):
             return folder
     return None
@@ -687,7 +699,7 @@ def _existing_race_home(task: Task, data_dir: str) -> str:
 
 def _find_race(task: Task, data_dir: str) -> list[str]:
     home = _existing_race_home(task, data_dir)
-    levels = [_race_levels(home, split) for split in ('train', 'dev', 'test')]
+    levels = [_race_levels(home, split) for split in RACE_SPLITS]
     folders = [folder for paths in levels for folder in paths.values()]
     return [path for folder in folders for path in _race_files(folder)]
 
@@ -943,7 +955,7 @@ _ROWS = [
             texts=('question', 'sentence'),
             editions={
                 (104_743, 5_463, 5_463): "QNLI version 2, GLUE's since 2019; the paper's is 1",
-                (0, 5_732, 5_740): "QNLI version 1, the paper's; GLUE scores version 2 now",
+                (108_436, 5_732, 5_740): "QNLI version 1, the paper's; GLUE scores version 2 now",
             },
         ),
     ),
@@ -1187,15 +1199,23 @@ def _is_sample(folder: str) -> bool:
 
 
 def _is_there(name: str, folder: str) -> bool:
-    """Whether `folder` has any file of a data set. If some are missing, reading it says which."""
+    """Whether `folder` has any file that the reader of a data set would take.
+
+    So has a folder of its name that is not empty. If files are missing, reading says which.
+    """
     if name == 'rocstories':
         return any(map(CLOZE_NAME.fullmatch, list_folder(folder)))
     task = TASKS[name]
-    if any(list_folder(place) for place in _folders(folder, task.archive.folders)):
-        return True
-    if name == 'race' and _race_home(task, folder):
-        return True
-    return any(first_file(folder, task.archive.names(split)) for split in task.archive.splits)
+    names = set(map(_plain, task.archive.folders))
+    for place in _places(task, folder):
+        if place != folder and _plain(os.path.basename(place)) in names and list_folder(place):
+            return True
+        if name == 'race' and any(_race_levels(place, split) for split in RACE_SPLITS):
+            return True
+        for archive in _archives(task):
+            if any(first_file(place, archive.names(split)) for split in archive.splits):
+                return True
+    return False
 
 
 def unrecognized_files(folder: str, name: str) -> list[str]:
@@ -1203,9 +1223,10 @@ def unrecognized_files(folder: str, name: str) -> list[str]:
 
     Archives of this task that are not unpacked count too.
     """
-    known = {*MRPC_SOURCE, *DPRD_FILES, 'mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv'}
+    known = {*DPRD_FILES, 'mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv'}
     for task in TASKS.values():
-        known.update(*map(task.archive.names, task.archive.splits))
+        for archive in _archives(task):
+            known.update(*map(archive.names, archive.splits))
     stems = ['cloze', 'rocstories']
     if name != 'rocstories':
         stems = [_plain(folder) for folder in TASKS[name].archive.folders]

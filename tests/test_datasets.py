@@ -27,6 +27,7 @@ from datasets import (
     Task,
     find_csv,
     find_data,
+    find_or_make,
     read_cloze_test,
     read_examples,
     rocstories,
@@ -182,6 +183,13 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, name):
             assert f'train.tsv, line {len(rows)}: ' in message and expected in message
 
 
+def test_a_header_that_is_not_clear(tmp_path):
+    files, _ = glue_files('rte')
+    put(tmp_path, {'x': files['test.tsv'] * 2, 'y': [['sentence1', *files['test.tsv'][0]]]})
+    assert 'line 5: the header again' in error_of(read_examples, f'{tmp_path}/x', TASKS['rte'])
+    assert "'sentence1' is there twice" in error_of(read_examples, f'{tmp_path}/y', TASKS['rte'])
+
+
 def test_another_task_in_the_folder(tmp_path):
     for name, other in (('rte', 'wnli'), ('wnli', 'rte'), ('rte', 'cola'), ('qnli', 'rte')):
         files, _ = glue_files(other)
@@ -212,7 +220,8 @@ def test_qqp_keeps_empty_questions_and_says_so(tmp_path):
     'name, sizes, expected',
     [
         ('qnli', (104_743, 5_463, 5_463), 'QNLI version 2'),
-        ('qnli', (20, 5_732, 5_740), 'QNLI version 1'),
+        ('qnli', (108_436, 5_732, 5_740), 'QNLI version 1'),
+        ('qnli', (20, 5_732, 5_740), 'not the whole QNLI: 20 + 5,732 + 5,740 examples'),
         ('qqp', (363_849, 40_430, 390_965), 'until September 2020'),
         ('qqp', (363_846, 40_430, 390_965), 'QQP-clean'),
         ('rte', (2_490, 277, 3_000), None),
@@ -712,6 +721,8 @@ HEADER = ','.join(COLUMNS).encode()
         (b'a,b,c\n1,2,3\n', 'row 1: no column InputStoryid; expected the header InputStoryid,'),
         (HEADER, 'a header but no stories'),
         (HEADER + b'\na,b,c\n', 'row 2: 3 columns, expected 8'),
+        (HEADER + b'\n' + HEADER, 'row 2: the header again'),
+        (HEADER + b',InputSentence1\n', "row 1: the column 'InputSentence1' is there twice"),
         (HEADER + b'\na,b,c,d,e,f,g,1,x\n', 'row 2: 9 columns, expected 8'),
         (HEADER + b'\na,b,c,d,e,f,\xff,1\n', 'line 2: not UTF-8'),
         (','.join(COLUMNS).encode('utf-16')[:-1], 'not UTF-8'),
@@ -842,6 +853,20 @@ def test_real_data_in_the_default_folder(clone):
     assert find_data('rocstories')[1]
     put(clone, {'data/cloze_test_val__spring2016 (1).CSV': ''})
     assert find_data('rocstories') == ('data/', False)
+
+
+@pytest.mark.parametrize('name', [name for name in TASKS if name != 'rocstories'])
+def test_every_file_that_is_read_is_found(clone, name):
+    """In data/ and in a folder that is named; the folder of all tasks does not count."""
+    put(clone, {'data/glue/AX/diagnostic.tsv': 'x'})
+    assert find_or_make(name, 'data/') == (datasets.SAMPLE, True)
+    paths = ['train/high/1.txt'] if name == 'race' else []
+    for archive in datasets._archives(TASKS[name]):
+        paths += [name for split in archive.splits for name in archive.names(split)]
+    for path in paths:
+        put(clone, {f'data/{path}': 'x'})
+        assert find_data(name) == find_or_make(name, 'data/') == ('data/', False)
+        os.unlink(clone / 'data' / path)
 
 
 @pytest.mark.parametrize(
