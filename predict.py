@@ -86,7 +86,7 @@ import torch
 
 import analysis
 from checkpoint import is_held
-from datasets import Example, Task, read_examples
+from datasets import TASKS, Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
 from metrics import METRICS, decode
 from parallel import find_devices, predict
@@ -95,11 +95,11 @@ from weights import OpenedModel, open_model
 # ----------------------------------------------------------------------------------- the examples
 
 
-def latest_params(save_dir: str = 'save') -> str:
-    """Return the best_params that a run of train.py wrote last.
+def latest_params(args, save_dir: str = 'save') -> str:
+    """Return the best_params, of those that can be meant, that a run of train.py wrote last.
 
-    Runs that still train do not count. Raises InputError; also where runs are of several tasks,
-    since nothing says which of them is meant.
+    Runs that still train do not count, nor those of a task with other texts than `args` has.
+    Raises InputError; also where several tasks remain, since nothing says which of them is meant.
     """
     found = glob.glob(os.path.join(glob.escape(save_dir), '*', 'best_params'))
     done = [path for path in found if not is_held(os.path.dirname(path))]
@@ -109,23 +109,31 @@ def latest_params(save_dir: str = 'save') -> str:
             f'there are {state} in {save_dir}/: fine-tune first (python train.py --dataset '
             'rocstories --submit, for example), or name a file with --params'
         )
-    done.sort(key=os.path.getmtime, reverse=True)
-    last, *others = done
-    other = next((path for path in others if _task_of(path) != _task_of(last)), None)
-    if other is not None:
-        raise InputError(
-            f'there are runs of several tasks in {save_dir}/, such as {last} and {other}: name one '
-            'of them with --params'
-        )
-    return last
+    last_of = {}  # what tells a task from others -> it, and the last run of it
+    for path in sorted(done, key=os.path.getmtime, reverse=True):
+        task = read_settings(os.path.dirname(path)).get('task')
+        task = Task.from_dict(task, path) if task else TASKS['rocstories']  # an earlier port's
+        key = (task.name, task.layout, task.labels, task.regression)
+        last_of.setdefault(key, (task, path))
+    paths = [path for _, path in last_of.values()]
+    if len(paths) > 1:
+        fitting = [path for task, path in last_of.values() if fits(args, task)]
+        paths = fitting or paths[:1]
+    if len(paths) > 1:
+        raise InputError(f'{" and ".join(paths)} are of different tasks: name one with --params')
+    return paths[0]
 
 
-def _task_of(params: str) -> tuple | None:
-    """Return what tells the task of kept parameters from others; None if nothing says it."""
-    task = read_settings(os.path.dirname(params)).get('task')
-    if not isinstance(task, dict):
-        return None
-    return tuple(str(task.get(name)) for name in ('name', 'layout', 'labels', 'regression'))
+def fits(args, task: Task) -> bool:
+    """Return whether a task can have the texts of the command line. Those of pipes may be any."""
+    try:
+        if args.file and (os.path.isfile(args.file) or os.path.isdir(args.file)):
+            read_examples(args.file, task, [])
+        elif args.what and not args.file:
+            make_examples(args.what, task)
+    except InputError:
+        return False
+    return True
 
 
 def text_names(task: Task) -> list[str]:
@@ -281,7 +289,7 @@ def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
 def run(args) -> None:
     """Open the model and predict. Raises InputError."""
     [device] = find_devices(args.device, 1)
-    params = args.params or latest_params()
+    params = args.params or latest_params(args)
     if not args.params:
         print(f'parameters: {params}', file=sys.stderr)
     opened = open_model(params, args.model_dir, args.n_head, args.afn)
