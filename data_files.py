@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
 from utils import InputError
@@ -64,14 +64,16 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def read_csv(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, list[str]]]:
+def read_csv(
+    path: str, notes: list[str] | None = None, separator: str | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Yield (row number from 1, cells) of a CSV file; the first one is the header.
 
     The separator is a comma, a semicolon or a tab, whichever the header has, or what a first line
     `sep=;` says. Rows of empty cells are left out. Fields with line breaks are counted in `notes`.
     Raises InputError, also if a quotation mark that is not closed joins several rows.
     """
-    number, n_broken = 0, 0
+    number, broken = 0, []
     with open_text(path, newline='') as f:
         try:
             first = next(f, '')
@@ -79,14 +81,16 @@ def read_csv(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, l
             while first and (said is not None and number == 0 or not first.strip()):
                 number += 1
                 first = next(f, '')
-            separator = said[1] if said else max(',;\t', key=first.count)
-            reader = csv.reader(itertools.chain([first], f), delimiter=separator, strict=True)
+            if separator is None:
+                separator = said[1] if said else max(',;\t', key=first.count)
+            lines = _without_blanks(itertools.chain([first], f), separator)
+            reader = csv.reader(lines, delimiter=separator, strict=True)
             n_lines = 0
             for cells in reader:
                 number += 1
                 if reader.line_num - n_lines > 1:
                     _check_line_breaks(f'{path}, row {number}', cells, separator)
-                    n_broken += 1
+                    broken.append(number)
                 n_lines = reader.line_num
                 if any(cell and not cell.isspace() for cell in cells):
                     yield number, cells
@@ -95,29 +99,97 @@ def read_csv(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, l
                 f'{path}, row {number + 1}: a quotation mark is not closed, or not at the end of '
                 f'its field ({error}); write "" for a quotation mark within a quoted field'
             ) from error
-    if notes is not None and n_broken:
-        notes.append(f'{path}: {n_broken:,} rows hold line breaks within a quoted field')
+    if notes is not None and broken:
+        notes.append(
+            f'{path}: {len(broken):,} rows hold line breaks within a quoted field, '
+            f'the first is row {broken[0]}'
+        )
+
+
+def _without_blanks(lines: Iterable[str], separator: str) -> Iterator[str]:
+    """Take away blanks before a quotation mark that opens a field, as in `bad, "Long, dull"`.
+
+    Within a field that is quoted as it should be, no single mark stands before other text.
+    """
+    other = rf'[^"\r\n{re.escape(separator)}]'
+    opening = re.compile(rf'(^|{re.escape(separator)}) +"(?={other})')
+    return (opening.sub(r'\1"', line) if ' "' in line else line for line in lines)
 
 
 def _check_line_breaks(where: str, cells: list[str], separator: str) -> None:
-    """Raise InputError if a field looks like several rows, between two stray quotation marks.
+    """Raise InputError if a field is several rows, between two stray quotation marks.
 
-    If the second mark is in column k of a later row, the last line of the field has k separators.
-    Three or more in a line of text are very unlikely.
+    If both marks are in column k (from 0) of rows of n cells, the first line of the field has
+    n - 1 - k separators, the last one k, and all others n - 1. A separator in running text has a
+    blank after it, or is a tab, which is rare there.
     """
+    width = len(cells) - 1
     for column, cell in enumerate(cells):
-        for line in cell.splitlines()[1:]:
-            if line.count(separator) >= max(column, 3):
-                raise InputError(
-                    f'{where}, column {column + 1}: the field holds whole rows; '
-                    'a quotation mark before them is not closed'
-                )
+        counts = [line.count(separator) for line in re.split('\r\n|\r|\n', cell)]
+        rows = [width - column, *[width] * (len(counts) - 2), column]
+        followed = len(re.findall(rf'{re.escape(separator)}\S', cell))
+        is_text = separator + ' ' in cell or followed < (1 if separator == '\t' else 3)
+        if len(counts) > 1 and counts == rows and not is_text:
+            raise InputError(
+                f'{where}, column {column + 1}: the field holds whole rows; '
+                'a quotation mark before them is not closed'
+            )
+
+
+def check_once(where: str, header: Sequence[str], needed: Iterable[str]) -> None:
+    """Raise InputError if a column that is needed is there twice."""
+    twice = [name for name in needed if header.count(name) > 1]
+    if twice:
+        raise InputError(f'{where}: the column {twice[0]!r} is there twice')
+
+
+def check_no_header(where: str, cells: list[str], header: list[str]) -> None:
+    """Raise InputError if a row is the header again."""
+    is_like = len(cells) > 1 and cells[0].strip(' \ufeff') == header[0]
+    if is_like and [cell.strip() for cell in cells[1:]] == header[1:]:
+        raise InputError(f'{where}: the header again, as if two files were joined: delete this row')
+
+
+def read_tabs(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number from 1, cells) of a tab-separated file of your own.
+
+    A quotation mark is a character, except in a file that is quoted as CSV throughout.
+    """
+    if _has_csv_quoting(path):
+        if notes is not None:
+            notes.append(f'{path}: read with the quotation marks of CSV, as pandas writes them')
+        return read_csv(path, notes, '\t')
+    return ((number, line.split('\t')) for number, line in read_lines(path))
+
+
+def _has_csv_quoting(path: str) -> bool:
+    """Return whether a tab-separated file is quoted as CSV is, by pandas or a spreadsheet.
+
+    Then to write its cells again gives the same file. Otherwise a quotation mark is a character.
+    """
+    with open_text(path, newline='') as f:
+        text = f.read().replace('\r\n', '\n').rstrip('\n')
+    if not re.search(r'(?:^|\t)"', text, re.MULTILINE):
+        return False
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=''), delimiter='\t', strict=True))
+        for row in rows:
+            _check_line_breaks(path, row, '\t')
+    except (csv.Error, InputError):
+        return False
+    styles = ('"\t\r\n', '"\t\r\n,')  # what makes pandas and Excel quote a field
+    return any('\n'.join(_quoted_row(row, style) for row in rows) == text for style in styles)
+
+
+def _quoted_row(row: list[str], special: str) -> str:
+    cells = [f'"{c.replace(chr(34), 2 * chr(34))}"' if set(c) & set(special) else c for c in row]
+    return '""' if row == [''] else '\t'.join(cells)
 
 
 def parse_json(text: str, path: str, number: int | None = None) -> dict:
     """A JSON object. `number` is the line of the file, for messages."""
     try:
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=_distinct)
         if '\\u' in text:  # there may be halves of surrogate pairs, which UTF-8 cannot write
             plain = json.dumps(record, ensure_ascii=False).encode('utf-16', 'surrogatepass')
             record = json.loads(plain.decode('utf-16', 'replace'))
@@ -125,6 +197,13 @@ def parse_json(text: str, path: str, number: int | None = None) -> dict:
         raise InputError(f'{_where(path, number)}: not JSON ({str(error)[:80]})') from error
     if not isinstance(record, dict):
         raise InputError(f'{_where(path, number)}: expected a JSON object')
+    return record
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError('a name is there twice')
     return record
 
 
@@ -137,6 +216,13 @@ def json_text(value, where: str, key: str) -> str:
     if not isinstance(value, str):
         raise InputError(f'{where}: {key} is missing or not a string')
     return value
+
+
+def refuse(message: str, warnings: list[str] | None = None) -> None:
+    """Raise InputError; or add the message to a list of `warnings`, if there is one."""
+    if warnings is None:
+        raise InputError(message)
+    warnings.append(message)
 
 
 def whole_number(word: str) -> str:

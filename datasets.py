@@ -22,6 +22,8 @@ import numpy as np
 from data_files import (
     cells_under,
     check_folder,
+    check_no_header,
+    check_once,
     first_file,
     json_text,
     list_folder,
@@ -31,6 +33,7 @@ from data_files import (
     quoted,
     read_csv,
     read_lines,
+    refuse,
     whole_number,
 )
 from metrics import METRICS
@@ -40,6 +43,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLE = os.path.join(HERE, 'data', 'sample')  # the made-up data of this repository
 SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
 LAYOUTS = ('text', 'pair', 'similarity', 'choices')
+MAX_CLASSES = 10_000  # more are refused, before training and in a file of parameters
 
 
 class Example(NamedTuple):
@@ -283,6 +287,9 @@ def _tab_rows(
     if missing:  # there is no header
         header = list(archive.bare)
         lines = itertools.chain([first], lines)
+    else:
+        names = (*archive.texts, archive.label, *archive.id)
+        check_once(f'{path}, line {first[0]}', header, names)
     texts_at = [header.index(name) for name in archive.texts]
     label_at = header.index(archive.label) if archive.label in header else None
     id_at = [header.index(name) for name in archive.id if name in header]
@@ -291,6 +298,7 @@ def _tab_rows(
     label_is_last = label_at == width - 1
     for index, (number, line) in enumerate(lines):
         cells = line.split('\t')
+        check_no_header(f'{path}, line {number}', cells, header)
         if len(cells) != width and not (archive.ragged == 'accept' and len(cells) >= needed):
             if archive.ragged == 'drop' and dropped is not None and label_at is not None:
                 dropped['broken rows'] += 1
@@ -325,12 +333,14 @@ def read_table(
     need_labels: bool = True,
     notes: list[str] | None = None,
     archive: Archive | None = None,
+    warnings: list[str] | None = None,
 ) -> list[Example]:
     """Examples of one tab-separated or JSON-lines file of a data set.
 
     With a list of `notes`, pairs labelled '-' and broken rows of QQP are left out, and a note says
     how many. Without it (for prediction) all rows are kept: '-' is an unknown label, and a broken
-    row is an error. With `need_labels=False`, missing labels are None.
+    row is an error. With `need_labels=False`, missing labels are None. A list of `warnings` names
+    empty texts and unknown labels, which are then no errors.
     Raises InputError with the file and the line.
     """
     archive = archive or task.archive
@@ -358,12 +368,15 @@ def read_table(
                 dropped["pairs without a majority label ('-')"] += 1
                 continue
         elif label is None and (word or need_labels):
-            raise InputError(
+            refuse(
                 f'{path}, line {number}: the label is {(word or "")[:20]!r}, '
-                f'expected {_expected_labels(task)}'
+                f'expected {_expected_labels(task)}',
+                warnings,
             )
         if not all(map(str.strip, texts)):
             n_empty += 1
+            if warnings is not None:
+                warnings.append(f'{path}, line {number}: a text is empty')
         examples.append(Example(name, texts, label))
     if not examples:
         raise InputError(f'{path} has no examples')
@@ -397,6 +410,20 @@ def _folders(data_dir: str, names: tuple[str, ...], depth: int = 3) -> list[str]
     return found
 
 
+def _places(task: Task, data_dir: str) -> list[str]:
+    """The folders in which the files of a data set may lie."""
+    return [*_folders(data_dir, task.archive.folders), data_dir]
+
+
+def _archives(task: Task) -> list[Archive]:
+    """The forms in which a data set may lie there: GLUE's, and for MRPC also Microsoft's."""
+    archives = [task.archive]
+    if task.name == 'mrpc':  # both files of the second form must be there
+        splits = {'train': 'train', 'valid': 'test'}
+        archives.append(task.archive._replace(patterns=('msr_paraphrase_{}.txt',), splits=splits))
+    return archives
+
+
 def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
     """The folder with a task's training and validation files, or None and an error message."""
     archive = task.archive
@@ -406,7 +433,7 @@ def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
         f'{data_dir} has no {task.title}: expected {names} there or in its folder '
         f'"{archive.folders[0]}"; get them from {archive.address}'
     )
-    for folder in [*_folders(data_dir, archive.folders), data_dir]:
+    for folder in _places(task, data_dir):
         missing = [names for names in needed if not first_file(folder, names)]
         if not missing:
             return folder, ''
@@ -429,7 +456,7 @@ def _edition(task: Task, data: Data) -> str:
         sum(len(split) for name, split in data.test.items() if name != 'diagnostic'),
     )
     for edition, note in task.archive.editions.items():
-        if all(n in (0, size) for n, size in zip(edition, sizes)):  # 0: not known
+        if edition == sizes:
             return note
     expected, found = (
         '{:,} + {:,} + {:,}'.format(*numbers)
@@ -539,10 +566,7 @@ def _read_mrpc(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Dat
         data.sources.append(path)
         return _label_test(data, read_table(path, task), key=lambda e: e.id)
 
-    splits = {'train': 'train', 'valid': 'test'}  # both must be there
-    archive = task.archive._replace(patterns=('msr_paraphrase_{}.txt',), splits=splits)
-    source = replace(task, archive=archive)
-    folder, _ = _complete_folder(source, data_dir)
+    folder, _ = _complete_folder(replace(task, archive=_archives(task)[1]), data_dir)
     if folder is None:
         raise InputError(
             f'{data_dir} has no MRPC: expected "train.tsv", "dev.tsv" and "test.tsv", or '
@@ -589,9 +613,12 @@ def split_examples(
 # ---- RACE: folders of JSON files
 
 RACE_LEVELS = ('middle', 'high')
+RACE_SPLITS = ('train', 'dev', 'test')
 
 
-def read_race_file(path: str, need_labels: bool = True) -> list[Example]:
+def read_race_file(
+    path: str, need_labels: bool = True, warnings: list[str] | None = None
+) -> list[Example]:
     """The questions of one passage. Texts: article, question, options. Raises InputError.
 
     The `_` of a cloze question stays: the paper has question and answer one after the other.
@@ -614,23 +641,26 @@ def read_race_file(path: str, need_labels: bool = True) -> list[Example]:
             raise InputError(f'{where}: expected two options or more')
         letters = [chr(ord('A') + i) for i in range(len(choices))]
         if answer not in letters and (need_labels or answer is not None):
-            raise InputError(
-                f'{where}: the answer is {str(answer)[:20]!r}, expected A to {letters[-1]}'
+            refuse(
+                f'{where}: the answer is {str(answer)[:20]!r}, expected A to {letters[-1]}',
+                warnings,
             )
         texts = (
             article,
             json_text(question, where, 'the question'),
             *(json_text(choice, where, 'an option') for choice in choices),
         )
-        label = None if answer is None else letters.index(answer)
+        label = letters.index(answer) if answer in letters else None
         examples.append(Example(f'{name}-{k}', texts, label))  # ids of RACE are those of passages
     return examples
 
 
-def _read_race_folder(folder: str, need_labels: bool = True) -> list[Example]:
+def _read_race_folder(
+    folder: str, need_labels: bool = True, warnings: list[str] | None = None
+) -> list[Example]:
     """All questions of a folder of passages, in the order of the files' numbers."""
     paths = _race_files(folder)
-    return [example for path in paths for example in read_race_file(path, need_labels)]
+    return [e for path in paths for e in read_race_file(path, need_labels, warnings)]
 
 
 def _race_files(folder: str) -> list[str]:
@@ -651,7 +681,7 @@ def _race_levels(folder: str, split: str) -> dict[str, str]:
 
 
 def _race_home(task: Task, data_dir: str) -> str | None:
-    for folder in [*_folders(data_dir, task.archive.folders), data_dir]:
+    for folder in _places(task, data_dir):
         if _race_levels(folder, 'train') and _race_levels(folder, 'dev'):
             return folder
     return None
@@ -669,7 +699,7 @@ def _existing_race_home(task: Task, data_dir: str) -> str:
 
 def _find_race(task: Task, data_dir: str) -> list[str]:
     home = _existing_race_home(task, data_dir)
-    levels = [_race_levels(home, split) for split in ('train', 'dev', 'test')]
+    levels = [_race_levels(home, split) for split in RACE_SPLITS]
     folders = [folder for paths in levels for folder in paths.values()]
     return [path for folder in folders for path in _race_files(folder)]
 
@@ -752,11 +782,14 @@ def find_csv(data_dir: str, which: str) -> str:
     return os.path.join(data_dir, (exact or names)[0])
 
 
-def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
+def read_cloze_test(
+    path: str, need_labels: bool = True, warnings: list[str] | None = None
+) -> list[Example]:
     """Read one Story Cloze CSV file: columns by name, in any order.
 
     Texts: the four sentences joined by one space, ending 1, ending 2; the label is 0 or 1. With
-    `need_labels=False` the label column may be missing or empty; then all labels are None.
+    `need_labels=False` the label column may be missing or empty; then all labels are None. With a
+    list of `warnings`, rows with an empty text or another label are kept, and it names them.
     Raises InputError naming the file and the row (1 = the header).
     """
     rows = read_csv(path)
@@ -771,17 +804,19 @@ def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
             f'{path}, row {header_row[0]}: no column {missing[0]}; '
             f'expected the header {",".join(COLUMNS)}'
         )
+    check_once(f'{path}, row {header_row[0]}', header, columns)
     at = [header.index(name) for name in columns]
     stories = []
     for number, cells in rows:
         where = f'{path}, row {number}'
+        check_no_header(where, cells, header)
         if len(cells) < max(at[:7]) + 1:
             raise InputError(f'{where}: {len(cells)} columns, expected {len(header)}')
         cells = cells_under(where, cells, header)
         values = [cells[i] for i in at]
         empty = [name for name, value in zip(columns[:7], values) if not value.strip()]
         if empty:
-            raise InputError(f'{where}: {empty[0]} is empty')
+            refuse(f'{where}: {empty[0]} is empty', warnings)
         stories.append((where, values))
     if not stories:
         raise InputError(f'{path} has a header but no stories')
@@ -791,7 +826,7 @@ def read_cloze_test(path: str, need_labels: bool = True) -> list[Example]:
     if need_labels or any(words):
         for (where, _), word, label in zip(stories, words, labels):
             if label is None:
-                raise InputError(f'{where}: AnswerRightEnding is {word[:20]!r}, expected 1 or 2')
+                refuse(f'{where}: AnswerRightEnding is {word[:20]!r}, expected 1 or 2', warnings)
     return [
         Example(values[0], (' '.join(values[1:5]), values[5], values[6]), label)
         for (_, values), label in zip(stories, labels)
@@ -920,7 +955,7 @@ _ROWS = [
             texts=('question', 'sentence'),
             editions={
                 (104_743, 5_463, 5_463): "QNLI version 2, GLUE's since 2019; the paper's is 1",
-                (0, 5_732, 5_740): "QNLI version 1, the paper's; GLUE scores version 2 now",
+                (108_436, 5_732, 5_740): "QNLI version 1, the paper's; GLUE scores version 2 now",
             },
         ),
     ),
@@ -1164,15 +1199,23 @@ def _is_sample(folder: str) -> bool:
 
 
 def _is_there(name: str, folder: str) -> bool:
-    """Whether `folder` has any file of a data set. If some are missing, reading it says which."""
+    """Whether `folder` has any file that the reader of a data set would take.
+
+    So has a folder of its name that is not empty. If files are missing, reading says which.
+    """
     if name == 'rocstories':
         return any(map(CLOZE_NAME.fullmatch, list_folder(folder)))
     task = TASKS[name]
-    if any(list_folder(place) for place in _folders(folder, task.archive.folders)):
-        return True
-    if name == 'race' and _race_home(task, folder):
-        return True
-    return any(first_file(folder, task.archive.names(split)) for split in task.archive.splits)
+    names = set(map(_plain, task.archive.folders))
+    for place in _places(task, folder):
+        if place != folder and _plain(os.path.basename(place)) in names and list_folder(place):
+            return True
+        if name == 'race' and any(_race_levels(place, split) for split in RACE_SPLITS):
+            return True
+        for archive in _archives(task):
+            if any(first_file(place, archive.names(split)) for split in archive.splits):
+                return True
+    return False
 
 
 def unrecognized_files(folder: str, name: str) -> list[str]:
@@ -1180,9 +1223,10 @@ def unrecognized_files(folder: str, name: str) -> list[str]:
 
     Archives of this task that are not unpacked count too.
     """
-    known = {*MRPC_SOURCE, *DPRD_FILES, 'mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv'}
+    known = {*DPRD_FILES, 'mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv'}
     for task in TASKS.values():
-        known.update(*map(task.archive.names, task.archive.splits))
+        for archive in _archives(task):
+            known.update(*map(archive.names, archive.splits))
     stems = ['cloze', 'rocstories']
     if name != 'rocstories':
         stems = [_plain(folder) for folder in TASKS[name].archive.folders]
@@ -1258,17 +1302,18 @@ def source_files(name: str, data_dir: str) -> list[str]:
     return [path for path in _official_files(task, data_dir)[1].values() if path]
 
 
-def read_examples(path: str, task: Task) -> list[Example]:
+def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
     """Read a file to predict: in the task's own format, or the columns of your own data.
 
-    Labels may be missing: then they are None. No row is left out. For RACE, `path` may be a folder
-    of passages. Raises InputError.
+    Labels may be missing: then they are None. No row is left out. With a list of `warnings`, empty
+    texts and unknown labels are no errors: it names their rows. For RACE, `path` may be a folder of
+    passages. Raises InputError.
     """
     if task.name == 'rocstories':
-        return read_cloze_test(path, need_labels=False)
+        return read_cloze_test(path, False, warnings)
     if task.name == 'race':
         read = _read_race_folder if os.path.isdir(path) else read_race_file
-        examples = read(path, need_labels=False)
+        examples = read(path, False, warnings)
         if not examples:
             raise InputError(
                 f'{path} has no passages with questions: expected a passage of RACE, or a folder '
@@ -1276,7 +1321,7 @@ def read_examples(path: str, task: Task) -> list[Example]:
             )
         return examples
     if task.name != 'custom':
-        return read_table(path, task, need_labels=False)
+        return read_table(path, task, need_labels=False, warnings=warnings)
     from own_data import read_new
 
-    return read_new(path, task)
+    return read_new(path, task, warnings)

@@ -4,8 +4,9 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import numpy as np
 from data_files import (
     cells_under,
     check_folder,
+    check_no_header,
+    check_once,
     json_text,
     list_folder,
     parse_json,
@@ -21,15 +24,19 @@ from data_files import (
     quoted,
     read_csv,
     read_lines,
+    read_tabs,
+    refuse,
     whole_number,
 )
-from datasets import SPLIT_SEED, Data, Example, Task, split_examples
+from datasets import MAX_CLASSES, SPLIT_SEED, Data, Example, Task, split_examples
 from utils import InputError
 
 OWN_ENDINGS = ('.csv', '.tsv', '.jsonl')
 OWN_COLUMNS = (
     'text and label; or text1, text2 and label; or context, choice1, choice2, ... and label'
 )
+UNKNOWN = '-1'  # a label that is not known, in GLUE and SNLI from Hugging Face
+PERHAPS_MISSING = ('none', 'null', 'na', 'n/a', '#n/a', '<na>', '?', '-')
 
 
 class _OwnRow(NamedTuple):
@@ -46,8 +53,8 @@ def _records(path: str, notes: list[str] | None) -> Iterator[tuple[int, dict]]:
         for number, line in read_lines(path):
             yield number, parse_json(line, path, number)
         return
-    if lower.endswith('.tsv'):  # no quoting: a quotation mark is a character
-        rows = ((number, line.split('\t')) for number, line in read_lines(path))
+    if lower.endswith('.tsv'):
+        rows = read_tabs(path, notes)
     elif lower.endswith('.csv'):
         rows = read_csv(path, notes)
     else:
@@ -56,11 +63,10 @@ def _records(path: str, notes: list[str] | None) -> Iterator[tuple[int, dict]]:
     if first is None:
         raise InputError(f'{path} is empty: expected a header and rows')
     header = [name.strip() for name in first[1]]
-    twice = [name for name, n in Counter(header).items() if n > 1 and name]
-    if twice:
-        raise InputError(f'{path}, row {first[0]}: the column {twice[0]!r} is there twice')
+    check_once(f'{path}, row {first[0]}', header, filter(None, header))
     for number, cells in rows:
         where = f'{path}, row {number}'
+        check_no_header(where, cells, header)
         if lower.endswith('.tsv') and len(cells) > len(header):
             raise InputError(f'{where}: {len(cells)} fields, expected {len(header)}')
         yield number, dict(zip(header, cells_under(where, cells, header)))
@@ -73,77 +79,104 @@ class _Columns(NamedTuple):
     id: str | None
 
 
-def _own_columns(names: Iterable[str], where: str, may_have_more: bool) -> _Columns:
-    """Find the layout from the names of the columns. Raises InputError for unknown columns."""
-    found = {name.strip().lower(): name for name in names}
-    choices = sorted(
-        (name for name in found if re.fullmatch(r'choice[1-9][0-9]{0,3}', name)),
-        key=lambda name: int(name.removeprefix('choice')),
-    )
-    if 'context' in found and len(choices) >= 2:
-        layout, texts = 'choices', ['context', *choices]
-        missing = [f'choice{i + 1}' for i, name in enumerate(choices) if name != f'choice{i + 1}']
-    else:
+def _own_columns(names: Sequence[str], where: str, layout: str | None = None) -> _Columns:
+    """Find the columns of a layout; None: find that too, and accept no other columns.
+
+    Raises InputError.
+    """
+    plain = [name.strip().lower() for name in names]
+    found = dict(zip(plain, names))
+    n_choices = sum(re.fullmatch(r'choice[1-9][0-9]{0,3}', name) is not None for name in found)
+    is_new = layout is not None
+    if layout is None:
         layout = 'text' if 'text' in found else 'pair'
-        texts = ['text'] if 'text' in found else ['text1', 'text2']
-        missing = [name for name in texts if name not in found]
+        if 'context' in found and n_choices >= 2:
+            layout = 'choices'
+    texts = {'text': ['text'], 'pair': ['text1', 'text2']}.get(layout)
+    if texts is None:
+        texts = ['context', *(f'choice{i + 1}' for i in range(max(2, n_choices)))]
+    missing = [name for name in texts if name not in found]
     others = set(found) - {*texts, 'label', 'id', 'index', ''}
     others = [name for name in others if not re.fullmatch(r'unnamed: ?\d+', name)]  # of pandas
-    if missing or (others and not may_have_more):
+    if missing or (others and not is_new):
         problem = f'no column {missing[0]!r}' if missing else f'unknown column {min(others)!r}'
-        there = ', '.join(map(str, names))
-        raise InputError(f'{where}: {problem} (found: {there[:200]}); expected {OWN_COLUMNS}')
+        expected = f'{", ".join(texts)}, as in training' if is_new else OWN_COLUMNS
+        raise InputError(
+            f'{where}: {problem} (found: {", ".join(names)[:200]}); expected {expected}'
+        )
+    check_once(where, plain, [*texts, 'label', 'id'])
     key = 'id' if 'id' in found else 'index'
     return _Columns(
         layout, tuple(found[name] for name in texts), found.get('label'), found.get(key)
     )
 
 
-def _own_label(value) -> str:
-    """A label in its normal form: without superfluous spaces, and '1' for '1.0'."""
+def _own_label(value, where: str) -> str:
+    """A label in its normal form: without superfluous spaces, and '1' for '1.0'.
+
+    '' where there is none: null and NaN too. Raises InputError for what is no label.
+    """
     if value is None:
         return ''
+    if isinstance(value, (list, dict)) or value in (math.inf, -math.inf):
+        raise InputError(
+            f'{where}: the label is {json.dumps(value)[:40]}, expected a word, a number, true or '
+            'false'
+        )
     word = value if isinstance(value, str) else json.dumps(value)
-    return whole_number(' '.join(word.split()))
+    word = whole_number(' '.join(word.split()))
+    return '' if word.lower() == 'nan' else word
 
 
 def _read_own(
-    path: str, may_have_more: bool = False, notes: list[str] | None = None
+    path: str,
+    layout: str | None = None,
+    notes: list[str] | None = None,
+    warnings: list[str] | None = None,
 ) -> tuple[str, list[_OwnRow]]:
-    """The layout and the rows of one file of your own. Raises InputError with file and row."""
+    """The layout and the rows of one file of your own. Raises InputError with file and row.
+
+    layout    that of the model, for a file to predict: other columns do not matter
+    warnings  a list for rows with an empty text, which is then no error
+    """
     known = {}  # names of columns -> _Columns; in .jsonl, they can differ from row to row
-    layout = None
+    found = None
     rows = []
     for number, record in _records(path, notes):
         where = f'{path}, row {number}'
         names = tuple(record)
         if names not in known:
             header = f'{path}, row 1' if path.lower().endswith(('.csv', '.tsv')) else where
-            known[names] = _own_columns(names, header, may_have_more)
+            known[names] = _own_columns(names, header, layout)
         columns = known[names]
-        if columns.layout != (layout or columns.layout):
+        if columns.layout != (found or columns.layout):
             raise InputError(f'{where}: other columns than in the rows before')
-        layout = columns.layout
+        found = columns.layout
         texts = [
             '' if record[key] is None else json_text(record[key], where, key)
             for key in columns.texts
         ]
-        if layout == 'choices':  # rows may have fewer choices than there are columns
+        if found == 'choices':  # rows may have fewer choices than there are columns
             while len(texts) > 3 and not texts[-1].strip():
                 texts.pop()
         empty = [key for key, text in zip(columns.texts, texts) if not text.strip()]
         if empty:
-            raise InputError(f'{where}: {empty[0]} is empty')
-        label = _own_label(record[columns.label]) if columns.label else ''
+            refuse(f'{where}: {empty[0]} is empty', warnings)
+        label = _own_label(record[columns.label], where) if columns.label else ''
         name = str(record[columns.id]) if columns.id else str(len(rows))
         rows.append(_OwnRow(where, name, tuple(texts), label))
     if not rows:
         raise InputError(f'{path} has no rows below the header')
-    return layout, rows
+    return found, rows
 
 
-def _own_examples(task: Task, rows: list[_OwnRow], need_labels: bool) -> list[Example]:
-    """Rows to examples with the labels of `task`. Raises InputError with file and row."""
+def _own_examples(
+    task: Task, rows: list[_OwnRow], need_labels: bool, warnings: list[str] | None = None
+) -> list[Example]:
+    """Rows to examples with the labels of `task`. Raises InputError with file and row.
+
+    warnings  a list for labels that are not the task's, which are then no errors but None
+    """
     ids = {name: i for i, name in enumerate(task.labels or ())}
     if not need_labels and not any(row.label for row in rows):
         return [Example(row.id, row.texts, None) for row in rows]
@@ -160,8 +193,9 @@ def _own_examples(task: Task, rows: list[_OwnRow], need_labels: bool) -> list[Ex
             label = ids.get(row.label)
             some = ', '.join(task.labels[:10]) + (', ...' if len(task.labels) > 10 else '')
             expected = f'a class of the training data: {some}'
-        if label is None:
-            raise InputError(f'{row.where}: the label is {row.label[:40]!r}, expected {expected}')
+        is_missing = warnings is not None and row.label in ('', UNKNOWN)
+        if label is None and not is_missing:
+            refuse(f'{row.where}: the label is {row.label[:40]!r}, expected {expected}', warnings)
         examples.append(Example(row.id, row.texts, label))
     return examples
 
@@ -215,7 +249,11 @@ def custom_task(
             layouts[split], rows[split] = _read_own(path, notes=data.notes)
             if layouts[split] != layouts['train']:
                 raise InputError(f'{path}: other columns than in {paths["train"]}')
+    if not regression and _has_unknown(rows['train'], layouts['train']):
+        rows = {split: _known(paths[split], split, rows[split], data.notes) for split in rows}
     task = _own_task(paths['train'], layouts['train'], rows['train'], regression, symmetric)
+    if task.labels is not None:
+        data.notes += _describe_classes(paths['train'], rows['train'], task.labels)
     data.train = _own_examples(task, rows['train'], need_labels=True)
     if 'test' in rows:
         data.test['test'] = _own_examples(task, rows['test'], need_labels=False)
@@ -234,6 +272,60 @@ def custom_task(
             raise InputError(f'{paths["train"]}: every label is {labels[0]:g}: nothing to learn')
         task = replace(task, mean=float(labels.mean()), std=float(labels.std()))
     return task, data
+
+
+def _has_unknown(rows: list[_OwnRow], layout: str) -> bool:
+    """Whether a label of -1 says that it is not known: the classes are 0, 1, ... and it is rare."""
+    counts = Counter(row.label for row in rows)
+    n = counts.pop(UNKNOWN, 0)
+    if layout == 'choices' or n == 0:
+        return True
+    is_numbered = len(counts) > 1 and counts.keys() == {str(i) for i in range(len(counts))}
+    return is_numbered and 4 * n <= min(counts.values())
+
+
+def _known(path: str, split: str, rows: list[_OwnRow], notes: list[str]) -> list[_OwnRow]:
+    """The rows whose label is known; all of them, without labels, of a test set that has none."""
+    known = [row for row in rows if row.label != UNKNOWN]
+    if split == 'test' and not any(row.label for row in known):
+        return [row._replace(label='') for row in rows]
+    if not known:
+        raise InputError(f'{path}: every label is {UNKNOWN}, which is no label')
+    if len(known) < len(rows):
+        notes.append(
+            f'{path}: {len(rows) - len(known):,} rows with the label {UNKNOWN}, not known, are '
+            'left out; if that is a class, write it as a word'
+        )
+    return known
+
+
+def _describe_classes(path: str, rows: list[_OwnRow], labels: Sequence[str]) -> list[str]:
+    """The classes with their numbers of rows, and warnings about those that may be a mistake."""
+    counts = Counter(row.label for row in rows)
+    shown = ', '.join(f'{label} {counts[label]:,}' for label in labels[:20])
+    notes = [f'{path}: {len(labels):,} classes: {shown}' + (', ...' if len(labels) > 20 else '')]
+    alike = {}
+    for label in labels:
+        visible = [
+            c for c in unicodedata.normalize('NFKC', label) if unicodedata.category(c) != 'Cf'
+        ]
+        alike.setdefault(''.join(visible).casefold(), []).append(label)
+    for names in alike.values():
+        if len(names) > 1:
+            notes.append(
+                f'warning: {", ".join(map(repr, names))} are {len(names)} classes; they differ '
+                'only in case, invisible characters or forms of Unicode'
+            )
+    for label in labels:
+        if label.lower() in PERHAPS_MISSING:
+            notes.append(f'warning: {label!r} is a class; leave a label that is missing out')
+    numbers = [parse_number(label) for label in labels]
+    if None not in numbers and (len(labels) > 20 or any(n % 1 for n in numbers)):
+        notes.append(
+            f'warning: the {len(labels):,} classes are numbers; if they are amounts or grades, '
+            'add --regression'
+        )
+    return notes
 
 
 def _own_task(
@@ -256,6 +348,11 @@ def _own_task(
         if len(labels) < 2:
             raise InputError(
                 f'{path}: every label is {labels.pop()!r}, expected two classes or more'
+            )
+        if len(labels) > MAX_CLASSES:
+            raise InputError(
+                f'{path} has {len(labels):,} classes, expected at most {MAX_CLASSES:,}; for '
+                'numbers, add --regression'
             )
         scores = {label: parse_number(label) for label in labels}
         by_number = None not in scores.values()
@@ -281,21 +378,27 @@ def _own_split(
 
     A class with a single example stays in training.
     """
-    n_classes = len(task.labels or [None])
-    if n_valid is None:
-        n_valid = max(math.ceil(len(examples) / 10), n_classes)
+    n_tenth = math.ceil(len(examples) / 10)
     if task.labels is None:
-        return split_examples(examples, n_valid, seed, path)
+        return split_examples(examples, n_tenth if n_valid is None else n_valid, seed, path)
     from sklearn.model_selection import train_test_split
 
     counts = Counter(example.label for example in examples)
     single = [example for example in examples if counts[example.label] == 1]
     others = [example for example in examples if counts[example.label] > 1]
-    n_classes -= len(single)
-    if not n_classes or not n_classes <= n_valid <= len(others) - n_classes:
+    n_classes = len(counts) - len(single)
+    if not n_classes:
         raise InputError(
-            f'{path} has {len(examples):,} examples of {len(task.labels)} classes: cannot set '
-            f'{n_valid:,} aside for validation (--n_valid) with one of each class in both parts'
+            f'{path}: every class has a single example: cannot set any aside for validation'
+        )
+    most = len(others) - n_classes
+    if n_valid is None:
+        n_valid = min(max(n_tenth, len(counts)), most)
+    if not n_classes <= n_valid <= most:
+        raise InputError(
+            f'{path} has {len(examples):,} examples of {len(counts):,} classes: cannot set '
+            f'{n_valid:,} aside for validation (--n_valid) with one of each class in both parts; '
+            f'{n_classes:,} to {most:,} can be'
         )
     train, valid = train_test_split(
         others, test_size=n_valid, random_state=seed, stratify=[e.label for e in others]
@@ -303,10 +406,11 @@ def _own_split(
     return single + train, valid
 
 
-def read_new(path: str, task: Task) -> list[Example]:
-    """Rows to predict, with the columns of the training data. Raises InputError."""
-    layout, rows = _read_own(path, may_have_more=True)
-    expected = 'pair' if task.layout == 'similarity' else task.layout
-    if layout != expected:
-        raise InputError(f'{path}: other columns than those of the training data ({expected})')
-    return _own_examples(task, rows, need_labels=False)
+def read_new(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
+    """Rows to predict, with the columns of the training data. Raises InputError.
+
+    warnings  a list for empty texts and unknown labels, which are then no errors
+    """
+    layout = 'pair' if task.layout == 'similarity' else task.layout
+    _, rows = _read_own(path, layout, warnings, warnings)
+    return _own_examples(task, rows, False, warnings)

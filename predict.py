@@ -6,8 +6,9 @@
     python predict.py
 
 The examples are those of a file in the format of the task, with or without labels; or of the
-command line; or typed in. What the texts of an example are depends on the task: one text (each text
-is an example); two texts; or a context and its choices (RACE: article, question, choices).
+command line; or of standard input, a text on each line. What the texts of an example are depends on
+the task: one text (each text is an example); two texts; or a context and its choices (RACE:
+article, question, choices).
 
 The predictions for a file are written as CSV: the scores, the probability of the prediction, the
 prediction, and the label.
@@ -25,11 +26,19 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import startup  # noqa: F401 (before the import of any library)
 
-from options import Parser, add_model_options, check_file, check_paths, utf8_stdin
+from options import (
+    Parser,
+    add_model_options,
+    check_file,
+    check_paths,
+    read_settings,
+    utf8_stdin,
+)
 from utils import InputError, exit_status
 
 FILE_ENDINGS = ('.csv', '.tsv', '.txt', '.json', '.jsonl')
 MIN_POSITIONS = 6
+MAX_WARNINGS = 5  # printed about the rows of a file
 
 
 def parse_args(argv=None):
@@ -39,14 +48,18 @@ def parse_args(argv=None):
         usage='python predict.py [FILE | TEXT ...] [options]',
         description=__doc__,
     )
-    parser.add_argument('what', nargs='*', help='a file, or texts; none: the texts are typed in')
+    parser.add_argument(
+        'what', nargs='*', help='a file, or texts; none or -: the texts are those of standard input'
+    )
     parser.add_argument(
         '--params',
         help='the parameters, a file or its folder (default: save/<desc>/best_params of the run '
-        'that kept some last)',
+        'that ended last)',
     )
     add_model_options(parser)
     args = parser.parse_args(argv)
+    if args.what == ['-']:
+        args.what = []
     args.file = find_file(args.what)
     check_paths(parser, params=args.params, model_dir=args.model_dir)
     if args.file is not None:
@@ -55,11 +68,15 @@ def parse_args(argv=None):
 
 
 def find_file(what: Sequence[str]) -> str | None:
-    """Return the file or folder that was given, None if texts were."""
+    """Return the file or folder that was given, None if texts were.
+
+    What is not there is a file by its ending, if no blank in it says that it is a text.
+    """
     if len(what) != 1:
         return None
-    is_name = what[0].lower().endswith(FILE_ENDINGS) and '\n' not in what[0]
-    return what[0] if is_name or os.path.exists(what[0]) else None
+    [name] = what
+    is_name = name.lower().endswith(FILE_ENDINGS) and len(name.split()) == 1
+    return name if is_name or os.path.exists(name) else None
 
 
 ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which is slow to import
@@ -68,7 +85,8 @@ import numpy as np
 import torch
 
 import analysis
-from datasets import Example, Task, read_examples
+from checkpoint import is_held
+from datasets import TASKS, Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
 from metrics import METRICS, decode
 from parallel import find_devices, predict
@@ -77,15 +95,45 @@ from weights import OpenedModel, open_model
 # ----------------------------------------------------------------------------------- the examples
 
 
-def latest_params(save_dir: str = 'save') -> str:
-    """Return the best_params that a run of train.py wrote last. Raises InputError."""
+def latest_params(args, save_dir: str = 'save') -> str:
+    """Return the best_params, of those that can be meant, that a run of train.py wrote last.
+
+    Runs that still train do not count, nor those of a task with other texts than `args` has.
+    Raises InputError; also where several tasks remain, since nothing says which of them is meant.
+    """
     found = glob.glob(os.path.join(glob.escape(save_dir), '*', 'best_params'))
-    if not found:
+    done = [path for path in found if not is_held(os.path.dirname(path))]
+    if not done:
+        state = 'only parameters of runs that still train' if found else 'no parameters'
         raise InputError(
-            f'there are no parameters in {save_dir}/: fine-tune first (python train.py --dataset '
+            f'there are {state} in {save_dir}/: fine-tune first (python train.py --dataset '
             'rocstories --submit, for example), or name a file with --params'
         )
-    return max(found, key=os.path.getmtime)
+    last_of = {}  # what tells a task from others -> it, and the last run of it
+    for path in sorted(done, key=os.path.getmtime, reverse=True):
+        task = read_settings(os.path.dirname(path)).get('task')
+        task = Task.from_dict(task, path) if task else TASKS['rocstories']  # an earlier port's
+        key = (task.name, task.layout, task.labels, task.regression)
+        last_of.setdefault(key, (task, path))
+    paths = [path for _, path in last_of.values()]
+    if len(paths) > 1:
+        fitting = [path for task, path in last_of.values() if fits(args, task)]
+        paths = fitting or paths[:1]
+    if len(paths) > 1:
+        raise InputError(f'{" and ".join(paths)} are of different tasks: name one with --params')
+    return paths[0]
+
+
+def fits(args, task: Task) -> bool:
+    """Return whether a task can have the texts of the command line. Those of pipes may be any."""
+    try:
+        if args.file and (os.path.isfile(args.file) or os.path.isdir(args.file)):
+            read_examples(args.file, task, [])
+        elif args.what and not args.file:
+            make_examples(args.what, task)
+    except InputError:
+        return False
+    return True
 
 
 def text_names(task: Task) -> list[str]:
@@ -116,29 +164,46 @@ def make_examples(texts: Sequence[str], task: Task) -> list[Example]:
 
 
 def typed_examples(task: Task, read=input) -> Iterator[Example]:
-    """Yield examples as they are typed or piped, a text on each line, until an empty line.
+    """Yield examples as they are typed or piped, a text on each line.
+
+    An empty line ends what is typed. Of what is piped, nothing is lost: between examples it is
+    left out, within one it is an empty text; a warning names it.
 
     Raises InputError if the last example is not complete.
     """
     names = text_names(task)
     width = max(map(len, names)) + 2
-    prompts = [f'{name + ":":{width}}' if sys.stdin.isatty() else '' for name in names]
+    is_typed = sys.stdin.isatty()
+    number = 0
+    texts = []
     with utf8_stdin():
         while True:
-            texts = []
+            name = names[len(texts)]
             try:
-                for prompt in prompts:
-                    texts.append(read(prompt))
-                    if texts == ['']:
-                        return
+                text = read(f'{name + ":":{width}}' if is_typed else '')
             except EOFError:
-                if not texts:
+                break
+            number += 1
+            if not text.strip() and not texts:
+                if is_typed:
                     return
-                raise InputError(
-                    f'the last example is not complete: expected {", ".join(names)}, each on a '
-                    'line of its own'
-                ) from None
-            yield Example('1', tuple(texts), None)
+                warn(f'line {number} of standard input is empty: left out')
+                continue
+            if not text.strip():
+                warn(f'line {number} of standard input: {name} is empty')
+            texts.append(text)
+            if len(texts) == len(names):
+                yield Example('1', tuple(texts), None)
+                texts = []
+    if texts:
+        raise InputError(
+            f'the last example is not complete: expected {", ".join(names)}, each on a line of '
+            'its own'
+        )
+
+
+def warn(message: str) -> None:
+    print(f'warning: {message}', file=sys.stderr)
 
 
 # --------------------------------------------------------------------------------- the predictions
@@ -163,9 +228,11 @@ def encode(examples: Sequence[Example], opened: OpenedModel) -> EncodedDataset:
     whole = np.diff(encoded.offsets[encoded.first_text])
     encoded.n_cut = int((encoded.lengths.sum(1) < whole).sum())
     if encoded.n_cut:
+        room = f'{n_positions} tokens'
+        if opened.task.halves:
+            room = f'{n_ctx // 2 - 2} tokens of each text, and {n_positions} of a sequence'
         print(
-            f'{encoded.n_cut:,} of {len(examples):,} examples are cut: the model can read '
-            f'{n_positions} tokens',
+            f'{encoded.n_cut:,} of {len(examples):,} examples are cut: the model can read {room}',
             file=sys.stderr,
         )
     return encoded
@@ -174,15 +241,23 @@ def encode(examples: Sequence[Example], opened: OpenedModel) -> EncodedDataset:
 def predict_file(path: str, opened: OpenedModel) -> None:
     """Print the predictions for a file as CSV; on stderr the scores if the labels are known."""
     task, start = opened.task, time.perf_counter()
-    examples = read_examples(path, task)
+    warnings = []
+    examples = read_examples(path, task, warnings)
+    for message in warnings[:MAX_WARNINGS]:
+        warn(message)
+    if len(warnings) > MAX_WARNINGS:
+        warn(f'and {len(warnings) - MAX_WARNINGS:,} more like these')
     logits = predict(opened.model, encode(examples, opened)).numpy()
     analysis.write_predictions(sys.stdout, task, examples, logits)
     summary = f'{len(examples):,} examples in {time.perf_counter() - start:.1f} s'
-    labels = [example.label for example in examples]
-    if None not in labels:
-        predictions = decode(task, logits)
+    known = [i for i, example in enumerate(examples) if example.label is not None]
+    if known:
+        labels = np.array([examples[i].label for i in known])
+        predictions = decode(task, logits)[known]
         for metric in task.metrics:
-            summary += f', {metric} {METRICS[metric](np.array(labels), predictions):.2f}'
+            summary += f', {metric} {METRICS[metric](labels, predictions):.2f}'
+        if len(known) < len(examples):
+            summary += f' on the {len(known):,} whose label is known'
     print(summary, file=sys.stderr)
 
 
@@ -214,16 +289,18 @@ def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
 def run(args) -> None:
     """Open the model and predict. Raises InputError."""
     [device] = find_devices(args.device, 1)
-    params = args.params or latest_params()
+    params = args.params or latest_params(args)
+    if not args.params:
+        print(f'parameters: {params}', file=sys.stderr)
     opened = open_model(params, args.model_dir, args.n_head, args.afn)
     if not opened.finetuned:
         raise InputError(f'{params} is a pre-trained model: fine-tune it first, with train.py')
-    if not args.params:
-        print(f'parameters: {params}', file=sys.stderr)
     opened.model.to(device)
     if args.file:
         predict_file(args.file, opened)
     elif args.what:
+        if len(args.what) == 1 and args.what[0].lower().endswith(FILE_ENDINGS):
+            warn(f'there is no file "{args.what[0]}": it is taken for a text')
         predict_texts(make_examples(args.what, opened.task), opened)
     else:
         for example in typed_examples(opened.task):

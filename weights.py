@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from datasets import TASKS, Task
+from datasets import MAX_CLASSES, TASKS, Task
 from huggingface import HuggingFaceWeights
 from lstm import LSTMConfig, lstm_shapes, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
@@ -80,7 +80,7 @@ def _check_shapes(state: dict[str, torch.Tensor], path: str) -> None:
     weight = state.get('task_head.linear.weight', torch.empty(0))
     if embed.dim() != 2 or len(embed) < 2 + len(SPECIAL_TOKENS) or not embed.shape[1]:
         raise InputError(f'{path}: no embedding matrix, transformer.embed.weight')
-    if weight.dim() != 2 or not 0 < len(weight) <= 10_000:
+    if weight.dim() != 2 or not 0 < len(weight) <= MAX_CLASSES:
         raise InputError(f'{path}: no classifier, task_head.linear.weight')
     units = _count_units(state)
     n_vocab, n_embd = len(embed) - len(SPECIAL_TOKENS), embed.shape[1]

@@ -107,7 +107,9 @@ BEST = {'cola': 35.0, 'sst2': 93.2, 'race': 53.3, 'dprd': 76.4}  # of the time
 TOKENS = 4096  # in a batch, about; no result depends on it
 PREDICTIONS = 1024  # whose probabilities are in memory at a time
 POSSESSIVE = ('his', 'its', 'their')
-# What follows `her` where it is not a possessive; a noun or an adjective follows that.
+# `her` is no possessive after these, as in "made her gasp", nor before those below; a noun or an
+# adjective follows a possessive.
+CAUSES = ('make', 'makes', 'made', 'making', 'let', 'lets', 'letting')
 AFTER_OBJECT = frozenset(
     'a about after again against all an and any as at away back be because before but by down '
     'during every for from her him his how if in into it off on or out over so than that the '
@@ -169,12 +171,13 @@ def find_pronoun(item: Pronoun) -> re.Match | None:
     return re.search(pattern, item.sentence) or re.search(pattern, item.sentence, re.IGNORECASE)
 
 
-def is_possessive(pronoun: str, rest: str) -> bool:
-    """Return whether a pronoun is a possessive, given the text after it."""
+def is_possessive(before: str, pronoun: str, rest: str) -> bool:
+    """Return whether a pronoun is a possessive, given the text before and after it."""
     following = re.match(r'\s+([\w-]+)', rest)
     if pronoun.lower() in POSSESSIVE:
         return following is not None
-    is_her = pronoun.lower() == 'her'
+    last = (before.lower().split() or [''])[-1]
+    is_her = pronoun.lower() == 'her' and last not in CAUSES
     return is_her and following is not None and following[1].lower() not in AFTER_OBJECT
 
 
@@ -322,7 +325,7 @@ def _add_pronouns(found, pronouns, encoder, start, n_ctx) -> None:
         match = find_pronoun(item)
         before, after = item.sentence[: match.start()], item.sentence[match.end() :]
         names = item.candidates
-        if is_possessive(item.pronoun, after):
+        if is_possessive(before, item.pronoun, after):
             names = [f"{name}'s" for name in names]
             n_possessive += 1
         before, after, *names = encoder.encode_all([before, after, *names])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 
+import data_files
 import datasets
 import own_data
 from datasets import (
@@ -26,6 +27,7 @@ from datasets import (
     Task,
     find_csv,
     find_data,
+    find_or_make,
     read_cloze_test,
     read_examples,
     rocstories,
@@ -181,6 +183,13 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, name):
             assert f'train.tsv, line {len(rows)}: ' in message and expected in message
 
 
+def test_a_header_that_is_not_clear(tmp_path):
+    files, _ = glue_files('rte')
+    put(tmp_path, {'x': files['test.tsv'] * 2, 'y': [['sentence1', *files['test.tsv'][0]]]})
+    assert 'line 5: the header again' in error_of(read_examples, f'{tmp_path}/x', TASKS['rte'])
+    assert "'sentence1' is there twice" in error_of(read_examples, f'{tmp_path}/y', TASKS['rte'])
+
+
 def test_another_task_in_the_folder(tmp_path):
     for name, other in (('rte', 'wnli'), ('wnli', 'rte'), ('rte', 'cola'), ('qnli', 'rte')):
         files, _ = glue_files(other)
@@ -211,7 +220,8 @@ def test_qqp_keeps_empty_questions_and_says_so(tmp_path):
     'name, sizes, expected',
     [
         ('qnli', (104_743, 5_463, 5_463), 'QNLI version 2'),
-        ('qnli', (20, 5_732, 5_740), 'QNLI version 1'),
+        ('qnli', (108_436, 5_732, 5_740), 'QNLI version 1'),
+        ('qnli', (20, 5_732, 5_740), 'not the whole QNLI: 20 + 5,732 + 5,740 examples'),
         ('qqp', (363_849, 40_430, 390_965), 'until September 2020'),
         ('qqp', (363_846, 40_430, 390_965), 'QQP-clean'),
         ('rte', (2_490, 277, 3_000), None),
@@ -711,6 +721,8 @@ HEADER = ','.join(COLUMNS).encode()
         (b'a,b,c\n1,2,3\n', 'row 1: no column InputStoryid; expected the header InputStoryid,'),
         (HEADER, 'a header but no stories'),
         (HEADER + b'\na,b,c\n', 'row 2: 3 columns, expected 8'),
+        (HEADER + b'\n' + HEADER, 'row 2: the header again'),
+        (HEADER + b',InputSentence1\n', "row 1: the column 'InputSentence1' is there twice"),
         (HEADER + b'\na,b,c,d,e,f,g,1,x\n', 'row 2: 9 columns, expected 8'),
         (HEADER + b'\na,b,c,d,e,f,\xff,1\n', 'line 2: not UTF-8'),
         (','.join(COLUMNS).encode('utf-16')[:-1], 'not UTF-8'),
@@ -843,6 +855,20 @@ def test_real_data_in_the_default_folder(clone):
     assert find_data('rocstories') == ('data/', False)
 
 
+@pytest.mark.parametrize('name', [name for name in TASKS if name != 'rocstories'])
+def test_every_file_that_is_read_is_found(clone, name):
+    """In data/ and in a folder that is named; the folder of all tasks does not count."""
+    put(clone, {'data/glue/AX/diagnostic.tsv': 'x'})
+    assert find_or_make(name, 'data/') == (datasets.SAMPLE, True)
+    paths = ['train/high/1.txt'] if name == 'race' else []
+    for archive in datasets._archives(TASKS[name]):
+        paths += [name for split in archive.splits for name in archive.names(split)]
+    for path in paths:
+        put(clone, {f'data/{path}': 'x'})
+        assert find_data(name) == find_or_make(name, 'data/') == ('data/', False)
+        os.unlink(clone / 'data' / path)
+
+
 @pytest.mark.parametrize(
     'name', ['cloze (1).csv', 'stories.CSV', 'val.tsv', 'new.jsonl', 'Book1.xlsx', 'rocstories.zip']
 )
@@ -958,6 +984,14 @@ def test_class_names_are_sorted_and_numbers_are_numbers(tmp_path):
          "train.csv, row 1: no column 'text1' (found: sentence, label); expected text and label"),
         ({'train.csv': 'text,label,lable\na,b,c\n'}, {}, "row 1: unknown column 'lable'"),
         ({'train.csv': 'text,text,label\na,b,c\n'}, {}, "row 1: the column 'text' is there twice"),
+        ({'train.csv': 'text,Label,label\na,b,c\n'}, {}, "the column 'label' is there twice"),
+        ({'train.jsonl': '{"text": "a", "Text": "b"}'}, {}, "the column 'text' is there twice"),
+        ({'train.jsonl': '{"text": "a", "text": "b"}'}, {}, 'line 1: not JSON (a name is there'),
+        ({'train.csv': TEXTS + '\ufeff' + TEXTS}, {}, 'train.csv, row 8: the header again'),
+        ({'train.tsv': TEXTS.replace(',', '\t') * 2}, {}, 'train.tsv, row 8: the header again'),
+        ({'train.jsonl': '{"text": "a", "label": NaN}'}, {}, 'train.jsonl, row 1: no label'),
+        ({'train.jsonl': '{"text": "a", "label": ["b"]}'}, {}, 'the label is ["b"], expected'),
+        ({'train.jsonl': '{"text": "a", "label": -Infinity}'}, {}, 'row 1: the label is -Infinity'),
         ({'train.csv': 'context,choice1,choice3,label\na,b,c,1\n'}, {}, "no column 'choice2'"),
         ({'train.csv': 'text,label\na,x\n ,y\n'}, {}, 'train.csv, row 3: text is empty'),
         ({'train.csv': 'text1,text2,label\na,b,x\na,,y\n'}, {}, 'row 3: text2 is empty'),
@@ -975,7 +1009,7 @@ def test_class_names_are_sorted_and_numbers_are_numbers(tmp_path):
         ({'train.csv': TEXTS}, {'symmetric': True}, '--symmetric needs the columns'),
         ({'train.csv': 'context,choice1,choice2,label\na,b,c,1\n'}, {'regression': True},
          '--regression needs the columns'),
-        ({'train.csv': 'text,label\na,x\nb,y\n'}, {}, 'has 2 examples of 2 classes: cannot set 2'),
+        ({'train.csv': 'text,label\na,x\nb,y\n'}, {}, 'every class has a single example'),
         ({'train.csv': 'text,label\na,x,z\n'}, {}, 'train.csv, row 2: 3 columns, expected 2'),
         ({'train.tsv': 'text\tlabel\na\tx\t\n'}, {}, 'train.tsv, row 2: 3 fields, expected 2'),
         ({'train.csv': 'text,label\na,x\n"b,y\n'}, {}, 'train.csv, row 3: a quotation mark'),
@@ -994,11 +1028,109 @@ def test_fields_with_line_breaks_are_noted(tmp_path):
     rows = 'text,label\n"two\nlines",x\nb,y\n'
     _, data = custom_task(put(tmp_path, {'train.csv': rows, 'valid.csv': rows}))
     assert data.train[0].texts == ('two\nlines',)
-    assert f'{tmp_path}/train.csv: 1 rows hold line breaks within a quoted field' in data.notes
+    assert any('1 rows hold line breaks within a quoted field, the first is row 2' in n
+               for n in data.notes)  # fmt: skip
+
+
+PARAGRAPHS = [
+    ['Dear all,\nthe tea, the cake, the bread and the milk, all of it, was cold.\n"B"', 'bad'],
+    ['12 Long Street,\nTown,\nCountry,\nall was well', 'good'],
+    ['{\n "a": 1,\n "b": 2,\n "c": 3\n}', 'good'],
+    ['"No," he said.\n"Yes, yes,"\nhe said,no,never', 'bad'],
+]
+
+
+@pytest.mark.parametrize('delimiter', ',;\t')
+def test_a_field_may_hold_paragraphs(tmp_path, delimiter):
+    content = as_csv(PARAGRAPHS, header=['text', 'label'], delimiter=delimiter)
+    put(tmp_path, {'train.csv': content, 'valid.csv': content})
+    assert [e.texts[0] for e in custom_task(str(tmp_path))[1].train] == [p for p, _ in PARAGRAPHS]
+    races = [[json.loads(passage())['article'], 'a', 'b', '1'] for _ in range(3)]
+    path = write(tmp_path / 'x.csv', races, header=['context', 'choice1', 'choice2', 'label'],
+                 delimiter=delimiter)  # fmt: skip
+    assert len(own_texts(path, 'choices')) == 3
+
+
+@pytest.mark.parametrize(
+    'train, texts',
+    [
+        ('label, text\nbad, "Long, dull."\ngood, ""\nx, Fine.\n', ['Long, dull.', '""', 'Fine.']),
+        ('label, text\nbad, "A, ""b"".\n ""C"", d"\ngood, b\n', ['A, "b".\n "C", d', 'b']),
+    ],
+)
+def test_blanks_before_a_quotation_mark(tmp_path, train, texts):
+    path = put(tmp_path, {'x.csv': train}) + '/x.csv'
+    assert [t.strip() for (t,) in own_texts(path, 'text')] == texts
+
+
+@pytest.mark.parametrize('special', ['"\t\r\n', '"\t\r\n,'])
+def test_tabs_as_pandas_and_spreadsheets_write_them(tmp_path, special):
+    """A quotation mark is a character, unless the whole file has the marks of CSV."""
+    rows = [('He said "no, no".', 'a'), ('Two\nlines.', 'b'), ('One, two.', 'c'), ('d', '')]
+    content = '\n'.join(data_files._quoted_row(row, special) for row in [('text', 'label'), *rows])
+    path = put(tmp_path, {'x.tsv': content}) + '/x.tsv'
+    assert own_texts(path, 'text') == [(text,) for text, _ in rows]
+    put(tmp_path, {'x.tsv': content.replace('Two\nlines', 'A "mark"')})
+    assert own_texts(path, 'text')[0] == (content.splitlines()[1].split('\t')[0],)
+    put(tmp_path, {'x.tsv': 'text\tlabel\n"one\ta\nb"\tc\n'})
+    assert own_texts(path, 'text') == [('"one',), ('b"',)]
+
+
+def classes(tmp_path, *labels, **more):
+    """The task and the notes of texts with these labels, as JSON values."""
+    lines = [json.dumps({'text': f'text {i}', 'label': x}) for i, x in enumerate(labels)]
+    put(tmp_path, {'train.jsonl': lines, 'valid.jsonl': lines, **more})
+    task, data = custom_task(str(tmp_path))
+    return task, data, '\n'.join(data.notes)
+
+
+@pytest.mark.parametrize(
+    'labels, expected',
+    [
+        ('bad good bad', '2 classes: bad 2, good 1'),
+        ('good Good b', "'Good', 'good' are 2 classes; they differ only in case"),
+        ('good good\u200b b', "'good', 'good\\u200b' are 2 classes"),
+        ('\u00e9 e\u0301 b', 'are 2 classes'),
+        ('yes no None', "'None' is a class; leave"),
+        ('1.5 2 2.5', 'the 3 classes are numbers; if they are amounts or grades, add --regression'),
+    ],
+)
+def test_classes_are_counted_and_doubtful_ones_named(tmp_path, labels, expected):
+    assert expected in classes(tmp_path, *labels.split())[2]
+    assert 'warning' not in classes(tmp_path, 'bad', 'good', 'bad', 2)[2]
+
+
+def test_minus_one_is_a_label_that_is_not_known(tmp_path):
+    """As GLUE and SNLI from Hugging Face have it; but classes can be -1, 0 and 1."""
+    rows = [*[0] * 8, *[1] * 8, -1, -1]
+    test = ['{"text": "a", "label": -1}']
+    task, data, notes = classes(tmp_path, *rows, **{'test.jsonl': test})
+    assert task.labels == ('0', '1') and len(data.train) == len(data.valid['valid']) == 16
+    assert 'train.jsonl: 2 rows with the label -1, not known, are left out' in notes
+    assert labels(data.test['test']) == [None]
+    put(tmp_path, {'test.jsonl': [*test, '{"text": "b", "label": 1}']})
+    assert labels(custom_task(str(tmp_path))[1].test['test']) == [1]
+    for some in ([-1, 0, 1] * 4, [-1, 1] * 4, [-1, 'a', 'b'] * 4):
+        assert '-1' in classes(tmp_path, *some, **{'test.jsonl': test})[0].labels
+    choice = '{"context": "a", "choice1": "b", "choice2": "c", "label": %d}'
+    content = [choice % 1, choice % 2]
+    put(tmp_path, {'train.jsonl': content, 'valid.jsonl': content, 'test.jsonl': [choice % -1]})
+    assert labels(custom_task(str(tmp_path))[1].test['test']) == [None]
+
+
+def test_a_long_tail_of_classes(tmp_path):
+    rows = ['a', 'b'] * 10 + [f'single {i}' for i in range(60)]
+    content = [['text', 'label'], *[[f'text {i}', x] for i, x in enumerate(rows)]]
+    _, data = custom_task(put(tmp_path, {'train.tsv': content}))
+    assert len(data.valid['valid']) == 18 and len(data.train) == 62
+    content = [['text', 'label'], *[[str(i), str(i)] for i in range(10_001)]]
+    message = error_of(custom_task, put(tmp_path, {'train.tsv': content}))
+    assert '10,001 classes, expected at most 10,000; for numbers, add --regression' in message
 
 
 text = st.text(st.characters(codec='utf-8'), min_size=1).filter(str.strip)
-no_tabs = text.filter(lambda t: not set(t) & set('\t\n\r'))
+# Quotation marks at both ends may be those of CSV.
+no_tabs = text.filter(lambda t: not set(t) & set('\t\n\r') and not (t[0] == t[-1] == '"'))
 
 
 def own_texts(path, layout):
@@ -1136,9 +1268,8 @@ def test_own_data_to_predict(tmp_path):
     put(tmp_path, {'new.csv': 'text,label\nGood.,so\n'})
     assert "row 2: the label is 'so'" in error_of(read_examples, path, task)
     put(tmp_path, {'new.csv': 'text1,text2\na,b\n', 'new.txt': 'x'})
-    assert 'other columns than those of the training data (text)' in error_of(
-        read_examples, path, task
-    )
+    message = error_of(read_examples, path, task)
+    assert "no column 'text' (found: text1, text2); expected text, as in training" in message
     assert 'expected a file that ends with .csv' in error_of(
         read_examples, str(tmp_path / 'new.txt'), task
     )

@@ -16,7 +16,8 @@ from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, save_finetuned
 
 import predict
 import train
-from datasets import Example, find_csv, read_examples
+from checkpoint import only_run
+from datasets import COLUMNS, Example, find_csv, read_examples
 from encoding import encode_dataset
 from metrics import decode
 from parallel import predict as predict_dataset
@@ -94,8 +95,19 @@ def test_the_parameters_kept_last(kept, tmp_path, capsys, monkeypatch):
     for age, name in enumerate(['new', 'old']):
         shutil.copytree(kept / 'save' / 'rocstories', tmp_path / 'save' / name)
         os.utime(tmp_path / 'save' / name / 'best_params', (1e9 - age, 1e9 - age))
-    printed = run(capsys, *texts, '--device', 'cpu')
-    assert f'parameters: {os.path.join("save", "new", "best_params")}\n' in printed.err
+    newest = f'parameters: {os.path.join("save", "new", "best_params")}\n'
+    assert newest in run(capsys, *texts, '--device', 'cpu').err
+    save_finetuned(tmp_path / 'save' / 'old', SOME_TASKS['sst2'])  # of another task
+    assert predict.main([*texts, '--device', 'cpu']) == 2
+    assert 'are of different tasks: name one with --params' in capsys.readouterr().err
+    other = f'parameters: {os.path.join("save", "old", "best_params")}\n'
+    assert other in run(capsys, texts[0], '--device', 'cpu').err  # no story has a single text
+    assert newest in run(capsys, find_csv(DATA_DIR, 'test'), '--device', 'cpu').err
+    with only_run(str(tmp_path / 'save' / 'old')):  # still trains
+        assert newest in run(capsys, *texts, '--device', 'cpu').err
+        with only_run(str(tmp_path / 'save' / 'new')):
+            assert predict.main([*texts, '--device', 'cpu']) == 2
+    assert 'only parameters of runs that still train' in capsys.readouterr().err
 
 
 def test_the_log_loads_with_pandas(kept):
@@ -204,12 +216,15 @@ def test_a_wrong_number_of_texts(models, capsys, name, texts):
 
 @pytest.mark.parametrize('name', SOME_TASKS)
 def test_typed_examples(models, capsys, monkeypatch, name):
-    """A text on each line, until an empty line."""
+    """A text on each line; an empty line between examples is left out and named."""
     argv = ['--params', str(models[name]), '--device', 'cpu']
     wanted = run(capsys, *TEXTS[name], *argv).out
+    lines = '\n'.join(TEXTS[name])
+    monkeypatch.setattr('sys.stdin', io.StringIO(f'{lines}\n \n{lines}\n\n'))
+    printed = run(capsys, '-', *argv)
+    assert printed.out == wanted * 2
+    assert f'line {len(TEXTS[name]) + 1} of standard input is empty: left out' in printed.err
     lines = '\n'.join(TEXTS[name] * 2)
-    monkeypatch.setattr('sys.stdin', io.StringIO(lines + '\n\nnot read\n'))
-    assert run(capsys, *argv).out == wanted * 2
     monkeypatch.setattr('sys.stdin', io.StringIO(lines))
     assert run(capsys, *argv).out == wanted * 2
     if len(TEXTS[name]) > 1:
@@ -217,6 +232,57 @@ def test_typed_examples(models, capsys, monkeypatch, name):
         assert predict.main(argv) == 2
         printed = capsys.readouterr()
         assert printed.out == wanted and 'the last example is not complete' in printed.err
+
+
+def test_what_is_typed_ends_with_an_empty_line(models, capsys, monkeypatch):
+    argv = ['--params', str(models['sst2']), '--device', 'cpu']
+    wanted = run(capsys, *TEXTS['sst2'], *argv).out
+    terminal = io.StringIO(f'{TEXTS["sst2"][0]}\n\nnot read\n')
+    terminal.isatty = lambda: True
+    monkeypatch.setattr('sys.stdin', terminal)
+    assert run(capsys, *argv).out.replace('text: ', '') == wanted
+
+
+def test_an_empty_text_within_an_example(models, capsys, monkeypatch):
+    monkeypatch.setattr('sys.stdin', io.StringIO('premise\n\n'))
+    printed = run(capsys, '--params', str(models['mnli']), '--device', 'cpu')
+    assert printed.out and 'line 2 of standard input: text 2 is empty' in printed.err
+
+
+def test_a_text_that_ends_like_a_file(models, capsys):
+    printed = run(capsys, 'It is in my.csv', '--params', str(models['sst2']), '--device', 'cpu')
+    assert 'It is in my.csv' in printed.out and 'there is no file "It is in my.csv"' in printed.err
+
+
+@pytest.mark.parametrize(
+    'name, file, content, warning',
+    [
+        ('rocstories', 'x.csv', (',1\n', ',3\n'), 'x.csv, row 2: AnswerRightEnding is'),
+        ('rocstories', 'x.csv', ('d,e,f', 'd,,f'), 'row 2: RandomFifthSentenceQuiz1 is empty'),
+        ('sst2', 'x.tsv', ('\t1', '\tx'), "x.tsv, line 2: the label is 'x'"),
+        ('sst2', 'x.tsv', ('a\t', ' \t'), 'x.tsv, line 2: a text is empty'),
+        ('race', 'x.txt', ('"A"', '"E"'), "question 1: the answer is 'E'"),
+        ('regression', 'x.csv', ('a,1', 'a,x'), "x.csv, row 2: the label is 'x'"),
+        ('regression', 'x.csv', ('a,1', ',1'), 'x.csv, row 2: text is empty'),
+    ],
+)
+def test_a_row_that_is_not_right_does_not_stop_the_others(
+    models, tmp_path, capsys, name, file, content, warning
+):
+    header = ','.join(COLUMNS)
+    good = {
+        'rocstories': f'{header}\ns1,a,b,c,d,e,f,1\ns2,a,b,c,d,e,f,2\n',
+        'sst2': 'sentence\tlabel\na\t1\nb\t0\n',
+        'race': '{"article": "a", "questions": ["b", "c"], "answers": ["A", "B"], '
+        '"options": [["d", "e"], ["f", "g"]]}',
+        'regression': 'text,label\na,1\nb,2\n',
+    }[name]
+    (tmp_path / file).write_text(good.replace(*content))
+    printed = run(capsys, str(tmp_path / file), '--params', str(models[name]), '--device', 'cpu')
+    assert len(rows(printed.out)) == 2 and f'warning: {tmp_path}' in printed.err
+    assert warning in printed.err
+    if 'label' in warning:
+        assert 'on the 1 whose label is known' in printed.err
 
 
 # Long texts
@@ -232,7 +298,10 @@ def test_examples_that_are_longer_than_the_model(models, capsys, name):
     assert encoded.longest == n_positions and encoded.n_cut == 1
     assert torch.isfinite(predict_dataset(opened.model, encoded)).all()
     printed = capsys.readouterr().err
-    assert f'1 of 2 examples are cut: the model can read {n_positions} tokens' in printed
+    room = f'{n_positions} tokens'
+    if name == 'rocstories':
+        room = f'254 tokens of each text, and {n_positions} of a sequence'
+    assert f'1 of 2 examples are cut: the model can read {room}' in printed
 
 
 def test_a_text_is_cut_at_its_end(models):

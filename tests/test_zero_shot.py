@@ -181,13 +181,18 @@ def test_damaged_pronouns_are_refused(tmp_path, content, message):
         ('Ann saw her car.', 'her', True),
         ('Ann saw her and left.', 'her', False),
         ('Ann saw her.', 'her', False),
+        ('The mermaid swam toward Sue and made her gasp.', 'her', False),
+        ('The mermaid swam toward Sue and waved her tail.', 'her', True),
         ('Ann said the car was his.', 'his', False),
         ('Ann saw him there.', 'him', False),
     ],
 )
 def test_possessives(sentence, pronoun, expected):
     match = zero_shot.find_pronoun(Pronoun(sentence, pronoun, ('a', 'b'), 0))
-    assert zero_shot.is_possessive(pronoun, sentence[match.end() :]) == expected
+    assert (
+        zero_shot.is_possessive(sentence[: match.start()], pronoun, sentence[match.end() :])
+        == expected
+    )
 
 
 def test_candidates_take_the_place_of_the_pronoun(tmp_path):
