@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from torch.utils._pytree import tree_map_only
 
 from safe_load import load_file
-from utils import InputError, whole_file
+from utils import InputError, remove_leftovers, whole_file
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without locks says so
 GRACE = 1.0  # seconds; torchrun passes on a signal that the terminal has sent already
@@ -24,7 +24,7 @@ GRACE = 1.0  # seconds; torchrun passes on a signal that the terminal has sent a
 
 @contextlib.contextmanager
 def only_run(folder: str, *more: str) -> Iterator[None]:
-    """Hold `folder` for this process, and remove what a killed one left half-written.
+    """Hold `folder` for this process, and remove what a dead one left half-written.
 
     more  other folders that belong to the run alone
 
@@ -50,9 +50,7 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
         )
     try:
         for place in (folder, *more):
-            for name in os.listdir(place):
-                if name.endswith('.part'):
-                    os.unlink(os.path.join(place, name))
+            remove_leftovers(place)
         with whole_file(os.path.join(folder, 'running')) as f:
             since = time.strftime('%Y-%m-%d %H:%M:%S')
             f.write(f'process {os.getpid()} on {socket.gethostname()}, since {since}\n')

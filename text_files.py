@@ -133,7 +133,7 @@ def pipes_on_disk(texts: list[Text], work: str) -> Iterator[list[Text]]:
         readable = []
         for i, text in enumerate(texts):
             if is_pipe(text.path):
-                # A killed run leaves the copy behind. The next one deletes files named .part.
+                # A killed run leaves the copy behind. `utils.remove_leftovers` knows such names.
                 copy = os.path.join(work, f'.pipe{i}.{os.getpid()}.part')
                 stack.callback(remove_if_there, copy)
                 copy_pipe(text.path, copy)

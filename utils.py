@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -232,6 +233,33 @@ def whole_file(path: str, mode: str = 'w') -> Iterator[IO]:
         if isinstance(cause, OSError):
             raise write_error(path, cause) from error
         raise
+
+
+def remove_leftovers(folder: str) -> None:
+    """Remove what `whole_file` left half-written in `folder` in processes that no longer run here.
+
+    Files of other programs and names stay. A process on another machine counts as ended: call this
+    where the folder is locked, or where no other machine writes.
+    """
+    for name in os.listdir(folder):
+        found = re.fullmatch(r'\..+\.(\d+)\.part', name)
+        if found and not _is_running(int(found[1])):
+            # On Windows, a file that somebody writes cannot be removed.
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, name))
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether another process has this number."""
+    if pid == os.getpid() or os.name == 'nt':  # there, a signal of 0 would stop the process
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def write_error(path: str, error: OSError) -> WriteError:

@@ -87,20 +87,21 @@ def test_runs_in_different_folders_do_not_disturb_each_other(tmp_path, holder):
     assert_can_be_held(tmp_path / 'other')
 
 
-def test_half_written_files_are_removed(tmp_path):
-    """In the run's folder and in others that belong to it, and nowhere else."""
+def test_half_written_files_of_dead_processes_are_removed(tmp_path):
+    """In the run's folder and in others that belong to it, and nothing of other programs."""
+    dead = [f'.checkpoint.{number}.part' for number in (os.getpid(), 2**31 - 1, 10**30)]
+    kept = [f'.a.{os.getppid()}.part', '.a.7.part.txt', 'a.7.part', 'params_0.npy.part', 'part']
     folders = [tmp_path / name for name in ('run', 'log', 'shared')]
     for folder in folders:
         folder.mkdir()
-        for name in ('.checkpoint.7.part', 'checkpoint', 'part'):
+        for name in (*dead, *kept):
             (folder / name).write_text('x')
     run, log, shared = folders
     with only_run(str(run), str(log)):
         pass
-    assert sorted(os.listdir(log)) == ['checkpoint', 'part']
-    assert {'checkpoint', 'part'} <= set(os.listdir(run))
-    assert not any(name.endswith('.part') for name in os.listdir(run))
-    assert len(os.listdir(shared)) == 3
+    assert sorted(os.listdir(log)) == sorted(kept)
+    assert set(os.listdir(run)) - {'lock', 'running'} == set(kept)
+    assert len(os.listdir(shared)) == len(kept) + len(dead)
 
 
 def test_a_second_run_removes_nothing(tmp_path, holder):
@@ -123,7 +124,7 @@ def fail_to_lock(monkeypatch, number):
 @pytest.mark.parametrize('name', ['ENOLCK', 'EOPNOTSUPP', 'ENOSYS'])
 def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, capsys, name):
     fail_to_lock(monkeypatch, getattr(errno, name))
-    part = tmp_path / 'x.part'
+    part = tmp_path / f'.x.{2**31 - 1}.part'
     part.write_text('x')
     assert_can_be_held(tmp_path)
     assert not part.exists()
