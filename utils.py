@@ -284,7 +284,8 @@ def check_writable(folder: str) -> None:
 class ResultLogger:
     """A log in JSON lines, the format of the original: the arguments, then each evaluation.
 
-    Each line also has its `time`. The file is written whole each time; it is short.
+    Each line also has its `time`. The file is written whole each time; it is short. It follows the
+    checkpoint, which has all lines too: a run that is resumed writes what a stop has kept from it.
     """
 
     def __init__(self, path: str, lines: Sequence[dict] = (), /, **arguments):
@@ -292,30 +293,47 @@ class ResultLogger:
         self.path = path
         self.lines = list(lines)
         if not self.lines:
-            self.log(**arguments)
+            self.add(**arguments)
+        self.write()
 
     def log(self, **values) -> None:
-        """Add a line."""
+        """Add a line and write the file."""
+        self.add(**values)
+        self.write()
+
+    def add(self, **values) -> None:
+        """Add a line, which the next `write` writes."""
         self.lines.append({**values, 'time': time.time()})
+
+    def write(self) -> None:
+        """Write the file. Raises WriteError."""
         with whole_file(self.path) as f:
             f.writelines(json.dumps(line) + '\n' for line in self.lines)
 
 
 class TensorBoardLogger(ResultLogger):
-    """A log that TensorBoard shows too. It must be installed."""
+    """A log that TensorBoard shows too: see `check_tensorboard`."""
 
     def __init__(self, path: str, lines: Sequence[dict] = (), /, **arguments):
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(os.path.splitext(path)[0])
+        self.n_shown = len(lines)
         super().__init__(path, lines, **arguments)
 
-    def log(self, **values) -> None:
-        super().log(**values)
-        for name, value in values.items():
-            if name.startswith(('tr_', 'va_')):
-                self.writer.add_scalar(name, value, values['n_updates'])
-        self.writer.flush()
+    def write(self) -> None:
+        """Write the files. A failure of TensorBoard is a warning."""
+        super().write()
+        new, self.n_shown = self.lines[self.n_shown :], len(self.lines)
+        try:
+            for values in new:
+                for name, value in values.items():
+                    if name.startswith(('tr_', 'va_')):
+                        self.writer.add_scalar(name, value, values['n_updates'])
+            self.writer.flush()
+        except Exception as error:  # of a foreign library
+            reason = ' '.join(str(error).split())
+            print(f'warning: TensorBoard does not get the scores: {reason}', file=sys.stderr)
 
 
 def open_log(path: str, lines: Sequence[dict], tensorboard: bool, /, **arguments) -> ResultLogger:
@@ -324,8 +342,9 @@ def open_log(path: str, lines: Sequence[dict], tensorboard: bool, /, **arguments
     return kind(path, lines, **arguments)
 
 
-def check_tensorboard() -> None:
-    """Raise InputError if TensorBoard cannot be used."""
+def check_tensorboard(folder: str) -> None:
+    """Raise InputError if TensorBoard cannot be used, or cannot write to `folder`."""
+    check_writable(folder)
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: F401
     except Exception as error:  # a foreign package of that name can fail in any exception

@@ -307,7 +307,6 @@ def short(tmp_path_factory):
         'save/rocstories/best_params',
         'save/rocstories/checkpoint',
         'submission/ROCStories.tsv',
-        'analysis/rocstories/training.png',
     ],
 )
 def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
