@@ -112,6 +112,14 @@ def test_a_second_run_removes_nothing(tmp_path, holder):
     assert part.exists()
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='all names are text there')
+def test_a_name_that_is_not_utf8(tmp_path):
+    """As under another locale."""
+    path = str(tmp_path / os.fsdecode(b'na\xefve'))
+    Saver(background=False).save(path, {'a': torch.ones(2)})
+    assert find_checkpoint(path, resume=True)['a'].tolist() == [1, 1]
+
+
 def fail_to_lock(monkeypatch, number):
     """Make the lock of the system fail with an error number, as file systems without locks do."""
 
@@ -121,9 +129,12 @@ def fail_to_lock(monkeypatch, number):
     monkeypatch.setattr(fcntl, 'flock', flock)
 
 
-@pytest.mark.parametrize('name', ['ENOLCK', 'EOPNOTSUPP', 'ENOSYS'])
-def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, capsys, name):
-    fail_to_lock(monkeypatch, getattr(errno, name))
+NO_LOCKS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, 524]
+
+
+@pytest.mark.parametrize('number', NO_LOCKS)
+def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, capsys, number):
+    fail_to_lock(monkeypatch, number)
     part = tmp_path / f'.x.{2**31 - 1}.part'
     part.write_text('x')
     assert_can_be_held(tmp_path)
@@ -132,10 +143,10 @@ def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caps
     assert re.fullmatch(expected, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize('name', ['ENOLCK', 'EOPNOTSUPP', 'ENOSYS'])
-def test_a_file_system_without_locks_keeps_none_of_a_killed_run(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize('number', NO_LOCKS)
+def test_a_file_system_without_locks_keeps_none_of_a_killed_run(tmp_path, monkeypatch, number):
     """Another machine cannot know that the process is dead. Here it is even alive."""
-    fail_to_lock(monkeypatch, getattr(errno, name))
+    fail_to_lock(monkeypatch, number)
     with only_run(str(tmp_path)):
         assert_can_be_held(tmp_path)
 
