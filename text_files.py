@@ -319,8 +319,10 @@ def parquet_texts(text: Text) -> Iterator[tuple[bytes, int]]:
     n_read = 0
     try:
         size = os.path.getsize(text.path)
-        # These two options make it read the pages of a column one after another.
-        with parquet.ParquetFile(text.path, pre_buffer=False, buffer_size=BLOCK) as f:
+        # These two options make it read the pages of a column one after another. By its name, it
+        # opens a file only if that is UTF-8.
+        options = {'pre_buffer': False, 'buffer_size': BLOCK}
+        with open(text.path, 'rb') as raw, parquet.ParquetFile(raw, **options) as f:
             check_column(f, text.shown)
             for batch in f.iter_batches(rows_per_block(f), columns=['text'], use_threads=False):
                 values = batch.column(0).to_pylist()

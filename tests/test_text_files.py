@@ -231,6 +231,12 @@ def test_half_a_surrogate_pair_is_replaced(tmp_path):
     assert read(path) == 'a😀 b� c\n'
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='all names are text there')
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b'na\xefve.parquet')
+    assert read(write(path, parquet(STORY))) == STORY + '\n'
+
+
 def test_bad_parquet_files_are_refused(tmp_path):
     pyarrow = pytest.importorskip('pyarrow')
     writer = pytest.importorskip('pyarrow.parquet')
