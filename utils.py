@@ -88,14 +88,21 @@ def protect_output(is_result: bool = False) -> None:
     is_result  whether the script's output is its result. Otherwise it is progress: when it cannot
                be written, the run continues.
 
-    Characters that the terminal's encoding lacks are replaced.
+    A result that goes to a file or to another program is UTF-8, with the line ends that it was
+    given. Characters that a terminal's encoding lacks are replaced.
     """
+    if sys.stdin is None:  # closed by the shell: `<&-`
+        sys.stdin = open(os.devnull)  # noqa: SIM115
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell: `>&-`
             setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
             continue
         with contextlib.suppress(AttributeError, ValueError, OSError):
+            if is_result and name == 'stdout' and not stream.isatty():
+                stream.reconfigure(newline='')
+                if not os.environ.get('PYTHONIOENCODING'):
+                    stream.reconfigure(encoding='utf-8')
             stream.reconfigure(errors='backslashreplace')
         if name == 'stderr' or not is_result:
             setattr(sys, name, _Console(stream))
@@ -275,7 +282,7 @@ def check_writable(folder: str) -> None:
     Creates nothing.
     """
     place = os.path.abspath(folder)
-    while not os.path.lexists(place):
+    while not os.path.lexists(place) and os.path.dirname(place) != place:  # a drive may be missing
         place = os.path.dirname(place)
     if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f'cannot write to {folder}: {place} is not a folder that you may write to')
@@ -315,9 +322,7 @@ class TensorBoardLogger(ResultLogger):
     """A log that TensorBoard shows too: see `check_tensorboard`."""
 
     def __init__(self, path: str, lines: Sequence[dict] = (), /, **arguments):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(os.path.splitext(path)[0])
+        self.writer = None
         self.n_shown = len(lines)
         super().__init__(path, lines, **arguments)
 
@@ -326,6 +331,10 @@ class TensorBoardLogger(ResultLogger):
         super().write()
         new, self.n_shown = self.lines[self.n_shown :], len(self.lines)
         try:
+            if not self.writer:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.writer = SummaryWriter(os.path.splitext(self.path)[0])
             for values in new:
                 for name, value in values.items():
                     if name.startswith(('tr_', 'va_')):

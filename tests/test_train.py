@@ -102,7 +102,7 @@ def test_tensorboard_that_is_not_installed(command, monkeypatch, capsys):
 
 
 def test_tensorboard_that_fails_is_a_warning(command, monkeypatch, capsys):
-    module = SimpleNamespace(SummaryWriter=lambda folder: None)  # which has no methods
+    module = SimpleNamespace(SummaryWriter=lambda folder: None)  # it does nothing that is expected
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', module)
     run(command, '--n_iter', 1, '--tensorboard')
     assert 'warning: TensorBoard does not get the scores: ' in capsys.readouterr().err

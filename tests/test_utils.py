@@ -387,6 +387,17 @@ def test_characters_that_the_encoding_lacks_are_replaced(script, is_result):
     assert (status, out, err) == (0, 'a line, \\xfc, \\u732b\n', 'a note, \\xfc\n')
 
 
+def test_a_result_is_utf8_in_every_locale(script):
+    """A file of predictions can have any text. On Windows, the encoding was that of the country."""
+    locale = {'PYTHONIOENCODING': '', 'PYTHONUTF8': '0', 'LC_ALL': 'C'}
+    status, out, err = script.run('', True, n_lines=1, **locale)
+    assert (status, out, err) == (0, 'a line, ü, 猫\n', 'a note, \\xfc\n')
+
+
+def test_a_closed_input_is_an_empty_one(script):
+    assert script.run('<&-', last='assert sys.stdin.read() == ""')[0] == 0
+
+
 @pytest.mark.parametrize('is_result', [False, True])
 @pytest.mark.parametrize('redirection', ['', '> /dev/null'])
 def test_the_status_after_an_interrupt(script, is_result, redirection):
