@@ -128,6 +128,8 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
     is_result  whether the output of the script is its result, see `protect_output`
     """
     protect_output(is_result)
+    if hasattr(signal, 'SIGBREAK'):  # Windows, where paper.py can send nothing else
+        signal.signal(signal.SIGBREAK, lambda *_: signal.raise_signal(signal.SIGINT))
     is_first = os.environ.get('RANK', '0') == '0'  # of several processes, one prints
     try:
         run(args)

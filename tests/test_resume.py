@@ -8,12 +8,13 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, PROCESSES, Command
+from conftest import GOLDEN, PROCESSES, Command, as_on_windows
 
 import model_pytorch
 import train
@@ -110,6 +111,14 @@ def test_killed_between_two_files(command, undisturbed, owner, method, call):
     else:
         assert not (command.folder / 'submission').exists()
     command.run(*RUN, '--resume')
+    assert_same_end(command, undisturbed)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='simulates Windows on Linux')
+def test_resuming_on_windows(command, undisturbed):
+    kill = functools.partial(_killed_at, training.Trainer, '_save', 3)
+    command.start(*RUN, patch=kill).join()
+    assert 'resumed after' in command.run(*RUN, '--resume', patch=as_on_windows)
     assert_same_end(command, undisturbed)
 
 

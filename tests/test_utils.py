@@ -291,6 +291,7 @@ SCRIPT = """
 import os, signal, sys
 from utils import InputError, exit_status
 
+signal.SIGBREAK = signal.SIGUSR1  # of Windows
 def run(args):
     for _ in range({n_lines}):
         print('a line, ü, 猫', flush={flush})
@@ -400,8 +401,9 @@ def test_a_closed_input_is_an_empty_one(script):
 
 @pytest.mark.parametrize('is_result', [False, True])
 @pytest.mark.parametrize('redirection', ['', '> /dev/null'])
-def test_the_status_after_an_interrupt(script, is_result, redirection):
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGBREAK'])
+def test_the_status_after_an_interrupt(script, is_result, redirection, name):
     """130, as the shell has it for a process that SIGINT ended, and no traceback."""
-    last = 'os.kill(os.getpid(), signal.SIGINT); signal.pause()'
+    last = f'os.kill(os.getpid(), signal.{name}); signal.pause()'
     status, _, err = script.run(redirection, is_result, last=last)
     assert (status, err) == (130, 'a note, ü\n')
