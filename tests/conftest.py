@@ -5,7 +5,6 @@ import importlib
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 
@@ -23,21 +22,25 @@ os.environ['PYTHONPATH'] = os.pathsep.join(
 
 from utils import leave  # noqa: E402
 
-PROCESSES = multiprocessing.get_context('forkserver')  # forks one that has imported all
-PROCESSES.set_forkserver_preload(
-    [
-        'train',
-        'pretrain',
-        'ftfy',
-        'scipy.special',
-        'spacy.lang.en',
-        'torch._dynamo',
-        'torch.nn.parallel.distributed',
-        'tokenizers',
-        'matplotlib.figure',
-        'matplotlib.backends.backend_agg',
-    ]
-)
+ON_LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='of Linux alone')
+PROCESSES = multiprocessing.get_context('spawn' if sys.platform == 'win32' else 'forkserver')
+if sys.platform != 'win32':  # it forks a process that has imported all
+    import resource
+
+    PROCESSES.set_forkserver_preload(
+        [
+            'train',
+            'pretrain',
+            'ftfy',
+            'scipy.special',
+            'spacy.lang.en',
+            'torch._dynamo',
+            'torch.nn.parallel.distributed',
+            'tokenizers',
+            'matplotlib.figure',
+            'matplotlib.backends.backend_agg',
+        ]
+    )
 
 
 def child(script, argv, output, environment, file_size=None, patch=None):

@@ -12,7 +12,7 @@ import time
 
 import pytest
 import torch
-from conftest import PROCESSES
+from conftest import ON_LINUX, PROCESSES
 from filelock import FileLock
 
 from checkpoint import Saver, StopSignals, find_checkpoint, only_run, same_form
@@ -112,7 +112,7 @@ def test_a_second_run_removes_nothing(tmp_path, holder):
     assert part.exists()
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='all names are text there')
+@ON_LINUX
 def test_a_name_that_is_not_utf8(tmp_path):
     """As under another locale."""
     path = str(tmp_path / os.fsdecode(b'na\xefve'))

@@ -8,13 +8,12 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, PROCESSES, Command, as_on_windows
+from conftest import GOLDEN, ON_LINUX, PROCESSES, Command, as_on_windows
 
 import model_pytorch
 import train
@@ -114,7 +113,7 @@ def test_killed_between_two_files(command, undisturbed, owner, method, call):
     assert_same_end(command, undisturbed)
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='simulates Windows on Linux')
+@ON_LINUX
 def test_resuming_on_windows(command, undisturbed):
     kill = functools.partial(_killed_at, training.Trainer, '_save', 3)
     command.start(*RUN, patch=kill).join()
@@ -309,6 +308,7 @@ def short(tmp_path_factory):
     return command
 
 
+@ON_LINUX
 @pytest.mark.parametrize(
     'name',
     [

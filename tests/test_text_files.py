@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from conftest import ON_LINUX
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -231,7 +232,7 @@ def test_half_a_surrogate_pair_is_replaced(tmp_path):
     assert read(path) == 'a😀 b� c\n'
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='all names are text there')
+@ON_LINUX
 def test_a_name_that_is_not_utf8(tmp_path):
     path = tmp_path / os.fsdecode(b'na\xefve.parquet')
     assert read(write(path, parquet(STORY))) == STORY + '\n'
