@@ -48,8 +48,8 @@ def test_threads_wait_as_the_user_says(given, expected):
 @pytest.mark.parametrize(
     'given, prepare, warning',
     [
-        # What Jupyter and Colab export, where their module is not there
-        ({'MPLBACKEND': 'module://not.there'}, '', ''),
+        # Like the module of Jupyter, where it is not installed
+        ({'MPLBACKEND': 'not-there'}, '', ''),
         # A container that is read-only
         (
             {'MPLCONFIGDIR': '/dev/null/x'},
