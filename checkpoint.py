@@ -16,15 +16,16 @@ from filelock import FileLock, Timeout
 from torch.utils._pytree import tree_map_only
 
 from safe_load import load_file
-from utils import InputError, whole_file
+from utils import InputError, remove_leftovers, whole_file
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without locks says so
+# What file systems without locks say. 524 is a name of Linux's kernel alone, which NFS lets out.
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, 524)
 GRACE = 1.0  # seconds; torchrun passes on a signal that the terminal has sent already
 
 
 @contextlib.contextmanager
 def only_run(folder: str, *more: str) -> Iterator[None]:
-    """Hold `folder` for this process, and remove what a killed one left half-written.
+    """Hold `folder` for this process, and remove what a dead one left half-written.
 
     more  other folders that belong to the run alone
 
@@ -35,6 +36,9 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
     lock = FileLock(os.path.join(folder, 'lock'), fallback_to_soft=False)
     try:
         os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'cannot write to {folder}: {error.strerror}') from error
+    try:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
@@ -50,9 +54,7 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
         )
     try:
         for place in (folder, *more):
-            for name in os.listdir(place):
-                if name.endswith('.part'):
-                    os.unlink(os.path.join(place, name))
+            remove_leftovers(place)
         with whole_file(os.path.join(folder, 'running')) as f:
             since = time.strftime('%Y-%m-%d %H:%M:%S')
             f.write(f'process {os.getpid()} on {socket.gethostname()}, since {since}\n')

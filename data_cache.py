@@ -29,7 +29,7 @@ from datasets import Data, Example, Task, read_data, source_files
 from encoding import EncodedData, EncodedDataset, encode_data, make_dataset
 from text_files import file_hash
 from text_utils import TextEncoder
-from utils import InputError, WriteError, whole_file
+from utils import InputError, WriteError, remove_leftovers, whole_file
 from vocabulary import sorted_merges
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -262,9 +262,12 @@ def open_kept(path: str, source: bytes, n_vocab: int, n_ctx: int) -> LoadedData 
 
 def keep(path: str, arrays: dict[str, np.ndarray]) -> str:
     """Write arrays to a file. Returns in words whether that was possible."""
+    folder = os.path.dirname(path)
     try:
+        if os.path.isdir(folder):
+            remove_leftovers(folder)
         with whole_file(path, 'wb') as f:
             np.savez(f, **arrays)
-    except WriteError as error:
+    except (OSError, WriteError) as error:
         return f'not kept for the next run: {error}'
     return f'kept in {path}'

@@ -135,5 +135,9 @@ class OpenAIAdam(AdamW):
         return {'t': self.t, 'state': super().state_dict()['state']}
 
     def load_state_dict(self, state: dict) -> None:
+        """Copy what `state_dict` returned. AdamW would keep its tensors, mapped from a file."""
         self.t = state['t']
-        super().load_state_dict({**super().state_dict(), 'state': state['state']})
+        params = [p for group in self.param_groups for p in group['params']]
+        for i, p in enumerate(params):
+            for name, value in self.state[p].items():
+                value.copy_(state['state'][i][name])

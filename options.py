@@ -321,8 +321,8 @@ OPTIONS = {
         both('precision', ('fp32', 'tf32', 'bf16', 'fp16'), 'fp32',
             help='precision of the matrix products; tf32 and fp16 need a GPU (ours)'),
         train_only('deterministic', bool, False, free=True,
-            help='the same seed gives the same bytes on a GPU too, more slowly; on a CPU it always '
-                 'does (ours)'),
+            help='the same seed gives the same bytes on the same GPU too, more slowly; on a CPU it '
+                 'does with the same number of threads (ours)'),
     ],
     'resuming (ours)': [
         both('resume', bool, False, free=True,
@@ -400,13 +400,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: error: {" ".join(message.split())}; see --help\n')
 
     def parse_known_args(self, args=None, namespace=None):
-        """Refuse text that is not UTF-8, which could not be written to a log."""
+        """Refuse what is not text in this locale, and could not be written to a log."""
         args = sys.argv[1:] if args is None else list(args)
         for argument in args:
             try:
                 argument.encode()
             except UnicodeEncodeError:
-                self.error(f'the argument {ascii(argument)} is not UTF-8 text')
+                encoding = sys.getfilesystemencoding()
+                hint = '' if encoding == 'utf-8' else ': set PYTHONUTF8=1 if it is UTF-8'
+                self.error(f'the argument {ascii(argument)} is not {encoding.upper()} text{hint}')
         return super().parse_known_args(args, namespace)
 
 

@@ -54,7 +54,7 @@ from paper_plan import (
     with_resume,
 )
 from utils import InputError, Stopped, check_writable, exit_status, whole_file
-from workers import available_cores
+from workers import APART, INTERRUPT, available_cores
 
 REMOVED = ('checkpoint', 'checkpoint.old', 'best_params')  # of a run that is done
 
@@ -197,7 +197,7 @@ class Runner:
                     if len(self.signals) > n_passed_on:
                         n_passed_on = len(self.signals)
                         for process in self.processes.values():
-                            process.send_signal(signal.SIGINT)
+                            process.send_signal(INTERRUPT)
                     for desc, run in self.running.items():
                         self.states[desc] = state_of(run, self.setup)
                     n_running = len(self.running)
@@ -283,7 +283,7 @@ class Runner:
                     stdout=f,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    start_new_session=True,
+                    **APART,
                 )
                 self.processes[run.desc] = process
             status = process.wait()

@@ -553,12 +553,12 @@ def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) ->
 
 def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
     """Draw figure 2, right, beside the paper's."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     from pictures import draw
 
     def panel_of(values, title):
         def panel(axes):
+            from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
             drawn = [(name, kind) for kind in MODELS for name in SETS if (name, kind) in values]
             for name, kind in drawn:
                 known = [(x, max(y, -0.05)) for x, y in values[name, kind] if y is not None]

@@ -1,12 +1,15 @@
 """The pictures of a report. Each function draws one PNG file from plain numbers."""
 
+import contextlib
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from utils import whole_file
+from utils import WriteError, whole_file
 
 OURS = 'C0'
 REFERENCE = '0.6'  # grey: the ideal, or the score on all examples
@@ -23,7 +26,22 @@ class Measured(NamedTuple):
 
 
 def draw(path: str, width: float, height: float, *panels: Callable) -> None:
-    """Draw panels side by side into a PNG file. Each panel is a function of its axes."""
+    """Draw panels side by side into a PNG file. Each panel is a function of its axes.
+
+    No picture stops a run: where one fails, in whatever way, an earlier one is removed, and a
+    warning is printed.
+    """
+    try:
+        _draw(path, width, height, panels)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        reason = error.__cause__ if isinstance(error, WriteError) else error
+        reason = ' '.join(str(reason).split()) or type(error).__name__
+        print(f'warning: {path} was not drawn: {reason}', file=sys.stderr)
+
+
+def _draw(path, width, height, panels):
     # Imported here because it is slow. Not pyplot, which needs a display and keeps a state.
     from matplotlib.figure import Figure
 

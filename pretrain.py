@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import pictures
 import zero_shot
 from batches import collate_windows, iter_data
 from checkpoint import only_run
@@ -56,7 +57,6 @@ from utils import (
     exit_status,
     format_table,
     leave,
-    whole_file,
 )
 from vocabulary import open_encoder, save_vocabulary
 from weights import (
@@ -190,25 +190,24 @@ def count_windows(args, n_tokens: int) -> tuple[int, int]:
 
 def plot(log: list[dict], path: str) -> None:
     """Draw the perplexity of the held-out text, and of the training text, by update."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
-
-    figure = Figure(figsize=(7, 4.2), layout='constrained')
-    axes = figure.subplots()
     updates = [line['n_updates'] for line in log]
     train = [math.exp(min(line['tr_loss'], 700)) for line in log]
     heldout = [line['va_perplexity'] for line in log]
-    axes.plot(updates, train, color='#9aa5b1', marker='.', label='training text')
-    label = f'held-out text: {heldout[-1]:.2f} at the end'
-    axes.plot(updates, heldout, color='#0b6bcb', marker='.', label=label)
-    axes.set(xlabel='updates', ylabel='perplexity', yscale='log', title='Pre-training')
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FormatStrFormatter('%g'))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    with whole_file(path, 'wb') as f:
-        figure.savefig(f, format='png', dpi=120)
+
+    def panel(axes):
+        from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+        axes.plot(updates, train, color='#9aa5b1', marker='.', label='training text')
+        label = f'held-out text: {heldout[-1]:.2f} at the end'
+        axes.plot(updates, heldout, color='#0b6bcb', marker='.', label=label)
+        axes.set(xlabel='updates', ylabel='perplexity', yscale='log', title='Pre-training')
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter('%g'))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+
+    pictures.draw(path, 7, 4.2, panel)
 
 
 # -------------------------------------------------------------------------------------------- run

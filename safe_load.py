@@ -27,9 +27,9 @@ def check_not_pointer(path: str) -> None:
 
 
 def load_file(path: str) -> object:
-    """Load what `torch.save` wrote to `path`; the tensors are mapped from the file. Runs no code.
+    """Load what `torch.save` wrote to `path`; the tensors are mapped from the file if possible.
 
-    Raises InputError.
+    Runs no code. Raises InputError.
     """
     check_not_pointer(path)
     try:
@@ -38,12 +38,21 @@ def load_file(path: str) -> object:
             _check_archive(path)
         else:
             _check_pickles(path)
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)
+        mapped = zipped and _is_utf8(path)
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # a damaged file can raise any exception in torch.load
         reason = str(error)[:100] or type(error).__name__
         raise InputError(f'{path} is damaged, or not a file of parameters: {reason}') from error
+
+
+def _is_utf8(path: str) -> bool:
+    """Return whether the name of a file is UTF-8 on the disk: PyTorch maps no other."""
+    try:
+        return path.encode() == os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_archive(path: str) -> None:

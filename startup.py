@@ -1,4 +1,4 @@
-"""What every script does before it imports a library: check Python, and set how threads wait.
+"""What every script does before it imports a library: check Python, set how threads wait and draw.
 
 Every script imports this module before all others that do not come with Python.
 """
@@ -22,3 +22,7 @@ if sys.version_info < OLDEST:
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')  # GNU: Linux
     os.environ.setdefault('KMP_BLOCKTIME', '0')  # Intel and LLVM: Windows, macOS, Conda
+
+# Jupyter and Colab export the name of a module of theirs to `!python`, which another environment
+# lacks: then Matplotlib cannot even be imported.
+os.environ['MPLBACKEND'] = 'agg'

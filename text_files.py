@@ -133,7 +133,7 @@ def pipes_on_disk(texts: list[Text], work: str) -> Iterator[list[Text]]:
         readable = []
         for i, text in enumerate(texts):
             if is_pipe(text.path):
-                # A killed run leaves the copy behind. The next one deletes files named .part.
+                # A killed run leaves the copy behind. `utils.remove_leftovers` knows such names.
                 copy = os.path.join(work, f'.pipe{i}.{os.getpid()}.part')
                 stack.callback(remove_if_there, copy)
                 copy_pipe(text.path, copy)
@@ -319,8 +319,10 @@ def parquet_texts(text: Text) -> Iterator[tuple[bytes, int]]:
     n_read = 0
     try:
         size = os.path.getsize(text.path)
-        # These two options make it read the pages of a column one after another.
-        with parquet.ParquetFile(text.path, pre_buffer=False, buffer_size=BLOCK) as f:
+        # These two options make it read the pages of a column one after another. By its name, it
+        # opens a file only if that is UTF-8.
+        options = {'pre_buffer': False, 'buffer_size': BLOCK}
+        with open(text.path, 'rb') as raw, parquet.ParquetFile(raw, **options) as f:
             check_column(f, text.shown)
             for batch in f.iter_batches(rows_per_block(f), columns=['text'], use_threads=False):
                 values = batch.column(0).to_pylist()

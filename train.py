@@ -86,12 +86,12 @@ class Inputs:
     def __init__(self, args):
         """Check the input, in order of cost, and encode it. Raises InputError."""
         check_writable(args.log_dir)
-        check_writable(args.save_dir)
+        check_writable(os.path.join(args.save_dir, args.desc))
         if args.submit:
             check_writable(args.submission_dir)
             check_writable(os.path.join(args.analysis_dir, args.desc))
         if args.tensorboard:
-            check_tensorboard()
+            check_tensorboard(os.path.join(args.log_dir, args.desc))
         self.encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path)
         self.n_vocab = self.encoder.n_vocab
         if args.n_transfer >= 0:

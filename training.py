@@ -165,8 +165,7 @@ class Trainer:
             while True:
                 due = self.job.due(self.n_updates)
                 if due and self.evaluated != self.n_updates:
-                    self._evaluate(logger)
-                    save()
+                    self._evaluate(logger, save)
                 if self.n_updates == self.n_updates_total:
                     break
                 self._updates(signals, save, save_every)
@@ -217,13 +216,17 @@ class Trainer:
             disable=None if self.ranks.first else True,
         )
 
-    def _evaluate(self, logger):
+    def _evaluate(self, logger, save):
+        """Evaluate. Nothing that can fail comes between the line of scores and its checkpoint."""
         line = {**self.job.evaluate(self), **self.precision.figures()}
         self.evaluated = self.n_updates
         self.meter.reset()
         self.seconds = 0.0
         if self.ranks.first:
-            logger.log(**line)
+            logger.add(**line)
+        save()
+        if self.ranks.first:
+            logger.write()
             self.job.report(line, logger.lines[1:])
             sys.stdout.flush()
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -87,14 +88,21 @@ def protect_output(is_result: bool = False) -> None:
     is_result  whether the script's output is its result. Otherwise it is progress: when it cannot
                be written, the run continues.
 
-    Characters that the terminal's encoding lacks are replaced.
+    A result that goes to a file or to another program is UTF-8, with the line ends that it was
+    given. Characters that a terminal's encoding lacks are replaced.
     """
+    if sys.stdin is None:  # closed by the shell: `<&-`
+        sys.stdin = open(os.devnull)  # noqa: SIM115
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell: `>&-`
             setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
             continue
         with contextlib.suppress(AttributeError, ValueError, OSError):
+            if is_result and name == 'stdout' and not stream.isatty():
+                stream.reconfigure(newline='')
+                if not os.environ.get('PYTHONIOENCODING'):
+                    stream.reconfigure(encoding='utf-8')
             stream.reconfigure(errors='backslashreplace')
         if name == 'stderr' or not is_result:
             setattr(sys, name, _Console(stream))
@@ -120,6 +128,8 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
     is_result  whether the output of the script is its result, see `protect_output`
     """
     protect_output(is_result)
+    if hasattr(signal, 'SIGBREAK'):  # Windows, where paper.py can send nothing else
+        signal.signal(signal.SIGBREAK, lambda *_: signal.raise_signal(signal.SIGINT))
     is_first = os.environ.get('RANK', '0') == '0'  # of several processes, one prints
     try:
         run(args)
@@ -234,6 +244,33 @@ def whole_file(path: str, mode: str = 'w') -> Iterator[IO]:
         raise
 
 
+def remove_leftovers(folder: str) -> None:
+    """Remove what `whole_file` left half-written in `folder` in processes that no longer run here.
+
+    Files of other programs and names stay. A process on another machine counts as ended: call this
+    where the folder is locked, or where no other machine writes.
+    """
+    for name in os.listdir(folder):
+        found = re.fullmatch(r'\..+\.(\d+)\.part', name)
+        if found and not _is_running(int(found[1])):
+            # On Windows, a file that somebody writes cannot be removed.
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, name))
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether another process has this number."""
+    if pid == os.getpid() or os.name == 'nt':  # there, a signal of 0 would stop the process
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
+
+
 def write_error(path: str, error: OSError) -> WriteError:
     """Return the WriteError for a file that cannot be written."""
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -247,7 +284,7 @@ def check_writable(folder: str) -> None:
     Creates nothing.
     """
     place = os.path.abspath(folder)
-    while not os.path.lexists(place):
+    while not os.path.lexists(place) and os.path.dirname(place) != place:  # a drive may be missing
         place = os.path.dirname(place)
     if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f'cannot write to {folder}: {place} is not a folder that you may write to')
@@ -256,7 +293,8 @@ def check_writable(folder: str) -> None:
 class ResultLogger:
     """A log in JSON lines, the format of the original: the arguments, then each evaluation.
 
-    Each line also has its `time`. The file is written whole each time; it is short.
+    Each line also has its `time`. The file is written whole each time; it is short. It follows the
+    checkpoint, which has all lines too: a run that is resumed writes what a stop has kept from it.
     """
 
     def __init__(self, path: str, lines: Sequence[dict] = (), /, **arguments):
@@ -264,30 +302,49 @@ class ResultLogger:
         self.path = path
         self.lines = list(lines)
         if not self.lines:
-            self.log(**arguments)
+            self.add(**arguments)
+        self.write()
 
     def log(self, **values) -> None:
-        """Add a line."""
+        """Add a line and write the file."""
+        self.add(**values)
+        self.write()
+
+    def add(self, **values) -> None:
+        """Add a line, which the next `write` writes."""
         self.lines.append({**values, 'time': time.time()})
+
+    def write(self) -> None:
+        """Write the file. Raises WriteError."""
         with whole_file(self.path) as f:
             f.writelines(json.dumps(line) + '\n' for line in self.lines)
 
 
 class TensorBoardLogger(ResultLogger):
-    """A log that TensorBoard shows too. It must be installed."""
+    """A log that TensorBoard shows too: see `check_tensorboard`."""
 
     def __init__(self, path: str, lines: Sequence[dict] = (), /, **arguments):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(os.path.splitext(path)[0])
+        self.writer = None
+        self.n_shown = len(lines)
         super().__init__(path, lines, **arguments)
 
-    def log(self, **values) -> None:
-        super().log(**values)
-        for name, value in values.items():
-            if name.startswith(('tr_', 'va_')):
-                self.writer.add_scalar(name, value, values['n_updates'])
-        self.writer.flush()
+    def write(self) -> None:
+        """Write the files. A failure of TensorBoard is a warning."""
+        super().write()
+        new, self.n_shown = self.lines[self.n_shown :], len(self.lines)
+        try:
+            if not self.writer:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.writer = SummaryWriter(os.path.splitext(self.path)[0])
+            for values in new:
+                for name, value in values.items():
+                    if name.startswith(('tr_', 'va_')):
+                        self.writer.add_scalar(name, value, values['n_updates'])
+            self.writer.flush()
+        except Exception as error:  # of a foreign library
+            reason = ' '.join(str(error).split())
+            print(f'warning: TensorBoard does not get the scores: {reason}', file=sys.stderr)
 
 
 def open_log(path: str, lines: Sequence[dict], tensorboard: bool, /, **arguments) -> ResultLogger:
@@ -296,8 +353,9 @@ def open_log(path: str, lines: Sequence[dict], tensorboard: bool, /, **arguments
     return kind(path, lines, **arguments)
 
 
-def check_tensorboard() -> None:
-    """Raise InputError if TensorBoard cannot be used."""
+def check_tensorboard(folder: str) -> None:
+    """Raise InputError if TensorBoard cannot be used, or cannot write to `folder`."""
+    check_writable(folder)
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: F401
     except Exception as error:  # a foreign package of that name can fail in any exception

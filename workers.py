@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import queue
 import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections import deque
@@ -15,6 +17,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from utils import InputError
+
+# For `subprocess.Popen`: a process that the terminal's Ctrl-C does not reach, and what interrupts
+# it. Windows can send a single process nothing but a break, see `utils.exit_status`.
+if sys.platform == 'win32':
+    APART = {'creationflags': subprocess.CREATE_NEW_PROCESS_GROUP}
+    INTERRUPT = signal.CTRL_BREAK_EVENT
+else:
+    APART = {'start_new_session': True}
+    INTERRUPT = signal.SIGINT
 
 
 class Workers:
@@ -134,6 +145,8 @@ def serve(connection, shared):
     gc.freeze()
     # Ctrl-C is for the parent process. When the parent ends, however it ends, the worker ends too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, 'SIGBREAK'):  # Windows
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):

@@ -33,6 +33,7 @@ The paper leaves much open. This program decides:
                  (an ensemble's, for want of another) and 76.4; on made-up data 1 is 100
 """
 
+import functools
 import json
 import os
 import re
@@ -96,7 +97,7 @@ from data_files import read_lines
 from datasets import find_dprd, find_or_make, read_data
 from functional import plain_cross_entropy
 from metrics import METRICS
-from parallel import autocast, find_devices, to_device
+from parallel import StepSize, autocast, find_devices, to_device
 from published import ZERO_SHOT_CHANCE as CHANCE
 from published import ZERO_SHOT_TITLES as TITLES
 from text_utils import TextEncoder
@@ -399,8 +400,18 @@ def score_items(
     lengths = [len(tree.trunk) + sum(map(len, tree.branches)) for tree in items.trees]
     n_branches = max(len(tree.branches) for tree in items.trees)
     result = np.full((len(items.trees), n_branches), -np.inf)
-    for places in batches_of(lengths):
-        scores = branch_scores(model, [items.trees[i] for i in places], precision)
+    batches = batches_of(lengths)
+    steps = StepSize(max(map(len, batches)), 'examples', '', 'the results are the same')
+
+    def scores_of(places, step_size):
+        scores = []
+        for start in range(0, len(places), step_size):
+            trees = [items.trees[i] for i in places[start : start + step_size]]
+            scores += branch_scores(model, trees, precision)
+        return scores
+
+    for places in batches:
+        scores = steps.fit(functools.partial(scores_of, places), model)
         for i, of_tree in zip(places, scores):
             for k, tokens in enumerate(of_tree):
                 counted = tokens[len(tokens) - items.n_scored[i] :] if items.n_scored[i] else tokens

@@ -472,6 +472,16 @@ def test_pictures_of_a_report(tmp_path, name, names):
     assert set(re.findall(r'\((\w+)\.png\)', report)) == names
 
 
+def test_a_picture_that_fails_is_a_warning(tmp_path, capsys):
+    """And an earlier one does not stand for it."""
+    path = tmp_path / 'a.png'
+    path.write_text('an earlier one')
+    pictures.draw(str(path), 2, 2, lambda axes: axes.plot([1], [2, 3]))
+    assert not path.exists()
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'warning: {path} was not drawn: x and y must have same first dimension')
+
+
 @pytest.mark.parametrize('name', ['snli', 'stsb'])
 def test_pictures_without_labels(tmp_path, name):
     make_report(tmp_path, KINDS[name], labels=False)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 import torch
-from conftest import PROCESSES
+from conftest import ON_LINUX, PROCESSES
 from filelock import FileLock
 
 from checkpoint import Saver, StopSignals, find_checkpoint, only_run, same_form
@@ -87,20 +87,21 @@ def test_runs_in_different_folders_do_not_disturb_each_other(tmp_path, holder):
     assert_can_be_held(tmp_path / 'other')
 
 
-def test_half_written_files_are_removed(tmp_path):
-    """In the run's folder and in others that belong to it, and nowhere else."""
+def test_half_written_files_of_dead_processes_are_removed(tmp_path):
+    """In the run's folder and in others that belong to it, and nothing of other programs."""
+    dead = [f'.checkpoint.{number}.part' for number in (os.getpid(), 2**31 - 1, 10**30)]
+    kept = [f'.a.{os.getppid()}.part', '.a.7.part.txt', 'a.7.part', 'params_0.npy.part', 'part']
     folders = [tmp_path / name for name in ('run', 'log', 'shared')]
     for folder in folders:
         folder.mkdir()
-        for name in ('.checkpoint.7.part', 'checkpoint', 'part'):
+        for name in (*dead, *kept):
             (folder / name).write_text('x')
     run, log, shared = folders
     with only_run(str(run), str(log)):
         pass
-    assert sorted(os.listdir(log)) == ['checkpoint', 'part']
-    assert {'checkpoint', 'part'} <= set(os.listdir(run))
-    assert not any(name.endswith('.part') for name in os.listdir(run))
-    assert len(os.listdir(shared)) == 3
+    assert sorted(os.listdir(log)) == sorted(kept)
+    assert set(os.listdir(run)) - {'lock', 'running'} == set(kept)
+    assert len(os.listdir(shared)) == len(kept) + len(dead)
 
 
 def test_a_second_run_removes_nothing(tmp_path, holder):
@@ -109,6 +110,14 @@ def test_a_second_run_removes_nothing(tmp_path, holder):
     with pytest.raises(InputError), only_run(str(tmp_path / 'run')):
         pass
     assert part.exists()
+
+
+@ON_LINUX
+def test_a_name_that_is_not_utf8(tmp_path):
+    """As under another locale."""
+    path = str(tmp_path / os.fsdecode(b'na\xefve'))
+    Saver(background=False).save(path, {'a': torch.ones(2)})
+    assert find_checkpoint(path, resume=True)['a'].tolist() == [1, 1]
 
 
 def fail_to_lock(monkeypatch, number):
@@ -120,10 +129,13 @@ def fail_to_lock(monkeypatch, number):
     monkeypatch.setattr(fcntl, 'flock', flock)
 
 
-@pytest.mark.parametrize('name', ['ENOLCK', 'EOPNOTSUPP', 'ENOSYS'])
-def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, capsys, name):
-    fail_to_lock(monkeypatch, getattr(errno, name))
-    part = tmp_path / 'x.part'
+NO_LOCKS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, 524]
+
+
+@pytest.mark.parametrize('number', NO_LOCKS)
+def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, capsys, number):
+    fail_to_lock(monkeypatch, number)
+    part = tmp_path / f'.x.{2**31 - 1}.part'
     part.write_text('x')
     assert_can_be_held(tmp_path)
     assert not part.exists()
@@ -131,10 +143,10 @@ def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caps
     assert re.fullmatch(expected, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize('name', ['ENOLCK', 'EOPNOTSUPP', 'ENOSYS'])
-def test_a_file_system_without_locks_keeps_none_of_a_killed_run(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize('number', NO_LOCKS)
+def test_a_file_system_without_locks_keeps_none_of_a_killed_run(tmp_path, monkeypatch, number):
     """Another machine cannot know that the process is dead. Here it is even alive."""
-    fail_to_lock(monkeypatch, getattr(errno, name))
+    fail_to_lock(monkeypatch, number)
     with only_run(str(tmp_path)):
         assert_can_be_held(tmp_path)
 

@@ -400,6 +400,14 @@ def test_any_damaged_byte_is_noticed_or_changes_nothing(options, load, capsys, s
 # ------------------------------------------------------------------------ where nothing can be kept
 
 
+def test_half_written_files_of_dead_processes_are_removed(options, load):
+    os.mkdir(options.cache_dir)
+    open(os.path.join(options.cache_dir, f'.snli-1.npz.{2**31 - 1}.part'), 'wb').close()
+    load(options)
+    [name] = kept_files(options)
+    assert name.endswith('.npz')
+
+
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, options, capsys):
     (tmp_path / 'file').touch()
     options.cache_dir = str(tmp_path / 'file' / 'cache')

@@ -251,7 +251,7 @@ def test_custom_data_sets_a_tenth_aside():
         (['--dataset', 'rte', '--desc', ''], 'without folders'),
         (['--dataset', 'rte', '--desc', '..'], 'without folders'),
         (['--dataset', 'rte', '--desc', 'x' * 201], 'too long'),
-        (['--dataset', 'rte', '--desc', 'a\udcffb'], 'not UTF-8'),
+        (['--dataset', 'rte', '--desc', 'a\udcffb'], 'not UTF-8 text; see'),
         (['--dataset', 'rte', '--regression'], '--dataset custom'),
         (['--dataset', 'rte', '--symmetric'], '--dataset custom'),
         (['--dataset', 'rte', '--model_dir', 'no\nwhere'], 'no such file or folder'),

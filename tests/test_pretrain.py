@@ -26,6 +26,8 @@ from batches import Tree
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
 from options import MODEL_FILES
 from parallel import Ranks
+from safe_load import load_file
+from utils import ResultLogger
 from weights import OpenAIShards, load_openai_pretrained_model
 
 NAMES = ('work/tokens.bin', *MODEL_FILES, 'settings.json')
@@ -280,6 +282,17 @@ def test_the_first_updates_are_the_plain_versions(tmp_path):
                     atol=1e-6,
                     msg=lambda m, t=t, name=name: f'{t} {name}: {m}',
                 )
+
+
+@pytest.mark.parametrize('owner, name', [(ResultLogger, 'write'), (pretrain.PreTraining, 'report')])
+def test_nothing_comes_between_a_score_and_its_checkpoint(tmp_path, monkeypatch, owner, name):
+    path = str(tmp_path / 'checkpoint')
+    logger = ResultLogger(str(tmp_path / 'log'))
+    monkeypatch.setattr(owner, name, lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_training(tmp_path).run(logger, path, 0)
+    lines = make_training(tmp_path).resume(load_file(path), path)
+    assert lines == logger.lines and 'va_loss' in lines[-1]
 
 
 def test_windows_of_an_epoch_are_all_different(tmp_path):

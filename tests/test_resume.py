@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, PROCESSES, Command
+from conftest import GOLDEN, ON_LINUX, PROCESSES, Command, as_on_windows
 
 import model_pytorch
 import train
@@ -110,6 +110,14 @@ def test_killed_between_two_files(command, undisturbed, owner, method, call):
     else:
         assert not (command.folder / 'submission').exists()
     command.run(*RUN, '--resume')
+    assert_same_end(command, undisturbed)
+
+
+@ON_LINUX
+def test_resuming_on_windows(command, undisturbed):
+    kill = functools.partial(_killed_at, training.Trainer, '_save', 3)
+    command.start(*RUN, patch=kill).join()
+    assert 'resumed after' in command.run(*RUN, '--resume', patch=as_on_windows)
     assert_same_end(command, undisturbed)
 
 
@@ -300,6 +308,7 @@ def short(tmp_path_factory):
     return command
 
 
+@ON_LINUX
 @pytest.mark.parametrize(
     'name',
     [
@@ -307,7 +316,6 @@ def short(tmp_path_factory):
         'save/rocstories/best_params',
         'save/rocstories/checkpoint',
         'submission/ROCStories.tsv',
-        'analysis/rocstories/training.png',
     ],
 )
 def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):

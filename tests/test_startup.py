@@ -46,6 +46,34 @@ def test_threads_wait_as_the_user_says(given, expected):
     assert output == expected + '\n'
 
 
+@pytest.mark.parametrize(
+    'given, prepare, warning',
+    [
+        # Like the module of Jupyter, where it is not installed
+        ({'MPLBACKEND': 'not-there'}, '', ''),
+        # A container that is read-only
+        (
+            {'MPLCONFIGDIR': '/dev/null/x'},
+            'tempfile._candidate_tempdir_list = list',
+            'MPLCONFIGDIR',
+        ),
+    ],
+)
+def test_pictures_stop_no_run(tmp_path, given, prepare, warning):
+    path = str(tmp_path / 'a.png')
+    code = f'import startup, pictures, tempfile\n{prepare}\npictures.draw({path!r}, 2, 2, id)'
+    process = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=ROOT,
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0
+    assert os.path.exists(path) == (not warning)
+    assert warning in process.stderr
+
+
 @pytest.mark.parametrize('name', ['startup.py', *SCRIPTS])
 def test_scripts_can_be_parsed_by_python_3_8(name):
     """Else a SyntaxError would come first."""

@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from conftest import ON_LINUX
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -229,6 +230,12 @@ def test_a_line_of_json_has_a_greatest_length(tmp_path, monkeypatch):
 def test_half_a_surrogate_pair_is_replaced(tmp_path):
     path = write(tmp_path / 'a.jsonl', r'{"text": "a\ud83d\ude00 b\ud83d c"}')
     assert read(path) == 'a😀 b� c\n'
+
+
+@ON_LINUX
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b'na\xefve.parquet')
+    assert read(write(path, parquet(STORY))) == STORY + '\n'
 
 
 def test_bad_parquet_files_are_refused(tmp_path):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,24 @@ def test_tensorboard_that_is_not_installed(command, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     run(command, '--tensorboard', status=2)
     assert_one_line(command, capsys, ['pip install tensorboard'])
+
+
+def test_tensorboard_that_fails_is_a_warning(command, monkeypatch, capsys):
+    module = SimpleNamespace(SummaryWriter=lambda folder: None)  # it does nothing that is expected
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', module)
+    run(command, '--n_iter', 1, '--tensorboard')
+    assert 'warning: TensorBoard does not get the scores: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('folder', ['log', 'save', 'analysis'])
+def test_a_file_in_place_of_a_folder_of_the_run(command, monkeypatch, capsys, folder):
+    """It is found before the data are encoded."""
+    monkeypatch.setattr(train, 'load_data', None)
+    (command.folder / folder).mkdir()
+    (command.folder / folder / 'rocstories').write_text('not a folder')
+    assert train.main(command.argv('--tensorboard')) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f'cannot write to {command.folder / folder / "rocstories"}' in line
 
 
 def test_without_submit(command, capsys):

@@ -291,6 +291,7 @@ SCRIPT = """
 import os, signal, sys
 from utils import InputError, exit_status
 
+signal.SIGBREAK = signal.SIGUSR1  # of Windows
 def run(args):
     for _ in range({n_lines}):
         print('a line, ü, 猫', flush={flush})
@@ -387,10 +388,22 @@ def test_characters_that_the_encoding_lacks_are_replaced(script, is_result):
     assert (status, out, err) == (0, 'a line, \\xfc, \\u732b\n', 'a note, \\xfc\n')
 
 
+def test_a_result_is_utf8_in_every_locale(script):
+    """A file of predictions can have any text. On Windows, the encoding was that of the country."""
+    locale = {'PYTHONIOENCODING': '', 'PYTHONUTF8': '0', 'LC_ALL': 'C'}
+    status, out, err = script.run('', True, n_lines=1, **locale)
+    assert (status, out, err) == (0, 'a line, ü, 猫\n', 'a note, \\xfc\n')
+
+
+def test_a_closed_input_is_an_empty_one(script):
+    assert script.run('<&-', last='assert sys.stdin.read() == ""')[0] == 0
+
+
 @pytest.mark.parametrize('is_result', [False, True])
 @pytest.mark.parametrize('redirection', ['', '> /dev/null'])
-def test_the_status_after_an_interrupt(script, is_result, redirection):
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGBREAK'])
+def test_the_status_after_an_interrupt(script, is_result, redirection, name):
     """130, as the shell has it for a process that SIGINT ended, and no traceback."""
-    last = 'os.kill(os.getpid(), signal.SIGINT); signal.pause()'
+    last = f'os.kill(os.getpid(), signal.{name}); signal.pause()'
     status, _, err = script.run(redirection, is_result, last=last)
     assert (status, err) == (130, 'a note, ü\n')
