@@ -29,7 +29,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from batches import Batch
-from functional import TiedEmbedding, dropout, path
+from functional import TiedEmbedding, dropout, path, select
 from masks import DropoutMasks
 from model_pytorch import Config
 from utils import InputError
@@ -92,7 +92,7 @@ class LSTMModel(nn.Module):
         # Not every CPU has an LSTM in bfloat16.
         with torch.autocast('cpu', enabled=False):
             states, _ = self.lstm(padded.view(batch.rows, batch.length, -1))
-        h = self.proj(states.flatten(0, 1)[batch.slots])
+        h = self.proj(select(states.flatten(0, 1), batch.slots))
         return dropout(h, self.resid_pdrop if self.training else 0, masks), embedding
 
     def at(self, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
