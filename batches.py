@@ -177,7 +177,7 @@ def collate(
 
     branch = None
     if share_context:
-        branch = np.zeros(len(rows) * length, dtype=np.int8)
+        branch = np.zeros(len(rows) * length, dtype=np.int32)
         branch[slots] = np.repeat([part.branch for part in parts], part_lengths)
         branch = torch.from_numpy(branch.reshape(len(rows), length))
     # `_classify_` ends each branch. In a row, branches follow the trunk.

@@ -27,7 +27,7 @@ from options import (
     settings_of_config,
 )
 from safe_load import check_not_pointer, load_file
-from utils import SPECIAL_TOKENS, InputError, whole_file
+from utils import SPECIAL_TOKENS, InputError, is_out_of_memory, whole_file
 from vocabulary import has_special_tokens, known_merges, vocabulary_facts, write_merges
 
 # The parts of a layer, in OpenAI's order. Each has a weight and a bias.
@@ -71,6 +71,8 @@ class TensorFile:
         except OSError as error:
             raise InputError(f'cannot read {self.path}: {error.strerror or error}') from error
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f'{self.path} is damaged, or not a safetensors file ({str(error)[:100]})'
             ) from error

@@ -29,7 +29,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from batches import Batch
-from functional import TiedEmbedding, dropout, path
+from functional import TiedEmbedding, compute_dtype, dropout, path, select
 from masks import DropoutMasks
 from model_pytorch import Config
 from utils import InputError
@@ -89,10 +89,12 @@ class LSTMModel(nn.Module):
         padded = embedding.h.new_zeros(batch.rows * batch.length, embedding.h.shape[1])
         padded = padded.index_copy(0, batch.slots, embedding.h)
         self.lstm.flatten_parameters()  # on a GPU: one block of memory, else a warning
-        # Not every CPU has an LSTM in bfloat16.
-        with torch.autocast('cpu', enabled=False):
+        # Not every CPU has an LSTM in bfloat16. On a GPU, autocast would take float16 in its place,
+        # which needs a loss scale: cuDNN computes in float32 (TF32, see `precision.set_tf32`).
+        is_fp16 = padded.is_cuda and compute_dtype(padded) == torch.float16
+        with torch.autocast(padded.device.type, enabled=is_fp16):
             states, _ = self.lstm(padded.view(batch.rows, batch.length, -1))
-        h = self.proj(states.flatten(0, 1)[batch.slots])
+        h = self.proj(select(states.flatten(0, 1), batch.slots))
         return dropout(h, self.resid_pdrop if self.training else 0, masks), embedding
 
     def at(self, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 import functional
 from batches import Batch
-from functional import AttentionLayout, TiedEmbedding, dropout, full_precision
+from functional import AttentionLayout, TiedEmbedding, dropout, full_precision, select
 from masks import DropoutMasks
 from utils import SPECIAL_TOKENS
 
@@ -199,7 +199,7 @@ class LMHead(nn.Module):
         Every token is predicted from the state of its parent. The loss of a row is the weighted
         sum of its tokens' cross-entropies: the mean over the tokens after the first.
         """
-        losses = embedding.cross_entropy(h[batch.lm_parent], batch.lm_target)
+        losses = embedding.cross_entropy(select(h, batch.lm_parent), batch.lm_target)
         losses = losses * batch.lm_weight.to(losses.dtype)
         return losses.new_zeros(batch.rows).index_add(0, batch.lm_row, losses)
 
@@ -287,7 +287,8 @@ class DoubleHeadModel(nn.Module):
         if self.training or lm or not is_even:
             h, embedding = self.transformer(batch, masks)
             lm_losses = self.lm_head(h, embedding, batch) if lm else None
-            h = h[batch.clf]  # [examples, branches, n_embd]
+            # [examples, branches, n_embd]
+            h = select(h, batch.clf.flatten()).view(*batch.clf.shape, -1)
         else:
             h = self.transformer.at(batch, batch.clf.flatten()).view(*batch.clf.shape, -1)
             lm_losses = None

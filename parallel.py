@@ -24,8 +24,8 @@ from tqdm import tqdm
 from batches import Batch, collate
 from encoding import EncodedDataset
 from functional import PATHS
-from precision import Precision, autocast, check_precision
-from utils import InputError, OutOfMemory
+from precision import Precision, autocast, check_precision, set_tf32
+from utils import InputError, OutOfMemory, is_out_of_memory
 from workers import available_cores
 
 PREDICT_BATCH = 64  # examples; no result depends on it
@@ -47,7 +47,10 @@ def find_devices(device: str, n_gpu: int, precision: str = 'fp32') -> list[torch
     lacks the precision.
     """
     devices = _named_devices(device, n_gpu)
+    if devices[0].type == 'cuda' and os.environ.get('GPT1_PATH') == 'cpu':
+        raise InputError('GPT1_PATH=cpu computes on the CPU only: add --device cpu, or unset it')
     check_precision(precision, devices)
+    set_tf32(precision)
     return devices
 
 
@@ -241,7 +244,8 @@ class Ranks:
 
     def total(self, number: float) -> torch.Tensor:
         """Return the sum of a number over the ranks: a tensor [1] on this rank's device."""
-        return self.sum_(torch.tensor([float(number)], device=self.devices[0]))
+        # `torch.tensor` would copy from the host, which waits for all that the device has to do.
+        return self.sum_(torch.full((1,), float(number), device=self.devices[0]))
 
     def parallel(self, module: nn.Module) -> 'ParallelModule':
         """Return `module` as training calls it, on all devices and ranks."""
@@ -326,16 +330,6 @@ def step_cuts(n: int, step_size: int, n_ranks: int) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(edges, edges[1:])]
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a GPU's or the computer's memory is too small."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or 'could not create a memory' in text
-    )
-
-
 class StepSize:
     """How many examples or windows a device takes at a time. Halved when it is out of memory."""
 
@@ -413,10 +407,11 @@ class LossMeter:
         """Add an update. figures [items + 2]: losses, the gradients' norm, a signal or 0."""
         event = None
         if figures.is_cuda:
+            device = figures.device  # it may be another one than PyTorch's current device
             host = torch.empty_like(figures, device='cpu', pin_memory=True)
             figures = host.copy_(figures, non_blocking=True)
             event = torch.cuda.Event()
-            event.record()
+            event.record(torch.cuda.current_stream(device))
         self.pending.append((n_updates, items, figures, event))
         while len(self.pending) > self.lag:
             self._read()

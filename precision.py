@@ -39,6 +39,18 @@ def check_precision(precision: str, devices: list[torch.device]) -> None:
             )
 
 
+def set_tf32(precision: str) -> None:
+    """Set whether a GPU may round the factors of float32 products, for the whole process.
+
+    PyTorch's switch of cuDNN, which computes the LSTM, is on by default. It stays on in bf16: there
+    the LSTM computes in float32, see `lstm.LSTMModel`.
+    """
+    # These settings work without warnings in all versions; the newer `fp32_precision` must not be
+    # mixed with them, and torch.compile reads the first one.
+    torch.set_float32_matmul_precision('high' if precision == 'tf32' else 'highest')
+    torch.backends.cudnn.allow_tf32 = precision != 'fp32'
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return a context in which a forward pass computes its products in the given precision."""
     dtype = DTYPES.get(precision)
@@ -60,7 +72,7 @@ class Precision:
 
     def __init__(self, name: str, device: torch.device, first: bool = True):
         """
-        name    'fp32', 'tf32', 'bf16' or 'fp16'; 'tf32' changes PyTorch's setting for the process
+        name    'fp32', 'tf32', 'bf16' or 'fp16'; it changes PyTorch's settings, see `set_tf32`
         device  the one with the parameters
         first   whether this process reports skipped steps
         """
@@ -68,10 +80,7 @@ class Precision:
         self.n_skipped = 0
         # Disabled, it passes on the loss and the step of the optimizer, and its state is empty.
         self.scaler = torch.amp.GradScaler(device.type, INITIAL_SCALE, enabled=name == 'fp16')
-        if name == 'tf32':
-            # This setting works without warnings in all versions; the newer `fp32_precision`
-            # must not be mixed with it, and torch.compile reads this one.
-            torch.set_float32_matmul_precision('high')
+        set_tf32(name)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of the scaled loss."""

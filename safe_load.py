@@ -11,7 +11,7 @@ import zipfile
 
 import torch
 
-from utils import InputError
+from utils import InputError, OutOfMemory, is_out_of_memory
 
 LFS_POINTER = b'version https://git-lfs.github.com/spec/'
 
@@ -43,6 +43,9 @@ def load_file(path: str) -> object:
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # a damaged file can raise any exception in torch.load
+        if is_out_of_memory(error):
+            size = os.path.getsize(path) / 1e6
+            raise OutOfMemory(f'out of memory: cannot load {path} ({size:,.1f} MB)') from error
         reason = str(error)[:100] or type(error).__name__
         raise InputError(f'{path} is damaged, or not a file of parameters: {reason}') from error
 

@@ -24,7 +24,7 @@ from masks import DropoutMasks, dropout_seed
 from opt import OpenAIAdam
 from parallel import LossMeter, Ranks, StepSize, step_cuts
 from precision import Precision
-from utils import BAR, InputError, ResultLogger, Stopped
+from utils import BAR, InputError, ResultLogger, Stopped, is_out_of_memory
 
 
 class Job:
@@ -276,6 +276,8 @@ class Trainer:
         except InputError:
             raise
         except Exception as error:  # a damaged checkpoint can fail in any exception
+            if is_out_of_memory(error):
+                raise
             reason = ' '.join(str(error).split())[:100]
             raise InputError(
                 f'{path} is damaged or not a checkpoint of this version of the program ({reason})'

@@ -183,12 +183,27 @@ def input_error(name: str, error: InputError) -> int:
     return 2
 
 
+# Of the computer; of oneDNN, which does not say why; of CUDA, cuBLAS and cuDNN
+_NO_MEMORY = re.compile(
+    r"can(?:'|no)t allocate memory|could not (?:create|execute) a (?:memory|primitive)(?! desc)|"
+    r'out of memory|_ALLOC(?:ATION)?_FAILED',
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a GPU's or the computer's memory is too small."""
+    if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+
 def _known_failure(error):
     """Return one line about an exception of PyTorch or Python that is the machine's, or None."""
     text = ' '.join(str(error).split())
-    if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
-        return f'out of memory: {text[:200]}'
-    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return f'out of memory: {text[:200]}'
     if isinstance(error, FileNotFoundError) and 'No usable temporary directory' in text:
         return 'there is no folder for temporary files: set TMPDIR to one that you may write to'

@@ -13,9 +13,11 @@ import torch
 from test_functional import TREES as ALL_TREES
 from test_resume import NO_DROPOUT
 from tiny_models import CONFIG
+from torch.overrides import TorchFunctionMode
 
 import parallel
 import train
+import training
 from batches import Batch, collate
 from loss import JointLoss
 from model_pytorch import DoubleHeadModel, init_weights
@@ -233,6 +235,7 @@ class OnGPU(torch.Tensor):
     """A tensor that says that it is on a GPU."""
 
     is_cuda = True
+    device = torch.device('cuda', 1)
 
 
 class Event:
@@ -240,7 +243,8 @@ class Event:
 
     log = []
 
-    def record(self):
+    def record(self, stream):
+        assert stream == OnGPU.device  # not that of PyTorch's current device
         self.log.append(('record', id(self)))
 
     def synchronize(self):
@@ -259,6 +263,7 @@ def gpu_meter(monkeypatch):
 
     monkeypatch.setattr(torch, 'empty_like', without_pinning)
     monkeypatch.setattr(torch.cuda, 'Event', Event)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: device)
     meter = LossMeter('examples', list, lag=2)
     meter.pinned = pinned
     return meter
@@ -287,6 +292,31 @@ def test_a_signal_arrives_late_on_a_gpu(gpu_meter):
     for update in (2, 3):
         gpu_meter.add(update, ['a', 'b'], figures_of(1))
     assert gpu_meter.stop
+
+
+class NothingWaits(TorchFunctionMode):
+    """Refuses what would make the host wait for a GPU: a copy to it, or a read of a number."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, getattr(function, '__name__', '')
+        assert name not in ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__', 'nonzero')
+        assert not ('device' in kwargs and name in ('tensor', 'as_tensor'))
+        return function(*args, **kwargs)
+
+
+def test_no_part_of_an_update_waits_for_the_gpu(command, monkeypatch):
+    update, total = training.Trainer.update, Ranks.total
+
+    def watched(function):
+        def call(*args):
+            with NothingWaits():
+                return function(*args)
+
+        return call
+
+    monkeypatch.setattr(training.Trainer, 'update', watched(update))
+    monkeypatch.setattr(Ranks, 'total', watched(total))
+    assert train.main(command.argv('--n_iter', 1)) == 0
 
 
 # -------------------------------------------------------------------------------- whole runs

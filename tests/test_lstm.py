@@ -315,3 +315,32 @@ def test_an_lstm_s_folder_makes_train_py_use_an_lstm(tmp_path, capsys):
             ]
         )
     assert 'of the kind lstm' in capsys.readouterr().err
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says that it is on a GPU, and what is computed from it too."""
+
+    is_cuda = True
+    device = torch.device('cuda', 0)
+
+
+def test_no_autocast_of_the_recurrence_in_bf16_on_a_gpu(monkeypatch):
+    """There autocast gives an LSTM float16 whatever its type, and bf16 has no loss scale."""
+    seen = []
+
+    def recurrence(self, x):
+        seen.append((x.is_cuda, torch.is_autocast_enabled('cuda')))
+        return x.new_zeros(*x.shape[:2], self.hidden_size), None
+
+    monkeypatch.setattr(torch.nn.LSTM, 'forward', recurrence)
+    batch = collate_windows(np.arange(8).reshape(2, 4), 23)
+    batch.ids = batch.ids.as_subclass(OnGPU)
+    dtype = torch.get_autocast_dtype('cuda')
+    torch.set_autocast_dtype('cuda', torch.bfloat16)
+    torch.set_autocast_enabled('cuda', True)
+    try:
+        CONFIG.trunk().eval()(batch)
+    finally:
+        torch.set_autocast_enabled('cuda', False)
+        torch.set_autocast_dtype('cuda', dtype)
+    assert seen == [(True, False)]

@@ -52,6 +52,7 @@ TASKS = {
     'regression': ('text', 1, [(9,), (1,), (14,), (0,)], NUMBERS),
     'two choices': ('choices', 1, CHOICES, CHOSEN),
     'unequal choices': ('choices', 1, UNEQUAL_CHOICES, np.array([1, 0, 2, 1])),
+    '300 choices': ('choices', 1, [(2, *[5] * 300)], np.array([299])),  # more than fit a byte
 }
 TREES = random_trees(CHOICES, 'choices')
 

@@ -397,6 +397,14 @@ def test_up_to_n_gpu_devices_are_used(n_devices):
         find_devices('cuda:3', 1)
 
 
+def test_the_path_of_a_cpu_is_refused_on_a_gpu(n_devices, monkeypatch):
+    n_devices(1)
+    monkeypatch.setenv('GPT1_PATH', 'cpu')
+    assert find_devices('cpu', 1) == [CPU]
+    with pytest.raises(InputError, match='GPT1_PATH=cpu .* --device cpu'):
+        find_devices('auto', 1)
+
+
 @pytest.mark.parametrize('n', [0, 3])
 @pytest.mark.parametrize(
     'device', ['gpu', 'cuda:', 'cuda:x', 'cuda:-1', 'cpu:0', 'mps', '', 'cuda:1e3', 'cuda:٣٣']

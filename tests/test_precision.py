@@ -65,12 +65,17 @@ def test_tf32_is_a_setting_of_pytorch():
     assert torch.get_float32_matmul_precision() == 'highest'
     try:
         Precision('tf32', CPU)
-        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
     finally:
         torch.set_float32_matmul_precision('highest')
     for name in ('fp32', 'bf16', 'fp16'):
         Precision(name, CPU)
         assert not torch.backends.cuda.matmul.allow_tf32
+        # cuDNN's LSTM in bf16 computes in float32, and may round as bf16 does.
+        assert torch.backends.cudnn.allow_tf32 == (name != 'fp32')
+    torch.backends.cudnn.allow_tf32 = True
+    parallel.find_devices('cpu', 1)  # of predict.py, which has no `Precision`
+    assert not torch.backends.cudnn.allow_tf32
 
 
 # ---------------------------------------------------------------------------------- a single step

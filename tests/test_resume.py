@@ -58,6 +58,57 @@ def test_the_same_seed_gives_the_same_bytes(command, undisturbed):
     assert_same_end(command, undisturbed)
 
 
+LAYOUTS = {  # the columns of own data, the number of words in each, options
+    'text': ({'text': 60}, []),
+    'pair': ({'text1': 30, 'text2': 30}, []),
+    'similarity': ({'text1': 30, 'text2': 30}, ['--symmetric']),
+    'choices': ({'context': 4, **{f'choice{i + 1}': 2 for i in range(40)}}, []),
+}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('path', ['plain', 'cpu'])
+def test_two_threads_add_in_one_order(command, other_command, monkeypatch, layout, path):
+    """The arrays are large enough for both threads; many terms belong to one row of them.
+
+    Forty choices have the same parent, tokens and positions occur often. The second run is stopped
+    and resumed.
+    """
+    monkeypatch.setenv('GPT1_PATH', path)
+    columns, more = LAYOUTS[layout]
+    words, draw = 'Ella had no tape at night and went to the store'.split(), random.Random(0)
+    rows = [
+        {name: ' '.join(draw.choices(words, k=n)) for name, n in columns.items()}
+        | {'label': i % 2 + 1}
+        for i in range(24)
+    ]
+    data = command.folder / 'train.jsonl'
+    data.write_text('\n'.join(map(json.dumps, rows)))
+    options = f'--dataset custom --data_dir {data.parent} --desc rocstories --n_transfer -1'.split()
+    options += '--n_embd 192 --n_layer 1 --n_ctx 512 --n_batch 3 --share_context'.split()
+    options += ['--n_valid', 3, '--n_iter', 2, *more]
+    update, calls = training.Trainer.update, []
+
+    def stopped_once(self, items):
+        calls.append(self)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, items)
+
+    torch.set_num_threads(2)
+    try:
+        assert train.main(other_command.argv(*options)) == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Trainer, 'update', stopped_once)
+            assert train.main(command.argv(*options)) == 143
+        torch.set_num_threads(2)
+        assert train.main(command.argv(*options, '--resume')) == 0
+    finally:
+        torch.set_num_threads(1)
+    best, expected = (c.read('save', 'rocstories', 'best_params') for c in (command, other_command))
+    assert command.log()[1:] == other_command.log()[1:] and best == expected
+
+
 def test_another_seed_does_not(command, undisturbed):
     command.run(*RUN, '--seed', 43)
     assert command.read('save', 'rocstories', 'best_params') != undisturbed.read(
@@ -383,7 +434,7 @@ def test_out_of_memory_halves_the_steps(command, other_command, monkeypatch, cap
 def test_out_of_memory_of_the_cpu(command, monkeypatch, capsys):
     """PyTorch raises a RuntimeError there, Python a MemoryError."""
     forward = model_pytorch.DoubleHeadModel.forward
-    errors = [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+    errors = [RuntimeError('could not create a primitive'), MemoryError()]
 
     def failing(self, batch, lm=True):
         if errors:

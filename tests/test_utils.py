@@ -1,5 +1,6 @@
 """Whole files, the log, tables, and what a run does when its output cannot be written."""
 
+import errno
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from utils import (
     check_writable,
     exit_status,
     format_table,
+    is_out_of_memory,
     open_log,
     whole_file,
     write_error,
@@ -254,6 +256,29 @@ def status_of(error, capsys, is_result=False, args=()):
 )
 def test_exit_status_of_an_error(capsys, error, status, printed):
     assert status_of(error, capsys) == (status, printed)
+
+
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", True),
+        ('unable to mmap 8 bytes from file <x>: Cannot allocate memory (12)', True),
+        ('could not create a primitive', True),
+        ('could not execute a primitive', True),
+        ('could not create a memory object', True),
+        ('CUDA error: out of memory', True),
+        ('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`', True),
+        ('cuDNN error: CUDNN_STATUS_ALLOC_FAILED', True),
+        ('cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED', True),
+        ('cuDNN error: CUDNN_STATUS_EXECUTION_FAILED', False),
+        ('could not create a primitive descriptor for a matmul primitive', False),
+        ('shape mismatch', False),
+    ],
+)
+def test_messages_that_mean_out_of_memory(text, expected):
+    """Of PyTorch, oneDNN, CUDA, cuBLAS and cuDNN."""
+    assert is_out_of_memory(RuntimeError(text)) == expected
+    assert is_out_of_memory(OSError(errno.ENOMEM, text)) and not is_out_of_memory(ValueError(text))
 
 
 def test_a_full_disk_suggests_to_resume(capsys):

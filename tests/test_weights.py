@@ -6,10 +6,13 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -434,6 +437,27 @@ def test_files_that_hold_no_parameters(tmp_path, monkeypatch, finetuned, case):
 def test_a_file_of_other_things_loads_without_running_code(tmp_path):
     torch.save({'a': [1, 'x', torch.ones(2)]}, tmp_path / 'file')
     assert load_file(str(tmp_path / 'file'))['a'][:2] == [1, 'x']
+
+
+@pytest.mark.parametrize('kind', ['pytorch', 'pytorch, old', 'safetensors'])
+def test_too_little_memory_is_not_damage(tmp_path, kind):
+    path, state = str(tmp_path / 'params'), {'a': torch.zeros(50_000_000)}
+    if kind == 'safetensors':
+        path += '.safetensors'
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == 'pytorch')
+    script = f"""
+import resource, sys, torch
+from huggingface import TensorFile
+from utils import exit_status
+pages = int(open('/proc/self/statm').read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 10**8,) * 2)
+sys.exit(exit_status('x.py', lambda args: TensorFile({path!r}).read('a'), ()))
+"""
+    run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.startswith('x.py: error: out of memory: ')
+    assert run.stderr.count('\n') == 1
 
 
 def test_parameters_of_another_model(finetuned):
