@@ -87,7 +87,8 @@ def begin(folder: str, about: dict, lines: Sequence[dict] = ()) -> dict:
 
 def finished(about: dict) -> dict:
     """Return the record of a run that has ended already."""
-    return {'id': secrets.token_hex(8), **about, 'commits': [commit()], 'finished': True}
+    commits = sorted({commit()} - {''})
+    return {'id': secrets.token_hex(8), **about, 'commits': commits, 'finished': True}
 
 
 def commit() -> str:
