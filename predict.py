@@ -85,6 +85,7 @@ import numpy as np
 import torch
 
 import analysis
+import record
 from checkpoint import is_held
 from datasets import TASKS, Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
@@ -285,6 +286,16 @@ def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
 # -------------------------------------------------------------------------------------------- run
 
 
+def check_run(opened: OpenedModel) -> None:
+    """Warn if the parameters are not those of the run whose name their folder has."""
+    there, run_id = record.read(os.path.dirname(opened.path)), opened.settings.get('run')
+    if there and run_id is not None and run_id != there.get('id'):
+        print(
+            f'warning: {opened.path} is of another run than {record.RECORD_FILE} beside it',
+            file=sys.stderr,
+        )
+
+
 @torch.inference_mode()
 def run(args) -> None:
     """Open the model and predict. Raises InputError."""
@@ -295,6 +306,7 @@ def run(args) -> None:
     opened = open_model(params, args.model_dir, args.n_head, args.afn)
     if not opened.finetuned:
         raise InputError(f'{params} is a pre-trained model: fine-tune it first, with train.py')
+    check_run(opened)
     opened.model.to(device)
     if args.file:
         predict_file(args.file, opened)
