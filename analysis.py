@@ -27,7 +27,7 @@ import numpy as np
 
 import pictures
 from datasets import TASKS, Data, Example, Published, Task, read_data
-from metrics import METRICS, decode
+from metrics import METRICS, decode, is_better
 from options import Parser
 from pictures import Measured
 from utils import InputError, check_writable, exit_status, whole_file
@@ -134,8 +134,13 @@ def is_finite(value: object) -> bool:
 
 
 def best_evaluation(evaluations: Sequence[dict], task: Task) -> dict:
-    """The first evaluation with the best first metric: that of the parameters that were kept."""
-    return max(evaluations, key=lambda line: line[f'va_{log_name(task.metrics[0])}'])
+    """The evaluation of the parameters that train.py kept, by the first metric."""
+    name = f'va_{log_name(task.metrics[0])}'
+    best, *others = evaluations
+    for line in others:
+        if is_better(line[name], best[name]):
+            best = line
+    return best
 
 
 # ------------------------------------------------------------------------------------------------

@@ -88,6 +88,16 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
+def is_better(score: float, best: float | None) -> bool:
+    """Whether parameters with this score are kept in place of those with the `best` one so far.
+
+    None: there are none yet. The first of equals stays, and any number is better than NaN.
+    """
+    if best is None or math.isnan(best):
+        return best is None or not math.isnan(score)
+    return score > best
+
+
 def write_submission(f: IO[str], task: 'Task', predictions: Iterable) -> None:
     """Write the predictions of `decode` in GLUE's format: the header, then a row an example.
 

@@ -15,7 +15,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 import startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
-from metrics import METRICS, write_submission
+from metrics import METRICS, is_better, write_submission
 from options import NOT_OF_MODEL, free_on_resume, is_sample_model, model_settings, parse_train_args
 from utils import InputError, exit_status, input_error, leave
 
@@ -133,7 +133,7 @@ class FineTuning(Job):
         if model.config.separate_rows:
             self.share_context = False
         self.steps = StepSize(PREDICT_BATCH, self.unit, '', 'the results are the same')
-        self.best_score = 0.0
+        self.best_score = None  # nothing is kept yet
         self.saver = None
 
     def batches(self, epoch):
@@ -171,7 +171,7 @@ class FineTuning(Job):
             line[f'va_{name}'] = valid[name]
         line.update({f'va_{name}': value for name, value in valid.items()})  # also single sets
         score = valid[analysis.log_name(self.task.metrics[0])]
-        if self.args.submit and score > self.best_score:
+        if self.args.submit and is_better(score, self.best_score):
             self.best_score = score
             self.save_best(trainer)
         return line
@@ -212,10 +212,13 @@ class FineTuning(Job):
         tqdm.write(' '.join(words), file=sys.stdout)
 
     def state(self):
-        return {'best_score': self.best_score}
+        return {'best': self.best_score}
 
     def load_state(self, state):
-        self.best_score = float(state['best_score'])
+        if 'best' in state:
+            self.best_score = None if state['best'] is None else float(state['best'])
+        else:  # of an earlier version, which kept nothing at 0 or below
+            self.best_score = float(state['best_score']) or None
 
     # ------------------------------------------------------------------------ the best parameters
 
@@ -235,7 +238,7 @@ class FineTuning(Job):
 
     def check_best(self) -> None:
         """Raise InputError if the best parameters, which a resumed run needs, are not whole."""
-        if not self.args.submit or self.best_score == 0:
+        if not self.args.submit or self.best_score is None:
             return
         path = self.path('best_params')
         try:
@@ -249,8 +252,6 @@ class FineTuning(Job):
 
     def load_best(self, trainer: Trainer) -> None:
         """Load the best parameters into the model, on every rank."""
-        if self.best_score == 0:  # no evaluation was above 0
-            self.save_best(trainer)
         trainer.saver.wait()
         self.ranks.from_first(lambda: load_parameters(self.model, self.path('best_params')))
         self.ranks.copy_from_first(self.model.parameters())

@@ -3,17 +3,21 @@
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import GOLDEN, ROOT
 from test_resume import NO_DROPOUT
 
+import analysis
 import parallel
 import train
+from datasets import TASKS
 
 VAL, TEST = (
     'cloze_test_val__spring2016 - cloze_test_ALL_val.csv',
@@ -108,6 +112,42 @@ def test_without_submit(command, capsys):
         and not (command.folder / 'save' / 'rocstories' / 'best_params').exists()
     )
     assert len(command.log()) == 2
+
+NAN = float('nan')
+
+
+@pytest.mark.parametrize('stop', [False, True])
+@pytest.mark.parametrize('scores', [(-3.0, -1.0, -1.0), (0.0, -2.0, 0.0), (NAN, -5.0, NAN)])
+def test_the_best_epoch_of_the_report_is_the_one_that_is_kept(command, monkeypatch, scores, stop):
+    states, measured = [], iter(scores)
+
+    def measure(job, sets):
+        score = 0.0 if 'train' in sets else next(measured)
+        return {'cost': 1.0, 'acc': score}
+
+    def report(job, line, log):
+        states.append({name: x.clone() for name, x in job.model.state_dict().items()})
+        if stop and len(states) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train.FineTuning, 'measure', measure)
+    monkeypatch.setattr(train.FineTuning, 'report', report)
+    if stop:
+        run(command, '--n_iter', 3, status=128 + signal.SIGTERM)
+    run(command, '--n_iter', 3, '--resume')
+    kept = torch.load(command.folder / 'save' / 'rocstories' / 'best_params', weights_only=True)
+    best = analysis.best_evaluation(command.log()[1:], TASKS['rocstories'])
+    expected = states[best['n_epochs'] - 1]
+    assert [torch.equal(kept[name], expected[name]) for name in expected] == [True] * len(expected)
+    scores = np.nan_to_num(scores, nan=-9)
+    assert best['n_epochs'] == 1 + np.argmax(scores)
+
+
+def test_a_checkpoint_of_an_earlier_version_knows_whether_parameters_were_kept():
+    job = train.FineTuning.__new__(train.FineTuning)
+    for score, expected in [(0.0, None), (75.5, 75.5)]:
+        job.load_state({'best_score': score})
+        assert job.best_score == expected
 
 
 def test_n_gpu_8_is_n_batch_64(command, other_command, monkeypatch, capsys):
