@@ -620,6 +620,7 @@ def write_report(
         '',
         *[line for note in notes for line in (f'**{plain(note)}**', '')],
         *[f'- Data: {plain(note)}' for note in data_notes],
+        *report_cut(arguments, task),
         *report_scores(folder, evaluations, task, tested, validated, published),
         *report_training(folder, evaluations, task, published),
     ]
@@ -640,6 +641,15 @@ def write_report(
         lines += report_mistakes(task, analysed, where)
     with whole_file(os.path.join(folder, 'report.md')) as f:
         f.write('\n'.join(lines) + '\n')
+
+
+def report_cut(arguments: dict, task: Task) -> list[str]:
+    """How many examples of which set were cut, and by which rule."""
+    n_cut = arguments.get('n_cut')
+    if not n_cut:
+        return []
+    counts = ', '.join(f'{n:,} {name}' for name, n in n_cut.items())
+    return [f'- Cut: {counts} examples are longer: {task.cut_rule(arguments["n_ctx"])}.']
 
 
 def choose_set(
@@ -976,23 +986,24 @@ def describe_mistake(task: Task, predictions: Predictions, rank: int, i: int) ->
     example = predictions.examples[i]
     prediction, label = predictions.values[i], predictions.labels[i]
     first = f'{rank}. Example {plain(example.id)}: '
+    item = ' ' * len(f'{rank}. ') + '- '  # Markdown wants it below the first word
     if is_real(task):
         first += f'predicted {prediction:.2f}, the score is {label:.2f}'
-        return [first, *(f'   - text: {plain(text)}' for text in example.texts)]
+        return [first, *(f'{item}text: {plain(text)}' for text in example.texts)]
     shares = predictions.shares[i]
     if task.labels:
         first += (
             f'predicted {plain(task.labels[prediction])} ({shares[prediction]:.1%}), '
             f'right is {plain(task.labels[label])} ({shares[label]:.1%})'
         )
-        return [first, *(f'   - text: {plain(text)}' for text in example.texts)]
+        return [first, *(f'{item}text: {plain(text)}' for text in example.texts)]
     first += f'predicted {task.word(prediction)}, right is {task.word(label)}'
     context = example.texts[: task.n_context]
     choices = example.texts[task.n_context :]
-    lines = [first, *(f'   - context: {plain(text)}' for text in context)]
+    lines = [first, *(f'{item}context: {plain(text)}' for text in context)]
     for k, choice in enumerate(choices):
         right = ' (right)' if k == label else ''
-        lines.append(f'   - {task.word(k)}, {shares[k]:.1%}{right}: {plain(choice)}')
+        lines.append(f'{item}{task.word(k)}, {shares[k]:.1%}{right}: {plain(choice)}')
     return lines
 
 

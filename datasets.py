@@ -146,6 +146,15 @@ class Task:
             return chr(ord('A') + label)
         return str(int(self.first_label) + label)
 
+    def cut_rule(self, n_ctx: int) -> str:
+        """How `encoding.cut_lengths` cuts long examples for sequences of n_ctx tokens, in words."""
+        if self.halves:
+            return f'of each text the first {n_ctx // 2 - 2} tokens are read'
+        if self.layout == 'text':
+            return f'the first {n_ctx - 2} tokens of a text are read'
+        loses = 'the longer text' if self.layout != 'choices' else 'the context'
+        return f'{n_ctx - 3} tokens of an example are read; {loses} loses its end'
+
     def read(self, data_dir: str, n_valid: int | None = None, seed: int = SPLIT_SEED) -> Data:
         """Read the data set from its official files in `data_dir`, or in a folder below it.
 

@@ -159,16 +159,21 @@ def encode(examples: Sequence[Example], opened: OpenedModel) -> EncodedDataset:
     encoded = encode_dataset(examples, opened.encoder, opened.task, n_ctx)
     # A model has the positions of the longest sequence of its data, fewer than n_ctx.
     task = replace(opened.task, halves=False)
-    encoded.lengths = cut_lengths(encoded.lengths, task, n_positions)
+    lengths = cut_lengths(encoded.lengths, task, n_positions)
+    n_longer = int((lengths < encoded.lengths).any(1).sum())
+    if opened.task.halves:
+        _print_cut(encoded.n_cut, examples, opened.task.cut_rule(n_ctx))
+    else:  # what is longer than n_ctx is longer than the positions
+        n_longer = max(n_longer, encoded.n_cut)
+    _print_cut(n_longer, examples, f'the model can read {n_positions} tokens')
     whole = np.diff(encoded.offsets[encoded.first_text])
-    encoded.n_cut = int((encoded.lengths.sum(1) < whole).sum())
-    if encoded.n_cut:
-        print(
-            f'{encoded.n_cut:,} of {len(examples):,} examples are cut: the model can read '
-            f'{n_positions} tokens',
-            file=sys.stderr,
-        )
+    encoded.lengths, encoded.n_cut = lengths, int((lengths.sum(1) < whole).sum())
     return encoded
+
+
+def _print_cut(n: int, examples: Sequence[Example], rule: str) -> None:
+    if n:
+        print(f'{n:,} of {len(examples):,} examples are cut: {rule}', file=sys.stderr)
 
 
 def predict_file(path: str, opened: OpenedModel) -> None:

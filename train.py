@@ -290,7 +290,8 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     logger = None
     if ranks.first:
         path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
-        logger = open_log(path, lines, args.tensorboard, **vars(args))
+        facts = {**vars(args), 'n_cut': inputs.encoded.n_cut}
+        logger = open_log(path, lines, args.tensorboard, **facts)
         print(describe(args, inputs, model, job, trainer), flush=True)
         if lines:
             print(f'resumed after update {trainer.n_updates} of {trainer.n_updates_total}')
@@ -375,7 +376,7 @@ def describe(args, inputs: Inputs, model, job: FineTuning, trainer: Trainer) -> 
     rows += ' (an LSTM reads no others)' if model.config.separate_rows else ''
     pairs = [('note', note) for note in args.sample]
     pairs += [
-        ('data', f'{inputs.task.title}: {inputs.encoded.describe()}'),
+        ('data', f'{inputs.task.title}: {inputs.encoded.describe(args.n_ctx)}'),
         *[('', note) for note in inputs.text.notes],
         ('model', f'{n_parameters:,} parameters: {describe_source(args)}'),
         ('options', options),

@@ -493,6 +493,27 @@ def test_the_figures_of_a_report(tmp_path, no_pictures):
     assert shares == sorted(shares, reverse=True) and min(shares) >= 50
 
 
+@pytest.mark.parametrize('name', ['rocstories', 'snli', 'stsb'])
+def test_the_texts_of_every_mistake_belong_to_its_item(tmp_path, no_pictures, name):
+    report = make_report(tmp_path, TASKS[name], valid=True)
+    items = re.findall(r'^(\d+\. )Example.*\n((?: +- .*\n)+)', report, re.M)
+    assert len(items) == analysis.N_MISTAKES
+    for number, texts in items:  # Markdown wants them below the first word
+        assert {len(line) - len(line.lstrip()) for line in texts.splitlines()} == {len(number)}
+
+
+def test_the_report_says_how_many_examples_are_cut(tmp_path, no_pictures):
+    arguments = {'n_ctx': 512, 'n_cut': {'training': 1200, 'test': 3}}
+    for name, rule in [
+        ('rocstories', 'of each text the first 254 tokens are read'),
+        ('sst2', 'the first 510 tokens of a text are read'),
+        ('race', '509 tokens of an example are read; the context loses its end'),
+    ]:
+        analysis.write_report(tmp_path, arguments, make_evaluations(TASKS[name]), TASKS[name], {})
+        report = (tmp_path / 'report.md').read_text()
+        assert f'- Cut: 1,200 training, 3 test examples are longer: {rule}.\n' in report
+
+
 def test_figures_beside_published_ones(tmp_path, no_pictures):
     report = make_report(tmp_path, TASKS['rocstories'], published=True)
     assert '86.5 % (paper): outside the interval' in report  # it ends at 84.2

@@ -54,6 +54,11 @@ def test_a_run_writes_its_files(command, capsys):
 
     log = command.log('mine')
     assert log[0]['desc'] == 'mine' and log[0]['lr'] == 1e-3 and log[0]['n_iter'] == 2
+    assert log[0]['n_cut'] == {'training': 80, 'validation': 32, 'test': 40}
+    rule = 'of each text the first 30 tokens are read'
+    assert f'152 examples are cut: {rule}' in lines[0]
+    report = command.read('analysis', 'mine', 'report.md').decode()
+    assert f'- Cut: 80 training, 32 validation, 40 test examples are longer: {rule}.' in report
     assert [(line['n_epochs'], line['n_updates']) for line in log[1:]] == [(1, 10), (2, 20)]
     assert all(
         list(line) == ['n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc']
@@ -112,6 +117,7 @@ def test_without_submit(command, capsys):
         and not (command.folder / 'save' / 'rocstories' / 'best_params').exists()
     )
     assert len(command.log()) == 2
+
 
 NAN = float('nan')
 
