@@ -27,7 +27,7 @@ import numpy as np
 
 import pictures
 from datasets import TASKS, Data, Example, Published, Task, read_data
-from metrics import METRICS, decode, is_better
+from metrics import decode, is_better, score
 from options import Parser
 from pictures import Measured
 from utils import InputError, check_writable, exit_status, whole_file
@@ -47,6 +47,7 @@ PUBLISHED_EPOCHS = {
 # Of the bootstrap: the number of resamples, and the most examples in a resample of numbers
 N_RESAMPLES = 10_000
 N_CORRELATIONS = 2000
+N_MACRO = 500
 MAX_RESAMPLE = 2500
 N_BINS = 10  # of the calibration
 N_GROUPS = 5  # of the lengths
@@ -59,8 +60,10 @@ MAX_TEXT = 1000  # characters of a text in the report
 # The log
 
 
-def metric_title(metric: str) -> str:
-    """The name of a metric in running text."""
+def metric_title(metric: str, task: Task | None = None) -> str:
+    """The name of a metric in running text; of your own data, it says which class F1 is of."""
+    if metric == 'f1' and task is not None and task.name == 'custom':
+        return 'macro F1' if task.positive is None else f'F1 of {task.labels[task.positive]}'
     return 'accuracy' if metric == 'accuracy' else METRIC_NAMES.get(metric, metric)
 
 
@@ -114,12 +117,12 @@ def figure_names(evaluation: object) -> list[str]:
     return [name for name in names if name.startswith(('tr_', 'va_'))]
 
 
-def figure_title(name: str) -> str:
+def figure_title(name: str, task: Task | None = None) -> str:
     """The name of a figure for people: 'va_acc_mismatched' is 'validation accuracy, mismatched'."""
     metric = name[3:].partition('_')[0]
-    title = 'cost' if metric == 'cost' else metric_title(metric_of(metric))
+    title = 'cost' if metric == 'cost' else metric_title(metric_of(metric), task)
     set_name, comma, split = set_title(name).partition(', ')
-    return f'{set_name} {title}{comma}{split}'
+    return plain(f'{set_name} {title}{comma}{split}')
 
 
 def set_title(name: str) -> str:
@@ -360,11 +363,12 @@ class Result(NamedTuple):
     metric: str
     value: float
     predictions: Predictions
+    task: Task | None = None
 
     @property
     def title(self) -> str:
         """'accuracy', or 'accuracy, matched'."""
-        return metric_title(self.metric) + suffix(self.split)
+        return metric_title(self.metric, self.task) + suffix(self.split)
 
     def __str__(self):
         return format_metric(self.metric, self.value)
@@ -398,7 +402,7 @@ def results(task: Task, sets: dict[str, Predictions]) -> list[Result]:
     if task.pooled and len(known) > 1:
         parts.insert(0, ('all', together(list(known.values()))))
     return [
-        Result(name, metric, float(METRICS[metric](part.labels, part.values)), part)
+        Result(name, metric, score(task, metric, part.labels, part.values), part, task)
         for name, part in parts
         for metric in task.metrics
     ]
@@ -501,8 +505,14 @@ def interval(result: Result) -> tuple[float, float]:
         low, high = wilson((labels == values).sum(), len(labels))
         return float(low), float(high)
     rng = np.random.default_rng(0)
+    positive = result.task.positive if result.task else 1
+    if result.metric == 'f1' and positive is None:
+        return macro_interval(result, rng)
     if result.metric in ('f1', 'matthews'):
         n_classes = result.predictions.shares.shape[1]
+        if result.metric == 'f1':
+            labels, values = (np.equal(x, positive).astype(int) for x in (labels, values))
+            n_classes = 2
         drawn = resampled_counts(confusion(labels, values, n_classes), rng)
         figures = f1_of(drawn) if result.metric == 'f1' else matthews_of(drawn)
     else:
@@ -512,6 +522,27 @@ def interval(result: Result) -> tuple[float, float]:
     if not len(figures):
         return math.nan, math.nan
     low, high = np.quantile(figures, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def macro_interval(result: Result, rng: np.random.Generator) -> tuple[float, float]:
+    """The 95 % interval of a macro F1, of which a confusion matrix may be too large to resample."""
+    from scipy import stats
+
+    pair = (result.predictions.labels, result.predictions.values)
+    if len(pair[0]) < 2:
+        return math.nan, math.nan
+    found = stats.bootstrap(
+        pair,
+        lambda labels, values: score(result.task, 'f1', labels, values),
+        paired=True,
+        vectorized=False,
+        n_resamples=N_MACRO,
+        batch=100,
+        method='percentile',
+        rng=rng,
+    )
+    low, high = found.confidence_interval
     return float(low), float(high)
 
 
@@ -615,6 +646,8 @@ def write_report(
     """
     tested = {name: predictions_for(task, *pair) for name, pair in test.items()}
     validated = {name: predictions_for(task, *pair) for name, pair in (valid or {}).items()}
+    analysed, where = choose_set(tested, validated)
+    notes = [*notes, *warnings_of(task, analysed, where)]
     lines = [
         f'# {plain(str(arguments.get("desc", task.name)))}',
         '',
@@ -627,7 +660,6 @@ def write_report(
     unknown = {name: part for name, part in tested.items() if part.labels is None}
     if unknown:
         lines += report_unknown(folder, task, unknown, validated)
-    analysed, where = choose_set(tested, validated)
     if analysed is not None:
         if where.startswith('validation'):
             lines += ['', f'The sections below analyse the {where}, whose labels are known.']
@@ -665,6 +697,23 @@ def choose_set(
     return None, ''
 
 
+def warnings_of(task: Task, predictions: Predictions | None, where: str) -> list[str]:
+    """A warning if classes that occur in a set are never predicted. F1 may hide it."""
+    if not task.labels or predictions is None or predictions.labels is None:
+        return []
+    absent = np.setdiff1d(predictions.labels, predictions.values)
+    if not len(absent):
+        return []
+    names = ', '.join(repr(task.labels[i]) for i in absent[:10])
+    names += f' and {len(absent) - 10:,} more' if len(absent) > 10 else ''
+    kind, verb = ('class', 'is') if len(absent) == 1 else ('classes', 'are')
+    n = int(np.isin(predictions.labels, absent).sum())
+    return [
+        f'warning: the {kind} {names} {verb} never predicted, but right for {n:,} of '
+        f'{count_examples(len(predictions.labels))} of the {where}'
+    ]
+
+
 def report_scores(
     folder: str,
     evaluations: list[dict],
@@ -677,14 +726,16 @@ def report_scores(
     best = best_evaluation(evaluations, task)
     first, *others = [f'va_{name}' for name in validation_figures(best, task)]
     lines = [
-        f'- Best {figure_title(first)}: **{format_figure(first, best[first])}**, '
+        f'- Best {figure_title(first, task)}: **{format_figure(first, best[first])}**, '
         f'after epoch {best["n_epochs"]} (update {best["n_updates"]:,}).'
     ]
-    lines += [f'  - {figure_title(name)}: {format_figure(name, best[name])}' for name in others]
+    lines += [
+        f'  - {figure_title(name, task)}: {format_figure(name, best[name])}' for name in others
+    ]
     rows = []
     for result in results(task, tested):
         limits = interval(result)
-        lines.append(f'- Test {result.title}: {describe(result, limits)}')
+        lines.append(f'- Test {plain(result.title)}: {describe(result, limits)}')
         figures = published_figures(task, 'test', result) if published else []
         lines += compare(figures, limits)
         if figures and result.metric == task.metrics[0]:
@@ -697,7 +748,7 @@ def report_scores(
     if not any(part.labels is not None for part in tested.values()):
         for result in results(task, validated):
             limits = interval(result)
-            lines.append(f'- Validation {result.title}: {describe(result, limits)}')
+            lines.append(f'- Validation {plain(result.title)}: {describe(result, limits)}')
             if published:
                 lines += compare(published_figures(task, 'valid', result), limits)
     if task.published and not published:
@@ -777,7 +828,7 @@ def not_known(task: Task, split: str, published: bool) -> list[str]:
 def report_training(folder: str, evaluations: list[dict], task: Task, published: bool) -> list[str]:
     """The section of costs and metrics by epoch."""
     names = figure_names(evaluations[0])
-    header = ['epoch', 'update', *map(figure_title, names)]
+    header = ['epoch', 'update', *(figure_title(name, task) for name in names)]
     rows = [
         [
             line['n_epochs'],
@@ -940,14 +991,14 @@ def report_lengths(folder: str, task: Task, predictions: Predictions, where: str
     rows = []
     for indices in by_length(lengths):
         part = predictions.take(indices)
-        result = Result('', metric, float(METRICS[metric](part.labels, part.values)), part)
+        result = Result('', metric, score(task, metric, part.labels, part.values), part, task)
         low, high = interval(result)
         group = lengths[indices]
         words = f'{group.min()} to {group.max()}' if np.ptp(group) else str(group.min())
         name = f'{words}\n{count_examples(len(group))}'
         groups.append(Measured(name, result.value, low, high))
         rows.append([words, f'{len(group):,}', str(result), format_interval(low, high)])
-    overall = float(METRICS[metric](predictions.labels, predictions.values))
+    overall = score(task, metric, predictions.labels, predictions.values)
     path = os.path.join(folder, 'length.png')
     pictures.draw_lengths(path, groups, with_unit(metric), overall)
     header = ['words in all texts', 'examples', metric_title(metric), '95 % interval']
@@ -1015,25 +1066,33 @@ def print_metrics(
     task: Task,
     evaluations: list[dict],
     test: dict[str, tuple[list[Example], np.ndarray]],
+    valid: dict[str, tuple[list[Example], np.ndarray]] | None = None,
 ) -> None:
     """Print the metrics of the best parameters, as OpenAI's program does for ROCStories at its end.
 
-    test  name of a test set -> its examples and their logits [examples, scores]
+    test, valid  name of a set -> its examples and their logits [examples, scores]
     """
+
+    def title_of(metric):
+        return METRIC_NAMES[metric] if metric == 'accuracy' else metric_title(metric, task)
+
     best = best_evaluation(evaluations, task)
     for name in validation_figures(best, task):
         metric, _, split = name.partition('_')
-        title = METRIC_NAMES.get(metric_of(metric), metric)
+        title = title_of(metric_of(metric))
         value = best[f'va_{name}']
         print(f'{task.title} Valid {title}{suffix(split or "valid")}: {value:.2f}')
     tested = {name: predictions_for(task, *pair) for name, pair in test.items()}
     for result in results(task, tested):
-        title = METRIC_NAMES[result.metric] + suffix(result.split)
+        title = title_of(result.metric) + suffix(result.split)
         print(f'{task.title} Test {title}:  {result.value:.2f}')
     for split, part in tested.items():
         if part.labels is None:
             title = METRIC_NAMES[task.metrics[0]] + suffix(split)
             print(f'{task.title} Test {title}:  not known: the test file has no labels')
+    validated = {name: predictions_for(task, *pair) for name, pair in (valid or {}).items()}
+    for warning in warnings_of(task, *choose_set(tested, validated)):
+        print(warning, file=sys.stderr)
 
 
 def print_next_step(notes: Sequence[str]) -> None:
@@ -1147,6 +1206,8 @@ def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[
     for option in ('n_valid', 'seed'):
         if type(arguments.get(option)) is int:
             options[option] = arguments[option]
+    if isinstance(arguments.get('positive'), str):
+        options['positive'] = arguments['positive']
     return read_data(name, data_dir, **options)
 
 
@@ -1200,7 +1261,7 @@ def run(args):
         found = read_run(folder, log_path, args.data_dir)
         write_report(folder, *found)
         print(f'{desc}: {os.path.join(folder, "report.md")}')
-        print_metrics(found.task, found.evaluations, found.test)
+        print_metrics(found.task, found.evaluations, found.test, found.valid)
         score = score_of(desc, found)
         scores.setdefault(score.title, []).append(score)
     for title, group in scores.items():

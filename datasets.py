@@ -121,6 +121,7 @@ class Task:
     regression: bool = False
     mean: float = 0.0
     std: float = 1.0
+    positive: int | None = 1  # the class that F1 is of; None: the mean over all classes
     published: tuple[Published, ...] = field(default=(), compare=False, repr=False)
     archive: Archive | None = field(default=None, compare=False, repr=False)
     reader: Callable | None = field(default=None, compare=False, repr=False)
@@ -177,6 +178,8 @@ class Task:
     def from_dict(record: dict, source: str = 'settings.json') -> 'Task':
         """The Task of `to_dict`. Raises InputError, naming `source`, if it is damaged."""
         names = [f.name for f in fields(Task) if f.compare]
+        if isinstance(record, dict):
+            record = {'positive': 1, **record}  # which earlier versions did not keep
         if not isinstance(record, dict) or sorted(record) != sorted(names):
             raise InputError(f'{source}: damaged task: expected the fields {", ".join(names)}')
         for name, is_valid in _VALID_FIELDS.items():
@@ -188,7 +191,8 @@ class Task:
         kinds = (labels is not None, task.layout == 'choices', task.soft_labels, task.regression)
         form = (task.layout, task.n_context, task.halves, task.n_out)
         known_form = (known.layout, known.n_context, known.halves, known.n_out)
-        if sum(kinds) != 1 or form != known_form:
+        no_class = labels is not None and (task.positive or 0) >= len(labels)
+        if sum(kinds) != 1 or form != known_form or no_class:
             raise InputError(f'{source}: damaged task: its fields contradict each other')
         table = ('published', 'archive', 'reader', 'finder')
         return replace(task, **{name: getattr(known, name) for name in table})
@@ -232,6 +236,7 @@ _VALID_FIELDS = {
     'regression': _is_bool,
     'mean': _is_number,
     'std': lambda v: _is_number(v) and v > 0,
+    'positive': lambda v: v is None or (type(v) is int and v >= 0),
 }
 
 
@@ -1240,12 +1245,13 @@ def read_data(
     seed: int = SPLIT_SEED,
     regression: bool = False,
     symmetric: bool = False,
+    positive: str | None = None,
 ) -> tuple[Task, Data]:
     """Read the data set `name`, a key of `TASKS` or 'custom'. Raises InputError."""
     if name == 'custom':
         from own_data import custom_task  # which imports this module
 
-        return custom_task(data_dir, regression, symmetric, n_valid, seed)
+        return custom_task(data_dir, regression, symmetric, n_valid, seed, positive)
     return TASKS[name], TASKS[name].read(data_dir, n_valid)
 
 

@@ -244,6 +244,9 @@ OPTIONS = {
             help='custom data: the labels are real numbers, not classes (ours)'),
         train_only('symmetric', bool, False,
             help='custom data: the order of the two texts means nothing (ours)'),
+        train_only('positive', str, None, metavar='CLASS',
+            help='custom data: the class that F1 is of (default: the rarer of two; of more, the '
+                 'mean over all) (ours)'),
     ],
     'model': [
         both('model', MODELS, 'transformer', setting='model',
@@ -519,7 +522,7 @@ def _check_train_args(args: Namespace) -> None:
         raise InputError(f'--n_transfer {args.n_transfer} is more than --n_layer {args.n_layer}')
     if args.analysis and not args.submit:
         raise InputError('--analysis reports on the predictions of --submit: give both')
-    for name in ('regression', 'symmetric'):
+    for name in ('regression', 'symmetric', 'positive'):
         if getattr(args, name) and args.dataset != 'custom':
             raise InputError(f'--{name} is an option for --dataset custom')
     if os.path.basename(args.desc) != args.desc or args.desc in ('', '.', '..'):

@@ -70,7 +70,7 @@ import torch
 import analysis
 from datasets import Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
-from metrics import METRICS, decode
+from metrics import decode, score
 from parallel import find_devices, predict
 from weights import OpenedModel, open_model
 
@@ -185,9 +185,12 @@ def predict_file(path: str, opened: OpenedModel) -> None:
     summary = f'{len(examples):,} examples in {time.perf_counter() - start:.1f} s'
     labels = [example.label for example in examples]
     if None not in labels:
-        predictions = decode(task, logits)
+        predicted = analysis.predictions_for(task, examples, logits)
         for metric in task.metrics:
-            summary += f', {metric} {METRICS[metric](np.array(labels), predictions):.2f}'
+            value = score(task, metric, predicted.labels, predicted.values)
+            summary += f', {analysis.metric_title(metric, task)} {value:.2f}'
+        for warning in analysis.warnings_of(task, predicted, 'file'):
+            print(warning, file=sys.stderr)
     print(summary, file=sys.stderr)
 
 

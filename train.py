@@ -15,7 +15,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 import startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
-from metrics import METRICS, is_better, write_submission
+from metrics import is_better, score, write_submission
 from options import NOT_OF_MODEL, free_on_resume, is_sample_model, model_settings, parse_train_args
 from utils import InputError, exit_status, input_error, leave
 
@@ -170,9 +170,9 @@ class FineTuning(Job):
             line[f'tr_{name}'] = value
             line[f'va_{name}'] = valid[name]
         line.update({f'va_{name}': value for name, value in valid.items()})  # also single sets
-        score = valid[analysis.log_name(self.task.metrics[0])]
-        if self.args.submit and is_better(score, self.best_score):
-            self.best_score = score
+        first = valid[analysis.log_name(self.task.metrics[0])]
+        if self.args.submit and is_better(first, self.best_score):
+            self.best_score = first
             self.save_best(trainer)
         return line
 
@@ -191,7 +191,7 @@ class FineTuning(Job):
             result = {'cost': task_losses(scores, torch.from_numpy(targets)).mean().item()}
             predictions = analysis.decode(self.task, scores.numpy())
             for metric in self.task.metrics:
-                result[analysis.log_name(metric)] = METRICS[metric](labels, predictions)
+                result[analysis.log_name(metric)] = score(self.task, metric, labels, predictions)
             return result
 
         names = list(sets)
@@ -409,7 +409,7 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
     analysis.save_predictions(folder, task, test, valid)
     if args.analysis:
         arguments, *evaluations = logger.lines
-        analysis.print_metrics(task, evaluations, test)
+        analysis.print_metrics(task, evaluations, test, valid)
         analysis.write_report(
             folder,
             arguments,

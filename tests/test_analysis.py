@@ -614,6 +614,27 @@ def test_long_texts_are_cut():
     assert len(analysis.plain('word ' * 1000)) < analysis.MAX_TEXT + 10
 
 
+@pytest.mark.parametrize('positive, title, value', [(0, 'F1 of red', 0), (1, 'F1 of green', 94.74)])
+def test_a_class_that_is_never_predicted(tmp_path, capsys, no_pictures, positive, title, value):
+    task = replace(CUSTOM, positive=positive)
+    examples = [Example(str(i), ('text',), int(i > 1)) for i in range(20)]
+    test = {'test': (examples, np.array([[0.0, 1.0]] * 20))}
+    analysis.write_report(tmp_path, {}, make_evaluations(task), task, test)
+    analysis.print_metrics(task, make_evaluations(task), {}, test)
+    warning = "warning: the class 'red' is never predicted, but right for 2 of 20 examples of the "
+    report, printed = (tmp_path / 'report.md').read_text(), capsys.readouterr()
+    assert f'**{warning}test set**' in report and f'- Test {title}: **{value:.2f}**' in report
+    assert printed.err == f'{warning}validation set\n'
+    assert f'Custom Valid {title}: ' in printed.out and f'validation {title}' in report
+
+
+def test_macro_f1(tmp_path, no_pictures):
+    task = replace(MANY, metrics=('accuracy', 'f1'), positive=None)
+    report = make_report(tmp_path, task)
+    low, high = map(float, re.search(r'macro F1: .* (\S+) to (\S+)\.$', report, re.M).groups())
+    assert 50 < low < 75 < high < 90
+
+
 # Whole runs from their files
 
 
@@ -714,6 +735,7 @@ def test_custom_data_and_a_validation_set(tmp_path, capsys, no_pictures):
     (data / 'valid.csv').write_text('text,label\n' + '\n'.join(rows[:20]) + '\n')
     (data / 'test.csv').write_text('text\n' + '\n'.join(f'text {i}' for i in range(9)) + '\n')
     arguments = {'dataset': 'custom', 'data_dir': str(data), 'n_valid': None, 'seed': 1}
+    arguments['positive'] = 'green'
     task, found = analysis.read_data_of(arguments, 'log', None)
     rng = np.random.default_rng(0)
     sets = {
@@ -730,6 +752,7 @@ def test_custom_data_and_a_validation_set(tmp_path, capsys, no_pictures):
     assert analysis.main(['--desc', 'own', *options]) == 0
     report = (folder / 'report.md').read_text()
     assert '## Classes (validation set)' in report and '| green' in report
+    assert 'Validation F1 of green' in report
     assert sorted(os.listdir(folder)) == ['predictions.csv', 'predictions_valid.csv', 'report.md']
 
 
