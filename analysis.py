@@ -26,6 +26,7 @@ import startup  # noqa: F401 (before the import of any library)
 import numpy as np
 
 import pictures
+import record
 from datasets import TASKS, Data, Example, Published, Task, read_data
 from metrics import decode, is_better, score
 from options import Parser
@@ -292,10 +293,10 @@ def name_of(task: Task, value: int | float) -> str:
     return task.labels[value] if task.labels is not None else task.word(value)
 
 
-def read_predictions(path: str, task: Task) -> tuple[list[str], np.ndarray]:
-    """Read what `write_predictions` wrote: the ids, and the logits [examples, scores] float32.
+def read_predictions(path: str, task: Task) -> tuple[list[str], np.ndarray, list[str]]:
+    """Read what `write_predictions` wrote: ids, logits [examples, scores] float32, and labels.
 
-    Raises InputError.
+    A label that was not known is empty. Raises InputError.
     """
     try:
         with open(path, encoding='utf-8', newline='') as f:
@@ -329,7 +330,7 @@ def read_predictions(path: str, task: Task) -> tuple[list[str], np.ndarray]:
     is_valid = (is_score | is_absent).all(1) & is_score.any(1)
     if not is_valid.all():
         raise InputError(f'{path}, row {is_valid.argmin() + 2}: expected numbers as scores')
-    return [row[0] for row in rows[1:]], logits.astype(np.float32)
+    return [row[0] for row in rows[1:]], logits.astype(np.float32), [row[-1] for row in rows[1:]]
 
 
 def save_predictions(
@@ -1176,16 +1177,27 @@ def read_run(folder: str, log_path: str, data_dir: str | None = None) -> Run:
     The data are where the log says, or in `data_dir`. Raises InputError.
     """
     arguments, evaluations = read_log(log_path)
+    if arguments.get('submit') is False:
+        raise InputError(
+            f'the run of {log_path} has no predictions: train.py makes them by --submit'
+        )
+    found = record.read(folder)
+    if found.get('id') != arguments.get('id'):
+        raise InputError(
+            f'{folder} has the predictions of another run than {log_path}: give --desc the name of '
+            'a whole run, or fine-tune again with --submit'
+        )
+    known = found.get('examples', {})
     task, data = read_data_of(arguments, log_path, data_dir)
     first = f'va_{log_name(task.metrics[0])}'
     if first not in evaluations[0]:
         raise InputError(f'{log_path}, line 2: no "{first}", the score of a run on {task.title}')
     test = {
-        split: (examples, read_logits(folder, 'test', split, task, data.test))
+        split: (examples, read_logits(folder, 'test', split, task, data.test, known))
         for split, examples in data.test.items()
     }
     valid = {
-        split: (examples, read_logits(folder, 'valid', split, task, data.valid))
+        split: (examples, read_logits(folder, 'valid', split, task, data.valid, known))
         for split, examples in data.valid.items()
         if os.path.exists(predictions_path(folder, 'valid', split, len(data.valid)))
     }
@@ -1212,13 +1224,29 @@ def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[
 
 
 def read_logits(
-    folder: str, kind: str, split: str, task: Task, sets: dict[str, list[Example]]
+    folder: str,
+    kind: str,
+    split: str,
+    task: Task,
+    sets: dict[str, list[Example]],
+    known: dict[str, str],
 ) -> np.ndarray:
-    """The logits of a set of a run. Raises InputError if they are of other examples."""
-    path = predictions_path(folder, kind, split, len(sets))
-    names, logits = read_predictions(path, task)
-    if names != [id_in_csv(example) for example in sets[split]]:
-        raise InputError(f'{path} has the predictions of other examples than those in the data')
+    """The logits of a set of a run. Raises InputError if they are of other examples.
+
+    known  hashes of the examples at the time of the run; {}: it has kept none
+    """
+    path, examples = predictions_path(folder, kind, split, len(sets)), sets[split]
+    names, logits, labels = read_predictions(path, task)
+    same = names == [id_in_csv(example) for example in examples]
+    if f'{kind} {split}' in known:
+        same &= known[f'{kind} {split}'] == record.examples_hash(examples)
+    # Labels may have become known since, but not have changed.
+    now = ['' if e.label is None else name_of(task, e.label) for e in examples]
+    if not same or any(a and a != b for a, b in zip(labels, now)):
+        raise InputError(
+            f'{path} has the predictions of other examples than those in the data: put the data of '
+            'the run back, or predict those of now with predict.py'
+        )
     return logits
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from torch.utils._pytree import tree_map_only
 
 from safe_load import load_file
-from utils import InputError, whole_file
+from utils import Held, InputError, whole_file
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without locks says so
 GRACE = 1.0  # seconds; torchrun passes on a signal that the terminal has sent already
@@ -28,8 +28,8 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
 
     more  other folders that belong to the run alone
 
-    A process that dies, in whatever way, releases the folder. Raises InputError, naming the
-    process that holds it.
+    A process that dies, in whatever way, releases the folder. Raises Held, naming the process that
+    holds it.
     """
     # FileLock's fallback, a file that exists, would stay behind when a process dies.
     lock = FileLock(os.path.join(folder, 'lock'), fallback_to_soft=False)
@@ -37,7 +37,7 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
         os.makedirs(folder, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(
+        raise Held(
             f'another run is writing to {folder}: {_owner(folder)}; wait for it, or choose another '
             'name'
         ) from None
@@ -184,13 +184,9 @@ def check_identity(before: dict, now: dict, path: str) -> None:
 
 
 def find_checkpoint(path: str, resume: bool) -> dict | None:
-    """Return the checkpoint to resume, or None. Without `resume`, an earlier one is set aside."""
+    """Return the checkpoint to resume, or None. Raises InputError."""
     if not os.path.exists(path):
         if resume:
             print('there is no checkpoint to resume: starting at the beginning', flush=True)
         return None
-    if resume:
-        return load_file(path)
-    os.replace(path, path + '.old')
-    print(f'the checkpoint of an earlier run of this name is now {path}.old', flush=True)
-    return None
+    return load_file(path) if resume else None

@@ -401,6 +401,11 @@ def unknown_share(record: dict) -> str:
     return f'; {100 * share:.2f} % of the tokens are unknown (<unk>)'
 
 
+def source_texts(work: str) -> list:
+    """Return of each text that `prepare` has encoded its name, its size and its hash."""
+    return read_record(os.path.join(work, 'tokens.json'))['source']['texts']
+
+
 def open_tokens(work: str) -> tuple[np.ndarray, str]:
     """Open what `prepare` wrote: the token ids, mapped from the file, and their hash."""
     record = read_record(os.path.join(work, 'tokens.json'))

@@ -652,8 +652,9 @@ def add_model_options(parser) -> None:
 
 
 # Facts about the weights that are not options: the number of symbols of their vocabulary, a
-# fingerprint of the vocabulary, and the task of a fine-tuned model (`datasets.Task.to_dict()`).
-FACTS = {'n_vocab': COUNT, 'vocabulary': str, 'task': dict}
+# fingerprint of the vocabulary, the task of a fine-tuned model (`datasets.Task.to_dict()`), and the
+# id of the run that made it.
+FACTS = {'n_vocab': COUNT, 'vocabulary': str, 'task': dict, 'run': str}
 
 # Names in the config.json of a Hugging Face folder, and ours.
 CONFIG_NAMES = {

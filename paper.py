@@ -31,6 +31,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
@@ -38,25 +39,30 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 import startup  # noqa: F401 (before the import of any library)
 
 import paper_plan
-from options import Parser, check_paths, number
+from options import PRETRAIN, Parser, check_paths, number
 from paper_plan import (
     ALL_DATASETS,
     TABLES,
     Run,
     Setup,
+    State,
+    check_options,
     find_setup,
     format_seconds,
     make_plan,
     print_list,
+    progress_of,
     read_lines_of,
+    record_of,
     seconds_left,
     state_of,
+    states_of,
     with_resume,
 )
-from utils import InputError, Stopped, check_writable, exit_status, whole_file
+from utils import Held, InputError, Stopped, check_writable, exit_status, whole_file
 from workers import available_cores
 
-REMOVED = ('checkpoint', 'checkpoint.old', 'best_params')  # of a run that is done
+REMOVED = ('checkpoint', 'best_params')  # of a run that is done
 
 
 def parse_args(argv=None):
@@ -144,13 +150,12 @@ class Runner:
 
     def __init__(self, plan: Sequence[Run], setup: Setup, jobs: int, keep: bool = False):
         self.plan, self.setup, self.jobs, self.keep = plan, setup, jobs, keep
-        self.states = {run.desc: state_of(run, setup) for run in plan}
+        self.states = states_of(plan, setup)
         self.waiting = [run for run in plan if self.states[run.desc].kind != 'done']
         self.failed: dict[str, str] = {}
         self.held: dict[str, str] = {}
         self.running: dict[str, Run] = {}
         self.processes: dict[str, subprocess.Popen] = {}
-        self.commit = commit()
         self.changed = threading.Condition()
         self.signals: list[int] = []  # received
 
@@ -199,7 +204,9 @@ class Runner:
                         for process in self.processes.values():
                             process.send_signal(signal.SIGINT)
                     for desc, run in self.running.items():
-                        self.states[desc] = state_of(run, self.setup)
+                        found = record_of(run, self.setup)
+                        if found and not found['finished']:
+                            self.states[desc] = progress_of(run, self.setup, found)
                     n_running = len(self.running)
                     ended = len(self.plan) - len(self.waiting) - n_running
                     left = seconds_left(self.plan, self.states)
@@ -213,19 +220,23 @@ class Runner:
 
     def _worker(self):
         while run := self._next():
+            state = State('missing')
+            message, whose = '', self.failed
             try:
                 message = self._do(run)
+                state = state_of(run, self.setup)
+            except Held as error:
+                message, whose = str(error), self.held
+            except InputError as error:
+                message = str(error)
             except Exception as error:  # of this run alone: the others go on
                 message = f'{type(error).__name__}: {error}'
             with self.changed:
                 del self.running[run.desc]
                 self.processes.pop(run.desc, None)
-                self.states[run.desc] = state_of(run, self.setup)
-                is_held = message.startswith('another run is writing to')
-                if is_held:
-                    self.held[run.desc] = message
-                elif message and not self.signals:
-                    self.failed[run.desc] = message
+                self.states[run.desc] = state
+                if message and (whose is self.held or not self.signals):
+                    whose[run.desc] = message
                 self.changed.notify_all()
 
     def _next(self) -> Run | None:
@@ -249,17 +260,29 @@ class Runner:
         return None
 
     def _do(self, run: Run) -> str:
-        """Do a run. Returns '' if it is done, else one line that says why not."""
+        """Do a run. Returns '' if it is done, else one line that says why not. Raises Held."""
         from checkpoint import only_run
 
         folder = self.setup.path('runs', run.desc)
-        try:
-            with only_run(folder):
-                if state_of(run, self.setup).kind == 'done':  # by another process meanwhile
-                    return ''
-                return self._run_process(run, folder)
-        except InputError as error:
-            return str(error)
+        with only_run(folder):
+            state = state_of(run, self.setup)
+            if state.kind == 'done':  # by another process meanwhile
+                return ''
+            if run.script == PRETRAIN and state.kind == 'missing':
+                self._set_aside(run)
+            return self._run_process(run, folder)
+
+    def _set_aside(self, run):
+        """Rename the folder of a pre-training with other options; pretrain.py refuses to use it."""
+        from checkpoint import only_run
+
+        place = self.setup.pretrained[run.variant]
+        if record_of(run, self.setup):
+            with only_run(os.path.join(place, 'work')):
+                pass
+            new = next(n for n in map(f'{place}.{{}}'.format, count(1)) if not os.path.exists(n))
+            os.rename(place, new)
+            print(f'the earlier {run.desc} is now {new}', flush=True)
 
     def _run_process(self, run, folder):
         command = [sys.executable, os.path.join(paper_plan.SCRIPTS, run.script), *run.argv]
@@ -267,8 +290,7 @@ class Runner:
         environment = dict(os.environ)
         if self.jobs > 1:
             environment.setdefault('OMP_NUM_THREADS', '1')
-        record = {'command': shlex.join(command[1:]), 'commit': self.commit}
-        record['started'] = time.time()
+        attempt = {'command': shlex.join(command[1:]), 'started': time.time()}
         output = os.path.join(folder, 'output.txt')
         with open(output, 'ab') as f:
             f.write(f'$ {shlex.join(command)}\n'.encode())
@@ -287,26 +309,29 @@ class Runner:
                 )
                 self.processes[run.desc] = process
             status = process.wait()
-        record.update(ended=time.time(), status=status)
-        write_record(folder, record)
-        if status == 0 and state_of(run, self.setup).kind == 'done':
+        attempt |= {'ended': time.time(), 'status': status}
+        attempt['id'] = record_of(run, self.setup).get('id')
+        write_attempt(folder, attempt)
+        if status == Held.status:
+            raise Held(last_line(output))
+        state = state_of(run, self.setup)
+        if status == 0 and state.kind == 'done':
             if run.script == 'train.py' and not self.keep:
                 for name in REMOVED:
                     path = self.setup.path('save', run.desc, name)
                     if os.path.exists(path):
                         os.unlink(path)
             return ''
-        last = last_line(output)
-        at = last.find('another run is writing to')
-        return last[at:] if at >= 0 else f'status {status}: {last}'
+        why = last_line(output) if status else state.text
+        return f'status {status}: {why}'
 
 
-def write_record(folder: str, record: dict) -> None:
+def write_attempt(folder: str, attempt: dict) -> None:
     """Add what is known of an attempt at a run to attempts.jsonl in its folder."""
     path = os.path.join(folder, 'attempts.jsonl')
     lines = read_lines_of(path)
     with whole_file(path) as f:
-        f.writelines(json.dumps(line) + '\n' for line in [*lines, record])
+        f.writelines(json.dumps(line) + '\n' for line in [*lines, attempt])
 
 
 def last_line(path: str) -> str:
@@ -314,24 +339,6 @@ def last_line(path: str) -> str:
     with open(path, encoding='utf-8', errors='replace') as f:
         lines = [line.strip() for line in f.read()[-5000:].splitlines() if line.strip()]
     return lines[-1][:300] if lines else ''
-
-
-def commit() -> str:
-    """Return the commit of the scripts, with a + if files were changed since; '' if not known."""
-    try:
-        git = ['git', '-C', HERE]
-        head = subprocess.run(
-            [*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, timeout=20
-        )
-        changed = subprocess.run(
-            [*git, 'status', '--porcelain', '--untracked-files=no'],
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ''
-    return head.stdout.strip() + ('+' if changed.stdout.strip() else '')
 
 
 def default_jobs() -> int:
@@ -354,6 +361,7 @@ def run(args: Namespace) -> None:
     check_writable(args.out)
     setup = find_setup(args)
     plan = make_plan(setup, args.tables, args.figures, args.seeds)
+    check_options(plan, setup)
     if args.list:
         print_list(plan, setup)
         return

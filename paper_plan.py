@@ -1,9 +1,11 @@
 """Which runs of the scripts the paper's tables and figures need, and how far each is.
 
-`make_plan` is a pure function of a `Setup` and of what is asked for. `state_of` reads the log that
-a run writes. `paper.py` does the runs, `paper_report.py` reports on them.
+`make_plan` is a pure function of a `Setup` and of what is asked for. `state_of` compares the record
+that a run has written (`record.py`) with what the plan asks for. `paper.py` does the runs,
+`paper_report.py` reports on them.
 """
 
+import functools
 import json
 import os
 import shlex
@@ -11,14 +13,21 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import record
 from options import (
     DATASETS,
+    PRETRAIN,
     SAMPLE_LSTM,
+    SHAPES_FILE,
+    TRAIN,
     find_model_dir,
     is_sample_model,
+    parse_pretrain_args,
+    parse_train_args,
     read_settings,
     shortest_path,
 )
+from utils import InputError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPTS = HERE  # the folder of the scripts that are run
@@ -38,6 +47,12 @@ VARIANTS = {  # of table 5
 }
 # The sample model's settings have 2 for n_batch: with this, 16 examples make an update.
 SAMPLE_BATCH = ('--n_gpu', '8')
+ZERO_SHOT = 'zero_shot.py'
+# Options that say which run of the plan it is, and where it reads and writes
+OF_THE_PLAN = (
+    *('dataset', 'desc', 'seed', 'submit', 'data_dir', 'model_dir', 'log_dir', 'save_dir'),
+    *('submission_dir', 'analysis_dir', 'text', 'out', 'model', 'zero_shot', 'zero_shot_data'),
+)
 
 
 # --------------------------------------------------------------------------------------- the plan
@@ -77,6 +92,7 @@ class Run:
 
     desc     its name, unlike that of any other run
     script   the script, and `argv` its options
+    plain    its options without those that the user has added
     parts    the tables and figures that need it, such as 'table 2'
     dataset  of a fine-tuning, with its `variant`: a key of `VARIANTS`, or 'layers-3'; and its seed
     needs    the names of the runs that must be done before
@@ -92,6 +108,7 @@ class Run:
     seed: int = 0
     needs: tuple[str, ...] = ()
     made_up: bool = False
+    plain: tuple[str, ...] = ()
 
     def command(self) -> list[str]:
         """Return the command as --list prints it. Paths are relative to the working folder."""
@@ -147,7 +164,8 @@ def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> Run:
     else:
         options = VARIANTS[variant]
     desc = f'{dataset}-{variant}-{seed}'
-    argv = (
+    before = SAMPLE_BATCH if setup.sample_model else ()
+    planned = (
         *('--dataset', dataset, '--desc', desc, '--seed', str(seed), '--submit'),
         *('--data_dir', folder, '--model_dir', model_dir),
         *(
@@ -156,12 +174,11 @@ def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> Run:
             for word in (f'--{name}_dir', setup.path(name))
         ),
         *options,
-        *(SAMPLE_BATCH if setup.sample_model else ()),
-        *setup.train_options,
     )
+    argv = (*before, *setup.train_options, *planned)  # of an option given twice the last one counts
     needs = ('pretrain-lstm',) if is_lstm and setup.text else ()
     made_up = setup.sample_model and not needs
-    return Run(desc, 'train.py', argv, (), dataset, variant, seed, needs, made_up)
+    return Run(desc, TRAIN, argv, (), dataset, variant, seed, needs, made_up, (*before, *planned))
 
 
 def _zero_shot_runs(setup: Setup) -> list[Run]:
@@ -173,18 +190,18 @@ def _zero_shot_runs(setup: Setup) -> list[Run]:
     argv = ('--model_dir', setup.model_dir, '--out', setup.path('zero-shot.json'))
     if setup.data_dir:
         argv += ('--data_dir', setup.data_dir)
-    return [Run('zero-shot', 'zero_shot.py', argv)]
+    return [Run('zero-shot', ZERO_SHOT, argv)]
 
 
 def _pretraining(setup: Setup, kind: str) -> Run:
     """The pre-training of a model on the text."""
-    argv = (
+    planned = (
         *('--text', *setup.text, '--out', setup.pretrained[kind], '--model', kind),
         '--zero_shot',
         *(('--zero_shot_data', setup.data_dir) if setup.data_dir else ()),
-        *setup.pretrain_options,
     )
-    return Run(f'pretrain-{kind}', 'pretrain.py', argv, variant=kind)
+    argv = (*setup.pretrain_options, *planned)
+    return Run(f'pretrain-{kind}', PRETRAIN, argv, variant=kind, plain=planned)
 
 
 def find_setup(args: Namespace) -> Setup:
@@ -240,7 +257,7 @@ class State:
 
 def log_path(run: Run, setup: Setup) -> str:
     """Return the path of the log that the script of a run writes."""
-    if run.script == 'pretrain.py':
+    if run.script == PRETRAIN:
         return pretraining_log(setup.pretrained[run.variant])
     return setup.path('log', f'{run.desc}.jsonl')
 
@@ -260,59 +277,109 @@ def read_lines_of(path: str) -> list[dict]:
     return lines if all(isinstance(line, dict) for line in lines) else []
 
 
-def is_log_of(run: Run, arguments: dict) -> bool:
-    """Return whether the arguments in a log are those of a run of the plan."""
-    typed = {}
-    for word in run.argv:
-        if word.startswith('--'):
-            typed[word[2:]] = values = []
-        else:
-            values.append(word)
-    for name, values in typed.items():
-        there = arguments.get(name)
-        if isinstance(there, list):
-            same = [str(value) for value in there] == values
-        elif isinstance(there, dict):
-            same = all(word.partition('=')[0] in there for word in values)
-        elif there is True:
-            same = values == []
-        elif isinstance(there, (int, float)) and len(values) == 1:
-            same = float(values[0]) == there
-        else:
-            same = [str(there)] == values
-        if not same:
-            return False
-    return True
+def record_of(run: Run, setup: Setup) -> dict:
+    """Return the record that a run has written; {} if there is none."""
+    if run.script == ZERO_SHOT:
+        found = record.read_file(setup.path('zero-shot.json')).get('run')
+        return found if isinstance(found, dict) else {}
+    is_pretraining = run.script == PRETRAIN
+    return record.read(
+        setup.pretrained[run.variant] if is_pretraining else setup.path('save', run.desc)
+    )
+
+
+def parse(run: Run, argv: Sequence[str]) -> Namespace:
+    """Return the options of a run as its script reads them. Ends the process if one is wrong."""
+    if run.script == ZERO_SHOT:
+        from zero_shot import parse_args  # slow to import
+
+        return parse_args(argv)
+    return parse_train_args(argv) if run.script == TRAIN else parse_pretrain_args(argv)
+
+
+def asked_of(run: Run) -> dict | None:
+    """Return what the results of a run depend on, as `record` tells it. Raises InputError.
+
+    None while the model that it needs is not there.
+    """
+    folder = run.argv[run.argv.index('--model_dir') + 1] if run.script != PRETRAIN else None
+    if run.needs and not os.path.exists(os.path.join(folder, SHAPES_FILE)):
+        return None
+    files = list(os.scandir(folder)) if folder else []
+    return _asked(run, tuple((file.name, file.stat().st_mtime_ns) for file in files))
+
+
+@functools.cache
+def _asked(run, _):
+    """Read data and weights once, unless those that another run makes have changed."""
+    args = parse(run, run.argv)
+    if run.script == ZERO_SHOT:
+        return record.of_zero_shot(args, args.model_dir)
+    return record.of_training(args) if run.script == TRAIN else record.of_pretraining(args)
+
+
+def check_options(plan: Sequence[Run], setup: Setup) -> None:
+    """Raise InputError if options that the user has added contradict the plan.
+
+    Ends the process if one of them is wrong.
+    """
+    added = {TRAIN: setup.train_options, PRETRAIN: setup.pretrain_options}
+    runs = {run.script: run for run in reversed(plan) if added.get(run.script) and not run.needs}
+    for script, run in runs.items():
+        before, after = parse(run, run.argv), parse(run, (*run.argv, *added[script]))
+        for name in OF_THE_PLAN:
+            if getattr(before, name, None) != getattr(after, name, None):
+                raise InputError(
+                    f'--{name} cannot be among --{script.removesuffix(".py")}_options: paper.py '
+                    'gives it to each run'
+                )
+
+
+def own_options(plan: Sequence[Run]) -> list[str]:
+    """Return what the user's own options change: 'train.py: n_iter is 1, not 3'."""
+    texts = []
+    for run in plan:
+        if run.plain in ((), run.argv) or asked_of(run) is None:
+            continue
+        usual, here = (record.determining(parse(run, a), run.script) for a in (run.plain, run.argv))
+        names = [name for name in usual if usual[name] != here[name]]
+        texts += [f'{run.script}: {n} is {here[n]}, not {usual[n]}' for n in names]
+    return list(dict.fromkeys(texts))
+
+
+def states_of(plan: Sequence[Run], setup: Setup) -> dict[str, State]:
+    """Return how far each run is. One whose needs are not done is not done either."""
+    states = {}
+    for run in plan:
+        waits = any(states[name].kind != 'done' for name in run.needs)
+        states[run.desc] = State('missing') if waits else state_of(run, setup)
+    return states
 
 
 def state_of(run: Run, setup: Setup) -> State:
-    """Return how far a run is, from what it has written."""
-    if run.script not in ('train.py', 'pretrain.py'):
-        path = run.argv[run.argv.index('--out') + 1]
-        return State('done', 1.0, 'done') if os.path.exists(path) else State('missing')
-    lines = read_lines_of(log_path(run, setup))
-    if not lines or not is_log_of(run, lines[0]):
+    """Return how far a run is, from what it has written. Raises InputError."""
+    found = record_of(run, setup)
+    if not found:
         return State('missing')
-    arguments, *evaluations = lines
+    asked = asked_of(run)
+    if asked is None:
+        return State('missing')
+    others = record.differences(found, asked)
+    if others:
+        return State('missing', text=f'to be done again: {", ".join(others)}')
+    return progress_of(run, setup, found)
+
+
+def progress_of(run: Run, setup: Setup, found: dict) -> State:
+    """Return how far the run is that has written a record."""
+    arguments, *evaluations = read_lines_of(log_path(run, setup)) or [{}]
+    is_of_run = arguments.get('id') == found['id']
+    if found['finished']:
+        seconds = evaluations[-1]['time'] - arguments['time'] if is_of_run and evaluations else None
+        return State('done', 1.0, 'done', seconds)
     n_iter = arguments.get('n_iter', 1)
-    epochs = evaluations[-1].get('n_epochs', 0) if evaluations else 0
-    if epochs >= n_iter and _has_results(run, setup, evaluations[-1]['time']):
-        return State('done', 1.0, 'done', evaluations[-1]['time'] - arguments['time'])
+    epochs = evaluations[-1].get('n_epochs', 0) if is_of_run and evaluations else 0
     return State('begun', min(epochs / n_iter, 1.0), f'{epochs:.3g} of {n_iter} epochs')
-
-
-def _has_results(run: Run, setup: Setup, since: float) -> bool:
-    """Return whether a run has written what comes after its last evaluation."""
-    if run.script == 'pretrain.py':
-        paths = [os.path.join(setup.pretrained[run.variant], 'params_shapes.json')]
-    else:
-        folder = setup.path('analysis', run.desc)
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        paths = [os.path.join(folder, n) for n in names if n.startswith('predictions_valid')]
-    # The clock of a file server may be a little behind.
-    return bool(paths) and all(
-        os.path.exists(path) and os.path.getmtime(path) >= since - 2 for path in paths
-    )
 
 
 def seconds_left(plan: Sequence[Run], states: dict[str, State]) -> dict[str, float | None]:
@@ -346,7 +413,7 @@ def format_seconds(seconds: float) -> str:
 
 def print_list(plan: Sequence[Run], setup: Setup) -> None:
     """Print the commands with their states."""
-    states = {run.desc: state_of(run, setup) for run in plan}
+    states = states_of(plan, setup)
     left = seconds_left(plan, states)
     for run in plan:
         state = states[run.desc]
@@ -369,9 +436,9 @@ def print_list(plan: Sequence[Run], setup: Setup) -> None:
 def with_resume(run: Run, setup: Setup, command: list[str]) -> list[str]:
     """Add --resume to the command of a run that has begun."""
     checkpoint = setup.path('save', run.desc, 'checkpoint')
-    if run.script == 'pretrain.py':
+    if run.script == PRETRAIN:
         checkpoint = setup.path('pretrained', run.variant, 'work', 'checkpoint')
-    may_resume = run.script in ('train.py', 'pretrain.py') and os.path.exists(checkpoint)
+    may_resume = run.script in (TRAIN, PRETRAIN) and os.path.exists(checkpoint)
     if may_resume and state_of(run, setup).kind != 'missing':
         return [*command, '--resume']
     return command

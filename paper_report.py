@@ -6,22 +6,16 @@ about whether a result has the paper's shape is computed.
 
 import json
 import math
-import os
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import published
 from analysis import (
-    best_evaluation,
     log_name,
     markdown_table,
     metric_title,
     picture,
-    predictions_for,
-    read_run,
-    results,
 )
 from datasets import TASKS
 from options import is_sample_model
@@ -32,12 +26,13 @@ from paper_plan import (
     State,
     format_seconds,
     layers_variant,
-    log_path,
+    own_options,
     pretraining_log,
     read_lines_of,
-    state_of,
+    record_of,
+    states_of,
 )
-from utils import InputError, whole_file
+from utils import whole_file
 
 KINDS = {'test': 'test', 'valid': 'validation', 'train': 'training'}
 MODELS = {'transformer': 'transformer', 'lstm': 'LSTM', 'given': 'given model'}
@@ -73,73 +68,21 @@ class Result:
 
 
 def collect(plan: Sequence[Run], setup: Setup) -> dict[str, Result]:
-    """Return the results of the fine-tunings that are done, by the names of the runs.
-
-    Figures are computed once from the predictions, and kept in the folder of the run.
-    """
+    """Return the results of the fine-tunings that are done, by the names of the runs."""
+    states = states_of(plan, setup)
     found = {}
     for run in plan:
-        if run.script != 'train.py' or state_of(run, setup).kind != 'done':
+        if run.script != 'train.py' or states[run.desc].kind != 'done':
             continue
-        path = setup.path('runs', run.desc, 'figures.json')
-        record = _read_record(path, os.path.getmtime(log_path(run, setup)))
-        if record is None:
-            try:
-                record = _compute(run, setup)
-            except InputError as error:
-                print(f'{run.desc}: {error}')
-                continue
-            with whole_file(path) as f:
-                json.dump(record, f)
-        figures = {tuple(key): value for key, value in record.pop('figures')}
-        found[run.desc] = Result(run.dataset, run.variant, run.seed, figures, **record)
-    return found
-
-
-def _read_record(path: str, since: float) -> dict | None:
-    try:
-        if os.path.getmtime(path) < since:
-            return None
-        with open(path, encoding='utf-8') as f:
-            return json.load(f)
-    except (OSError, ValueError):
-        return None
-
-
-def _compute(run: Run, setup: Setup) -> dict:
-    """Read a run. Raises InputError."""
-    done = read_run(setup.path('analysis', run.desc), log_path(run, setup))
-    figures = []
-    sizes = {}
-    for kind, sets in (('test', done.test), ('valid', done.valid)):
-        predictions = {name: predictions_for(done.task, *pair) for name, pair in sets.items()}
-        sizes[KINDS[kind]] = sum(
-            len(pair[0]) for name, pair in sets.items() if name != 'diagnostic'
+        done = record_of(run, setup)
+        figures = {tuple(key): value for *key, value in done['scores']}
+        metric = TASKS[run.dataset].metrics[0]
+        figures['train', '', metric] = done['best'][f'tr_{log_name(metric)}']
+        bold = bool(done['sample']) or run.made_up
+        found[run.desc] = Result(
+            run.dataset, run.variant, run.seed, figures, done['sizes'], bold, done['device']
         )
-        figures += [((kind, r.split, r.metric), r.value) for r in results(done.task, predictions)]
-    best = best_evaluation(done.evaluations, done.task)
-    metric = done.task.metrics[0]
-    figures.append((('train', '', metric), best[f'tr_{log_name(metric)}']))
-    output = setup.path('runs', run.desc, 'output.txt')
-    n_train = last_match(output, r'^data +.*?([\d,]+) training')
-    if n_train:
-        sizes['training'] = int(n_train.replace(',', ''))
-    return {
-        'figures': figures,
-        'sizes': sizes,
-        'bold': bool(done.notes) or run.made_up,
-        'device': last_match(output, r'^device +(.+)$'),
-    }
-
-
-def last_match(path: str, pattern: str) -> str:
-    """Return the last match of a pattern in a file, '' if there is none, or no file."""
-    try:
-        with open(path, encoding='utf-8', errors='replace') as f:
-            found = re.findall(pattern, f.read(), re.MULTILINE)
-    except OSError:
-        return ''
-    return found[-1] if found else ''
+    return found
 
 
 # ---------------------------------------------------------------------------------------- figures
@@ -353,7 +296,10 @@ class ZeroShot:
 def collect_zero_shot(plan: Sequence[Run], setup: Setup) -> dict[str, ZeroShot]:
     """Return the zero-shot figures, by the kind of model: 'transformer', 'lstm', or 'given'."""
     found = {}
+    states = states_of(plan, setup)
     for kind, folder in setup.pretrained.items():
+        if f'pretrain-{kind}' in states and states[f'pretrain-{kind}'].kind == 'missing':
+            continue  # what is there is of other options
         lines = read_lines_of(pretraining_log(folder))
         sets = lines[0].get('zero_shot_sets', {}) if lines else {}
         points = {
@@ -368,7 +314,7 @@ def collect_zero_shot(plan: Sequence[Run], setup: Setup) -> dict[str, ZeroShot]:
             epochs = {line['n_updates']: line['n_epochs'] for line in lines[1:]}
             found[kind] = ZeroShot(points, sets, epochs)
     for run in plan:
-        if run.script == 'zero_shot.py' and state_of(run, setup).kind == 'done':
+        if run.script == 'zero_shot.py' and states[run.desc].kind == 'done':
             with open(setup.path('zero-shot.json'), encoding='utf-8') as f:
                 record = json.load(f)
             sets = {name: record[name] for name in SETS if name in record}
@@ -605,8 +551,9 @@ def attempts_of(plan: Sequence[Run], setup: Setup) -> dict[str, list[dict]]:
     return {run.desc: read_lines_of(setup.path('runs', run.desc, 'attempts.jsonl')) for run in plan}
 
 
-def time_of(attempts: list[dict], state: State) -> float:
+def time_of(attempts: list[dict], state: State, run_id: str | None) -> float:
     """Return the seconds that a run took: its processes, or else by its log."""
+    attempts = [attempt for attempt in attempts if attempt.get('id') == run_id]
     if attempts:
         return sum(attempt['ended'] - attempt['started'] for attempt in attempts)
     return state.seconds or 0.0
@@ -617,8 +564,14 @@ def describe_runs(
 ) -> list[str]:
     """Return the section that says what was run on what."""
     attempts = attempts_of(plan, setup)
-    states = {run.desc: state_of(run, setup) for run in plan}
-    seconds = {desc: time_of(attempts[desc], state) for desc, state in states.items()}
+    states = states_of(plan, setup)
+    records = {
+        run.desc: record_of(run, setup) for run in plan if states[run.desc].kind != 'missing'
+    }
+    seconds = {
+        desc: time_of(attempts[desc], state, records.get(desc, {}).get('id'))
+        for desc, state in states.items()
+    }
     rows = []
     groups = {part: [run.desc for run in plan if part in run.parts] for part in parts}
     groups['all, each run once'] = list(states)
@@ -643,8 +596,9 @@ def describe_runs(
     if setup.sample_model:
         weights = f"**{weights}: the sample model, not OpenAI's**"
     devices = sorted({result.device for result in found.values()} - {''})
-    commits = sorted({a['commit'] for known in attempts.values() for a in known} - {''})
+    commits = sorted({commit for done in records.values() for commit in done['commits']})
     lines += ['', f'- weights: {weights}']
+    lines += [f"- **not the paper's setting: {text}**" for text in own_options(plan)]
     folders = {PRETRAINED[kind]: folder for kind, folder in setup.pretrained.items()}
     if setup.model_dir not in folders.values():
         folders = {'these weights': setup.model_dir, **folders}
@@ -676,14 +630,9 @@ def _describe_pretraining(folder: str) -> str:
 
 def decisions() -> list[str]:
     """Return what zero_shot.py decides where the paper leaves it open, in Markdown."""
-    import zero_shot
+    from zero_shot import DECISIONS
 
-    _, _, text = zero_shot.__doc__.partition('This program decides:\n\n')
-    lines = []
-    for entry in re.split(r'\n {4}(?=\S)', text.rstrip().removeprefix('    ')):
-        name, said = re.split(r' {2,}', entry, maxsplit=1)
-        lines.append(f'- {name}: {" ".join(said.split())}')
-    return lines
+    return [f'- {name}: {text}' for name, text in DECISIONS.items()]
 
 
 def write_report(

@@ -68,6 +68,7 @@ import numpy as np
 import torch
 
 import analysis
+import record
 from datasets import Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
 from metrics import decode, score
@@ -218,6 +219,16 @@ def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
 # -------------------------------------------------------------------------------------------- run
 
 
+def check_run(opened: OpenedModel) -> None:
+    """Warn if the parameters are not those of the run whose name their folder has."""
+    there, run_id = record.read(os.path.dirname(opened.path)), opened.settings.get('run')
+    if there and run_id is not None and run_id != there.get('id'):
+        print(
+            f'warning: {opened.path} is of another run than {record.RECORD_FILE} beside it',
+            file=sys.stderr,
+        )
+
+
 @torch.inference_mode()
 def run(args) -> None:
     """Open the model and predict. Raises InputError."""
@@ -228,6 +239,7 @@ def run(args) -> None:
         raise InputError(f'{params} is a pre-trained model: fine-tune it first, with train.py')
     if not args.params:
         print(f'parameters: {params}', file=sys.stderr)
+    check_run(opened)
     opened.model.to(device)
     if args.file:
         predict_file(args.file, opened)

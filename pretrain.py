@@ -32,10 +32,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import record
 import zero_shot
 from batches import collate_windows, iter_data
 from checkpoint import only_run
-from corpus import open_tokens, prepare, vocabulary_files
+from corpus import open_tokens, prepare, source_texts, vocabulary_files
 from lstm import make_config
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
@@ -284,6 +285,9 @@ def pre_train(args, work: str, ranks: Ranks) -> None:
         arguments = dict(vars(args))
         if args.zero_shot:
             arguments['zero_shot_sets'] = zero_shot.describe_sets(sets)
+        about = record.of_pretraining(args, source_texts(work))
+        run_record = record.begin(args.out, about, lines)
+        arguments['id'] = run_record['id']
         logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **arguments)
         print(describe(args, job, trainer), flush=True)
         if lines:
@@ -293,6 +297,8 @@ def pre_train(args, work: str, ranks: Ranks) -> None:
         settings = {**model_settings(args, ('model',)), 'lr': args.lr / 4, **args.settings}
         save_pretrained_settings(args.out, settings, encoder)
         save_openai_shards(model, args.out)
+        run_record |= {'finished': True, 'scores': logger.lines[-1]}
+        record.write(args.out, run_record)
         print(
             f'written   {args.out}; to fine-tune it: python train.py --dataset rocstories '
             f'--submit --analysis --model_dir {shlex.quote(args.out)}'

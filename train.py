@@ -16,7 +16,7 @@ import startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
 from metrics import is_better, score, write_submission
-from options import NOT_OF_MODEL, free_on_resume, is_sample_model, model_settings, parse_train_args
+from options import NOT_OF_MODEL, is_sample_model, model_settings, parse_train_args
 from utils import InputError, exit_status, input_error, leave
 
 
@@ -44,6 +44,7 @@ import torch
 from tqdm import tqdm
 
 import analysis
+import record
 from batches import collate, iter_data
 from checkpoint import find_checkpoint, only_run, same_form
 from data_cache import load_data
@@ -97,6 +98,7 @@ class Inputs:
         if args.n_transfer >= 0:
             weights = open_weights(args.model_dir)
             weights.check(self.n_vocab, args.n_embd, args.n_transfer)
+        self.about = record.of_training(args)  # before the files are read
         self.task, self.text, self.encoded = load_data(args, self.encoder)
         n_train, n_batch = len(self.encoded.train), args.n_batch * args.n_gpu
         if n_train < n_batch:
@@ -110,7 +112,7 @@ class Inputs:
 
     def __getstate__(self):
         """Leave out what only the first rank needs."""
-        return {**vars(self), 'encoder': None, 'text': None}
+        return {**vars(self), 'encoder': None, 'text': None, 'about': None}
 
 
 # ------------------------------------------------------------------------------------ fine-tuning
@@ -135,6 +137,7 @@ class FineTuning(Job):
         self.steps = StepSize(PREDICT_BATCH, self.unit, '', 'the results are the same')
         self.best_score = None  # nothing is kept yet
         self.saver = None
+        self.record = {}
 
     def batches(self, epoch):
         """Shuffle as the original does: NumPy's state draws the special rows, then each epoch."""
@@ -233,7 +236,8 @@ class FineTuning(Job):
     def save_best(self, trainer: Trainer) -> None:
         """Keep the parameters, and beside them all that is needed to use them elsewhere."""
         if self.ranks.first:
-            save_finetuned_settings(self.path(''), self.args, self.task, self.encoder)
+            run = self.record['id']
+            save_finetuned_settings(self.path(''), self.args, self.task, self.encoder, run)
             trainer.saver.save(self.path('best_params'), self.model.state_dict())
 
     def check_best(self) -> None:
@@ -283,14 +287,15 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     job = FineTuning(args, inputs, model, ranks)
     trainer = make_trainer(args, job, inputs)
     ranks.from_first(lambda: stack.enter_context(only_run(job.path(''))))
-    checkpoint = ranks.from_first(lambda: find_checkpoint(job.path('checkpoint'), args.resume))
+    checkpoint = ranks.from_first(lambda: start_or_resume(args, job.path('checkpoint')))
     lines = trainer.resume(checkpoint, job.path('checkpoint')) if checkpoint else []
     del checkpoint
     ranks.from_first(job.check_best)
     logger = None
     if ranks.first:
+        job.record = record.begin(job.path(''), inputs.about, lines)
         path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
-        facts = {**vars(args), 'n_cut': inputs.encoded.n_cut}
+        facts = {'id': job.record['id'], **vars(args), 'n_cut': inputs.encoded.n_cut}
         logger = open_log(path, lines, args.tensorboard, **facts)
         print(describe(args, inputs, model, job, trainer), flush=True)
         if lines:
@@ -299,6 +304,16 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     if args.submit:
         job.load_best(trainer)
         finish(args, inputs, job, logger)
+    elif ranks.first:
+        record.write(job.path(''), finished_record(inputs, job, logger, {}))
+
+
+def start_or_resume(args, path: str) -> dict | None:
+    """Return the checkpoint to resume, or None: then all of an earlier run is set aside."""
+    checkpoint = find_checkpoint(path, args.resume)
+    if checkpoint is None:
+        record.set_aside(args.desc, args.log_dir, args.save_dir, args.analysis_dir)
+    return checkpoint
 
 
 def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
@@ -353,9 +368,7 @@ def make_trainer(args, job: FineTuning, inputs: Inputs) -> Trainer:
 
 def identity(args, job: FineTuning, inputs: Inputs) -> dict:
     """Return what a run must have in common with one that it resumes."""
-    free = free_on_resume('train.py') | {'sample'}
-    result = {name: value for name, value in vars(args).items() if name not in free}
-    result['n_batch * n_gpu'] = job.batch_size
+    result = record.determining(args, 'train.py')
     arrays = []
     for part in inputs.encoded.sets.values():
         arrays += [part.ids, part.lengths, part.targets]
@@ -400,6 +413,7 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
     task, folder = inputs.task, os.path.join(args.analysis_dir, args.desc)
     valid = {name: (text.valid[name], logits) for name, logits in valid.items()}
     test = {name: (text.test[name], logits) for name, logits in test.items()}
+    record.write(folder, job.record)  # before the predictions: they are this run's
     for name, (_, logits) in test.items():
         if name in task.submission:
             # The shared folder keeps the last run's; each run also has its own.
@@ -407,6 +421,9 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
                 with whole_file(os.path.join(place, task.submission[name])) as f:
                     write_submission(f, task, analysis.decode(task, logits))
     analysis.save_predictions(folder, task, test, valid)
+    finished = finished_record(inputs, job, logger, {'valid': valid, 'test': test})
+    for place in (folder, job.path('')):
+        record.write(place, finished)
     if args.analysis:
         arguments, *evaluations = logger.lines
         analysis.print_metrics(task, evaluations, test, valid)
@@ -422,6 +439,33 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
             data_notes=text.notes,
         )
         analysis.print_next_step(args.sample)
+
+
+def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted) -> dict:
+    """Return the record of a run that has ended.
+
+    predicted  {'test': name of a set -> its examples and their logits, 'valid': the same}
+    """
+    task, scores, sets = inputs.task, [], {}
+    for kind, parts in predicted.items():
+        predictions = {name: analysis.predictions_for(task, *part) for name, part in parts.items()}
+        results = analysis.results(task, predictions)
+        scores += [[kind, result.split, result.metric, result.value] for result in results]
+        for name, (examples, _) in parts.items():
+            sets[f'{kind} {name}'] = record.examples_hash(examples)
+    encoded = inputs.encoded
+    test = [data for name, data in encoded.test.items() if name != 'diagnostic']
+    sizes = {'training': [encoded.train], 'validation': encoded.valid.values(), 'test': test}
+    return {
+        **job.record,
+        'finished': True,
+        'scores': scores,
+        'best': analysis.best_evaluation(logger.lines[1:], task),
+        'sizes': {kind: sum(map(len, parts)) for kind, parts in sizes.items()},
+        'examples': sets,
+        'device': job.ranks.describe(job.args.precision),
+        'sample': job.args.sample,
+    }
 
 
 def main(argv=None) -> int:

@@ -23,8 +23,16 @@ SPECIAL_TOKENS = ('_start_', '_delimiter_', '_classify_')  # they follow the voc
 class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, what to do."""
 
+    status = 2  # of the process
+
     def __init__(self, message: str):
         super().__init__(' '.join(message.split()))  # file names can contain line breaks
+
+
+class Held(InputError):
+    """Another process writes to the same folder: later, the same command may do its work."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class OutOfMemory(InputError):
@@ -114,8 +122,8 @@ def _close_output():
 def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
     """Run a script and return its exit status.
 
-    2 if something the user gave is wrong, with one line on stderr; 128 + the signal's number
-    after a signal; else 0.
+    2 if something the user gave is wrong, 75 if another process holds the folder, with one line on
+    stderr; 128 + the signal's number after a signal; else 0.
 
     is_result  whether the output of the script is its result, see `protect_output`
     """
@@ -132,7 +140,7 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
             if isinstance(error, WriteError) and error.full and 'resume' in args:
                 hint = '; once there is room, the same command with --resume continues the run'
             print(f'{name}: error: {error}{hint}', file=sys.stderr)
-        return 2
+        return error.status
     except Stopped as stopped:
         if is_first:
             print(f'stopped; {stopped.hint}', file=sys.stderr)

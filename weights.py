@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+import record
 from datasets import TASKS, Task
 from huggingface import HuggingFaceWeights
 from lstm import LSTMConfig, lstm_shapes, make_config
@@ -449,6 +450,8 @@ def open_model(
         return _open_parameters(path, model_dir, n_head, afn)
     if not os.path.isdir(path):
         raise InputError(f'no such file or folder: {path}')
+    if record.read(path) and not os.path.exists(os.path.join(path, SHAPES_FILE)):
+        raise InputError(f'the run in {path} has not kept any parameters (yet)')
     return _open_folder(path, model_dir, n_head, afn)
 
 
@@ -560,29 +563,40 @@ def _task_of(settings: dict, path: str, n_out: int) -> Task:
 
 
 def save_pretrained_settings(
-    folder: str, values: Namespace | dict, encoder: TextEncoder, task: Task | None = None
+    folder: str,
+    values: Namespace | dict,
+    encoder: TextEncoder,
+    task: Task | None = None,
+    run: str | None = None,
 ) -> None:
     """Write `settings.json` beside weights: default values for `train.py`, and facts about them.
 
     values  options and their values; those of `options.SETTINGS` are kept
+    run     the id of the run that made them, see `record`
 
     Raises WriteError.
     """
     settings = {**model_settings(values), **vocabulary_facts(encoder)}
     if task is not None:
         settings['task'] = task.to_dict()
+    if run is not None:
+        settings['run'] = run
     with whole_file(os.path.join(folder, 'settings.json')) as f:
         json.dump(settings, f, indent=1)
 
 
 def save_finetuned_settings(
-    folder: str, values: Namespace | dict, task: Task, encoder: TextEncoder
+    folder: str,
+    values: Namespace | dict,
+    task: Task,
+    encoder: TextEncoder,
+    run: str | None = None,
 ) -> None:
     """Write what belongs to `best_params` beside it: `settings.json` and the vocabulary.
 
-    values  see `save_pretrained_settings`
+    values, run  see `save_pretrained_settings`
 
     The folder can then be moved anywhere. Raises WriteError.
     """
     save_vocabulary(encoder, folder)
-    save_pretrained_settings(folder, values, encoder, task)
+    save_pretrained_settings(folder, values, encoder, task, run)

@@ -11,32 +11,13 @@ there, on made-up data. `pretrain.py --zero_shot` writes them to its log.
     RACE   after the document and the question: which answer has the highest mean log-probability?
     DPRD   with which candidate in the pronoun's place has the rest of the sentence the higher mean
            log-probability? (definite pronouns: Rahman & Ng 2012; "Winograd schemas" in the paper)
-
-The paper leaves much open. This program decides:
-
-    first token  a line break precedes each text, as in the pre-training text, so that the first
-                 token has a probability. Where the vocabulary has none, that token is not counted,
-                 and a sentence of DPRD that begins with its pronoun is left out
-    vocabulary   probabilities are over the vocabulary. Special tokens and positions, which are rows
-                 of the same matrix, do not count
-    long texts   a model reads the last n_ctx tokens: the document loses its beginning
-    examples     the validation sets of CoLA, SST-2 and RACE (middle and high together), the test
-                 set of DPRD, which has no other
-    threshold    CoLA: the one with the best Matthews correlation on the training set. The figure is
-                 the Matthews correlation on the validation set
-    words        SST-2: --words. A word of several tokens has the product of their probabilities
-    blanks       RACE: the answer follows the question, also where that has a blank, `_`
-    pronouns     DPRD: the first occurrence is meant. `'s` follows the name in place of `his`,
-                 `its`, `their`, and of `her` before a noun
-    last words   DPRD: where no word follows the pronoun, the candidates' own tokens are compared
-    scale        0 is a random guess: 0, 50, 25 and 50. 1 is the best of the time: 35.0, 93.2, 53.3
-                 (an ensemble's, for want of another) and 76.4; on made-up data 1 is 100
 """
 
 import json
 import os
 import re
 import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,6 +32,48 @@ from options import Parser, add_model_options, check_paths, is_sample_model, num
 from utils import InputError, exit_status, whole_file
 
 WORDS = ('very', 'positive', 'negative')
+DECISIONS = {  # where the paper leaves it open
+    'first token': (
+        'a line break precedes each text, as in the pre-training text, so that the first token '
+        'has a probability. Where the vocabulary has none, that token is not counted, and a '
+        'sentence of DPRD that begins with its pronoun is left out'
+    ),
+    'vocabulary': (
+        'probabilities are over the vocabulary. Special tokens and positions, which are rows of '
+        'the same matrix, do not count'
+    ),
+    'long texts': 'a model reads the last n_ctx tokens: the document loses its beginning',
+    'examples': (
+        'the validation sets of CoLA, SST-2 and RACE (middle and high together), the test set of '
+        'DPRD, which has no other'
+    ),
+    'threshold': (
+        'CoLA: the one with the best Matthews correlation on the training set. The figure is the '
+        'Matthews correlation on the validation set'
+    ),
+    'words': 'SST-2: --words. A word of several tokens has the product of their probabilities',
+    'blanks': 'RACE: the answer follows the question, also where that has a blank, `_`',
+    'pronouns': (
+        "DPRD: the first occurrence is meant. `'s` follows the name in place of `his`, `its`, "
+        '`their`, and of `her` before a noun'
+    ),
+    'last words': (
+        "DPRD: where no word follows the pronoun, the candidates' own tokens are compared"
+    ),
+    'scale': (
+        '0 is a random guess: 0, 50, 25 and 50. 1 is the best of the time: 35.0, 93.2, 53.3 (an '
+        "ensemble's, for want of another) and 76.4; on made-up data 1 is 100"
+    ),
+}
+
+
+def describe() -> str:
+    """Return the description of this script with its decisions."""
+    said = [
+        textwrap.fill(text, 100, initial_indent=f'    {name:13}', subsequent_indent=' ' * 17)
+        for name, text in DECISIONS.items()
+    ]
+    return '\n'.join([__doc__, 'The paper leaves much open. This program decides:\n', *said])
 
 
 def parse_args(argv=None):
@@ -58,7 +81,7 @@ def parse_args(argv=None):
     parser = Parser(
         prog='zero_shot.py',
         usage='python zero_shot.py [--model_dir DIR] [options]',
-        description=__doc__,
+        description=describe(),
     )
     parser.add_argument(
         '--data_dir', help='folder of the data (default: data/, or made-up data where one is not)'
@@ -91,6 +114,7 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 import numpy as np
 import torch
 
+import record
 from batches import Tree, collate
 from data_files import read_lines
 from datasets import find_dprd, find_or_make, read_data
@@ -518,7 +542,8 @@ def run(args: Namespace) -> None:
         print("our sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
     model = opened.model.to(device)
     n_ctx = model.config.n_ctx
-    record = {'model': opened.path}
+    about = record.of_zero_shot(args, opened.path) if args.out else {}  # before they are read
+    result = {'model': opened.path}
     sets = load_sets(opened.encoder, n_ctx, args.data_dir, args.words, args.n_examples)
     for found in sets:
         figure, chosen = figure_of(model, found, args.precision)
@@ -531,7 +556,7 @@ def run(args: Namespace) -> None:
         notes = [f'{len(found.items.trees):,} examples of {found.source}{made_up}', *found.notes]
         for note in [*notes, chosen] if chosen else notes:
             print(f'       {note}')
-        record[found.name] = {
+        result[found.name] = {
             'figure': figure,
             'metric': MEASURES[found.name],
             'normalized': scaled,
@@ -540,8 +565,9 @@ def run(args: Namespace) -> None:
             'notes': [note for note in [*notes, chosen] if note],
         }
     if args.out:
+        result['run'] = record.finished(about)
         with whole_file(args.out) as f:
-            json.dump(record, f, indent=1)
+            json.dump(result, f, indent=1)
 
 
 def main(argv=None) -> int:

@@ -10,25 +10,13 @@ import signal
 import sys
 import time
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 import analysis
-import datasets
-
-N_ITER = 3
-
-
-def parse(words):
-    """Options as the log has them."""
-    args = {'n_iter': N_ITER, 'sample': ['made up'], 'n_layer': 2, 'n_transfer': 2}
-    for word in words:
-        if word.startswith('--'):
-            name = word[2:]
-            args[name] = True
-        else:
-            args[name] = int(word) if word.lstrip('-').isdigit() else word
-    return args
+import record
+from datasets import TASKS
+from options import parse_train_args
+from utils import Held
 
 
 def write(path, text):
@@ -45,42 +33,40 @@ def read(path):
 
 def train(args, folder, stop):
     """Do the epochs that are left. Returns whether all are done."""
-    task, data = datasets.read_data(args['dataset'], args['data_dir'])
+    about = record.of_training(args)
     checkpoint = os.path.join(folder, 'checkpoint')
-    lines = [{**args, 'time': time.time()}]
-    if args.get('resume') and os.path.exists(checkpoint):
-        lines = read(checkpoint)
+    lines = read(checkpoint) if args.resume and os.path.exists(checkpoint) else []
+    if not lines:
+        record.set_aside(args.desc, args.log_dir, args.save_dir, args.analysis_dir)
+    run = record.begin(folder, about, lines)
+    lines = lines or [{**vars(args), 'id': run['id'], 'time': time.time()}]
+    task = TASKS[args.dataset]
     names = ['cost', *map(analysis.log_name, task.metrics)]
-    while len(lines) <= N_ITER:
+    while len(lines) <= args.n_iter:
         epoch = len(lines)
         with open(os.environ['FAKE_RECORD'], 'a') as f:
-            f.write(f'{args["desc"]} {epoch} {os.getpid()}\n')
+            f.write(f'{args.desc} {epoch} {os.getpid()}\n')
         time.sleep(float(os.environ['FAKE_SECONDS']))
         line = {'n_epochs': epoch, 'n_updates': epoch, 'time': time.time()}
         line |= {f'{kind}_{name}': 50 + epoch for kind in ('tr', 'va') for name in names}
         lines.append(line)
-        path = os.path.join(args['log_dir'], f'{args["desc"]}.jsonl')
+        path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
         write(path, ''.join(json.dumps(line) + '\n' for line in lines))
         write(checkpoint, json.dumps(lines))
         if stop:
             return False
-
-    def predicted(sets):
-        """All labels that are known are predicted right."""
-        scores = np.eye(max(task.n_out, 2))
-        return {name: (part, scores[[e.label or 0 for e in part]]) for name, part in sets.items()}
-
-    folder = os.path.join(args['analysis_dir'], args['desc'])
-    analysis.save_predictions(folder, task, predicted(data.test), predicted(data.valid))
+    scores = [['valid', 'valid', metric, 100.0] for metric in task.metrics]
+    facts = {'sizes': {'training': 2}, 'device': 'cpu', 'sample': ['made up'], 'best': lines[-1]}
+    record.write(folder, {**run, **facts, 'finished': True, 'scores': scores})
     return True
 
 
 def main():
-    args = parse(sys.argv[1:])
-    if os.environ.get('FAKE_FAIL') == args['desc']:
+    args = parse_train_args(sys.argv[1:])
+    if os.environ.get('FAKE_FAIL') == args.desc:
         print('train.py: error: something is wrong')
         return 2
-    folder = os.path.join(args['save_dir'], args['desc'])
+    folder = os.path.join(args.save_dir, args.desc)
     os.makedirs(folder, exist_ok=True)
     stop = []
     signal.signal(signal.SIGINT, lambda *_: stop.append(1))
@@ -88,8 +74,7 @@ def main():
         with FileLock(os.path.join(folder, 'lock'), timeout=0):
             return 0 if train(args, folder, stop) else 130
     except Timeout:
-        print(f'train.py: error: another run is writing to {folder}: process 1')
-        return 2
+        return Held.status
 
 
 if __name__ == '__main__':

@@ -794,7 +794,7 @@ class Predictions(Reader):
         self.seeds = [read_bytes(self.path)]
 
     def read_file(self, path):
-        names, logits = analysis.read_predictions(path, self.task)
+        names, logits, _ = analysis.read_predictions(path, self.task)
         assert len(names) == len(logits) and np.isfinite(logits.max(1, initial=-1)).all()
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import analysis
 import pictures
-from datasets import TASKS, Example, Task
+import record
+from datasets import TASKS, Example, Task, read_data
 from metrics import METRICS
 from utils import InputError
 
@@ -297,7 +298,7 @@ def test_predictions_survive_their_file(tmp_path_factory, task, data):
     examples = [Example(name, ('text',) * 6, None) for name, _ in rows]
     path = tmp_path_factory.mktemp('file') / 'predictions.csv'
     path.write_text(write(task, examples, logits), encoding='utf-8', newline='')
-    names, found = analysis.read_predictions(path, task)
+    names, found, _ = analysis.read_predictions(path, task)
     assert names == [name.replace('\r', ' ') for name, _ in rows]
     np.testing.assert_array_equal(found, logits)
 
@@ -790,6 +791,22 @@ def test_errors_are_one_line(tmp_path, capsys, argv, arguments, words):
 def test_predictions_of_other_examples(tmp_path, capsys):
     options = make_run(tmp_path, 'mine')
     write_rocstories(tmp_path / 'data', make_set(TASKS['rocstories'], n=59)[0])
+    assert analysis.main(['--desc', 'mine', *options]) == 2
+    assert 'has the predictions of other examples' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('change', ['texts', 'labels'])
+def test_data_that_have_changed_since_the_run(tmp_path, capsys, no_pictures, change):
+    options = make_run(tmp_path, 'mine', id='x')
+    examples, _ = make_set(TASKS['rocstories'], 60, 45)
+    _, data = read_data('rocstories', str(tmp_path / 'data'), 10)
+    known = {'test test': record.examples_hash(data.test['test'])}
+    record.write(tmp_path / 'analysis' / 'mine', {'id': 'x', 'examples': known})
+    assert analysis.main(['--desc', 'mine', *options]) == 0
+    first, *others = examples
+    texts = ('Another story.', *first.texts[1:])
+    changed = {'texts': texts} if change == 'texts' else {'label': 1 - first.label}
+    write_rocstories(tmp_path / 'data', [first._replace(**changed), *others])
     assert analysis.main(['--desc', 'mine', *options]) == 2
     assert 'has the predictions of other examples' in capsys.readouterr().err
 

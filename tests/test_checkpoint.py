@@ -327,12 +327,6 @@ def test_a_checkpoint_is_read_to_resume(checkpoint_path):
     assert checkpoint_path.exists()
 
 
-def test_a_new_run_sets_an_earlier_checkpoint_aside(checkpoint_path, capsys):
-    assert find_checkpoint(str(checkpoint_path), resume=False) is None
-    assert os.listdir(checkpoint_path.parent) == ['checkpoint.old']
-    assert capsys.readouterr().out.endswith(f'is now {checkpoint_path}.old\n')
-
-
 @pytest.mark.parametrize('resume', [False, True])
 def test_without_a_checkpoint_a_run_starts_at_the_beginning(tmp_path, capsys, resume):
     assert find_checkpoint(str(tmp_path / 'checkpoint'), resume) is None

@@ -15,6 +15,7 @@ from conftest import PROCESSES, ROOT, child
 import paper_plan
 import paper_report
 import published
+import record
 from paper_plan import Run, Setup, make_plan, seconds_left, state_of
 from paper_report import Result, ZeroShot, figure, glue_score
 
@@ -22,6 +23,23 @@ ROWS = {
     'RTE': 'index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\tc\td\tnot_entailment\n',
     'QNLI': 'index\tquestion\tsentence\tlabel\n0\ta\tb\tentailment\n1\tc\td\tnot_entailment\n',
 }
+
+
+def write_data(folder):
+    for name, text in ROWS.items():
+        (folder / name).mkdir(parents=True)
+        for split in ('train', 'dev', 'test'):
+            rows = text
+            if split == 'test':
+                rows = '\n'.join(row.rpartition('\t')[0] for row in text.splitlines()) + '\n'
+            (folder / name / f'{split}.tsv').write_text(rows)
+
+
+def write_model(folder):
+    """As much of a model as paper.py and the fake train.py look at."""
+    folder.mkdir()
+    for name in ('params_shapes.json', 'params_0.npy', 'encoder_bpe_40000.json'):
+        (folder / name).write_text(name)
 
 
 def use_fake_scripts():
@@ -36,17 +54,13 @@ class Paper:
         (folder / 'scripts').mkdir()
         fake = os.path.join(os.path.dirname(__file__), 'fake_train.py')
         shutil.copy(fake, folder / 'scripts' / 'train.py')
-        for name, text in ROWS.items():
-            (folder / 'data' / name).mkdir(parents=True)
-            for split in ('train', 'dev', 'test'):
-                rows = text
-                if split == 'test':
-                    rows = '\n'.join(row.rpartition('\t')[0] for row in text.splitlines()) + '\n'
-                (folder / 'data' / name / f'{split}.tsv').write_text(rows)
+        write_data(folder / 'data')
+        write_model(folder / 'model')
 
     def start(self, *options, seconds=0.0, **environment):
         argv = ['--tables', 2, '--datasets', 'rte', 'qnli', '--seeds', 1, 2, '--jobs', 2]
-        argv += ['--data_dir', self.folder / 'data', '--out', self.out, *options]
+        argv += ['--data_dir', self.folder / 'data', '--model_dir', self.folder / 'model']
+        argv += ['--out', self.out, *options]
         environment |= {
             'FAKE_SCRIPTS': str(self.folder / 'scripts'),
             'FAKE_RECORD': str(self.folder / 'record'),
@@ -108,7 +122,8 @@ def setup_of(names, **more):
     values = {'out': 'o', 'model_dir': 'm', 'sample_model': False, 'n_layer': 3}
     if 'text' in more:
         values['pretrained'] = {'transformer': 'o/transformer', 'lstm': 'o/lstm'}
-    return Setup(data={name: (f'data/{name}', False) for name in names}, **(values | more))
+    data = {name: (f'data/{name}', False) for name in names}
+    return Setup(**({'data': data} | values | more))
 
 
 def test_runs_that_several_parts_need_are_planned_once():
@@ -154,28 +169,40 @@ def test_the_miniature_takes_models_that_are_pre_trained():
     assert lstm.argv[lstm.argv.index('--model_dir') + 1] == 'model/sample_lstm'
 
 
-def test_a_log_of_other_options_is_not_this_run_s(tmp_path):
-    setup = setup_of(['rte'], out=str(tmp_path))
+def test_a_run_counts_only_by_its_record(tmp_path):
+    write_model(tmp_path / 'm')
+    write_data(tmp_path)
+    data = {'rte': (str(tmp_path), False)}
+    setup = setup_of([], out=str(tmp_path), data=data, model_dir=str(tmp_path / 'm'))
     [run] = make_plan(setup, [2], [], [1])
+    asked, folder = paper_plan.asked_of(run), tmp_path / 'save' / run.desc
+    found = record.begin(str(folder), asked)
+    lines = [{'id': found['id'], 'n_iter': 4, 'time': 0}, {'n_epochs': 1, 'time': 10}]
     log = tmp_path / 'log' / 'rte-full-1.jsonl'
     log.parent.mkdir()
-    arguments = {'dataset': 'rte', 'desc': 'rte-full-1', 'seed': 1, 'submit': True}
-    arguments |= {'model_dir': 'm', 'data_dir': 'data/rte', 'n_iter': 4, 'time': 0}
-    for name in ('log', 'save', 'submission', 'analysis'):
-        arguments[f'{name}_dir'] = str(tmp_path / name)
-    line = {'n_epochs': 1, 'time': 10}
-    log.write_text(json.dumps(arguments) + '\n' + json.dumps(line) + '\n')
-    assert (state_of(run, setup).kind, state_of(run, setup).text) == ('begun', '1 of 4 epochs')
-    log.write_text(json.dumps({**arguments, 'model_dir': 'other'}) + '\n' + json.dumps(line))
-    assert state_of(run, setup).kind == 'missing'
-    log.write_text('{')
-    assert state_of(run, setup).kind == 'missing'
-    # Done, once there are predictions that are newer than the last evaluation.
-    log.write_text(json.dumps(arguments) + '\n' + json.dumps({'n_epochs': 4, 'time': 10}) + '\n')
-    assert state_of(run, setup).kind == 'begun'
-    (tmp_path / 'analysis' / 'rte-full-1').mkdir(parents=True)
-    (tmp_path / 'analysis' / 'rte-full-1' / 'predictions_valid.csv').write_text('')
+    log.write_text('\n'.join(map(json.dumps, lines)))
+    assert state_of(run, setup) == paper_plan.State('begun', 0.25, '1 of 4 epochs')
+    record.write(str(folder), {**found, 'finished': True})
     assert state_of(run, setup) == paper_plan.State('done', 1.0, 'done', 10)
+    options = {**asked['options'], 'n_iter': 1}
+    for part, text in (({'options': options}, 'n_iter was 1, is 3'), ({'data': ''}, 'other data')):
+        record.write(str(folder), {**found, 'finished': True, **part})
+        assert state_of(run, setup).kind == 'missing' and text in state_of(run, setup).text
+    (folder / 'run.json').write_text('{')
+    assert state_of(run, setup).kind == 'missing'
+
+
+def test_a_zero_shot_result_counts_only_by_its_record(tmp_path):
+    write_model(tmp_path / 'm')
+    setup = setup_of([], out=str(tmp_path), model_dir=str(tmp_path / 'm'))
+    [run] = make_plan(setup, [], [2], [1])
+    result, about = tmp_path / 'zero-shot.json', paper_plan.asked_of(run)
+    result.write_text(json.dumps({'cola': {'figure': 1.0}}))
+    assert state_of(run, setup).kind == 'missing'
+    result.write_text(json.dumps({'run': record.finished(about)}))
+    assert state_of(run, setup).kind == 'done'
+    (tmp_path / 'm' / 'params_0.npy').write_text('others')
+    assert 'other weights' in state_of(run, setup).text
 
 
 def test_estimates_follow_the_runs_that_are_done():
@@ -235,6 +262,41 @@ def test_runs_report_and_are_not_done_again(paper):
     printed = paper.run('--list')
     assert all(line.startswith('#') for line in printed.splitlines())
     assert printed.count('# done:') == 4
+
+
+def test_a_trial_with_other_options_is_not_taken_for_the_paper(paper):
+    """And what was not the paper's setting is named."""
+    trial = ['--train_options', '--n_iter=1 --lr 0.001']
+    paper.run(*trial)
+    report = (paper.out / 'report.md').read_text()
+    assert "not the paper's setting: train.py: n_iter is 1, not 3" in report
+    assert "not the paper's setting: train.py: lr is 0.001, not 6.25e-05" in report
+    paper.run('--train_options', '--n_it 1 --lr 1e-3 --save_every 7')  # the same in other words
+    assert len(paper.epochs) == 4
+    paper.run()
+    assert len(paper.epochs) == 4 + len(ALL)
+    assert "not the paper's" not in (paper.out / 'report.md').read_text()
+    assert (paper.out / 'log' / 'rte-full-1.1.jsonl').exists()  # the trial
+    for option in ('--seed 7', '--desc mine'):
+        printed = paper.run('--train_options', option, status=2)
+        assert f'{option.split()[0]} cannot be among --train_options' in printed
+
+
+def test_content_decides_and_not_names_and_times(paper):
+    paper.run()
+    for path in paper.out.rglob('*'):
+        os.utime(path, (1, 1))  # the clock of another machine
+    paper.run('--data_dir', f'{paper.folder}/./data/', '--model_dir', f'{paper.folder}/model/')
+    assert len(paper.epochs) == len(ALL)
+    train = paper.folder / 'data' / 'RTE' / 'train.tsv'
+    stat = train.stat()
+    train.write_text(train.read_text().replace('\ta\t', '\te\t'))
+    os.utime(train, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    paper.run()
+    assert sorted(paper.epochs[len(ALL) :]) == sorted(e for e in ALL if e[0].startswith('rte'))
+    (paper.folder / 'model' / 'params_0.npy').write_text('others')
+    paper.run()
+    assert len(paper.epochs) == 2.5 * len(ALL)
 
 
 def test_after_a_signal_it_goes_on_where_it_stopped(paper):

@@ -659,4 +659,4 @@ def test_bad_input_is_one_line(command, tmp_path, capfd, options, message):
 
 def test_a_second_run_is_refused(command, undisturbed):
     with pretrain.only_run(str(command.out / 'work')):
-        assert 'another run is writing' in command.run(status=2)
+        assert 'another run is writing' in command.run(status=75)

@@ -1,6 +1,7 @@
 """Whole runs of train.py on a small data set and small weights."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,8 @@ from test_resume import NO_DROPOUT
 
 import analysis
 import parallel
+import predict
+import record
 import train
 from datasets import TASKS
 
@@ -84,6 +87,49 @@ def test_a_run_writes_its_files(command, capsys):
         f'ROCStories Test Accuracy:  {accuracy:.2f}',
     ]
     assert (command.folder / 'save' / 'mine' / 'best_params').exists()
+
+
+def test_a_new_run_sets_all_of_an_earlier_one_aside(command, capsys):
+    """What belongs together carries one id, and no report mixes two runs."""
+    folder = command.folder
+    run(command, '--n_iter', 1)
+    first = command.log()[0]['id']
+    settings = json.loads(command.read('save', 'rocstories', 'settings.json'))
+    ids = [record.read(folder / place / 'rocstories')['id'] for place in ('save', 'analysis')]
+    assert [settings['run'], *ids] == 3 * [first]
+    files = [('analysis', 'rocstories', 'predictions.csv'), ('save', 'rocstories', 'best_params')]
+    before = [command.read(*path) for path in files]
+
+    run(command, '--n_gpu', 1000, status=2)  # nothing is set aside before the input is checked
+    run(command, '--n_iter', 1, '--resume')
+    assert command.log()[0]['id'] == first and not (folder / 'save' / 'rocstories.1').exists()
+    argv = [word for word in command.argv('--n_iter', 1, '--seed', 7) if word != '--submit']
+    capsys.readouterr()
+    assert train.main(argv) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if 'earlier' in line]
+    assert line.startswith('the earlier run rocstories is now rocstories.1: ')
+    assert [command.read(a, 'rocstories.1', name) for a, _, name in files] == before
+    assert not any(folder.joinpath(*path).exists() for path in files)
+    assert record.read(folder / 'save' / 'rocstories')['finished']
+
+    def error_of(script, *words):
+        assert script.main(list(map(str, words))) == 2
+        error = capsys.readouterr().err
+        assert error.count('\n') == 1
+        return error
+
+    options = [f'--{name}_dir={folder / name}' for name in ('log', 'analysis')]
+    assert analysis.main(['--desc', 'rocstories.1', *options]) == 0
+    assert 'no predictions' in error_of(analysis, '--desc', 'rocstories', *options)
+    save = folder / 'save' / 'rocstories'
+    assert 'has not kept any' in error_of(predict, '--params', save, 'a', 'b', 'c')
+    log = folder / 'log' / 'rocstories.1.jsonl'
+    log.write_text(log.read_text().replace(first, 'another'))
+    assert 'of another run than' in error_of(analysis, '--desc', 'rocstories.1', *options)
+    shutil.copytree(folder / 'save' / 'rocstories.1', save, dirs_exist_ok=True)
+    (save / 'run.json').write_text('{"id": "another"}')
+    assert predict.main(['--params', str(save), 'a', 'b', 'c']) == 0
+    assert 'is of another run' in capsys.readouterr().err
 
 
 def test_pandas_reads_the_log_after_its_first_line(command):

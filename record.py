@@ -1,0 +1,297 @@
+"""One record of each run: what it was asked for, what it has read, how it ended.
+
+train.py writes it as `run.json` to its folder in --save_dir and beside its predictions, pretrain.py
+to --out, and zero_shot.py as a part of its result. A record has
+
+    id        drawn when the run starts; a resumed run keeps it. Its log has it too
+    script, options, data, vocabulary, weights
+              all that the results depend on: the options after parsing, and hashes of the content
+              of the files (see `of_training`, `of_pretraining`, `of_zero_shot`)
+    commits   of the program
+    finished  whether the run has come to its end; only then there are scores
+
+This module does not import PyTorch.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import subprocess
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+
+from options import (
+    ENCODER_FILE,
+    MERGES_FILE,
+    PRETRAIN,
+    SHAPES_FILE,
+    TRAIN,
+    free_on_resume,
+    options_of,
+    read_settings,
+)
+from text_files import file_hash, find_texts
+from utils import InputError, whole_file
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RECORD_FILE = 'run.json'
+WHAT = ('script', 'options', 'data', 'vocabulary', 'weights')  # what two equal runs have in common
+VOCABULARIES = (ENCODER_FILE, MERGES_FILE, 'vocab.json', 'merges.txt', 'tokenizer.json')
+ZERO_SHOT_SETS = ('cola', 'sst2', 'race')  # and pronouns, which are one file
+OF_PROCESS = ('lock', 'running')  # in a folder that a process holds
+
+
+# ---------------------------------------------------------------------------------------- the file
+
+
+def read(folder: str) -> dict:
+    """Return the record in a folder; {} if there is none or it is damaged."""
+    return read_file(os.path.join(folder, RECORD_FILE))
+
+
+def read_file(path: str) -> dict:
+    """Return the JSON object in a file; {} if there is none or it is damaged."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            record = json.load(f)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write(folder: str, record: dict) -> None:
+    """Write a record to a folder. Raises WriteError."""
+    with whole_file(os.path.join(folder, RECORD_FILE)) as f:
+        json.dump(record, f, indent=1)
+
+
+def begin(folder: str, about: dict, lines: Sequence[dict] = ()) -> dict:
+    """Write the record of a run that starts or is resumed to its folder, and return it.
+
+    about  all that its results depend on
+    lines  the log of the run that is resumed. One of before there were records has no id
+
+    Raises WriteError.
+    """
+    before = read(folder)
+    run_id = lines[0].get('id') if lines else secrets.token_hex(8)
+    commits = before.get('commits', []) if before.get('id') == run_id else []
+    commits = sorted({*commits, commit()} - {''})
+    record = {'id': run_id, **about, 'commits': commits, 'finished': False}
+    write(folder, record)
+    return record
+
+
+def finished(about: dict) -> dict:
+    """Return the record of a run that has ended already."""
+    return {'id': secrets.token_hex(8), **about, 'commits': [commit()], 'finished': True}
+
+
+def commit() -> str:
+    """Return the commit of the program, with a + if files were changed since; '' if not known."""
+    git = ['git', '-C', HERE]
+    texts = []
+    for words in (['rev-parse', '--short', 'HEAD'], ['status', '--porcelain', '-uno']):
+        try:
+            done = subprocess.run([*git, *words], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.SubprocessError):
+            return ''
+        texts.append(done.stdout.strip())
+    return texts[0] + ('+' if texts[1] else '')
+
+
+def differences(there: dict, asked: dict) -> list[str]:
+    """Return in words how a record differs from what a run was asked for; [] if it does not."""
+    asked = json.loads(json.dumps(asked))
+    before, now = there.get('options', {}), asked['options']
+    names = [name for name in now if name not in before or before[name] != now[name]]
+    texts = [f'{name} was {before.get(name)}, is {now[name]}' for name in names]
+    others = [key for key in WHAT if key != 'options' and there.get(key) != asked[key]]
+    return texts + [f'other {key}' for key in others]
+
+
+# ------------------------------------------------------------------- what the results depend on
+
+
+def determining(args: Namespace, script: str) -> dict:
+    """Return the options of train.py or pretrain.py that decide about an update."""
+    free = free_on_resume(script)
+    values = {o.name: getattr(args, o.name) for o in options_of(script) if o.name not in free}
+    if script == TRAIN:
+        values['n_batch * n_gpu'] = args.n_batch * args.n_gpu
+    return values
+
+
+def of_training(args: Namespace) -> dict:
+    """Return all that the results of train.py depend on. Raises InputError."""
+    return {
+        'script': TRAIN,
+        'options': determining(args, TRAIN),
+        'data': data_hash(args.dataset, args.data_dir, args.n_valid),
+        'vocabulary': vocabulary_hash(args.model_dir, args.encoder_path, args.bpe_path),
+        'weights': weights_hash(args.model_dir) if args.n_transfer >= 0 else None,
+    }
+
+
+def of_pretraining(args: Namespace, texts: list | None = None) -> dict:
+    """Return all that the results of pretrain.py depend on. Raises InputError.
+
+    texts  the name, the size and the hash of each text, where they are known
+    """
+    if texts is None:
+        texts = [[text.name, *file_hash(text.path)] for text in find_texts(args.text)[0]]
+    options = {'zero_shot': args.zero_shot, 'settings': args.settings}
+    vocabulary = args.vocabulary or args.init
+    return {
+        'script': PRETRAIN,
+        'options': {**determining(args, PRETRAIN), **options},
+        'data': {
+            'text': _digest(texts),
+            'zero-shot': zero_shot_hash(args.zero_shot_data) if args.zero_shot else None,
+        },
+        'vocabulary': vocabulary_hash(vocabulary) if vocabulary else None,
+        'weights': weights_hash(args.init) if args.init else None,
+    }
+
+
+def of_zero_shot(args: Namespace, model: str) -> dict:
+    """Return all that the results of zero_shot.py depend on. Raises InputError.
+
+    model  the folder of the model, or its file of parameters
+    """
+    folder = model if os.path.isdir(model) else os.path.dirname(model) or '.'
+    settings = read_settings(folder)
+    options = {name: getattr(args, name) for name in ('n_examples', 'precision')}
+    options['words'] = list(args.words)
+    for name, usual in (('n_head', 12), ('afn', 'gelu')):
+        options[name] = getattr(args, name) or settings.get(name, usual)
+    return {
+        'script': 'zero_shot.py',
+        'options': options,
+        'data': zero_shot_hash(args.data_dir),
+        'vocabulary': vocabulary_hash(folder),
+        'weights': weights_hash(model),
+    }
+
+
+def data_hash(name: str, data_dir: str, n_valid: int | None = None) -> str:
+    """Return a hash of the content of all files of a data set. Raises InputError."""
+    from datasets import read_data, source_files  # slow to import
+
+    paths = source_files(name, data_dir) or read_data(name, data_dir, n_valid)[1].sources
+    return content_hash(paths)
+
+
+def zero_shot_hash(data_dir: str | None) -> str:
+    """Return a hash of the data sets of zero_shot.py. Raises InputError."""
+    from datasets import find_dprd, find_or_make
+
+    hashes = [data_hash(name, find_or_make(name, data_dir)[0]) for name in ZERO_SHOT_SETS]
+    return _digest([*hashes, content_hash([find_dprd(data_dir)[0]])])
+
+
+def vocabulary_hash(folder: str, *paths: str | None) -> str:
+    """Return a hash of the vocabulary in a folder, or of those files that take its place."""
+    there = [os.path.join(folder, name) for name in VOCABULARIES]
+    return content_hash([*filter(os.path.isfile, there), *filter(None, paths)])
+
+
+def weights_hash(folder: str) -> str:
+    """Return a hash of the pre-trained weights in a folder, or of a file of parameters."""
+    if os.path.isfile(folder):
+        return content_hash([folder])
+    endings = ('.safetensors', '.bin')
+    if os.path.exists(os.path.join(folder, SHAPES_FILE)):
+        endings = (SHAPES_FILE, '.npy')
+    names = sorted(name for name in os.listdir(folder) if name.endswith(endings))
+    return content_hash(os.path.join(folder, name) for name in names)
+
+
+def examples_hash(examples: Iterable) -> str:
+    """Return a hash of the texts of examples, without their labels."""
+    return _digest([[example.id, *example.texts] for example in examples])
+
+
+def content_hash(paths: Iterable[str]) -> str:
+    """Return a hash of the content of files in their order; not of their names and places."""
+    return _digest([_file_hash(path, *_stamp(path)) for path in paths])
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """Return numbers that change when a file is written, to read it once in a process."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+@functools.cache
+def _file_hash(path: str, *stamp: int) -> list:
+    return file_hash(path)
+
+
+def _digest(values: Sequence) -> str:
+    return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
+
+
+# ------------------------------------------------------------------------------- an earlier run
+
+
+def set_aside(desc: str, log_dir: str, save_dir: str, analysis_dir: str) -> None:
+    """Rename all that an earlier run of this name has left: `desc` becomes `desc`.1, or .2, ...
+
+    What is left of a run without any result stays, and is written over. Says in one line what was
+    done. Raises InputError.
+    """
+    log, save = os.path.join(log_dir, f'{desc}.jsonl'), os.path.join(save_dir, desc)
+    analysis = os.path.join(analysis_dir, desc)
+    if not _has_results(log, save, analysis):
+        return
+
+    def renamed(number):
+        new = f'{desc}.{number}'
+        events = os.path.join(log_dir, desc)  # for TensorBoard
+        return {
+            log: os.path.join(log_dir, f'{new}.jsonl'),
+            **{path: os.path.join(os.path.dirname(path), new) for path in (events, save, analysis)},
+        }
+
+    number = next(
+        n for n in itertools.count(1) if not any(map(os.path.lexists, renamed(n).values()))
+    )
+    places = {old: new for old, new in renamed(number).items() if os.path.lexists(old)}
+    try:
+        for old, new in places.items():
+            _rename(old, new)
+    except OSError as error:
+        raise InputError(f'cannot set the earlier run {desc} aside: {error}') from error
+    print(
+        f'the earlier run {desc} is now {desc}.{number}: {", ".join(places.values())}', flush=True
+    )
+
+
+def _has_results(log: str, save: str, analysis: str) -> bool:
+    try:
+        with open(log, 'rb') as f:
+            has_evaluation = len(f.readlines()) > 1
+    except OSError:
+        has_evaluation = False
+    kept = [os.path.join(save, name) for name in ('best_params', 'checkpoint')]
+    has_predictions = os.path.isdir(analysis) and bool(os.listdir(analysis))
+    return has_evaluation or has_predictions or any(map(os.path.lexists, kept))
+
+
+def _rename(old: str, new: str) -> None:
+    """Rename a file or a folder. The lock of a folder that this process holds stays."""
+    names = os.listdir(old) if os.path.isdir(old) else []
+    if not set(names) & set(OF_PROCESS):
+        os.rename(old, new)
+        return
+    os.makedirs(new)
+    for name in names:
+        if name not in OF_PROCESS:
+            os.rename(os.path.join(old, name), os.path.join(new, name))
