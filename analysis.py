@@ -526,6 +526,24 @@ def interval(result: Result) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def noise_of(result: Result) -> tuple[float, float]:
+    """What a score must exceed to say something about the model.
+
+    Returns the standard error that it has because its set is a sample, and the best score that
+    the same prediction for all examples would have.
+    """
+    labels, task = result.predictions.labels, result.task
+    low, high = interval(result)
+    error = (high - low) / (2 * 1.96)
+    if math.isnan(error):  # predictions that are all the same do not correlate
+        error = 100 / math.sqrt(len(labels))
+    if is_real(task):
+        return error, 0.0
+    constants = {int(np.bincount(labels).argmax()), task.positive} - {None}
+    same = [score(task, result.metric, labels, np.full_like(labels, c)) for c in constants]
+    return error, max(same)
+
+
 def macro_interval(result: Result, rng: np.random.Generator) -> tuple[float, float]:
     """The 95 % interval of a macro F1, of which a confusion matrix may be too large to resample."""
     from scipy import stats
@@ -1098,7 +1116,7 @@ def print_metrics(
 
 def print_next_step(notes: Sequence[str]) -> None:
     """Print what to do after a run on sample data or with the sample model."""
-    if notes:
+    if any(note.startswith('sample') for note in notes):
         print(
             'next: real files (python download.py, data/README.md), your own data '
             '(--dataset custom --data_dir FOLDER), or the whole paper (python paper.py)'

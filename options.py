@@ -792,6 +792,17 @@ def is_sample_model(folder: str) -> bool:
     return os.path.realpath(folder) in map(os.path.realpath, (SAMPLE_MODEL, SAMPLE_LSTM))
 
 
+def is_openai_model(folder: str) -> bool:
+    """Return whether the weights in `folder` may be OpenAI's, with which the paper's scores hold.
+
+    pretrain.py writes settings.json beside those that it makes, convert.py a part of config.json.
+    """
+    if os.path.exists(os.path.join(folder, 'settings.json')):
+        return False
+    path = os.path.join(folder, 'config.json')
+    return not os.path.exists(path) or CONFIG_KEY not in read_json(path)
+
+
 def find_model_dir() -> str:
     """Return the folder of the model to use where none is named.
 

@@ -16,7 +16,13 @@ import startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
 from metrics import is_better, score, write_submission
-from options import NOT_OF_MODEL, is_sample_model, model_settings, parse_train_args
+from options import (
+    NOT_OF_MODEL,
+    is_openai_model,
+    is_sample_model,
+    model_settings,
+    parse_train_args,
+)
 from utils import InputError, exit_status, input_error, leave
 
 
@@ -32,6 +38,8 @@ def parse_args(argv=None):
         args.sample.append('sample data, not the real ones: do not compare with the paper')
     if is_sample_model(args.model_dir):
         args.sample.append("sample model, not OpenAI's weights: do not compare with the paper")
+    elif args.n_transfer >= 0 and not is_openai_model(args.model_dir):
+        args.sample.append("own model, not OpenAI's weights: do not compare with the paper")
     return args
 
 
@@ -446,11 +454,12 @@ def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predi
 
     predicted  {'test': name of a set -> its examples and their logits, 'valid': the same}
     """
-    task, scores, sets = inputs.task, [], {}
+    task, scores, noise, sets = inputs.task, [], [], {}
     for kind, parts in predicted.items():
         predictions = {name: analysis.predictions_for(task, *part) for name, part in parts.items()}
         results = analysis.results(task, predictions)
         scores += [[kind, result.split, result.metric, result.value] for result in results]
+        noise += [[kind, r.split, r.metric, *analysis.noise_of(r)] for r in results]
         for name, (examples, _) in parts.items():
             sets[f'{kind} {name}'] = record.examples_hash(examples)
     encoded = inputs.encoded
@@ -460,6 +469,7 @@ def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predi
         **job.record,
         'finished': True,
         'scores': scores,
+        'noise': noise,  # of each score: its standard error, and the score of a guess
         'best': analysis.best_evaluation(logger.lines[1:], task),
         'sizes': {kind: sum(map(len, parts)) for kind, parts in sizes.items()},
         'examples': sets,

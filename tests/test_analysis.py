@@ -196,6 +196,19 @@ def test_same_interval_each_time():
     assert analysis.interval(result) == analysis.interval(result)
 
 
+def test_the_noise_of_a_score():
+    """Its standard error, and what the same prediction for all examples would have."""
+    accuracy = result_on(TASKS['snli'], 'accuracy', n=300, right=240)
+    error, guess = analysis.noise_of(accuracy._replace(task=TASKS['snli']))
+    assert (error, guess) == pytest.approx((100 * math.sqrt(0.8 * 0.2 / 300), 100 / 3), abs=0.05)
+    f1 = result_on(TASKS['mrpc'], 'f1', n=300, right=240)
+    assert analysis.noise_of(f1._replace(task=TASKS['mrpc']))[1] == pytest.approx(200 / 3)
+    examples, _ = make_set(REGRESSION)
+    predictions = analysis.predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
+    constant = analysis.Result('test', 'pearson', 0.0, predictions, REGRESSION)
+    assert analysis.noise_of(constant) == (100 / math.sqrt(60), 0)
+
+
 def test_interval_of_constant_predictions():
     examples, _ = make_set(REGRESSION)
     predictions = analysis.predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))

@@ -155,6 +155,16 @@ def test_tensorboard_that_is_not_installed(command, monkeypatch, capsys):
     assert_one_line(command, capsys, ['pip install tensorboard'])
 
 
+def test_a_model_of_one_s_own_is_not_compared_with_the_paper(command, tmp_path):
+    shutil.copytree(os.path.join(GOLDEN, 'model'), tmp_path / 'model')
+    argv = command.argv('--model_dir', tmp_path / 'model')
+    assert train.parse_args(argv).sample == []  # as far as one can see, OpenAI's
+    (tmp_path / 'model' / 'settings.json').write_text('{"n_ctx": 64}')  # as pretrain.py does
+    [note] = train.parse_args(argv).sample
+    assert note == "own model, not OpenAI's weights: do not compare with the paper"
+    assert train.parse_args([*argv, '--n_transfer', '-1']).sample == []
+
+
 def test_without_submit(command, capsys):
     argv = [option for option in command.argv('--n_iter', 1) if option != '--submit']
     assert train.main(argv) == 0
