@@ -409,16 +409,12 @@ def results(task: Task, sets: dict[str, Predictions]) -> list[Result]:
     ]
 
 
-def wilson(right, n, z: float = 1.959964) -> tuple:
-    """Wilson's 95 % interval, in %, of a share of which `right` of `n` were seen.
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval, in %, of a share of which `right` of `n` were seen."""
+    from scipy.stats import binomtest  # here, since it takes half a second
 
-    Wilson, "Probable inference" (1927). `right` and `n` may be arrays.
-    """
-    p = right / n
-    shrink = 1 + z * z / n
-    middle = (p + z * z / (2 * n)) / shrink
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
-    return 100 * (middle - half), 100 * (middle + half)
+    low, high = binomtest(int(right), int(n)).proportion_ci(method='wilson')
+    return 100 * low, 100 * high
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
@@ -503,8 +499,7 @@ def interval(result: Result) -> tuple[float, float]:
     labels = result.predictions.labels
     values = result.predictions.values
     if result.metric == 'accuracy':
-        low, high = wilson((labels == values).sum(), len(labels))
-        return float(low), float(high)
+        return wilson((labels == values).sum(), len(labels))
     rng = np.random.default_rng(0)
     positive = result.task.positive if result.task else 1
     if result.metric == 'f1' and positive is None:
@@ -589,7 +584,8 @@ def calibrate(predictions: Predictions, edges: np.ndarray) -> tuple[np.ndarray, 
     n_right = np.array([predictions.right[group].sum() for group in groups])
     mean = np.array([confidence[group].mean() for group in groups])
     error = (n * abs(mean - n_right / n)).sum() / n.sum()
-    return np.stack([mean, 100 * n_right / n, *wilson(n_right, n)], axis=1), float(error)
+    limits = np.array([wilson(*pair) for pair in zip(n_right, n, strict=True)])
+    return np.column_stack([mean, 100 * n_right / n, limits]), float(error)
 
 
 def count_words(example: Example) -> int:

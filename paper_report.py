@@ -490,10 +490,10 @@ def shape_of_zero_shot(curves: dict[str, ZeroShot]) -> list[str]:
             (_, first), (_, last) = points[0], points[-1]
             chance = published.ZERO_SHOT_CHANCE[name]
             error = zero_shot_error(name, chance / 100, curve.sets[name]['examples'])
-            verdict = 'above chance' if last - chance > 2 * error else 'NOT clearly above chance'
+            said = 'above chance' if last - chance > 2 * error else 'NOT clearly above chance'
             sentence = (
                 f'{SETS[name]}, {MODELS[kind]}: {last:.1f} at the end, {last - chance:+.1f} from '
-                f'chance ({verdict}: two standard errors are {2 * error:.1f}); {last - first:+.1f} '
+                f'chance ({said}: two standard errors are {2 * error:.1f}); {last - first:+.1f} '
                 'since the first point.'
             )
             sentences.append(embolden(sentence, curve.sets[name]['sample']))
@@ -772,8 +772,11 @@ def write_report(
         lines += _figure_2(plan, setup, results_found, record)
     lines += ['## What was run on what', '', *describe_runs(plan, setup, found, parts)]
     for desc, result in found.items():
-        figures_of = {' '.join(filter(None, key)): v for key, v in result.figures.items()}
-        record['runs'][desc] = {**vars(result), 'figures': figures_of}
+        named = {
+            field: {' '.join(filter(None, key)): v for key, v in getattr(result, field).items()}
+            for field in ('figures', 'noise')
+        }
+        record['runs'][desc] = {**vars(result), **named}
     for number in sorted(set(tables) - {5}):
         record['tables'][str(number)] = {
             row.title: _record_of(figure(results_found, row.dataset, [(row.split, row.metric)]))

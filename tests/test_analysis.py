@@ -109,14 +109,6 @@ def test_wilson_interval_as_published():
     assert analysis.wilson(0, 20) == pytest.approx((0, 16.11), abs=0.01)
 
 
-@settings(deadline=None)
-@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_as_in_scipy(pair):
-    right, n = pair
-    low, high = scipy.stats.binomtest(right, n).proportion_ci(method='wilson')
-    assert analysis.wilson(right, n) == pytest.approx((100 * low, 100 * high), abs=1e-4)
-
-
 pairs_of_classes = st.integers(2, 4).flatmap(
     lambda n: st.lists(st.tuples(*[st.integers(0, n - 1)] * 2), min_size=1, max_size=50)
 )
