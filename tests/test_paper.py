@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from conftest import PROCESSES, ROOT, child
@@ -357,6 +358,27 @@ def test_what_needs_a_failed_run_fails_too(monkeypatch, tmp_path):
     runner.work()
     assert list(runner.failed) == ['text', 'next']
     assert 'it needs text' in runner.failed['next']
+
+
+def test_a_pre_training_with_other_options_is_set_aside(monkeypatch, tmp_path):
+    from paper import Runner
+
+    monkeypatch.setattr(paper_plan, 'SCRIPTS', str(tmp_path))
+    (tmp_path / 'text.txt').write_text('a text')
+    (tmp_path / 'pretrain.py').write_text(
+        'import options, record\n'
+        'args = options.parse_pretrain_args()\n'
+        'record.write(args.out, record.finished(record.of_pretraining(args)))\n'
+    )
+    folder, ids = tmp_path / 'lstm', []
+    for words, kept in (((), False), (('--n_iter', '7'), True), (('--n_it=7',), True)):
+        setup = setup_of([], out=str(tmp_path), text=(str(tmp_path / 'text.txt'),))
+        setup = replace(setup, pretrained={'lstm': str(folder)}, pretrain_options=words)
+        runner = Runner([paper_plan._pretraining(setup, 'lstm')], setup, 1)
+        runner.work()
+        assert not runner.failed and (tmp_path / 'lstm.1').exists() == kept
+        ids.append(record.read(folder)['id'])
+    assert ids[0] == record.read(tmp_path / 'lstm.1')['id'] and ids[1] == ids[2]
 
 
 # ---------------------------------------------------------------------------------- arithmetic

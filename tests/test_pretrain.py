@@ -20,11 +20,12 @@ from plain_model import plain_model
 from test_parallel import join_ranks, start_ranks
 
 import pretrain
+import record
 import train
 import training
 from batches import Tree
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
-from options import MODEL_FILES
+from options import MODEL_FILES, parse_pretrain_args
 from parallel import Ranks
 from weights import OpenAIShards, load_openai_pretrained_model
 
@@ -351,8 +352,11 @@ def test_overfits_a_small_text(tmp_path):
 def test_what_a_run_writes(undisturbed):
     assert {path.name for path in undisturbed.out.iterdir()} == {
         name for name in NAMES if '/' not in name
-    } | {'log.jsonl', 'perplexity.png', 'work'}
+    } | {'log.jsonl', 'perplexity.png', 'run.json', 'work'}
     out = undisturbed.out
+    found, args = record.read(out), parse_pretrain_args(undisturbed.argv())
+    assert record.differences(found, record.of_pretraining(args)) == [] and found['finished']
+    assert found['id'] == json.loads((out / 'log.jsonl').read_text().splitlines()[0])['id']
     shapes = json.loads((out / 'params_shapes.json').read_text())
     n_vocab = len(json.loads((out / 'encoder_bpe_40000.json').read_text()))
     assert shapes[:4] == [[16, 16], [n_vocab, 16], [1, 16, 48], [48]] and len(shapes) == 2 + 2 * 12
