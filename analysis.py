@@ -28,7 +28,7 @@ import numpy as np
 import pictures
 import record
 from datasets import TASKS, Data, Example, Published, Task, read_data
-from metrics import METRICS, decode
+from metrics import decode, is_better, score
 from options import Parser
 from pictures import Measured
 from utils import InputError, check_writable, exit_status, whole_file
@@ -48,6 +48,7 @@ PUBLISHED_EPOCHS = {
 # Of the bootstrap: the number of resamples, and the most examples in a resample of numbers
 N_RESAMPLES = 10_000
 N_CORRELATIONS = 2000
+N_MACRO = 500
 MAX_RESAMPLE = 2500
 N_BINS = 10  # of the calibration
 N_GROUPS = 5  # of the lengths
@@ -60,8 +61,10 @@ MAX_TEXT = 1000  # characters of a text in the report
 # The log
 
 
-def metric_title(metric: str) -> str:
-    """The name of a metric in running text."""
+def metric_title(metric: str, task: Task | None = None) -> str:
+    """The name of a metric in running text; of your own data, it says which class F1 is of."""
+    if metric == 'f1' and task is not None and task.name == 'custom':
+        return 'macro F1' if task.positive is None else f'F1 of {task.labels[task.positive]}'
     return 'accuracy' if metric == 'accuracy' else METRIC_NAMES.get(metric, metric)
 
 
@@ -115,12 +118,12 @@ def figure_names(evaluation: object) -> list[str]:
     return [name for name in names if name.startswith(('tr_', 'va_'))]
 
 
-def figure_title(name: str) -> str:
+def figure_title(name: str, task: Task | None = None) -> str:
     """The name of a figure for people: 'va_acc_mismatched' is 'validation accuracy, mismatched'."""
     metric = name[3:].partition('_')[0]
-    title = 'cost' if metric == 'cost' else metric_title(metric_of(metric))
+    title = 'cost' if metric == 'cost' else metric_title(metric_of(metric), task)
     set_name, comma, split = set_title(name).partition(', ')
-    return f'{set_name} {title}{comma}{split}'
+    return plain(f'{set_name} {title}{comma}{split}')
 
 
 def set_title(name: str) -> str:
@@ -135,8 +138,13 @@ def is_finite(value: object) -> bool:
 
 
 def best_evaluation(evaluations: Sequence[dict], task: Task) -> dict:
-    """The first evaluation with the best first metric: that of the parameters that were kept."""
-    return max(evaluations, key=lambda line: line[f'va_{log_name(task.metrics[0])}'])
+    """The evaluation of the parameters that train.py kept, by the first metric."""
+    name = f'va_{log_name(task.metrics[0])}'
+    best, *others = evaluations
+    for line in others:
+        if is_better(line[name], best[name]):
+            best = line
+    return best
 
 
 # ------------------------------------------------------------------------------------------------
@@ -356,11 +364,12 @@ class Result(NamedTuple):
     metric: str
     value: float
     predictions: Predictions
+    task: Task | None = None
 
     @property
     def title(self) -> str:
         """'accuracy', or 'accuracy, matched'."""
-        return metric_title(self.metric) + suffix(self.split)
+        return metric_title(self.metric, self.task) + suffix(self.split)
 
     def __str__(self):
         return format_metric(self.metric, self.value)
@@ -394,22 +403,18 @@ def results(task: Task, sets: dict[str, Predictions]) -> list[Result]:
     if task.pooled and len(known) > 1:
         parts.insert(0, ('all', together(list(known.values()))))
     return [
-        Result(name, metric, float(METRICS[metric](part.labels, part.values)), part)
+        Result(name, metric, score(task, metric, part.labels, part.values), part, task)
         for name, part in parts
         for metric in task.metrics
     ]
 
 
-def wilson(right, n, z: float = 1.959964) -> tuple:
-    """Wilson's 95 % interval, in %, of a share of which `right` of `n` were seen.
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval, in %, of a share of which `right` of `n` were seen."""
+    from scipy.stats import binomtest  # here, since it takes half a second
 
-    Wilson, "Probable inference" (1927). `right` and `n` may be arrays.
-    """
-    p = right / n
-    shrink = 1 + z * z / n
-    middle = (p + z * z / (2 * n)) / shrink
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
-    return 100 * (middle - half), 100 * (middle + half)
+    low, high = binomtest(int(right), int(n)).proportion_ci(method='wilson')
+    return 100 * low, 100 * high
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
@@ -494,11 +499,16 @@ def interval(result: Result) -> tuple[float, float]:
     labels = result.predictions.labels
     values = result.predictions.values
     if result.metric == 'accuracy':
-        low, high = wilson((labels == values).sum(), len(labels))
-        return float(low), float(high)
+        return wilson((labels == values).sum(), len(labels))
     rng = np.random.default_rng(0)
+    positive = result.task.positive if result.task else 1
+    if result.metric == 'f1' and positive is None:
+        return macro_interval(result, rng)
     if result.metric in ('f1', 'matthews'):
         n_classes = result.predictions.shares.shape[1]
+        if result.metric == 'f1':
+            labels, values = (np.equal(x, positive).astype(int) for x in (labels, values))
+            n_classes = 2
         drawn = resampled_counts(confusion(labels, values, n_classes), rng)
         figures = f1_of(drawn) if result.metric == 'f1' else matthews_of(drawn)
     else:
@@ -508,6 +518,45 @@ def interval(result: Result) -> tuple[float, float]:
     if not len(figures):
         return math.nan, math.nan
     low, high = np.quantile(figures, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def noise_of(result: Result) -> tuple[float, float]:
+    """What a score must exceed to say something about the model.
+
+    Returns the standard error that it has because its set is a sample, and the best score that
+    the same prediction for all examples would have.
+    """
+    labels, task = result.predictions.labels, result.task
+    low, high = interval(result)
+    error = (high - low) / (2 * 1.96)
+    if math.isnan(error):  # predictions that are all the same do not correlate
+        error = 100 / math.sqrt(len(labels))
+    if is_real(task):
+        return error, 0.0
+    constants = {int(np.bincount(labels).argmax()), task.positive} - {None}
+    same = [score(task, result.metric, labels, np.full_like(labels, c)) for c in constants]
+    return error, max(same)
+
+
+def macro_interval(result: Result, rng: np.random.Generator) -> tuple[float, float]:
+    """The 95 % interval of a macro F1, of which a confusion matrix may be too large to resample."""
+    from scipy import stats
+
+    pair = (result.predictions.labels, result.predictions.values)
+    if len(pair[0]) < 2:
+        return math.nan, math.nan
+    found = stats.bootstrap(
+        pair,
+        lambda labels, values: score(result.task, 'f1', labels, values),
+        paired=True,
+        vectorized=False,
+        n_resamples=N_MACRO,
+        batch=100,
+        method='percentile',
+        rng=rng,
+    )
+    low, high = found.confidence_interval
     return float(low), float(high)
 
 
@@ -535,7 +584,8 @@ def calibrate(predictions: Predictions, edges: np.ndarray) -> tuple[np.ndarray, 
     n_right = np.array([predictions.right[group].sum() for group in groups])
     mean = np.array([confidence[group].mean() for group in groups])
     error = (n * abs(mean - n_right / n)).sum() / n.sum()
-    return np.stack([mean, 100 * n_right / n, *wilson(n_right, n)], axis=1), float(error)
+    limits = np.array([wilson(*pair) for pair in zip(n_right, n, strict=True)])
+    return np.column_stack([mean, 100 * n_right / n, limits]), float(error)
 
 
 def count_words(example: Example) -> int:
@@ -611,18 +661,20 @@ def write_report(
     """
     tested = {name: predictions_for(task, *pair) for name, pair in test.items()}
     validated = {name: predictions_for(task, *pair) for name, pair in (valid or {}).items()}
+    analysed, where = choose_set(tested, validated)
+    notes = [*notes, *warnings_of(task, analysed, where)]
     lines = [
         f'# {plain(str(arguments.get("desc", task.name)))}',
         '',
         *[line for note in notes for line in (f'**{plain(note)}**', '')],
         *[f'- Data: {plain(note)}' for note in data_notes],
+        *report_cut(arguments, task),
         *report_scores(folder, evaluations, task, tested, validated, published),
         *report_training(folder, evaluations, task, published),
     ]
     unknown = {name: part for name, part in tested.items() if part.labels is None}
     if unknown:
         lines += report_unknown(folder, task, unknown, validated)
-    analysed, where = choose_set(tested, validated)
     if analysed is not None:
         if where.startswith('validation'):
             lines += ['', f'The sections below analyse the {where}, whose labels are known.']
@@ -638,6 +690,15 @@ def write_report(
         f.write('\n'.join(lines) + '\n')
 
 
+def report_cut(arguments: dict, task: Task) -> list[str]:
+    """How many examples of which set were cut, and by which rule."""
+    n_cut = arguments.get('n_cut')
+    if not n_cut:
+        return []
+    counts = ', '.join(f'{n:,} {name}' for name, n in n_cut.items())
+    return [f'- Cut: {counts} examples are longer: {task.cut_rule(arguments["n_ctx"])}.']
+
+
 def choose_set(
     tested: dict[str, Predictions], validated: dict[str, Predictions]
 ) -> tuple[Predictions | None, str]:
@@ -649,6 +710,23 @@ def choose_set(
         if known:
             return together(list(known.values())), f'{kind} sets {" and ".join(known)} together'
     return None, ''
+
+
+def warnings_of(task: Task, predictions: Predictions | None, where: str) -> list[str]:
+    """A warning if classes that occur in a set are never predicted. F1 may hide it."""
+    if not task.labels or predictions is None or predictions.labels is None:
+        return []
+    absent = np.setdiff1d(predictions.labels, predictions.values)
+    if not len(absent):
+        return []
+    names = ', '.join(repr(task.labels[i]) for i in absent[:10])
+    names += f' and {len(absent) - 10:,} more' if len(absent) > 10 else ''
+    kind, verb = ('class', 'is') if len(absent) == 1 else ('classes', 'are')
+    n = int(np.isin(predictions.labels, absent).sum())
+    return [
+        f'warning: the {kind} {names} {verb} never predicted, but right for {n:,} of '
+        f'{count_examples(len(predictions.labels))} of the {where}'
+    ]
 
 
 def report_scores(
@@ -663,14 +741,16 @@ def report_scores(
     best = best_evaluation(evaluations, task)
     first, *others = [f'va_{name}' for name in validation_figures(best, task)]
     lines = [
-        f'- Best {figure_title(first)}: **{format_figure(first, best[first])}**, '
+        f'- Best {figure_title(first, task)}: **{format_figure(first, best[first])}**, '
         f'after epoch {best["n_epochs"]} (update {best["n_updates"]:,}).'
     ]
-    lines += [f'  - {figure_title(name)}: {format_figure(name, best[name])}' for name in others]
+    lines += [
+        f'  - {figure_title(name, task)}: {format_figure(name, best[name])}' for name in others
+    ]
     rows = []
     for result in results(task, tested):
         limits = interval(result)
-        lines.append(f'- Test {result.title}: {describe(result, limits)}')
+        lines.append(f'- Test {plain(result.title)}: {describe(result, limits)}')
         figures = published_figures(task, 'test', result) if published else []
         lines += compare(figures, limits)
         if figures and result.metric == task.metrics[0]:
@@ -683,7 +763,7 @@ def report_scores(
     if not any(part.labels is not None for part in tested.values()):
         for result in results(task, validated):
             limits = interval(result)
-            lines.append(f'- Validation {result.title}: {describe(result, limits)}')
+            lines.append(f'- Validation {plain(result.title)}: {describe(result, limits)}')
             if published:
                 lines += compare(published_figures(task, 'valid', result), limits)
     if task.published and not published:
@@ -763,7 +843,7 @@ def not_known(task: Task, split: str, published: bool) -> list[str]:
 def report_training(folder: str, evaluations: list[dict], task: Task, published: bool) -> list[str]:
     """The section of costs and metrics by epoch."""
     names = figure_names(evaluations[0])
-    header = ['epoch', 'update', *map(figure_title, names)]
+    header = ['epoch', 'update', *(figure_title(name, task) for name in names)]
     rows = [
         [
             line['n_epochs'],
@@ -926,14 +1006,14 @@ def report_lengths(folder: str, task: Task, predictions: Predictions, where: str
     rows = []
     for indices in by_length(lengths):
         part = predictions.take(indices)
-        result = Result('', metric, float(METRICS[metric](part.labels, part.values)), part)
+        result = Result('', metric, score(task, metric, part.labels, part.values), part, task)
         low, high = interval(result)
         group = lengths[indices]
         words = f'{group.min()} to {group.max()}' if np.ptp(group) else str(group.min())
         name = f'{words}\n{count_examples(len(group))}'
         groups.append(Measured(name, result.value, low, high))
         rows.append([words, f'{len(group):,}', str(result), format_interval(low, high)])
-    overall = float(METRICS[metric](predictions.labels, predictions.values))
+    overall = score(task, metric, predictions.labels, predictions.values)
     path = os.path.join(folder, 'length.png')
     pictures.draw_lengths(path, groups, with_unit(metric), overall)
     header = ['words in all texts', 'examples', metric_title(metric), '95 % interval']
@@ -972,23 +1052,24 @@ def describe_mistake(task: Task, predictions: Predictions, rank: int, i: int) ->
     example = predictions.examples[i]
     prediction, label = predictions.values[i], predictions.labels[i]
     first = f'{rank}. Example {plain(example.id)}: '
+    item = ' ' * len(f'{rank}. ') + '- '  # Markdown wants it below the first word
     if is_real(task):
         first += f'predicted {prediction:.2f}, the score is {label:.2f}'
-        return [first, *(f'   - text: {plain(text)}' for text in example.texts)]
+        return [first, *(f'{item}text: {plain(text)}' for text in example.texts)]
     shares = predictions.shares[i]
     if task.labels:
         first += (
             f'predicted {plain(task.labels[prediction])} ({shares[prediction]:.1%}), '
             f'right is {plain(task.labels[label])} ({shares[label]:.1%})'
         )
-        return [first, *(f'   - text: {plain(text)}' for text in example.texts)]
+        return [first, *(f'{item}text: {plain(text)}' for text in example.texts)]
     first += f'predicted {task.word(prediction)}, right is {task.word(label)}'
     context = example.texts[: task.n_context]
     choices = example.texts[task.n_context :]
-    lines = [first, *(f'   - context: {plain(text)}' for text in context)]
+    lines = [first, *(f'{item}context: {plain(text)}' for text in context)]
     for k, choice in enumerate(choices):
         right = ' (right)' if k == label else ''
-        lines.append(f'   - {task.word(k)}, {shares[k]:.1%}{right}: {plain(choice)}')
+        lines.append(f'{item}{task.word(k)}, {shares[k]:.1%}{right}: {plain(choice)}')
     return lines
 
 
@@ -1000,30 +1081,38 @@ def print_metrics(
     task: Task,
     evaluations: list[dict],
     test: dict[str, tuple[list[Example], np.ndarray]],
+    valid: dict[str, tuple[list[Example], np.ndarray]] | None = None,
 ) -> None:
     """Print the metrics of the best parameters, as OpenAI's program does for ROCStories at its end.
 
-    test  name of a test set -> its examples and their logits [examples, scores]
+    test, valid  name of a set -> its examples and their logits [examples, scores]
     """
+
+    def title_of(metric):
+        return METRIC_NAMES[metric] if metric == 'accuracy' else metric_title(metric, task)
+
     best = best_evaluation(evaluations, task)
     for name in validation_figures(best, task):
         metric, _, split = name.partition('_')
-        title = METRIC_NAMES.get(metric_of(metric), metric)
+        title = title_of(metric_of(metric))
         value = best[f'va_{name}']
         print(f'{task.title} Valid {title}{suffix(split or "valid")}: {value:.2f}')
     tested = {name: predictions_for(task, *pair) for name, pair in test.items()}
     for result in results(task, tested):
-        title = METRIC_NAMES[result.metric] + suffix(result.split)
+        title = title_of(result.metric) + suffix(result.split)
         print(f'{task.title} Test {title}:  {result.value:.2f}')
     for split, part in tested.items():
         if part.labels is None:
             title = METRIC_NAMES[task.metrics[0]] + suffix(split)
             print(f'{task.title} Test {title}:  not known: the test file has no labels')
+    validated = {name: predictions_for(task, *pair) for name, pair in (valid or {}).items()}
+    for warning in warnings_of(task, *choose_set(tested, validated)):
+        print(warning, file=sys.stderr)
 
 
 def print_next_step(notes: Sequence[str]) -> None:
     """Print what to do after a run on sample data or with the sample model."""
-    if notes:
+    if any(note.startswith('sample') for note in notes):
         print(
             'next: real files (python download.py, data/README.md), your own data '
             '(--dataset custom --data_dir FOLDER), or the whole paper (python paper.py)'
@@ -1143,6 +1232,8 @@ def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[
     for option in ('n_valid', 'seed'):
         if type(arguments.get(option)) is int:
             options[option] = arguments[option]
+    if isinstance(arguments.get('positive'), str):
+        options['positive'] = arguments['positive']
     return read_data(name, data_dir, **options)
 
 
@@ -1212,7 +1303,7 @@ def run(args):
         found = read_run(folder, log_path, args.data_dir)
         write_report(folder, *found)
         print(f'{desc}: {os.path.join(folder, "report.md")}')
-        print_metrics(found.task, found.evaluations, found.test)
+        print_metrics(found.task, found.evaluations, found.test, found.valid)
         score = score_of(desc, found)
         scores.setdefault(score.title, []).append(score)
     for title, group in scores.items():

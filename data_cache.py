@@ -81,9 +81,8 @@ def load_data(args: Namespace, encoder: TextEncoder) -> LoadedData:
 
 
 def read(args: Namespace) -> tuple[Task, Data]:
-    return read_data(
-        args.dataset, args.data_dir, args.n_valid, args.seed, args.regression, args.symmetric
-    )
+    options = (args.n_valid, args.seed, args.regression, args.symmetric, args.positive)
+    return read_data(args.dataset, args.data_dir, *options)
 
 
 def make(args: Namespace, encoder: TextEncoder, path: str, source: bytes) -> LoadedData:
@@ -118,7 +117,7 @@ def describe_source(args: Namespace, paths: Iterable[str], encoder: TextEncoder)
     source = {
         'data set': args.dataset,
         'files': files_hash(paths),
-        'options': [args.n_valid, args.regression, args.symmetric],
+        'options': [args.n_valid, args.regression, args.symmetric, args.positive],
         # Only the split of your own data depends on it.
         'seed': args.seed if args.dataset == 'custom' else None,
         'vocabulary': hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest(),

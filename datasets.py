@@ -125,6 +125,7 @@ class Task:
     regression: bool = False
     mean: float = 0.0
     std: float = 1.0
+    positive: int | None = 1  # the class that F1 is of; None: the mean over all classes
     published: tuple[Published, ...] = field(default=(), compare=False, repr=False)
     archive: Archive | None = field(default=None, compare=False, repr=False)
     reader: Callable | None = field(default=None, compare=False, repr=False)
@@ -150,6 +151,15 @@ class Task:
             return chr(ord('A') + label)
         return str(int(self.first_label) + label)
 
+    def cut_rule(self, n_ctx: int) -> str:
+        """How `encoding.cut_lengths` cuts long examples for sequences of n_ctx tokens, in words."""
+        if self.halves:
+            return f'of each text the first {n_ctx // 2 - 2} tokens are read'
+        if self.layout == 'text':
+            return f'the first {n_ctx - 2} tokens of a text are read'
+        loses = 'the longer text' if self.layout != 'choices' else 'the context'
+        return f'{n_ctx - 3} tokens of an example are read; {loses} loses its end'
+
     def read(self, data_dir: str, n_valid: int | None = None, seed: int = SPLIT_SEED) -> Data:
         """Read the data set from its official files in `data_dir`, or in a folder below it.
 
@@ -172,6 +182,8 @@ class Task:
     def from_dict(record: dict, source: str = 'settings.json') -> 'Task':
         """The Task of `to_dict`. Raises InputError, naming `source`, if it is damaged."""
         names = [f.name for f in fields(Task) if f.compare]
+        if isinstance(record, dict):
+            record = {'positive': 1, **record}  # which earlier versions did not keep
         if not isinstance(record, dict) or sorted(record) != sorted(names):
             raise InputError(f'{source}: damaged task: expected the fields {", ".join(names)}')
         for name, is_valid in _VALID_FIELDS.items():
@@ -183,7 +195,8 @@ class Task:
         kinds = (labels is not None, task.layout == 'choices', task.soft_labels, task.regression)
         form = (task.layout, task.n_context, task.halves, task.n_out)
         known_form = (known.layout, known.n_context, known.halves, known.n_out)
-        if sum(kinds) != 1 or form != known_form:
+        no_class = labels is not None and (task.positive or 0) >= len(labels)
+        if sum(kinds) != 1 or form != known_form or no_class:
             raise InputError(f'{source}: damaged task: its fields contradict each other')
         table = ('published', 'archive', 'reader', 'finder')
         return replace(task, **{name: getattr(known, name) for name in table})
@@ -227,6 +240,7 @@ _VALID_FIELDS = {
     'regression': _is_bool,
     'mean': _is_number,
     'std': lambda v: _is_number(v) and v > 0,
+    'positive': lambda v: v is None or (type(v) is int and v >= 0),
 }
 
 
@@ -1275,12 +1289,13 @@ def read_data(
     seed: int = SPLIT_SEED,
     regression: bool = False,
     symmetric: bool = False,
+    positive: str | None = None,
 ) -> tuple[Task, Data]:
     """Read the data set `name`, a key of `TASKS` or 'custom'. Raises InputError."""
     if name == 'custom':
         from own_data import custom_task  # which imports this module
 
-        return custom_task(data_dir, regression, symmetric, n_valid, seed)
+        return custom_task(data_dir, regression, symmetric, n_valid, seed, positive)
     return TASKS[name], TASKS[name].read(data_dir, n_valid)
 
 

@@ -244,12 +244,19 @@ class EncodedData:
         """The number of tokens of the longest sequence. The original lowers n_ctx to it."""
         return max(data.longest for data in self.sets.values())
 
-    def describe(self) -> str:
+    @property
+    def n_cut(self) -> dict[str, int]:
+        """The number of examples that are cut, by set; without the sets that have none."""
+        return {name: data.n_cut for name, data in self.sets.items() if data.n_cut}
+
+    def describe(self, n_ctx: int) -> str:
         """Describe the sets in one line, for the table that is printed at the start."""
         counts = [f'{len(data):,} {name}' for name, data in self.sets.items()]
         text = f'{", ".join(counts)} examples; the longest sequence has {self.longest} tokens'
-        n_cut = sum(data.n_cut for data in self.sets.values())
-        return text + (f'; {n_cut:,} examples are cut' if n_cut else '')
+        if self.n_cut:
+            n_cut = sum(self.n_cut.values())
+            text += f'; {n_cut:,} examples are cut: {self.train.task.cut_rule(n_ctx)}'
+        return text
 
 
 def encode_data(data: Data, encoder: TextEncoder, task: Task, n_ctx: int) -> EncodedData:

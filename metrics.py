@@ -46,11 +46,14 @@ def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(np.mean(np.asarray(labels) == np.asarray(predictions)))
 
 
-def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Of class 1, as GLUE has it."""
+def _f1(labels: np.ndarray, predictions: np.ndarray, positive: int | None = 1) -> float:
+    """Of a class: GLUE has 1. None: the mean over the classes that occur (macro)."""
     from sklearn.metrics import f1_score
 
-    return f1_score(np.asarray(labels) == 1, np.asarray(predictions) == 1, zero_division=0)
+    if positive is None:
+        return f1_score(labels, predictions, average='macro', zero_division=0)
+    labels, predictions = np.asarray(labels) == positive, np.asarray(predictions) == positive
+    return f1_score(labels, predictions, zero_division=0)
 
 
 def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -75,17 +78,35 @@ def _correlation(name: str, labels: np.ndarray, predictions: np.ndarray) -> floa
 
 def _metric(function: Callable, *args) -> Callable[[np.ndarray, np.ndarray], float]:
     """`function` times 100, as the paper prints it."""
-    return lambda labels, predictions: 100 * float(function(*args, labels, predictions))
+    return lambda labels, predictions, **options: (
+        100 * float(function(*args, labels, predictions, **options))
+    )
 
 
 # name -> function of labels [examples] and predictions [examples] of `decode`, all known
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+METRICS: dict[str, Callable[..., float]] = {
     'accuracy': _metric(_accuracy),
     'f1': _metric(_f1),
     'matthews': _metric(_matthews),
     'pearson': _metric(_correlation, 'pearsonr'),
     'spearman': _metric(_correlation, 'spearmanr'),
 }
+
+
+def score(task: 'Task', metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+    """The score of predictions [examples] of `decode` by one of the task's metrics."""
+    options = {'positive': task.positive} if metric == 'f1' else {}
+    return METRICS[metric](labels, predictions, **options)
+
+
+def is_better(score: float, best: float | None) -> bool:
+    """Whether parameters with this score are kept in place of those with the `best` one so far.
+
+    None: there are none yet. The first of equals stays, and any number is better than NaN.
+    """
+    if best is None or math.isnan(best):
+        return best is None or not math.isnan(score)
+    return score > best
 
 
 def write_submission(f: IO[str], task: 'Task', predictions: Iterable) -> None:

@@ -244,6 +244,9 @@ OPTIONS = {
             help='custom data: the labels are real numbers, not classes (ours)'),
         train_only('symmetric', bool, False,
             help='custom data: the order of the two texts means nothing (ours)'),
+        train_only('positive', str, None, metavar='CLASS',
+            help='custom data: the class that F1 is of (default: the rarer of two; of more, the '
+                 'mean over all) (ours)'),
     ],
     'model': [
         both('model', MODELS, 'transformer', setting='model',
@@ -521,7 +524,7 @@ def _check_train_args(args: Namespace) -> None:
         raise InputError(f'--n_transfer {args.n_transfer} is more than --n_layer {args.n_layer}')
     if args.analysis and not args.submit:
         raise InputError('--analysis reports on the predictions of --submit: give both')
-    for name in ('regression', 'symmetric'):
+    for name in ('regression', 'symmetric', 'positive'):
         if getattr(args, name) and args.dataset != 'custom':
             raise InputError(f'--{name} is an option for --dataset custom')
     if os.path.basename(args.desc) != args.desc or args.desc in ('', '.', '..'):
@@ -789,6 +792,17 @@ def check_sizes(weights, n_vocab: int, n_embd: int, n_transfer: int) -> None:
 def is_sample_model(folder: str) -> bool:
     """Return whether `folder` is one of the sample models that come with this program."""
     return os.path.realpath(folder) in map(os.path.realpath, (SAMPLE_MODEL, SAMPLE_LSTM))
+
+
+def is_openai_model(folder: str) -> bool:
+    """Return whether the weights in `folder` may be OpenAI's, with which the paper's scores hold.
+
+    pretrain.py writes settings.json beside those that it makes, convert.py a part of config.json.
+    """
+    if os.path.exists(os.path.join(folder, 'settings.json')):
+        return False
+    path = os.path.join(folder, 'config.json')
+    return not os.path.exists(path) or CONFIG_KEY not in read_json(path)
 
 
 def find_model_dir() -> str:

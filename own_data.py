@@ -232,13 +232,15 @@ def custom_task(
     symmetric: bool = False,
     n_valid: int | None = None,
     seed: int = SPLIT_SEED,
+    positive: str | None = None,
 ) -> tuple[Task, Data]:
     """Your own data: `train` and, if they are there, `valid` and `test`, as .csv, .tsv or .jsonl.
 
     The columns say what the task is: text; text1, text2 (with `symmetric` a similarity); or
     context, choice1, ..., choiceN; and label: a class, the number of a choice from 1, or with
     `regression` a number. Without `valid`, `n_valid` examples, or 10 %, are set aside, each class
-    in proportion. Raises InputError in one line, with file and row.
+    in proportion. F1 is that of the class `positive`. Raises InputError in one line, with file and
+    row.
     """
     paths = own_files(data_dir)
     data = Data(sources=[path for path in paths.values() if path])
@@ -255,6 +257,7 @@ def custom_task(
     if task.labels is not None:
         data.notes += _describe_classes(paths['train'], rows['train'], task.labels)
     data.train = _own_examples(task, rows['train'], need_labels=True)
+    task = _with_f1(task, data, positive, paths['train'])
     if 'test' in rows:
         data.test['test'] = _own_examples(task, rows['test'], need_labels=False)
     if 'valid' in rows:
@@ -357,8 +360,6 @@ def _own_task(
         scores = {label: parse_number(label) for label in labels}
         by_number = None not in scores.values()
         labels = tuple(sorted(labels, key=lambda x: (scores[x], x) if by_number else x))
-        if len(labels) == 2:
-            metrics = ('accuracy', 'f1')
     return Task(
         name='custom',
         title='Custom',
@@ -369,6 +370,25 @@ def _own_task(
         first_label='1' if layout == 'choices' else None,
         regression=regression,
     )
+
+
+def _with_f1(task: Task, data: Data, positive: str | None, path: str) -> Task:
+    """Add F1 to a task of classes: of `positive`, else of the rarer of two, else of all (macro)."""
+    labels = task.labels or ()
+    if positive is not None and _own_label(positive) not in labels:
+        there = f'has the classes {quoted(labels[:10])}' if labels else 'has no classes'
+        raise InputError(f'--positive {positive[:40]!r}: {path} {there}')
+    if not labels:
+        return task
+    if positive is not None:
+        chosen = labels.index(_own_label(positive))
+    elif len(labels) > 2:
+        chosen = None
+    else:
+        n_examples = np.bincount([example.label for example in data.train], minlength=2)
+        chosen = 0 if n_examples[0] < n_examples[1] else 1
+        data.notes.append(f'F1 is that of {labels[chosen]!r}; --positive chooses another class')
+    return replace(task, metrics=('accuracy', 'f1'), positive=chosen)
 
 
 def _own_split(

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from scipy import stats
+
 import published
 from analysis import (
     log_name,
@@ -18,7 +20,7 @@ from analysis import (
     picture,
 )
 from datasets import TASKS
-from options import is_sample_model
+from options import is_openai_model, is_sample_model
 from paper_plan import (
     LAYER_DATASETS,
     Run,
@@ -54,8 +56,9 @@ class Result:
     figures  {(kind, split, metric): figure}; the kind is 'train', 'valid' or 'test', the split of
              the training set ''
     sizes    examples by set
-    bold     whether the data or the weights are made up
+    bold     whether the data are made up or the weights are not OpenAI's
     device   where it ran
+    noise    {key of figures: (standard error, score of a guess)}, see `analysis.noise_of`
     """
 
     dataset: str
@@ -65,6 +68,7 @@ class Result:
     sizes: dict[str, int] = field(default_factory=dict)
     bold: bool = False
     device: str = ''
+    noise: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
 
 
 def collect(plan: Sequence[Run], setup: Setup) -> dict[str, Result]:
@@ -78,9 +82,10 @@ def collect(plan: Sequence[Run], setup: Setup) -> dict[str, Result]:
         figures = {tuple(key): value for *key, value in done['scores']}
         metric = TASKS[run.dataset].metrics[0]
         figures['train', '', metric] = done['best'][f'tr_{log_name(metric)}']
+        noise = {tuple(row[:3]): tuple(row[3:]) for row in done.get('noise', [])}
         bold = bool(done['sample']) or run.made_up
         found[run.desc] = Result(
-            run.dataset, run.variant, run.seed, figures, done['sizes'], bold, done['device']
+            run.dataset, run.variant, run.seed, figures, done['sizes'], bold, done['device'], noise
         )
     return found
 
@@ -92,12 +97,16 @@ def collect(plan: Sequence[Run], setup: Setup) -> dict[str, Result]:
 class Figure:
     """A figure over several seeds.
 
-    kind  the set it is of: 'test', or 'valid' where the test labels are not at hand
+    kind   the set it is of: 'test', or 'valid' where the test labels are not at hand
+    error  its standard error because the set is a sample; NaN: not known
+    guess  what the best constant prediction would have; NaN: not known
     """
 
     values: tuple[float, ...]
     kind: str
     bold: bool
+    error: float = math.nan
+    guess: float = math.nan
 
     @property
     def mean(self) -> float:
@@ -108,9 +117,24 @@ class Figure:
         """The standard deviation; None for a single seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
+    @property
+    def variance(self) -> float:
+        """The variance of the mean, over seeds and over examples; NaN for a single seed."""
+        if self.spread is None:
+            return math.nan
+        return self.spread**2 / len(self.values) + self.error**2
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether it is not clearly better than a guess, by the examples of its set."""
+        return self.mean <= self.guess + 1.96 * self.error
+
     def __str__(self):
-        text = f'{self.mean:.1f}'
-        return f'**{text}**' if self.bold else text
+        return embolden(f'{self.mean:.1f}', self.bold)
+
+
+def embolden(text: str, bold: bool) -> str:
+    return f'**{text}**' if bold else text
 
 
 def figure(
@@ -132,7 +156,10 @@ def figure(
         keys = [(kind, _split(kind, split), metric) for split, metric in parts]
         if all(key in r.figures for r in runs for key in keys):
             values = tuple(statistics.fmean(r.figures[key] for key in keys) for r in runs)
-            return Figure(values, kind, any(r.bold for r in runs))
+            noise = [r.noise.get(key, (math.nan, math.nan)) for r in runs for key in keys]
+            error = math.sqrt(statistics.fmean(e * e for e, _ in noise) / len(keys))
+            guess = statistics.fmean(g for _, g in noise)
+            return Figure(values, kind, any(r.bold for r in runs), error, guess)
     return None
 
 
@@ -205,10 +232,13 @@ def ablation(found: Sequence[Result], variant: str, dataset: str) -> Figure | No
     return figure(found, dataset, [(split, metric) for split in splits], variant)
 
 
-def ablation_average(found: Sequence[Result], variant: str) -> float | None:
+def ablation_average(found: Sequence[Result], variant: str) -> Figure | None:
     """Return the average of a row of table 5; None if a column is missing."""
     figures = [ablation(found, variant, dataset) for dataset in published.ABLATION_COLUMNS]
-    return None if None in figures else statistics.fmean(f.mean for f in figures)
+    if None in figures:
+        return None
+    mean = statistics.fmean(f.mean for f in figures)
+    return Figure((mean,), 'test', any(f.bold for f in figures))
 
 
 def table_5(found: Sequence[Result]) -> list[str]:
@@ -223,8 +253,8 @@ def table_5(found: Sequence[Result]) -> list[str]:
     rows = []
     for variant, title in published.ABLATIONS.items():
         here = [ablation(found, variant, dataset) for dataset in columns]
-        average = optional(ablation_average(found, variant))
-        rows.append([title, 'here', average, *('' if f is None else f for f in here)])
+        here.insert(0, ablation_average(found, variant))
+        rows.append([title, 'here', *('' if f is None else f for f in here)])
         paper = published.ABLATION_FIGURES[variant]
         average = f'{published.ABLATION_AVERAGES[variant]:.1f}'
         rows.append(['', 'paper', average, *(f'{value:.1f}' for value in paper)])
@@ -332,49 +362,81 @@ def zero_shot_table(curves: dict[str, ZeroShot]) -> list[str]:
                 continue
             for (update, value), (_, scaled) in zip(curve.points[name], curve.scaled(name)):
                 epochs = f'{curve.epochs[update]:.2f}' if update in curve.epochs else ''
-                text = f'{value:.1f}'
-                if curve.sets[name]['sample']:
-                    text = f'**{text}**'
-                rows.append([title, MODELS[kind], f'{update:,}', epochs, text, f'{scaled:.3f}'])
+                sample = curve.sets[name]['sample']
+                texts = [embolden(text, sample) for text in (f'{value:.1f}', f'{scaled:.3f}')]
+                rows.append([title, MODELS[kind], f'{update:,}', epochs, *texts])
     return markdown_table(header, rows)
 
 
 # ------------------------------------------------------------------------------ the paper's shape
 
 
+def difference(pairs: Sequence[tuple[Figure, Figure]]) -> tuple[float, float]:
+    """Return the mean of first - second, and how far its 95 % interval reaches to each side.
+
+    The interval is Student's, over the seeds and the examples. NaN: a figure has one seed.
+    """
+    figures = [f for pair in pairs for f in pair]
+    gain = statistics.fmean(a.mean - b.mean for a, b in pairs)
+    error = math.sqrt(sum(f.variance for f in figures)) / len(pairs)
+    freedom = sum(len(f.values) - 1 for f in figures)
+    return gain, float(stats.t.ppf(0.975, freedom)) * error
+
+
+def verdict(gain: float, margin: float, paper: float) -> str:
+    """Return whether a difference that is beyond the noise has the sign of the paper's."""
+    if math.isnan(margin):
+        return 'one seed: no verdict is possible'
+    if abs(gain) <= margin:
+        return 'within the noise: no verdict'
+    return 'as in the paper' if gain * paper > 0 else 'NOT as in the paper'
+
+
+def with_margin(gain: float, margin: float) -> str:
+    return f'{gain:+.1f}' if math.isnan(margin) else f'{gain:+.1f} ± {margin:.1f}'
+
+
 def shape_of_table_5(found: Sequence[Result]) -> list[str]:
     """Say whether table 5 has the paper's shape, by the means over the seeds."""
-    titles = {name: title for name, (title, _) in published.ABLATION_COLUMNS.items()}
     sentences = []
     for variant, what in (
-        ('scratch', 'Pre-training helps'),
-        ('lstm', 'The transformer is better than the LSTM'),
-        ('no-lm', 'The auxiliary objective helps'),
+        ('scratch', 'The score is higher with pre-training'),
+        ('lstm', 'The score of the transformer is higher than that of the LSTM'),
+        ('no-lm', 'The score is higher with the auxiliary objective'),
     ):
-        gains = {}
-        for dataset in published.ABLATION_COLUMNS:
-            full, other = (ablation(found, v, dataset) for v in ('full', variant))
-            if full and other:
-                gains[dataset] = full.mean - other.mean
-        if not gains:
+        pairs, guesses, theirs = {}, [], []
+        for (dataset, (title, _)), *paper in zip(
+            published.ABLATION_COLUMNS.items(),
+            published.ABLATION_FIGURES['full'],
+            published.ABLATION_FIGURES[variant],
+        ):
+            pair = tuple(ablation(found, v, dataset) for v in ('full', variant))
+            if None in pair:
+                continue
+            if all(f.is_guess for f in pair):
+                guesses.append(title)
+                continue
+            pairs[title] = pair
+            theirs.append(paper[0] - paper[1])
+        left_out = f' Left out, as no better than a guess: {", ".join(guesses)}.' if guesses else ''
+        bold = any(f.bold for pair in pairs.values() for f in pair)
+        if not pairs:
+            if guesses:
+                sentences.append(f'{what}: not known.{left_out}')
             continue
-        better = [titles[name] for name, gain in gains.items() if gain > 0]
-        theirs = [
-            a - b
-            for name, a, b in zip(
-                published.ABLATION_COLUMNS,
-                published.ABLATION_FIGURES['full'],
-                published.ABLATION_FIGURES[variant],
-            )
-            if name in gains
-        ]
-        mean, paper_mean = statistics.fmean(gains.values()), statistics.fmean(theirs)
-        alike = 'as in the paper' if mean * paper_mean > 0 else 'NOT as in the paper'
-        sentences.append(
-            f'{what} on {len(better)} of {len(gains)} tasks'
-            f'{_list(better, gains)}, by {mean:+.1f} points on average; in the paper on '
-            f'{sum(gain > 0 for gain in theirs)} of them, by {paper_mean:+.1f}: {alike}.'
+        gains = {title: difference([pair]) for title, pair in pairs.items()}
+        better = [title for title, (gain, _) in gains.items() if gain > 0]
+        n_clear = sum(gain > margin for gain, margin in gains.values())
+        gain, margin = difference(list(pairs.values()))
+        paper_gain = statistics.fmean(theirs)
+        clear = '' if math.isnan(margin) else f', beyond the noise on {n_clear}'
+        sentence = (
+            f'{what} on {len(better)} of {len(gains)} tasks{_list(better, gains)}{clear}, by '
+            f'{with_margin(gain, margin)} points on average; in the paper on '
+            f'{sum(gain > 0 for gain in theirs)} of them, by {paper_gain:+.1f}: '
+            f'{verdict(gain, margin, paper_gain)}.{left_out}'
         )
+        sentences.append(embolden(sentence, bold))
     return sentences
 
 
@@ -383,7 +445,11 @@ def _list(better: list[str], gains: dict) -> str:
 
 
 def shape_of_layers(curves: dict[tuple[str, str], list]) -> list[str]:
-    """Say whether each transferred layer helps."""
+    """Say whether the accuracy rises steadily with the layers that are transferred.
+
+    That is so where the whole gain is beyond the noise, and the order too (Kendall's tau): a curve
+    that stays at chance up to its last point does not rise steadily.
+    """
     sentences = []
     for (dataset, kind), points in curves.items():
         if kind != 'valid' or None in points:
@@ -392,15 +458,26 @@ def shape_of_layers(curves: dict[tuple[str, str], list]) -> list[str]:
         steps = [b - a for a, b in zip(means, means[1:])]
         paper = published.LAYERS[dataset, kind]
         their_steps = sum(b > a for a, b in zip(paper, paper[1:]))
-        gain = means[-1] - means[0]
-        alike = 'as in the paper' if gain > 0 and sum(s > 0 for s in steps) > len(steps) / 2 else ''
-        sentences.append(
+        gain, margin = difference([(points[-1], points[0])])
+        said = verdict(gain, margin, paper[-1] - paper[0])
+        order = stats.kendalltau(range(len(means)), means, alternative='greater')
+        if said == 'as in the paper' and not order.pvalue < 0.05:
+            said = 'NOT as in the paper, since the rise is not steady'
+        n_guesses = sum(point.is_guess for point in points)
+        sentence = (
             f'{TASKS[dataset].title}: {sum(s > 0 for s in steps)} of {len(steps)} parts raise the '
-            f'validation accuracy when they are transferred too, all together by {gain:+.1f} '
-            f'points; in the paper {their_steps} of {len(paper) - 1}, by '
-            f'{paper[-1] - paper[0]:+.1f}: {alike or "NOT as in the paper"}.'
+            f'validation accuracy when they are transferred too, all together by '
+            f'{with_margin(gain, margin)} points; {n_guesses} of {len(points)} points are no '
+            f'better than a guess; in the paper {their_steps} of {len(paper) - 1} parts, by '
+            f'{paper[-1] - paper[0]:+.1f}: {said}.'
         )
+        sentences.append(embolden(sentence, any(point.bold for point in points)))
     return sentences
+
+
+def zero_shot_error(name: str, share: float, n: int) -> float:
+    """The standard error of a zero-shot figure on n examples; `share` is that of right answers."""
+    return 100 / math.sqrt(n) * (1 if name == 'cola' else math.sqrt(share * (1 - share)))
 
 
 def shape_of_zero_shot(curves: dict[str, ZeroShot]) -> list[str]:
@@ -411,29 +488,53 @@ def shape_of_zero_shot(curves: dict[str, ZeroShot]) -> list[str]:
             if not points:
                 continue
             (_, first), (_, last) = points[0], points[-1]
-            n = curve.sets[name]['examples']
-            # The standard error of a guess; that of Matthews' correlation is 100 / sqrt(n).
-            chance = published.ZERO_SHOT_CHANCE[name] / 100
-            error = 100 / math.sqrt(n) * (1 if name == 'cola' else math.sqrt(chance * (1 - chance)))
-            above = last - published.ZERO_SHOT_CHANCE[name]
-            verdict = 'above chance' if above > 2 * error else 'NOT clearly above chance'
-            sentences.append(
-                f'{SETS[name]}, {MODELS[kind]}: {last:.1f} at the end, {above:+.1f} from chance '
-                f'({verdict}: two standard errors are {2 * error:.1f}); {last - first:+.1f} since '
-                'the first point.'
+            chance = published.ZERO_SHOT_CHANCE[name]
+            error = zero_shot_error(name, chance / 100, curve.sets[name]['examples'])
+            said = 'above chance' if last - chance > 2 * error else 'NOT clearly above chance'
+            sentence = (
+                f'{SETS[name]}, {MODELS[kind]}: {last:.1f} at the end, {last - chance:+.1f} from '
+                f'chance ({said}: two standard errors are {2 * error:.1f}); {last - first:+.1f} '
+                'since the first point.'
             )
+            sentences.append(embolden(sentence, curve.sets[name]['sample']))
     if {'transformer', 'lstm'} <= set(curves):
-        names = [n for n in SETS if all(curves[k].points.get(n) for k in ('transformer', 'lstm'))]
+        both = [curves[kind] for kind in ('transformer', 'lstm')]
+        names = [n for n in SETS if all(curve.points.get(n) for curve in both)]
         below = [
             SETS[name]
             for name in names
-            if curves['lstm'].points[name][-1][1] < curves['transformer'].points[name][-1][1]
+            if both[1].points[name][-1][1] < both[0].points[name][-1][1]
         ]
-        alike = 'as in the paper' if len(below) == len(names) else 'NOT as in the paper'
-        sentences.append(
+        sentence = (
             f'At the end the LSTM is below the transformer on {len(below)} of {len(names)} sets'
-            f'{_list(below, dict.fromkeys(names))}; in the paper on all four: {alike}.'
+            f'{_list(below, dict.fromkeys(names))}; in the paper on all four. One pre-training of '
+            'each: no verdict is possible.'
         )
+        sentences.append(embolden(sentence, any(both[0].sets[name]['sample'] for name in names)))
+    return sentences
+
+
+def shape_of_fine_tuning(curve: ZeroShot, found: Sequence[Result]) -> list[str]:
+    """Say whether fine-tuned models are better than the same model before, as in the paper."""
+    sentences = []
+    for name in ('cola', 'sst2', 'race'):  # whose validation sets are those of figure 2
+        split = 'all' if name == 'race' else 'test'
+        tuned = figure(found, name, [(split, TASKS[name].metrics[0])], kinds=('valid',))
+        if tuned is None or not curve.points.get(name):
+            continue
+        before = curve.points[name][-1][1]
+        error = zero_shot_error(name, before / 100, curve.sets[name]['examples'])
+        gain = tuned.mean - before
+        freedom = len(tuned.values) - 1
+        margin = float(stats.t.ppf(0.975, freedom)) * math.sqrt(tuned.variance + error**2)
+        what = (
+            'raises the score' if gain > 0 else 'does NOT raise the score, as it does in the paper'
+        )
+        sentence = (
+            f'{SETS[name]}: fine-tuning {what}: zero-shot {before:.1f}, fine-tuned '
+            f'{tuned.mean:.1f}, {with_margin(gain, margin)}: {verdict(gain, margin, 1)}.'
+        )
+        sentences.append(embolden(sentence, tuned.bold or curve.sets[name]['sample']))
     return sentences
 
 
@@ -463,7 +564,7 @@ def draw_tables(path: str, found: Sequence[Result]) -> None:
 
 
 def _made_up(shown) -> str:
-    return '; here: made-up data or weights' if any(here.bold for _, here in shown) else ''
+    return "; here: not the paper's data or weights" if any(here.bold for _, here in shown) else ''
 
 
 def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) -> None:
@@ -491,7 +592,7 @@ def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) ->
 
     here = {key: [p and p.mean for p in points] for key, points in curves.items()}
     bold = any(p and p.bold for points in curves.values() for p in points)
-    title = 'here: made-up data or weights' if bold else 'here'
+    title = "here: not the paper's data or weights" if bold else 'here'
     paper = {key: published.LAYERS[key] for key in curves}
     panels = panel_of(here, title, n_layer + 1), panel_of(paper, 'paper, figure 2, left', 13)
     draw(path, 9.5, 4, *panels)
@@ -595,6 +696,8 @@ def describe_runs(
     weights = f'{setup.model_dir}, {setup.n_layer} layers'
     if setup.sample_model:
         weights = f"**{weights}: the sample model, not OpenAI's**"
+    elif not is_openai_model(setup.model_dir):
+        weights = f"**{weights}: not OpenAI's**"
     devices = sorted({result.device for result in found.values()} - {''})
     commits = sorted({commit for done in records.values() for commit in done['commits']})
     lines += ['', f'- weights: {weights}']
@@ -646,8 +749,8 @@ def write_report(
     lines = ['# The paper again', '']
     if any(result.bold for result in results_found) or setup.sample_model:
         lines += [
-            '**Figures in bold are of made-up data or of the sample model. They show how the '
-            'program works; do not compare them with the paper.**',
+            "**Scores in bold are of made-up data or of weights that are not OpenAI's. They show "
+            'how the program works; do not compare them with the paper.**',
             '',
         ]
     record = {'tables': {}, 'figures': {}, 'runs': {}}
@@ -669,8 +772,11 @@ def write_report(
         lines += _figure_2(plan, setup, results_found, record)
     lines += ['## What was run on what', '', *describe_runs(plan, setup, found, parts)]
     for desc, result in found.items():
-        figures_of = {' '.join(filter(None, key)): v for key, v in result.figures.items()}
-        record['runs'][desc] = {**vars(result), 'figures': figures_of}
+        named = {
+            field: {' '.join(filter(None, key)): v for key, v in getattr(result, field).items()}
+            for field in ('figures', 'noise')
+        }
+        record['runs'][desc] = {**vars(result), **named}
     for number in sorted(set(tables) - {5}):
         record['tables'][str(number)] = {
             row.title: _record_of(figure(results_found, row.dataset, [(row.split, row.metric)]))
@@ -680,7 +786,7 @@ def write_report(
         columns = published.ABLATION_COLUMNS
         record['tables']['5'] = {
             variant: {
-                'avg': ablation_average(results_found, variant),
+                'avg': _record_of(ablation_average(results_found, variant)),
                 **{d: _record_of(ablation(results_found, variant, d)) for d in columns},
             }
             for variant in published.ABLATIONS
@@ -726,6 +832,9 @@ def _figure_2(plan, setup, found, record) -> list[str]:
     if zero_shot_curves:
         draw_zero_shot(setup.path('figure2-right.png'), zero_shot_curves)
         sentences = shape_of_zero_shot(zero_shot_curves)
+        kind = 'given' if setup.pretrained.get('transformer') != setup.model_dir else 'transformer'
+        if kind in zero_shot_curves:
+            sentences += shape_of_fine_tuning(zero_shot_curves[kind], found)
         lines += ['## Figure 2, right: zero-shot', '']
         lines += picture('figure2-right', 'Zero-shot figures during pre-training')[1:]
         lines += ['', *(f'- {sentence}' for sentence in sentences), '']

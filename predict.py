@@ -89,7 +89,7 @@ import record
 from checkpoint import is_held
 from datasets import TASKS, Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
-from metrics import METRICS, decode
+from metrics import decode, score
 from parallel import find_devices, predict
 from weights import OpenedModel, open_model
 
@@ -225,18 +225,21 @@ def encode(examples: Sequence[Example], opened: OpenedModel) -> EncodedDataset:
     encoded = encode_dataset(examples, opened.encoder, opened.task, n_ctx)
     # A model has the positions of the longest sequence of its data, fewer than n_ctx.
     task = replace(opened.task, halves=False)
-    encoded.lengths = cut_lengths(encoded.lengths, task, n_positions)
+    lengths = cut_lengths(encoded.lengths, task, n_positions)
+    n_longer = int((lengths < encoded.lengths).any(1).sum())
+    if opened.task.halves:
+        _print_cut(encoded.n_cut, examples, opened.task.cut_rule(n_ctx))
+    else:  # what is longer than n_ctx is longer than the positions
+        n_longer = max(n_longer, encoded.n_cut)
+    _print_cut(n_longer, examples, f'the model can read {n_positions} tokens')
     whole = np.diff(encoded.offsets[encoded.first_text])
-    encoded.n_cut = int((encoded.lengths.sum(1) < whole).sum())
-    if encoded.n_cut:
-        room = f'{n_positions} tokens'
-        if opened.task.halves:
-            room = f'{n_ctx // 2 - 2} tokens of each text, and {n_positions} of a sequence'
-        print(
-            f'{encoded.n_cut:,} of {len(examples):,} examples are cut: the model can read {room}',
-            file=sys.stderr,
-        )
+    encoded.lengths, encoded.n_cut = lengths, int((lengths.sum(1) < whole).sum())
     return encoded
+
+
+def _print_cut(n: int, examples: Sequence[Example], rule: str) -> None:
+    if n:
+        print(f'{n:,} of {len(examples):,} examples are cut: {rule}', file=sys.stderr)
 
 
 def predict_file(path: str, opened: OpenedModel) -> None:
@@ -253,12 +256,14 @@ def predict_file(path: str, opened: OpenedModel) -> None:
     summary = f'{len(examples):,} examples in {time.perf_counter() - start:.1f} s'
     known = [i for i, example in enumerate(examples) if example.label is not None]
     if known:
-        labels = np.array([examples[i].label for i in known])
-        predictions = decode(task, logits)[known]
+        predicted = analysis.predictions_for(task, [examples[i] for i in known], logits[known])
         for metric in task.metrics:
-            summary += f', {metric} {METRICS[metric](labels, predictions):.2f}'
+            value = score(task, metric, predicted.labels, predicted.values)
+            summary += f', {analysis.metric_title(metric, task)} {value:.2f}'
         if len(known) < len(examples):
             summary += f' on the {len(known):,} whose label is known'
+        for warning in analysis.warnings_of(task, predicted, 'file'):
+            print(warning, file=sys.stderr)
     print(summary, file=sys.stderr)
 
 

@@ -15,8 +15,14 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 import startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
-from metrics import METRICS, write_submission
-from options import NOT_OF_MODEL, is_sample_model, model_settings, parse_train_args
+from metrics import is_better, score, write_submission
+from options import (
+    NOT_OF_MODEL,
+    is_openai_model,
+    is_sample_model,
+    model_settings,
+    parse_train_args,
+)
 from utils import InputError, exit_status, input_error, leave
 
 
@@ -32,6 +38,8 @@ def parse_args(argv=None):
         args.sample.append('sample data, not the real ones: do not compare with the paper')
     if is_sample_model(args.model_dir):
         args.sample.append("sample model, not OpenAI's weights: do not compare with the paper")
+    elif args.n_transfer >= 0 and not is_openai_model(args.model_dir):
+        args.sample.append("own model, not OpenAI's weights: do not compare with the paper")
     return args
 
 
@@ -135,7 +143,7 @@ class FineTuning(Job):
         if model.config.separate_rows:
             self.share_context = False
         self.steps = StepSize(PREDICT_BATCH, self.unit, '', 'the results are the same')
-        self.best_score = 0.0
+        self.best_score = None  # nothing is kept yet
         self.saver = None
         self.record = {}
 
@@ -173,9 +181,9 @@ class FineTuning(Job):
             line[f'tr_{name}'] = value
             line[f'va_{name}'] = valid[name]
         line.update({f'va_{name}': value for name, value in valid.items()})  # also single sets
-        score = valid[analysis.log_name(self.task.metrics[0])]
-        if self.args.submit and score > self.best_score:
-            self.best_score = score
+        first = valid[analysis.log_name(self.task.metrics[0])]
+        if self.args.submit and is_better(first, self.best_score):
+            self.best_score = first
             self.save_best(trainer)
         return line
 
@@ -194,7 +202,7 @@ class FineTuning(Job):
             result = {'cost': task_losses(scores, torch.from_numpy(targets)).mean().item()}
             predictions = analysis.decode(self.task, scores.numpy())
             for metric in self.task.metrics:
-                result[analysis.log_name(metric)] = METRICS[metric](labels, predictions)
+                result[analysis.log_name(metric)] = score(self.task, metric, labels, predictions)
             return result
 
         names = list(sets)
@@ -215,10 +223,13 @@ class FineTuning(Job):
         tqdm.write(' '.join(words), file=sys.stdout)
 
     def state(self):
-        return {'best_score': self.best_score}
+        return {'best': self.best_score}
 
     def load_state(self, state):
-        self.best_score = float(state['best_score'])
+        if 'best' in state:
+            self.best_score = None if state['best'] is None else float(state['best'])
+        else:  # of an earlier version, which kept nothing at 0 or below
+            self.best_score = float(state['best_score']) or None
 
     # ------------------------------------------------------------------------ the best parameters
 
@@ -239,7 +250,7 @@ class FineTuning(Job):
 
     def check_best(self) -> None:
         """Raise InputError if the best parameters, which a resumed run needs, are not whole."""
-        if not self.args.submit or self.best_score == 0:
+        if not self.args.submit or self.best_score is None:
             return
         path = self.path('best_params')
         try:
@@ -253,8 +264,6 @@ class FineTuning(Job):
 
     def load_best(self, trainer: Trainer) -> None:
         """Load the best parameters into the model, on every rank."""
-        if self.best_score == 0:  # no evaluation was above 0
-            self.save_best(trainer)
         trainer.saver.wait()
         self.ranks.from_first(lambda: load_parameters(self.model, self.path('best_params')))
         self.ranks.copy_from_first(self.model.parameters())
@@ -294,7 +303,8 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     if ranks.first:
         job.record = record.begin(job.path(''), inputs.about, lines)
         path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
-        logger = open_log(path, lines, args.tensorboard, id=job.record['id'], **vars(args))
+        facts = {'id': job.record['id'], **vars(args), 'n_cut': inputs.encoded.n_cut}
+        logger = open_log(path, lines, args.tensorboard, **facts)
         print(describe(args, inputs, model, job, trainer), flush=True)
         if lines:
             print(f'resumed after update {trainer.n_updates} of {trainer.n_updates_total}')
@@ -387,7 +397,7 @@ def describe(args, inputs: Inputs, model, job: FineTuning, trainer: Trainer) -> 
     rows += ' (an LSTM reads no others)' if model.config.separate_rows else ''
     pairs = [('note', note) for note in args.sample]
     pairs += [
-        ('data', f'{inputs.task.title}: {inputs.encoded.describe()}'),
+        ('data', f'{inputs.task.title}: {inputs.encoded.describe(args.n_ctx)}'),
         *[('', note) for note in inputs.text.notes],
         ('model', f'{n_parameters:,} parameters: {describe_source(args)}'),
         ('options', options),
@@ -424,7 +434,7 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
         record.write(place, finished)
     if args.analysis:
         arguments, *evaluations = logger.lines
-        analysis.print_metrics(task, evaluations, test)
+        analysis.print_metrics(task, evaluations, test, valid)
         analysis.write_report(
             folder,
             arguments,
@@ -444,11 +454,12 @@ def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predi
 
     predicted  {'test': name of a set -> its examples and their logits, 'valid': the same}
     """
-    task, scores, sets = inputs.task, [], {}
+    task, scores, noise, sets = inputs.task, [], [], {}
     for kind, parts in predicted.items():
         predictions = {name: analysis.predictions_for(task, *part) for name, part in parts.items()}
         results = analysis.results(task, predictions)
         scores += [[kind, result.split, result.metric, result.value] for result in results]
+        noise += [[kind, r.split, r.metric, *analysis.noise_of(r)] for r in results]
         for name, (examples, _) in parts.items():
             sets[f'{kind} {name}'] = record.examples_hash(examples)
     encoded = inputs.encoded
@@ -458,6 +469,7 @@ def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predi
         **job.record,
         'finished': True,
         'scores': scores,
+        'noise': noise,  # of each score: its standard error, and the score of a guess
         'best': analysis.best_evaluation(logger.lines[1:], task),
         'sizes': {kind: sum(map(len, parts)) for kind, parts in sizes.items()},
         'examples': sets,

@@ -56,8 +56,9 @@ def train(args, folder, stop):
         if stop:
             return False
     scores = [['valid', 'valid', metric, 100.0] for metric in task.metrics]
+    noise = [[*row[:3], 1.0, 50.0] for row in scores]
     facts = {'sizes': {'training': 2}, 'device': 'cpu', 'sample': ['made up'], 'best': lines[-1]}
-    record.write(folder, {**run, **facts, 'finished': True, 'scores': scores})
+    record.write(folder, {**run, **facts, 'finished': True, 'scores': scores, 'noise': noise})
     return True
 
 

@@ -109,14 +109,6 @@ def test_wilson_interval_as_published():
     assert analysis.wilson(0, 20) == pytest.approx((0, 16.11), abs=0.01)
 
 
-@settings(deadline=None)
-@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_as_in_scipy(pair):
-    right, n = pair
-    low, high = scipy.stats.binomtest(right, n).proportion_ci(method='wilson')
-    assert analysis.wilson(right, n) == pytest.approx((100 * low, 100 * high), abs=1e-4)
-
-
 pairs_of_classes = st.integers(2, 4).flatmap(
     lambda n: st.lists(st.tuples(*[st.integers(0, n - 1)] * 2), min_size=1, max_size=50)
 )
@@ -194,6 +186,19 @@ def test_interval_of_many_numbers_by_smaller_resamples(monkeypatch):
 def test_same_interval_each_time():
     result = result_on(REGRESSION, 'spearman')
     assert analysis.interval(result) == analysis.interval(result)
+
+
+def test_the_noise_of_a_score():
+    """Its standard error, and what the same prediction for all examples would have."""
+    accuracy = result_on(TASKS['snli'], 'accuracy', n=300, right=240)
+    error, guess = analysis.noise_of(accuracy._replace(task=TASKS['snli']))
+    assert (error, guess) == pytest.approx((100 * math.sqrt(0.8 * 0.2 / 300), 100 / 3), abs=0.05)
+    f1 = result_on(TASKS['mrpc'], 'f1', n=300, right=240)
+    assert analysis.noise_of(f1._replace(task=TASKS['mrpc']))[1] == pytest.approx(200 / 3)
+    examples, _ = make_set(REGRESSION)
+    predictions = analysis.predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
+    constant = analysis.Result('test', 'pearson', 0.0, predictions, REGRESSION)
+    assert analysis.noise_of(constant) == (100 / math.sqrt(60), 0)
 
 
 def test_interval_of_constant_predictions():
@@ -504,6 +509,27 @@ def test_the_figures_of_a_report(tmp_path, no_pictures):
     assert shares == sorted(shares, reverse=True) and min(shares) >= 50
 
 
+@pytest.mark.parametrize('name', ['rocstories', 'snli', 'stsb'])
+def test_the_texts_of_every_mistake_belong_to_its_item(tmp_path, no_pictures, name):
+    report = make_report(tmp_path, TASKS[name], valid=True)
+    items = re.findall(r'^(\d+\. )Example.*\n((?: +- .*\n)+)', report, re.M)
+    assert len(items) == analysis.N_MISTAKES
+    for number, texts in items:  # Markdown wants them below the first word
+        assert {len(line) - len(line.lstrip()) for line in texts.splitlines()} == {len(number)}
+
+
+def test_the_report_says_how_many_examples_are_cut(tmp_path, no_pictures):
+    arguments = {'n_ctx': 512, 'n_cut': {'training': 1200, 'test': 3}}
+    for name, rule in [
+        ('rocstories', 'of each text the first 254 tokens are read'),
+        ('sst2', 'the first 510 tokens of a text are read'),
+        ('race', '509 tokens of an example are read; the context loses its end'),
+    ]:
+        analysis.write_report(tmp_path, arguments, make_evaluations(TASKS[name]), TASKS[name], {})
+        report = (tmp_path / 'report.md').read_text()
+        assert f'- Cut: 1,200 training, 3 test examples are longer: {rule}.\n' in report
+
+
 def test_figures_beside_published_ones(tmp_path, no_pictures):
     report = make_report(tmp_path, TASKS['rocstories'], published=True)
     assert '86.5 % (paper): outside the interval' in report  # it ends at 84.2
@@ -602,6 +628,27 @@ def test_any_text_is_shown_as_it_is(text):
 
 def test_long_texts_are_cut():
     assert len(analysis.plain('word ' * 1000)) < analysis.MAX_TEXT + 10
+
+
+@pytest.mark.parametrize('positive, title, value', [(0, 'F1 of red', 0), (1, 'F1 of green', 94.74)])
+def test_a_class_that_is_never_predicted(tmp_path, capsys, no_pictures, positive, title, value):
+    task = replace(CUSTOM, positive=positive)
+    examples = [Example(str(i), ('text',), int(i > 1)) for i in range(20)]
+    test = {'test': (examples, np.array([[0.0, 1.0]] * 20))}
+    analysis.write_report(tmp_path, {}, make_evaluations(task), task, test)
+    analysis.print_metrics(task, make_evaluations(task), {}, test)
+    warning = "warning: the class 'red' is never predicted, but right for 2 of 20 examples of the "
+    report, printed = (tmp_path / 'report.md').read_text(), capsys.readouterr()
+    assert f'**{warning}test set**' in report and f'- Test {title}: **{value:.2f}**' in report
+    assert printed.err == f'{warning}validation set\n'
+    assert f'Custom Valid {title}: ' in printed.out and f'validation {title}' in report
+
+
+def test_macro_f1(tmp_path, no_pictures):
+    task = replace(MANY, metrics=('accuracy', 'f1'), positive=None)
+    report = make_report(tmp_path, task)
+    low, high = map(float, re.search(r'macro F1: .* (\S+) to (\S+)\.$', report, re.M).groups())
+    assert 50 < low < 75 < high < 90
 
 
 # Whole runs from their files
@@ -704,6 +751,7 @@ def test_custom_data_and_a_validation_set(tmp_path, capsys, no_pictures):
     (data / 'valid.csv').write_text('text,label\n' + '\n'.join(rows[:20]) + '\n')
     (data / 'test.csv').write_text('text\n' + '\n'.join(f'text {i}' for i in range(9)) + '\n')
     arguments = {'dataset': 'custom', 'data_dir': str(data), 'n_valid': None, 'seed': 1}
+    arguments['positive'] = 'green'
     task, found = analysis.read_data_of(arguments, 'log', None)
     rng = np.random.default_rng(0)
     sets = {
@@ -720,6 +768,7 @@ def test_custom_data_and_a_validation_set(tmp_path, capsys, no_pictures):
     assert analysis.main(['--desc', 'own', *options]) == 0
     report = (folder / 'report.md').read_text()
     assert '## Classes (validation set)' in report and '| green' in report
+    assert 'Validation F1 of green' in report
     assert sorted(os.listdir(folder)) == ['predictions.csv', 'predictions_valid.csv', 'report.md']
 
 

@@ -15,7 +15,7 @@ import torch
 from conftest import ON_LINUX, PROCESSES
 from filelock import FileLock
 
-from checkpoint import Saver, StopSignals, find_checkpoint, only_run, same_form
+from checkpoint import Saver, StopSignals, check_identity, find_checkpoint, only_run, same_form
 from utils import InputError, WriteError
 
 # -------------------------------------------------------------------------------- one run at a time
@@ -343,6 +343,12 @@ def test_a_checkpoint_is_read_to_resume(checkpoint_path):
 def test_without_a_checkpoint_a_run_starts_at_the_beginning(tmp_path, capsys, resume):
     assert find_checkpoint(str(tmp_path / 'checkpoint'), resume) is None
     assert ('no checkpoint to resume' in capsys.readouterr().out) == resume
+
+
+def test_an_option_that_an_earlier_version_did_not_have():
+    check_identity({'lr': 1}, {'lr': 1, 'positive': None}, 'checkpoint')
+    with pytest.raises(InputError, match='positive was None, now it is x'):
+        check_identity({'lr': 1}, {'lr': 1, 'positive': 'x'}, 'checkpoint')
 
 
 def test_a_damaged_checkpoint_is_an_error(checkpoint_path):

@@ -115,7 +115,9 @@ def arguments(folder, kind, **more):
         data_dir=put(folder / 'data', files()),
         cache_dir=str(folder / 'cache'),
         n_ctx=40,
-        **{'n_valid': None, 'seed': 42, 'regression': False, 'symmetric': False} | changed | more,
+        **{'n_valid': None, 'seed': 42, 'regression': False, 'symmetric': False, 'positive': None}
+        | changed
+        | more,
     )
 
 

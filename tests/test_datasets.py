@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
 import data_files
@@ -1024,6 +1024,23 @@ def test_own_data_that_cannot_be_used(tmp_path, files, options, expected):
     assert expected in error_of(custom_task, put(tmp_path, files), **options)
 
 
+@pytest.mark.parametrize(
+    'labels, positive, chosen',
+    [
+        ('abb', None, 'a'), ('aab', None, 'b'), ('ab', None, 'b'), ('aab', 'a', 'a'),
+        ('abc', None, None), ('abc', ' c ', 'c'), ('112', '2.0', '2'),
+    ],
+)  # fmt: skip
+def test_the_class_of_f1(tmp_path, labels, positive, chosen):
+    """The rarer one, or the one that was chosen; of more than two the mean."""
+    rows = 'text,label\n' + ''.join(f'text {i},{label}\n' for i, label in enumerate(labels))
+    task, _ = custom_task(put(tmp_path, {'train.csv': rows, 'valid.csv': rows}), positive=positive)
+    assert task.metrics == ('accuracy', 'f1')
+    assert (None if task.positive is None else task.labels[task.positive]) == chosen
+    message = error_of(custom_task, str(tmp_path), positive='z')
+    assert "--positive 'z'" in message and f'has the classes "{labels[0]}"' in message
+
+
 def test_fields_with_line_breaks_are_noted(tmp_path):
     rows = 'text,label\n"two\nlines",x\nb,y\n'
     _, data = custom_task(put(tmp_path, {'train.csv': rows, 'valid.csv': rows}))
@@ -1289,6 +1306,9 @@ def test_tasks_survive_json(tmp_path):
         again = Task.from_dict(json.loads(json.dumps(task.to_dict())))
         assert again == task
         assert again.archive is task.archive and again.published == task.published
+    record = TASKS['mrpc'].to_dict()
+    del record['positive']  # as earlier versions wrote it
+    assert Task.from_dict(record) == TASKS['mrpc']
 
 
 @pytest.mark.parametrize(
@@ -1301,6 +1321,7 @@ def test_tasks_survive_json(tmp_path):
         {'n_context': 3}, {'n_context': True}, {'pooled': 1}, {'soft_labels': True},
         {'regression': None}, {'submission': {}}, {'title': 5},
         {'mean': float('nan')}, {'std': 0}, {'std': '1'}, {'more': 1},
+        {'positive': 3}, {'positive': True}, {'positive': -1},
     ],
 )  # fmt: skip
 def test_damaged_tasks(change):
@@ -1355,6 +1376,9 @@ def test_metrics_are_those_of_the_paper():
     mrpc = np.arange(1725) < 1147
     assert METRICS['f1'](mrpc, np.ones(1725)) == pytest.approx(79.9, abs=0.05)
     a, b = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 10.0])
+    assert METRICS['f1'](y, p, positive=None) == pytest.approx(
+        100 * f1_score(y, p, average='macro')
+    )
     assert METRICS['pearson'](a, b) == pytest.approx(100 * np.corrcoef(a, b)[0, 1])
     assert METRICS['spearman'](a, b) == pytest.approx(100)
 

@@ -254,6 +254,7 @@ def test_custom_data_sets_a_tenth_aside():
         (['--dataset', 'rte', '--desc', 'a\udcffb'], 'not UTF-8 text; see'),
         (['--dataset', 'rte', '--regression'], '--dataset custom'),
         (['--dataset', 'rte', '--symmetric'], '--dataset custom'),
+        (['--dataset', 'rte', '--positive', 'x'], '--dataset custom'),
         (['--dataset', 'rte', '--model_dir', 'no\nwhere'], 'no such file or folder'),
         (['--dataset', 'rte', '--data_dir', 'nowhere'], '--data_dir nowhere: no such'),
         (['--dataset', 'rte', '--nothing'], 'unrecognized'),

@@ -403,10 +403,10 @@ def test_the_paper_s_own_averages():
         assert len(points) == len(published.ZERO_SHOT_UPDATES)
 
 
-def result(dataset, seed=1, variant='full', bold=False, **figures):
-    """figures: kind_split_metric=value"""
+def result(dataset, seed=1, variant='full', bold=False, guess=0.0, **figures):
+    """figures: kind_split_metric=value; each has a standard error of 1."""
     keys = {tuple(name.split('_')): value for name, value in figures.items()}
-    return Result(dataset, variant, seed, keys, bold=bold)
+    return Result(dataset, variant, seed, keys, bold=bold, noise=dict.fromkeys(keys, (1.0, guess)))
 
 
 def test_means_and_deviations_over_seeds():
@@ -456,48 +456,92 @@ def test_glue_s_average_needs_all_tasks():
     assert 'not all tasks' in '\n'.join(paper_report.table(4, glue_results(missing=['rte'])))
 
 
-def ablations():
+def ablations(seed=1, **changed):
     found = []
-    for variant, values in published.ABLATION_FIGURES.items():
+    for variant, values in {**published.ABLATION_FIGURES, **changed}.items():
         for (name, (_, metric)), value in zip(published.ABLATION_COLUMNS.items(), values):
             splits = ('matched', 'mismatched') if name == 'mnli' else ('test',)
             figures = {f'test_{split}_{metric}': value for split in splits}
-            found.append(result(name, variant=variant, **figures))
+            found.append(result(name, seed, variant, name == 'cola', **figures))
     return found
 
 
 def test_table_5_of_the_paper_s_figures_is_the_paper_s():
     found = ablations()
-    assert paper_report.ablation_average(found, 'full') == pytest.approx(74.65)
+    assert paper_report.ablation_average(found, 'full').mean == pytest.approx(74.65)
     lines = paper_report.table_5(found)
     here, theirs = ([c.strip() for c in line.split('|')[4:-1]] for line in lines[2:4])
-    assert here == theirs
-    sentences = paper_report.shape_of_table_5(found)
-    assert len(sentences) == 3 and all('NOT' not in s for s in sentences)
-    assert 'Pre-training helps on 8 of 8 tasks, by +14.7 points' in sentences[0]
+    assert here == ['**45.4**', *theirs[1:]]
+    assert '**74.6**' in lines[2]  # what is made of made-up data is in bold, too
+    for seed in range(2, 4):
+        found += ablations(seed)
+    scratch, lstm, no_lm = paper_report.shape_of_table_5(found)
+    assert 'with pre-training on 8 of 8 tasks, beyond the noise on 6, by +14.7 ± 1.0' in scratch
+    assert scratch.endswith(': as in the paper.**') and lstm.endswith(': as in the paper.**')
+    assert no_lm.endswith(': within the noise: no verdict.**')  # -0.4
 
 
 def test_what_is_not_as_in_the_paper_is_said():
-    found = [
-        result('rte', test_test_accuracy=50.0),
-        result('rte', variant='scratch', test_test_accuracy=60.0),
-    ]
-    [sentence] = paper_report.shape_of_table_5(found)
-    assert 'on 0 of 1 tasks, by -10.0' in sentence and 'NOT as in the paper' in sentence
+    def said(n_seeds, full, scratch, guess=0.0):
+        values = [('full', full), ('scratch', scratch)]
+        found = [
+            result('rte', seed, variant, guess=guess, test_test_accuracy=value)
+            for seed in range(n_seeds)
+            for variant, value in values
+        ]
+        [sentence] = paper_report.shape_of_table_5(found)
+        return sentence
+
+    assert 'on 0 of 1 tasks, beyond the noise on 0, by -10.0 ±' in said(3, 50.0, 60.0)
+    assert said(3, 50.0, 60.0).endswith(': NOT as in the paper.')
+    assert said(3, 61.0, 60.0).endswith(': within the noise: no verdict.')
+    assert said(1, 99.0, 60.0).endswith(': one seed: no verdict is possible.')
+    # F1 of "always yes" against less than that
+    assert said(3, 66.7, 55.7, guess=66.7).endswith('as no better than a guess: RTE.')
+
+
+def layers(*accuracies, n_seeds=1):
+    found = []
+    for n, accuracy in enumerate(accuracies, -1):
+        variant = paper_plan.layers_variant(n, len(accuracies) - 2)
+        for seed in range(n_seeds):
+            one = result('race', seed, variant, guess=25.0, valid_all_accuracy=accuracy)
+            one.figures['train', '', 'accuracy'] = 90.0
+            found.append(one)
+    return found
+
+
+def test_a_curve_that_stays_at_chance_is_not_the_paper_s():
+    for accuracies, n_seeds, guesses, said in [
+        ((25, 30, 35, 40, 45), 3, 1, 'as in the paper'),
+        ((25, 30, 35, 40, 45), 1, 1, 'one seed: no verdict is possible'),
+        ((25, 26, 26, 24, 84), 3, 4, 'NOT as in the paper, since the rise is not steady'),
+        ((25, 25, 26, 26, 27), 3, 4, 'within the noise: no verdict'),
+    ]:
+        curves = paper_report.layer_curves(layers(*accuracies, n_seeds=n_seeds), 3)
+        [sentence] = paper_report.shape_of_layers(curves)
+        assert sentence.endswith(f': {said}.')
+        assert f'{guesses} of 5 points are no better than a guess' in sentence
+
+
+def test_zero_shot_that_beats_fine_tuning_is_said():
+    sets = {'cola': {'examples': 300, 'source': '', 'sample': False, 'notes': []}}
+    found = [result('cola', seed, valid_valid_matthews=5.1) for seed in (1, 2, 3)]
+    for before, n_seeds, what, said in [
+        (99.3, 3, 'does NOT raise', 'NOT as in the paper'),
+        (99.3, 1, 'does NOT raise', 'one seed: no verdict is possible'),
+        (5.0, 3, 'raises', 'within the noise: no verdict'),
+    ]:
+        curve = ZeroShot({'cola': [(0, before)]}, sets)
+        [sentence] = paper_report.shape_of_fine_tuning(curve, found[:n_seeds])
+        assert f'fine-tuning {what} the score' in sentence and sentence.endswith(f': {said}.')
 
 
 def test_layers(tmp_path):
-    found = [
-        result('race', variant=paper_plan.layers_variant(n, 3), valid_all_accuracy=30.0 + 5 * n)
-        for n in range(-1, 4)
-    ]
-    for r in found:
-        r.figures['train', '', 'accuracy'] = 90.0
+    found = layers(25.0, 30.0, 35.0, 40.0, 45.0)
     curves = paper_report.layer_curves(found, 3)
     assert [p.mean for p in curves['race', 'valid']] == [25, 30, 35, 40, 45]
     assert '| 3 layers    |            45.0 |' in '\n'.join(paper_report.layers_table(curves, 3))
-    [sentence] = paper_report.shape_of_layers(curves)
-    assert '4 of 4 parts' in sentence and 'NOT' not in sentence
     paper_report.draw_layers(str(tmp_path / 'a.png'), curves, 3)
     assert (tmp_path / 'a.png').stat().st_size > 1000
 
@@ -510,11 +554,11 @@ def test_zero_shot_curves(tmp_path):
     }
     assert curves['transformer'].scaled('sst2') == [(10, 0.0), (100, 0.5)]
     table = '\n'.join(paper_report.zero_shot_table(curves))
-    assert '**75.0**' in table and '2.00' in table and '0.500' in table
+    assert '**75.0**' in table and '2.00' in table and '**0.500**' in table
     first, second, third = paper_report.shape_of_zero_shot(curves)
     assert 'above chance' in first and 'NOT' not in first
     assert 'NOT clearly above chance' in second
-    assert 'below the transformer on 1 of 1 sets' in third
+    assert 'below the transformer on 1 of 1 sets' in third and 'no verdict is possible' in third
     paper_report.draw_zero_shot(str(tmp_path / 'a.png'), curves)
     decided = paper_report.decisions()
     assert len(decided) == 10 and decided[3].startswith('- examples: the validation sets of')

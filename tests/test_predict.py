@@ -304,6 +304,16 @@ def test_examples_that_are_longer_than_the_model(models, capsys, name):
     assert f'1 of 2 examples are cut: the model can read {room}' in printed
 
 
+def test_the_original_s_rule_for_long_texts_is_named(models, capsys):
+    """A long context of ROCStories is cut, though the model could read it whole."""
+    opened = open_model(str(models['rocstories']))
+    opened.settings['n_ctx'] = n_ctx = opened.model.config.n_ctx
+    n = n_ctx // 2 - 2
+    predict.encode([Example('1', ('a ' * (n + 1), 'b', 'c'), None)], opened)
+    expected = f'1 of 1 examples are cut: of each text the first {n} tokens are read\n'
+    assert capsys.readouterr().err == expected
+
+
 def test_a_text_is_cut_at_its_end(models):
     opened = open_model(str(models['sst2']))
     room = opened.model.config.n_ctx - 2

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import GOLDEN, ROOT
 from test_resume import NO_DROPOUT
 
@@ -19,6 +21,7 @@ import parallel
 import predict
 import record
 import train
+from datasets import TASKS
 
 VAL, TEST = (
     'cloze_test_val__spring2016 - cloze_test_ALL_val.csv',
@@ -55,6 +58,11 @@ def test_a_run_writes_its_files(command, capsys):
 
     log = command.log('mine')
     assert log[0]['desc'] == 'mine' and log[0]['lr'] == 1e-3 and log[0]['n_iter'] == 2
+    assert log[0]['n_cut'] == {'training': 80, 'validation': 32, 'test': 40}
+    rule = 'of each text the first 30 tokens are read'
+    assert f'152 examples are cut: {rule}' in lines[0]
+    report = command.read('analysis', 'mine', 'report.md').decode()
+    assert f'- Cut: 80 training, 32 validation, 40 test examples are longer: {rule}.' in report
     assert [(line['n_epochs'], line['n_updates']) for line in log[1:]] == [(1, 10), (2, 20)]
     assert all(
         list(line) == ['n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc']
@@ -166,6 +174,16 @@ def test_a_file_in_place_of_a_folder_of_the_run(command, monkeypatch, capsys, fo
     assert f'cannot write to {command.folder / folder / "rocstories"}' in line
 
 
+def test_a_model_of_one_s_own_is_not_compared_with_the_paper(command, tmp_path):
+    shutil.copytree(os.path.join(GOLDEN, 'model'), tmp_path / 'model')
+    argv = command.argv('--model_dir', tmp_path / 'model')
+    assert train.parse_args(argv).sample == []  # as far as one can see, OpenAI's
+    (tmp_path / 'model' / 'settings.json').write_text('{"n_ctx": 64}')  # as pretrain.py does
+    [note] = train.parse_args(argv).sample
+    assert note == "own model, not OpenAI's weights: do not compare with the paper"
+    assert train.parse_args([*argv, '--n_transfer', '-1']).sample == []
+
+
 def test_without_submit(command, capsys):
     argv = [option for option in command.argv('--n_iter', 1) if option != '--submit']
     assert train.main(argv) == 0
@@ -174,6 +192,43 @@ def test_without_submit(command, capsys):
         and not (command.folder / 'save' / 'rocstories' / 'best_params').exists()
     )
     assert len(command.log()) == 2
+
+
+NAN = float('nan')
+
+
+@pytest.mark.parametrize('stop', [False, True])
+@pytest.mark.parametrize('scores', [(-3.0, -1.0, -1.0), (0.0, -2.0, 0.0), (NAN, -5.0, NAN)])
+def test_the_best_epoch_of_the_report_is_the_one_that_is_kept(command, monkeypatch, scores, stop):
+    states, measured = [], iter(scores)
+
+    def measure(job, sets):
+        score = 0.0 if 'train' in sets else next(measured)
+        return {'cost': 1.0, 'acc': score}
+
+    def report(job, line, log):
+        states.append({name: x.clone() for name, x in job.model.state_dict().items()})
+        if stop and len(states) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train.FineTuning, 'measure', measure)
+    monkeypatch.setattr(train.FineTuning, 'report', report)
+    if stop:
+        run(command, '--n_iter', 3, status=128 + signal.SIGTERM)
+    run(command, '--n_iter', 3, '--resume')
+    kept = torch.load(command.folder / 'save' / 'rocstories' / 'best_params', weights_only=True)
+    best = analysis.best_evaluation(command.log()[1:], TASKS['rocstories'])
+    expected = states[best['n_epochs'] - 1]
+    assert [torch.equal(kept[name], expected[name]) for name in expected] == [True] * len(expected)
+    scores = np.nan_to_num(scores, nan=-9)
+    assert best['n_epochs'] == 1 + np.argmax(scores)
+
+
+def test_a_checkpoint_of_an_earlier_version_knows_whether_parameters_were_kept():
+    job = train.FineTuning.__new__(train.FineTuning)
+    for score, expected in [(0.0, None), (75.5, 75.5)]:
+        job.load_state({'best_score': score})
+        assert job.best_score == expected
 
 
 def test_n_gpu_8_is_n_batch_64(command, other_command, monkeypatch, capsys):
