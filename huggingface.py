@@ -26,8 +26,8 @@ from options import (
     read_json,
     settings_of_config,
 )
-from safe_load import check_not_pointer, load_file
-from utils import SPECIAL_TOKENS, InputError, whole_file
+from safe_load import load_file
+from utils import SPECIAL_TOKENS, InputError, check_not_pointer, whole_file
 from vocabulary import has_special_tokens, known_merges, vocabulary_facts, write_merges
 
 # The parts of a layer, in OpenAI's order. Each has a weight and a bias.
@@ -109,7 +109,6 @@ def find_tensors(folder: str) -> dict[str, TensorFile]:
 
 def _read_index(path: str) -> dict[str, TensorFile]:
     """Do the same where the weights are split into several files, which an index lists."""
-    check_not_pointer(path)
     weight_map = read_json(path).get('weight_map')
     if not isinstance(weight_map, dict):
         raise InputError(f'{path}: expected "weight_map", an object from names to files')

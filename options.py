@@ -17,7 +17,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from utils import InputError
+from utils import InputError, check_not_pointer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLE_MODEL = os.path.join(HERE, 'model', 'sample')
@@ -694,6 +694,7 @@ def _shown(value: object) -> str:
 
 def read_json(path: str) -> dict:
     """Return the JSON object in a file. Raises InputError."""
+    check_not_pointer(path)
     try:
         with open(path, encoding='utf-8') as f:
             values = json.load(f)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable
 
 from options import ENCODER_FILE, MERGES_FILE, read_json, read_settings
-from safe_load import check_not_pointer
 from text_utils import TextEncoder, read_merges, read_vocabulary
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
@@ -74,14 +73,11 @@ def _read_files(folder: str) -> tuple[Symbols, Merges]:
     if not there(ENCODER_FILE) and (there('vocab.json') or there('config.json')):
         names = 'vocab.json', 'merges.txt'
     symbols_path, merges_path = (os.path.join(folder, name) for name in names)
-    check_not_pointer(symbols_path)
-    check_not_pointer(merges_path)
     return read_vocabulary(symbols_path), read_merges(merges_path)
 
 
 def _read_tokenizer(path: str) -> tuple[Symbols, Merges]:
     """Read the symbols and the merges in a `tokenizer.json`."""
-    check_not_pointer(path)
     tokenizer = read_json(path)
     try:
         symbols = dict(tokenizer['model']['vocab'])

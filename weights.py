@@ -33,9 +33,9 @@ from options import (
     model_settings,
     read_settings,
 )
-from safe_load import check_not_pointer, load_file
+from safe_load import load_file
 from text_utils import TextEncoder
-from utils import SPECIAL_TOKENS, InputError, whole_file
+from utils import SPECIAL_TOKENS, InputError, check_not_pointer, whole_file
 from vocabulary import check_vocabulary, open_encoder, save_vocabulary, vocabulary_facts
 
 PARAMETERS_FILE = 'best_params'

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import itertools
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import re
 import shutil
 import signal
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -574,6 +576,24 @@ def test_a_signal_after_the_last_update(encoded, undisturbed, monkeypatch, where
     assert pretrain.main(encoded.argv('--resume')) == 0
     assert encoded.files() == undisturbed.files()
     assert encoded.log() == undisturbed.log()
+
+
+def test_the_speed_counts_the_time_before_a_stop(encoded, monkeypatch):
+    """Also where the run stops at an evaluation. Here an update takes a second."""
+    clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr(training, 'time', clock)
+    update = training.Trainer.update
+
+    def with_signal(self, items):
+        if self.n_updates in (9, 14):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return update(self, items)
+
+    monkeypatch.setattr(training.Trainer, 'update', with_signal)
+    assert [pretrain.main(encoded.argv('--resume')) for _ in range(3)] == [143, 143, 0]
+    lines = (encoded.out / 'log.jsonl').read_text().splitlines()[1:]
+    assert [json.loads(line)['tokens_per_second'] for line in lines] == [20 * 16] * 3
 
 
 def test_init_continues_pre_training(command, undisturbed):

@@ -25,8 +25,8 @@ from tiny_models import (
 from huggingface import HuggingFaceWeights, fold_bias, save_huggingface
 from model_pytorch import Config, LMModel, special_rows
 from options import MODEL_FILES, read_settings
-from safe_load import LFS_POINTER, load_file
-from utils import InputError
+from safe_load import load_file
+from utils import LFS_POINTER, InputError
 from vocabulary import (
     fingerprint_vocabulary,
     known_merges,
@@ -129,7 +129,15 @@ def test_more_positions_than_the_weights_have():
 
 
 @pytest.mark.parametrize(
-    'name', ['params_shapes.json', 'params_4.npy', 'encoder_bpe_40000.json', 'vocab_40000.bpe']
+    'name',
+    [
+        'params_shapes.json',
+        'params_4.npy',
+        'encoder_bpe_40000.json',
+        'vocab_40000.bpe',
+        'settings.json',
+        'config.json',
+    ],
 )
 def test_a_git_lfs_pointer_is_named(tmp_path, name):
     shutil.copytree(MODEL_DIR, tmp_path / 'model')
