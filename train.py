@@ -69,6 +69,7 @@ from weights import (
     open_weights,
     read_parameters,
     save_finetuned_settings,
+    sign,
 )
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch
@@ -92,9 +93,10 @@ class Inputs:
             check_writable(os.path.join(args.analysis_dir, args.desc))
         if args.tensorboard:
             check_tensorboard()
-        self.encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path)
+        transfers = args.n_transfer >= 0
+        self.encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path, transfers)
         self.n_vocab = self.encoder.n_vocab
-        if args.n_transfer >= 0:
+        if transfers:
             weights = open_weights(args.model_dir)
             weights.check(self.n_vocab, args.n_embd, args.n_transfer)
         self.task, self.text, self.encoded = load_data(args, self.encoder)
@@ -305,6 +307,8 @@ def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
     task = inputs.task
     torch.manual_seed(args.seed)
     model = DoubleHeadModel(config, task.layout, task.n_out)
+    if ranks.first:
+        sign(model, args, task, inputs.encoder)
 
     def fill():
         loaded = []
