@@ -22,6 +22,7 @@ from hf_tokenizer import huggingface_tokenizer
 from options import (
     CONFIG_KEY,
     CONFIG_NAMES,
+    HUGGINGFACE_WEIGHTS,
     check_settings,
     check_sizes,
     read_json,
@@ -95,7 +96,7 @@ def find_tensors(folder: str) -> dict[str, TensorFile]:
 
     Raises InputError.
     """
-    for file in ('model.safetensors', 'pytorch_model.bin'):
+    for file in HUGGINGFACE_WEIGHTS:
         path = os.path.join(folder, file)
         if os.path.exists(path):
             tensors = TensorFile(path)

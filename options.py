@@ -32,6 +32,7 @@ MODEL_FILES = (  # as OpenAI published them
     SHAPES_FILE,
     *(f'params_{i}.npy' for i in range(N_SHARDS)),
 )
+HUGGINGFACE_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 
 # These repeat the keys of `datasets.TASKS`, `model_pytorch.ACT_FNS` and `opt.SCHEDULES`, whose
 # modules are slow to import. A test checks that they are the same.
@@ -782,6 +783,16 @@ def check_sizes(weights, n_vocab: int, n_embd: int, n_transfer: int) -> None:
 
 
 # -------------------------------------------------------------------------------- the default model
+
+
+def check_no_weights(folder: str, hint: str) -> None:
+    """Raise InputError, which ends in a hint, if `folder` holds a model that a run did not write.
+
+    This may be a pre-trained model, or one of Hugging Face.
+    """
+    for name in (SHAPES_FILE, 'params_0.npy', 'config.json', *HUGGINGFACE_WEIGHTS):
+        if os.path.lexists(os.path.join(folder, name)):
+            raise InputError(f'{folder} holds a finished model ({name}): {hint}')
 
 
 def is_sample_model(folder: str) -> bool:

@@ -16,7 +16,14 @@ import startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
 from metrics import METRICS, write_submission
-from options import NOT_OF_MODEL, free_on_resume, is_sample_model, model_settings, parse_train_args
+from options import (
+    NOT_OF_MODEL,
+    check_no_weights,
+    free_on_resume,
+    is_sample_model,
+    model_settings,
+    parse_train_args,
+)
 from utils import InputError, exit_status, input_error, leave
 
 
@@ -88,6 +95,8 @@ class Inputs:
         """Check the input, in order of cost, and encode it. Raises InputError."""
         check_writable(args.log_dir)
         check_writable(args.save_dir)
+        folder = os.path.join(args.save_dir, args.desc)
+        check_no_weights(folder, 'choose another --desc or --save_dir')
         if args.submit:
             check_writable(args.submission_dir)
             check_writable(os.path.join(args.analysis_dir, args.desc))

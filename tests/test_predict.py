@@ -258,12 +258,15 @@ def test_a_model_that_can_read_almost_nothing(tmp_path, capsys):
 
 
 def test_parameters_without_settings(kept, tmp_path, params, capsys):
-    """As those of an earlier port: the options tell what the shapes do not."""
-    state = torch.load(params[1], weights_only=True)
-    torch.save(dict(state), tmp_path / 'best_params')
+    """Ours carry them. In files of an earlier port, the options tell what the shapes do not."""
     texts = ['Ella was sad.', 'She smiled.', 'She threw it.']
     wanted = run(capsys, *texts, *params).out
     bare = ['--params', str(tmp_path / 'best_params'), '--device', 'cpu']
+    os.link(params[1], tmp_path / 'best_params')
+    assert run(capsys, *texts, *bare, '--model_dir', MODEL_DIR).out == wanted
+    state = torch.load(params[1], weights_only=True)
+    os.unlink(tmp_path / 'best_params')
+    torch.save(dict(state), tmp_path / 'best_params')
     found = run(capsys, *texts, *bare, '--model_dir', MODEL_DIR, '--n_head', '4').out
     assert found == wanted
     assert predict.main([*texts, *bare, '--model_dir', MODEL_DIR]) == 2

@@ -644,6 +644,9 @@ def test_bf16_and_a_given_vocabulary(command, undisturbed):
         (['--n_windows', '5000'], 'too few for one update'),
         (['--out', '{tmp}/empty.txt'], 'cannot write'),
         (['--out', '{tmp}/openai'], 'finished model'),
+        (['--out', '{tmp}/hf'], 'finished model'),
+        (['--out', '{tmp}/tuned'], 'fine-tuned model'),
+        (['--text', '{tmp}/table.csv'], 'a table'),
         (['--out', '{tmp}/words'], 'did not write there'),
         (['--vocabulary', '{tmp}/folder'], 'cannot read the vocabulary'),
         (['--warmup_updates', '9999'], '--warmup_updates'),
@@ -660,11 +663,14 @@ def test_bad_input_is_one_line(command, tmp_path, capfd, options, message):
     for folder, name in (
         ('folder', 'a.md'),
         ('openai', 'params_0.npy'),
+        ('hf', 'pytorch_model.bin'),
+        ('tuned', 'best_params'),
         ('words', 'vocab_40000.bpe'),
     ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).touch()
     (tmp_path / 'empty.txt').touch()
+    (tmp_path / 'table.csv').write_text('text\nOnly a few words.')
     (tmp_path / 'latin.txt').write_bytes(b'caf\xe9\n')
     (tmp_path / 'binary.txt').write_bytes(b'\x80' * (2 << 20))
     (tmp_path / 'short.txt').write_text('Only a few words.')
