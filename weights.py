@@ -26,7 +26,6 @@ from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
 from options import (
     CONFIG_KEY,
     ENCODER_FILE,
-    FACTS,
     MERGES_FILE,
     N_SHARDS,
     SHAPES_FILE,
@@ -42,7 +41,11 @@ from utils import SPECIAL_TOKENS, InputError, check_not_pointer, whole_file
 from vocabulary import check_vocabulary, open_encoder, save_vocabulary, vocabulary_facts
 
 PARAMETERS_FILE = 'best_params'
-SIGNED = ('model', 'n_embd', 'n_head', 'n_layer', 'afn', 'lstm_units')  # all decide the scores
+# Settings, and parts of the task, without which the scores or their names are others
+DECISIVE = (
+    *('n_vocab', 'vocabulary', 'model', 'n_embd', 'n_head', 'n_layer', 'afn', 'lstm_units'),
+    *('layout', 'labels', 'n_context', 'soft_labels', 'regression', 'mean', 'std'),
+)
 SEED = 42  # draws the rows of the special tokens where the weights have none
 
 
@@ -109,14 +112,14 @@ def _join_settings(signed: dict, folder: str, path: str) -> dict:
     Raises InputError if they are those of another model.
     """
     settings = read_settings(folder)
-    for name in (*FACTS, *SIGNED):
-        if name in signed and settings.get(name, signed[name]) != signed[name]:
-            there, expected = settings[name], signed[name]
-            if name == 'task':
-                there, expected = there.get('title'), expected.get('title')
+    before = {**signed, **signed.get('task', {})}
+    now = {**settings, **settings.get('task', {})}
+    for name in DECISIVE:
+        if name in before and now.get(name, before[name]) != before[name]:
             raise InputError(
                 f'{folder}/settings.json belongs to another model than {path}: {name} is '
-                f'{str(there)[:80]}, expected {str(expected)[:80]}; remove it, or put it right'
+                f'{str(now[name])[:80]}, expected {str(before[name])[:80]}; remove it, or put it '
+                'right'
             )
     return {**signed, **settings}
 

@@ -605,10 +605,12 @@ def test_a_file_of_parameters_tells_its_settings_and_vocabulary(tmp_path, backgr
 @pytest.mark.parametrize(
     'name, value, refused',
     [
-        ('n_head', 2, True),
-        ('afn', 'relu', True),
-        ('task', SOME_TASKS['race'].to_dict(), True),
-        ('vocabulary', 'f' * 16, True),
+        ('n_head', 2, 'n_head'),
+        ('afn', 'relu', 'afn'),
+        ('task', SOME_TASKS['race'].to_dict(), 'n_context'),
+        ('task', SOME_TASKS['sst2'].to_dict(), 'layout'),
+        ('task', {**SOME_TASKS['rocstories'].to_dict(), 'title': 'Mine'}, False),
+        ('vocabulary', 'f' * 16, 'vocabulary'),
         ('lr', 1.0, False),
     ],
 )
@@ -617,7 +619,7 @@ def test_the_settings_of_another_model_are_refused(tmp_path, name, value, refuse
     path = tmp_path / 'settings.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
     if refused:
-        with pytest.raises(InputError, match=f'settings.json belongs to another.*{name}'):
+        with pytest.raises(InputError, match=f'settings.json belongs to another.* {refused} is'):
             open_model(str(tmp_path))
     else:
         assert open_model(str(tmp_path)).settings[name] == value
