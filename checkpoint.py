@@ -1,6 +1,7 @@
 """What survives a stop: one run at a time in a folder, signals, checkpoints that appear whole."""
 
 import contextlib
+import copy
 import errno
 import os
 import signal
@@ -13,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from filelock import FileLock, Timeout
-from torch.utils._pytree import tree_map_only
 
 from safe_load import load_file
 from utils import Held, InputError, remove_leftovers, whole_file
@@ -151,14 +151,24 @@ class Saver:
         if self.thread is None:
             _write(path, state)
             return
-        state = tree_map_only(torch.Tensor, lambda tensor: tensor.to('cpu', copy=True), state)
-        self.writing = self.thread.submit(_write, path, state)
+        self.writing = self.thread.submit(_write, path, _on_host(state))
 
     def wait(self) -> None:
         """Wait until the last file is written."""
         if self.writing:
             writing, self.writing = self.writing, None
             writing.result()
+
+
+def _on_host(value):
+    """Return a copy in host memory. A `state_dict` keeps its attribute `_metadata`."""
+    if isinstance(value, torch.Tensor):
+        return value.to('cpu', copy=True)
+    if isinstance(value, dict):
+        result = copy.copy(value)
+        result.update((key, _on_host(value[key])) for key in value)
+        return result
+    return value
 
 
 def _write(path, state):

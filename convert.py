@@ -6,7 +6,8 @@
 
 A model of this program, pre-trained or fine-tuned, becomes a Hugging Face folder; a Hugging Face
 folder becomes OpenAI's files, or, where it is a fine-tuned model of this program, `best_params` and
-what belongs to it. Nothing is lost on the way there and back.
+what belongs to it. Nothing is lost on the way there and back; the head of a regression computes in
+the units of its data there.
 
 Hugging Face's classes for the folder are OpenAIGPTLMHeadModel for a pre-trained model,
 OpenAIGPTDoubleHeadsModel for multiple choices, and OpenAIGPTForSequenceClassification for other
@@ -66,9 +67,11 @@ from weights import (
     OpenedModel,
     is_huggingface,
     open_model,
+    open_weights,
     save_finetuned_settings,
     save_openai_shards,
     save_pretrained_settings,
+    sign,
 )
 
 
@@ -94,6 +97,7 @@ def save_ours(opened: OpenedModel, folder: str) -> None:
     settings = {'n_ctx': config.n_ctx, **opened.settings, **sizes}
     if opened.finetuned:
         save_finetuned_settings(folder, settings, opened.task, opened.encoder)
+        sign(opened.model, settings, opened.task, opened.encoder)
         with whole_file(os.path.join(folder, PARAMETERS_FILE), 'wb') as f:
             torch.save(opened.model.state_dict(), f)
     else:
@@ -110,6 +114,11 @@ def run(args) -> None:
     notes = []
     if is_huggingface(args.source):
         save_ours(opened, args.target)
+        if not opened.finetuned and open_weights(args.source).classifier() is not None:
+            notes.append(
+                'its classifier is left out: without the tokens _start_, _delimiter_ and '
+                '_classify_, it is not that of a model that was fine-tuned as this program does'
+            )
     else:
         notes = save_huggingface(
             opened.model, opened.encoder, opened.settings, opened.task, args.target

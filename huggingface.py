@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,19 +22,20 @@ from hf_tokenizer import huggingface_tokenizer
 from options import (
     CONFIG_KEY,
     CONFIG_NAMES,
+    HUGGINGFACE_WEIGHTS,
     check_settings,
     check_sizes,
     read_json,
     settings_of_config,
 )
-from safe_load import check_not_pointer, load_file
-from utils import SPECIAL_TOKENS, InputError, is_out_of_memory, whole_file
-from vocabulary import has_special_tokens, known_merges, vocabulary_facts, write_merges
+from safe_load import load_file
+from utils import SPECIAL_TOKENS, InputError, check_not_pointer, is_out_of_memory, whole_file
+from vocabulary import known_merges, read_added_tokens, vocabulary_facts, write_merges
 
 # The parts of a layer, in OpenAI's order. Each has a weight and a bias.
 LAYER_PARTS = ('attn.c_attn', 'attn.c_proj', 'ln_1', 'mlp.c_fc', 'mlp.c_proj', 'ln_2')
 CHOICE_HEAD = 'multiple_choice_head.summary'  # of OpenAIGPTDoubleHeadsModel
-CLASS_HEAD = 'score'  # of OpenAIGPTForSequenceClassification; it has no bias
+CLASS_HEAD = 'score'  # of OpenAIGPTForSequenceClassification; it has no bias, see `fold_bias`
 MAX_OUTPUTS = 10_000
 
 
@@ -96,7 +98,7 @@ def find_tensors(folder: str) -> dict[str, TensorFile]:
 
     Raises InputError.
     """
-    for file in ('model.safetensors', 'pytorch_model.bin'):
+    for file in HUGGINGFACE_WEIGHTS:
         path = os.path.join(folder, file)
         if os.path.exists(path):
             tensors = TensorFile(path)
@@ -111,7 +113,6 @@ def find_tensors(folder: str) -> dict[str, TensorFile]:
 
 def _read_index(path: str) -> dict[str, TensorFile]:
     """Do the same where the weights are split into several files, which an index lists."""
-    check_not_pointer(path)
     weight_map = read_json(path).get('weight_map')
     if not isinstance(weight_map, dict):
         raise InputError(f'{path}: expected "weight_map", an object from names to files')
@@ -136,8 +137,8 @@ class HuggingFaceWeights:
     """The weights in a Hugging Face folder, with the interface of `weights.OpenAIShards`.
 
     The names may begin with `transformer.` or not. Where the token embedding is stored under the
-    name of the output matrix only, `lm_head.weight`, it is taken from there. The last rows of the
-    token embedding of a fine-tuned model of ours belong to the special tokens.
+    name of the output matrix only, `lm_head.weight`, it is taken from there. Rows of the token
+    embedding that follow the vocabulary belong to special tokens, ours or added ones.
     Raises InputError.
     """
 
@@ -156,22 +157,44 @@ class HuggingFaceWeights:
         self.n_layer: int = config['n_layer']
         self.n_rows: int = config['vocab_size']
         self.tensors = find_tensors(folder)
-        self.n_vocab = self._count_symbols(settings)
+        self.n_vocab, self._special = self._find_special(settings)
         self._check_shapes()
+        self._check_tied(config, path)
 
-    def _count_symbols(self, settings: dict) -> int:
-        """Return the size of the vocabulary, without our special tokens."""
+    def _find_special(self, settings: dict) -> tuple[int, list[int] | None]:
+        """Return the size of the vocabulary, and the rows of our special tokens, if there are any.
+
+        Other rows that follow the vocabulary belong to added tokens, such as [PAD].
+        """
         n_special = len(SPECIAL_TOKENS)
         n_vocab = settings.get('n_vocab')
-        if n_vocab is None:
-            has_special = has_special_tokens(self.folder)
-            return self.n_rows - n_special if has_special else self.n_rows
-        if n_vocab not in (self.n_rows, self.n_rows - n_special):
+        if n_vocab is not None:  # a model of this program
+            n_more = self.n_rows - n_vocab
+            if n_more not in (0, n_special, n_special + 1):
+                raise InputError(
+                    f'{self.folder}: the token embedding has {self.n_rows:,} rows, which does not '
+                    f'fit the vocabulary of {n_vocab:,} symbols that config.json tells of'
+                )
+            return n_vocab, list(range(n_vocab, n_vocab + n_special)) if n_more else None
+        try:
+            n_vocab, added = read_added_tokens(self.folder)
+        except InputError:  # the vocabulary is elsewhere
+            return self.n_rows, None
+        if set(added.values()) != set(range(n_vocab, self.n_rows)):
+            return self.n_rows, None
+        rows = [added[token] for token in SPECIAL_TOKENS if token in added]
+        return n_vocab, rows if len(rows) == n_special else None
+
+    def _check_tied(self, config: dict, path: str) -> None:
+        """Raise InputError if the output matrix is not the token embedding."""
+        stored, output = self._stored_name('tokens_embed.weight'), 'lm_head.weight'
+        if config.get('tie_word_embeddings', True) or output not in self.tensors:
+            return
+        if not np.array_equal(self._take('tokens_embed.weight'), self.tensors[output].read(output)):
             raise InputError(
-                f'{self.folder}: the token embedding has {self.n_rows:,} rows, which does not fit '
-                f'the vocabulary of {n_vocab:,} symbols that config.json tells of'
+                f'{path}: "tie_word_embeddings" is false, and {output} is not {stored}; GPT-1 has '
+                'one matrix for both, so this model cannot be used'
             )
-        return n_vocab
 
     def _stored_name(self, name: str) -> str:
         """Return the name under which the array `name` is stored. Raises InputError."""
@@ -228,9 +251,7 @@ class HuggingFaceWeights:
 
     def special_rows(self) -> np.ndarray | None:
         """Return the embedding of the special tokens, [3, n_embd], or None."""
-        if self.n_vocab == self.n_rows:
-            return None
-        return self._take('tokens_embed.weight')[self.n_vocab :]
+        return None if self._special is None else self._take('tokens_embed.weight')[self._special]
 
     def classifier(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the weight [n_out, n_embd] and the bias [n_out] of the classifier, or None."""
@@ -240,7 +261,9 @@ class HuggingFaceWeights:
         elif f'{CLASS_HEAD}.weight' in self.tensors:
             weight = f'{CLASS_HEAD}.weight'
             array = self.tensors[weight].read(weight)
-            head = array, np.zeros(len(array), dtype=np.float32)
+            bias = f'{CLASS_HEAD}.bias'
+            zeros = np.zeros(len(array), dtype=np.float32)
+            head = array, self.tensors[bias].read(bias) if bias in self.tensors else zeros
         else:
             return None
         n_out = len(head[1])
@@ -269,11 +292,14 @@ def save_huggingface(model, encoder, settings: dict, task, folder: str) -> list[
         text, pair  OpenAIGPTForSequenceClassification  the same logits
         similarity  OpenAIGPTForSequenceClassification  logits for each order of the two texts,
                                                         whose sum is ours
+        regression  OpenAIGPTForSequenceClassification  the number, in the units of the data
 
     Raises WriteError.
     """
-    tensors = _transformer_tensors(model, special=task is not None)
-    config = _config(model.config, special=task is not None)
+    # The library classifies the last token that is not padding, so no text may have that token.
+    pads = task is not None and task.layout != 'choices'
+    tensors = _transformer_tensors(model, special=task is not None, pads=pads)
+    config = _config(model.config, n_rows=len(tensors['transformer.tokens_embed.weight']))
     notes = []
     if task is None:
         config['architectures'] = ['OpenAIGPTLMHeadModel']
@@ -283,12 +309,11 @@ def save_huggingface(model, encoder, settings: dict, task, folder: str) -> list[
     else:
         config['architectures'] = ['OpenAIGPTForSequenceClassification']
         config.update(_label_config(task))
-        weight, notes = _class_head(model, task)
-        tensors[f'{CLASS_HEAD}.weight'] = weight
-        if '<unk>' in encoder.encoder:
-            # The library needs a padding token to classify several texts at a time. The state of
-            # `_classify_`, the last token, does not depend on what follows it.
-            config['pad_token_id'] = encoder.encoder['<unk>']
+        head, notes = _class_head(model, task)
+        tensors.update(head)
+        config['pad_token_id'] = model.config.first_position
+        if task.regression:  # the head computes in the units of the data
+            task = replace(task, mean=0.0, std=1.0)
     config[CONFIG_KEY] = _our_settings(settings, encoder, task)
     n_left_out = len(encoder.bpe_ranks) - len(known_merges(encoder))
     if n_left_out:
@@ -299,7 +324,7 @@ def save_huggingface(model, encoder, settings: dict, task, folder: str) -> list[
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     with whole_file(os.path.join(folder, 'model.safetensors'), 'wb') as f:
         f.write(save(tensors, {'format': 'pt'}))
-    _save_tokenizer(encoder, task, model.config.n_ctx, folder)
+    _save_tokenizer(encoder, task, pads, model.config.n_ctx, folder)
     # Last: a folder with config.json is complete.
     with whole_file(os.path.join(folder, 'config.json')) as f:
         json.dump(config, f, indent=1)
@@ -310,12 +335,13 @@ def _numpy(p: torch.Tensor) -> np.ndarray:
     return p.detach().float().cpu().numpy()
 
 
-def _transformer_tensors(model, special: bool) -> dict[str, np.ndarray]:
-    """Return the arrays of the transformer, by name; `special`: with the special tokens."""
+def _transformer_tensors(model, special: bool, pads: bool) -> dict[str, np.ndarray]:
+    """Return the arrays of the transformer, by name, with rows for special tokens and padding."""
     config, embed = model.config, _numpy(model.transformer.embed.weight)
     n_rows = config.first_position if special else config.n_vocab
+    padding = np.zeros((int(pads), config.n_embd), dtype=np.float32)
     tensors = {
-        'tokens_embed.weight': embed[:n_rows],
+        'tokens_embed.weight': np.concatenate([embed[:n_rows], padding]),
         'positions_embed.weight': embed[config.first_position :],
     }
     for i, block in enumerate(model.transformer.h):
@@ -323,13 +349,13 @@ def _transformer_tensors(model, special: bool) -> dict[str, np.ndarray]:
     return {f'transformer.{name}': array for name, array in tensors.items()}
 
 
-def _config(config, special: bool) -> dict:
+def _config(config, n_rows: int) -> dict:
     """Return the part of `config.json` that describes the transformer."""
     ours = {their: getattr(config, our) for their, our in CONFIG_NAMES.items()}
     return {
         'model_type': 'openai-gpt',
         **ours,
-        'vocab_size': config.first_position if special else config.n_vocab,
+        'vocab_size': n_rows,
         'layer_norm_epsilon': 1e-5,
         # The classifier of OpenAIGPTDoubleHeadsModel: one linear layer.
         'summary_type': 'cls_index',
@@ -373,30 +399,47 @@ def _choice_head(model) -> dict[str, np.ndarray]:
     }
 
 
-def _class_head(model, task) -> tuple[np.ndarray, list[str]]:
-    """Return a weight that needs no bias, [n_out, n_embd], and what its user should know."""
+def _class_head(model, task) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays of the classifier, and what its user should know.
+
+    They are a weight that needs no bias, [n_out, n_embd]; where there is none, the bias, [n_out],
+    comes with it. The library leaves that out, `HuggingFaceWeights` does not.
+    """
     linear, norm = model.task_head.linear, model.transformer.h[-1].ln_2
     weight, bias = _numpy(linear.weight), _numpy(linear.bias)
-    notes = []
+    notes, tolerance = [], 1e-5
+    if task.regression:
+        weight, bias = weight * np.float32(task.std), bias * np.float32(task.std)
+        bias += np.float32(task.mean)
+        tolerance *= max(task.std, abs(task.mean))
+    if task.soft_labels:
+        notes.append(
+            'the score of a pair is not one of the classes 0 to 5 but their mean, weighted by '
+            'their probabilities: softmax(logits) @ [0, 1, 2, 3, 4, 5]'
+        )
     if task.layout == 'similarity':
         bias = bias / 2  # each of the two orders brings half of it
         notes.append('the logits of a pair are the sum of those of its two orders')
-    folded = fold_bias(weight, bias, _numpy(norm.g), _numpy(norm.b))
+    folded = fold_bias(weight, bias, _numpy(norm.g), _numpy(norm.b), tolerance)
     if folded is not None:
-        return folded, notes
+        return {f'{CLASS_HEAD}.weight': folded}, notes
+    values = ', '.join(f'{value:.4g}' for value in bias)
     if len(bias) == 1 or np.ptp(bias) > 0:
-        values = ', '.join(f'{value:.4g}' for value in _numpy(linear.bias))
         notes.append(
             'OpenAIGPTForSequenceClassification has no bias, and the weights cannot express it: '
             f'add {values} to its logits'
         )
     else:
         notes.append('all logits lack the same number, the bias: the probabilities are the same')
-    return weight, notes
+    return {f'{CLASS_HEAD}.weight': weight, f'{CLASS_HEAD}.bias': bias}, notes
 
 
 def fold_bias(
-    weight: np.ndarray, bias: np.ndarray, gain: np.ndarray, shift: np.ndarray
+    weight: np.ndarray,
+    bias: np.ndarray,
+    gain: np.ndarray,
+    shift: np.ndarray,
+    tolerance: float = 1e-5,
 ) -> np.ndarray | None:
     """Return a weight that alone does what `weight` [n_out, n] and `bias` [n_out] do, or None.
 
@@ -405,7 +448,8 @@ def fold_bias(
     That output is h = gain * x + shift with sum(x) = 0, so sum(h / gain) is the same number for all
     inputs, c = sum(shift / gain). The product of h with u = 1 / (gain * c) is therefore always 1,
     and (weight + bias u) h = weight h + bias.
-    The result is None where rounding would spoil that: where a gain or c is almost 0.
+    The result is None where rounding would change it by more than `tolerance`: where a gain or c is
+    almost 0.
     """
     gain, shift = gain.astype(np.float64), shift.astype(np.float64)
     with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
@@ -413,22 +457,23 @@ def fold_bias(
         # |h| is at most about sqrt(n) * max(gain) + |shift|.
         size = np.sqrt(len(gain)) * np.abs(gain).max() + np.linalg.norm(shift)
         error = np.finfo(np.float32).eps * np.linalg.norm(u) * size * np.abs(bias).max()
-    if not error < 1e-5:
+    if not error < tolerance:
         return None
     return (weight + np.outer(bias, u)).astype(np.float32)
 
 
-def _save_tokenizer(encoder, task, n_ctx: int, folder: str) -> None:
+def _save_tokenizer(encoder, task, pads: bool, n_ctx: int, folder: str) -> None:
     """Write the files of the tokenizer.
 
     That of a fine-tuned model adds the special tokens: `tokenizer(text)` and `tokenizer(a, b)` give
     the sequences that the model was trained on. For choices, `a` is the context, `b` a choice.
     """
     special = SPECIAL_TOKENS if task is not None else ()
+    special += ('<pad>',) if pads else ()
     ids = {token: encoder.n_vocab + i for i, token in enumerate(special)}
     tokenizer = huggingface_tokenizer(encoder, special)
     if special:
-        start, delimiter, classify = special
+        start, delimiter, classify = SPECIAL_TOKENS
         tokenizer.post_processor = TemplateProcessing(
             single=f'{start} $A {classify}',
             pair=f'{start} $A {delimiter} $B {classify}',
@@ -437,12 +482,12 @@ def _save_tokenizer(encoder, task, n_ctx: int, folder: str) -> None:
     config = {
         'tokenizer_class': 'PreTrainedTokenizerFast',
         'unk_token': '<unk>',
-        'additional_special_tokens': list(special),
+        'additional_special_tokens': list(special[: len(SPECIAL_TOKENS)]),
         'model_input_names': ['input_ids', 'attention_mask'],  # no types of tokens
         'model_max_length': n_ctx,
     }
-    if '<unk>' in encoder.encoder:
-        config['pad_token'] = '<unk>'
+    if pads or '<unk>' in encoder.encoder:
+        config['pad_token'] = '<pad>' if pads else '<unk>'
     with whole_file(os.path.join(folder, 'tokenizer.json')) as f:
         f.write(tokenizer.to_str())
     with whole_file(os.path.join(folder, 'vocab.json')) as f:

@@ -17,7 +17,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from utils import InputError
+from utils import InputError, check_not_pointer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLE_MODEL = os.path.join(HERE, 'model', 'sample')
@@ -32,6 +32,7 @@ MODEL_FILES = (  # as OpenAI published them
     SHAPES_FILE,
     *(f'params_{i}.npy' for i in range(N_SHARDS)),
 )
+HUGGINGFACE_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 
 # These repeat the keys of `datasets.TASKS`, `model_pytorch.ACT_FNS` and `opt.SCHEDULES`, whose
 # modules are slow to import. A test checks that they are the same.
@@ -700,6 +701,7 @@ def _shown(value: object) -> str:
 
 def read_json(path: str) -> dict:
     """Return the JSON object in a file. Raises InputError."""
+    check_not_pointer(path)
     try:
         with open(path, encoding='utf-8') as f:
             values = json.load(f)
@@ -787,6 +789,16 @@ def check_sizes(weights, n_vocab: int, n_embd: int, n_transfer: int) -> None:
 
 
 # -------------------------------------------------------------------------------- the default model
+
+
+def check_no_weights(folder: str, hint: str) -> None:
+    """Raise InputError, which ends in a hint, if `folder` holds a model that a run did not write.
+
+    This may be a pre-trained model, or one of Hugging Face.
+    """
+    for name in (SHAPES_FILE, 'params_0.npy', 'config.json', *HUGGINGFACE_WEIGHTS):
+        if os.path.lexists(os.path.join(folder, name)):
+            raise InputError(f'{folder} holds a finished model ({name}): {hint}')
 
 
 def is_sample_model(folder: str) -> bool:

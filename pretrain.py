@@ -18,7 +18,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import startup  # noqa: F401 (before the import of any library)
 
-from options import free_on_resume, model_settings, parse_pretrain_args
+from options import check_no_weights, free_on_resume, model_settings, parse_pretrain_args
 
 # Before PyTorch is imported, which is slow: a wrong option is answered at once.
 ARGS = parse_pretrain_args() if __name__ == '__main__' else None
@@ -240,12 +240,11 @@ def check_out(args, work: str) -> None:
             f'{args.out} holds the checkpoint of an earlier run: give --resume to continue it, or '
             'choose another --out'
         )
-    finished = ('params_shapes.json', 'params_0.npy')
-    if not has_checkpoint and any(os.path.exists(os.path.join(args.out, f)) for f in finished):
-        raise InputError(
-            f'{args.out} holds a finished model: choose another --out (to train it further, give '
-            'it as --init)'
-        )
+    if not has_checkpoint:
+        hint = 'choose another --out (to train it further, give it as --init)'
+        check_no_weights(args.out, hint)
+        if os.path.lexists(os.path.join(args.out, 'best_params')):
+            raise InputError(f'{args.out} holds a fine-tuned model: choose another --out')
     has_record = os.path.exists(os.path.join(work, 'vocabulary.json'))
     if not has_record and any(map(os.path.exists, vocabulary_files(args.out))):
         raise InputError(

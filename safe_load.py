@@ -4,26 +4,13 @@ Nothing in them can run code or ask for more memory than the file has bytes. Wha
 `InputError` with one line.
 """
 
-import contextlib
 import os
 import pickletools
 import zipfile
 
 import torch
 
-from utils import InputError, OutOfMemory, is_out_of_memory
-
-LFS_POINTER = b'version https://git-lfs.github.com/spec/'
-
-
-def check_not_pointer(path: str) -> None:
-    """Raise InputError if `path` is a Git LFS pointer: a small text in place of a large file."""
-    with contextlib.suppress(OSError), open(path, 'rb') as f:
-        if f.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(
-                f'{path} is a Git LFS pointer, not the file itself: run "git lfs pull" in its '
-                'folder, or download the file again'
-            )
+from utils import InputError, OutOfMemory, check_not_pointer, is_out_of_memory
 
 
 def load_file(path: str) -> object:

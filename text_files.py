@@ -4,9 +4,13 @@
     pipes_on_disk   makes what comes through a pipe readable more than once
     read_blocks     reads one file: plain text, compressed text, JSON Lines or Parquet
 
+A file whose name does not tell is known by its first line: records of JSON are read, whatever they
+are called; markup, tables, archives and Git LFS pointers are refused, not trained on.
+
 Memory does not grow with the size of the files.
 """
 
+import codecs
 import contextlib
 import functools
 import gzip
@@ -23,15 +27,27 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from utils import InputError, write_error
+from utils import InputError, check_not_pointer, write_error
 
 COMPRESSIONS = ('.gz', '.xz', '.zst')
-SUFFIXES = ('.txt', '.jsonl', '.parquet') + tuple(
-    kind + compression for kind in ('.txt', '.jsonl') for compression in COMPRESSIONS
+JSON_LINES = ('.jsonl', '.ndjson')
+SUFFIXES = ('.txt', '.jsonl', '.parquet', '.ndjson') + tuple(
+    kind + compression for kind in ('.txt', *JSON_LINES) for compression in COMPRESSIONS
 )
+# In a folder, these are read if they hold records with a text. Others describe the data.
+MAYBE_SUFFIXES = ('.json', *('.json' + compression for compression in COMPRESSIONS))
+MARKUP = 'markup would be learned as text; extract the plain text first'
+ARCHIVE = 'an archive; unpack it first'
+NOT_TEXT = {
+    **dict.fromkeys(('.csv', '.tsv'), 'a table; write the texts of one column to .txt or .jsonl'),
+    **dict.fromkeys(('.html', '.htm', '.xhtml', '.xml', '.rtf', '.ipynb'), MARKUP),
+    **dict.fromkeys(('.tar', '.zip', '.tgz', '.7z', '.bz2'), ARCHIVE),
+}
+MARKUP_START = re.compile(rb'<(!doctype|\?xml|html|head|mediawiki|doc)\b|\{\\rtf|\[\{\x22', re.I)
 BLOCK = 1 << 20  # bytes of text in a block
 LONGEST_LINE = 1 << 16  # bytes; a block may end within a longer line
 LONGEST_RECORD = 1 << 27  # bytes of a line of a .jsonl file
+ONE_OBJECT = 'each line should be a JSON object with a string named "text"'
 
 
 # -------------------------------------------------------------------------------- finding the files
@@ -50,7 +66,7 @@ def find_texts(places: Iterable[str]) -> tuple[list[Text], list[str]]:
 
     In a folder, the files whose names end in one of `SUFFIXES` (in upper or lower case) are text.
     They are sorted by name. Symbolic links are followed. A file that is given by its own name and
-    ends differently is plain text.
+    ends differently is plain text, or records of JSON; see `read_chunks`.
 
     Returns the texts, and one-line notes on the files that are not read. Raises InputError if a
     place does not exist or has no text file.
@@ -67,10 +83,19 @@ def find_texts(places: Iterable[str]) -> tuple[list[Text], list[str]]:
                 notes.append(f'{place}: other kinds of files are not read: {shorten(others)}')
         elif stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
             name = 'pipe' if is_pipe(place) else os.path.basename(place)
+            reason = NOT_TEXT.get(os.path.splitext(plain_name(name))[1])
+            if reason:
+                raise InputError(f'--text {place}: this kind of file is not read: {reason}')
             texts.append(Text(name, place, place))
         else:
             raise InputError(f'--text {place}: expected a file, a folder or a pipe')
     return texts, notes
+
+
+def plain_name(name: str) -> str:
+    """Return a name in lower case, without the ending of a compressed file."""
+    root, suffix = os.path.splitext(name.lower())
+    return root if suffix in COMPRESSIONS else root + suffix
 
 
 def list_folder(folder: str) -> tuple[list[tuple[str, str]], list[str]]:
@@ -98,6 +123,10 @@ def list_folder(folder: str) -> tuple[list[tuple[str, str]], list[str]]:
             is_text = file.lower().endswith(SUFFIXES)
             if is_text and not os.path.exists(path):
                 raise InputError(f'cannot read {path}: the symbolic link leads nowhere')
+            if file.lower().endswith(MAYBE_SUFFIXES) and os.path.isfile(path):
+                with open_text(path, path) as (_, f):
+                    record = read_record(f.readline(LONGEST_RECORD)) or {}
+                is_text = isinstance(record.get('text'), str)
             if not is_text or not os.path.isfile(path):
                 others.append(name)
             elif is_new(path):
@@ -184,29 +213,69 @@ class DamagedFile(Exception):
 def read_chunks(text: Text) -> Iterator[tuple[bytes, int]]:
     """Yield the text of a file in pieces of any size, as UTF-8.
 
-    Each piece comes with the number of bytes of the file that have been read. In .jsonl and
-    .parquet files, a newline follows each text. Raises InputError.
+    Each piece comes with the number of bytes of the file that have been read. In JSON Lines and
+    .parquet files, a newline follows each text. A file of another name holds JSON Lines if its
+    first line is a JSON object. Raises InputError.
     """
     name = text.shown.lower()
     if name.endswith('.parquet'):
+        check_not_pointer(text.path)
         yield from parquet_texts(text)
         return
-    is_json = name.endswith(tuple('.jsonl' + suffix for suffix in ('', *COMPRESSIONS)))
+    with open_text(text.path, text.shown) as (raw, f):
+        first = b''
+        is_json = plain_name(name).endswith(('.json', *JSON_LINES))
+        if not is_json:
+            first = f.readline(BLOCK)
+            check_plain(first, text.shown)
+            if first.startswith((b'{', codecs.BOM_UTF8 + b'{')) and not first.endswith(b'\n'):
+                first += f.readline(LONGEST_RECORD)  # of a long record
+            is_json = read_record(first) is not None
+        if is_json:
+            chunks = json_texts(f, text.shown, first)
+        else:
+            chunks = itertools.chain([first], iter(lambda: f.read(BLOCK), b''))
+        for chunk in chunks:
+            yield chunk, raw.tell()
+
+
+@contextlib.contextmanager
+def open_text(path: str, shown: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open a file as (raw, decompressed). Within, errors of reading it become an InputError."""
+    check_not_pointer(path)
     try:
-        with open(text.path, 'rb') as raw, decompress(raw, text.shown) as f:
-            chunks = json_texts(f, text.shown) if is_json else iter(lambda: f.read(BLOCK), b'')
-            for chunk in chunks:
-                yield chunk, raw.tell()
+        with open(path, 'rb') as raw, decompress(raw, shown) as f:
+            yield raw, f
     except EOFError as error:
         raise InputError(
-            f'{text.shown} is cut off: its compressed data end too early; copy it again'
+            f'{shown} is cut off: its compressed data end too early; copy it again'
         ) from error
     except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, DamagedFile) as error:
         raise InputError(
-            f'cannot decompress {text.shown}: it is damaged or of another kind ({error})'
+            f'cannot decompress {shown}: it is damaged or of another kind ({error})'
         ) from error
     except OSError as error:
-        raise InputError(f'cannot read {text.shown}: {error.strerror or error}') from error
+        raise InputError(f'cannot read {shown}: {error.strerror or error}') from error
+
+
+def check_plain(first: bytes, shown: str) -> None:
+    """Raise InputError if the first line of a file is not that of a plain text."""
+    if b'\0' in first[:1024]:
+        raise InputError(
+            f'{shown} is not UTF-8 text (it is UTF-16 or an archive); save it again as UTF-8'
+        )
+    if MARKUP_START.match(first.removeprefix(codecs.BOM_UTF8).lstrip()):
+        raise InputError(f'{shown} is not plain text: {MARKUP}')
+
+
+def read_record(line: bytes) -> dict | None:
+    """Return the JSON object that a line holds, or None."""
+    if not line.startswith((b'{', codecs.BOM_UTF8 + b'{')):
+        return None
+    try:
+        return json.loads(line.decode('utf-8-sig'))
+    except (ValueError, RecursionError):
+        return None
 
 
 def decompress(raw: BinaryIO, name: str) -> BinaryIO:
@@ -283,12 +352,15 @@ def zstd_decompressor(name: str) -> tuple[Callable, type[Exception]]:
     return decompressor.decompressobj, zstandard.ZstdError
 
 
-def json_texts(f: BinaryIO, shown: str) -> Iterator[bytes]:
-    """Yield the field `text` of each line of a JSON Lines file that is not blank."""
-    for number in itertools.count(1):
-        line = f.readline(LONGEST_RECORD)
-        if not line:
-            return
+def json_texts(f: BinaryIO, shown: str, first: bytes = b'') -> Iterator[bytes]:
+    """Yield the field `text` of each line of a JSON Lines file that is not blank.
+
+    first  the first line, if it has been read
+    """
+    lines = iter(lambda: f.readline(LONGEST_RECORD), b'')
+    if first:
+        lines = itertools.chain([first], lines)
+    for number, line in enumerate(lines, 1):
         place = f'{shown}, line {number:,}'
         if len(line) == LONGEST_RECORD:
             raise InputError(f'{place}: the line has more than {LONGEST_RECORD:,} bytes')
@@ -299,10 +371,10 @@ def json_texts(f: BinaryIO, shown: str) -> Iterator[bytes]:
         except UnicodeDecodeError as error:
             raise InputError(f'{place}: the line is not UTF-8 text') from error
         except (ValueError, RecursionError) as error:
-            raise InputError(f'{place}: the line is not JSON ({error})') from error
+            raise InputError(f'{place}: the line is not JSON ({error}); {ONE_OBJECT}') from error
         text = record.get('text') if isinstance(record, dict) else None
         if not isinstance(text, str):
-            raise InputError(f'{place}: expected a JSON object with a string named "text"')
+            raise InputError(f'{place}: {ONE_OBJECT}')
         yield to_utf8(text)
 
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from spacy2 import EnglishTokenizer
-from utils import InputError
+from utils import InputError, check_not_pointer
 
 # A text encoder remembers the ids of this many words. That is enough for the frequent words of any
 # language, and it bounds the memory.
@@ -343,6 +343,7 @@ def read_merges(path: str | os.PathLike) -> dict[tuple[str, str], int]:
 
 
 def _read_text(path: str | os.PathLike, what: str) -> str:
+    check_not_pointer(path)
     try:
         with open(path, encoding='utf-8') as f:
             return f.read()

@@ -18,6 +18,7 @@ from datasets import find_data
 from metrics import is_better, score, write_submission
 from options import (
     NOT_OF_MODEL,
+    check_no_weights,
     is_openai_model,
     is_sample_model,
     model_settings,
@@ -78,6 +79,7 @@ from weights import (
     open_weights,
     read_parameters,
     save_finetuned_settings,
+    sign,
 )
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch
@@ -95,15 +97,18 @@ class Inputs:
     def __init__(self, args):
         """Check the input, in order of cost, and encode it. Raises InputError."""
         check_writable(args.log_dir)
-        check_writable(os.path.join(args.save_dir, args.desc))
+        folder = os.path.join(args.save_dir, args.desc)
+        check_writable(folder)
+        check_no_weights(folder, 'choose another --desc or --save_dir')
         if args.submit:
             check_writable(args.submission_dir)
             check_writable(os.path.join(args.analysis_dir, args.desc))
         if args.tensorboard:
             check_tensorboard(os.path.join(args.log_dir, args.desc))
-        self.encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path)
+        transfers = args.n_transfer >= 0
+        self.encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path, transfers)
         self.n_vocab = self.encoder.n_vocab
-        if args.n_transfer >= 0:
+        if transfers:
             weights = open_weights(args.model_dir)
             weights.check(self.n_vocab, args.n_embd, args.n_transfer)
         self.about = record.of_training(args)  # before the files are read
@@ -330,6 +335,8 @@ def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
     task = inputs.task
     torch.manual_seed(args.seed)
     model = DoubleHeadModel(config, task.layout, task.n_out)
+    if ranks.first:
+        sign(model, args, task, inputs.encoder)
 
     def fill():
         loaded = []

@@ -104,7 +104,7 @@ class Trainer:
         self.meter = LossMeter(job.unit, job.names, lag=2 if self.device.type == 'cuda' else 0)
         self.n_updates = 0
         self.evaluated = 0  # the update after which the last evaluation was
-        self.seconds = 0.0  # spent in updates since then, in this process
+        self.seconds = 0.0  # spent in updates since then, also before the run was resumed
 
     # ------------------------------------------------------------------------------------ update
 
@@ -239,6 +239,7 @@ class Trainer:
             'n_updates': self.n_updates,
             'evaluated': self.evaluated,
             'losses': [self.meter.sum, self.meter.n],
+            'seconds': self.seconds,
             'precision': self.precision.state_dict(),
             'job': self.job.state(),
             'log': logger.lines,
@@ -269,6 +270,7 @@ class Trainer:
             if not log or not all(isinstance(line, dict) for line in log):
                 raise ValueError('its log is not valid')
             self.meter.sum, self.meter.n = float(run['losses'][0]), int(run['losses'][1])
+            self.seconds = float(run.get('seconds', 'nan'))  # earlier versions did not keep them
             self.precision.load_state_dict(run['precision'])
             self.job.load_state(run['job'])
             self.model.load_state_dict(checkpoint['model'])

@@ -19,6 +19,7 @@ from typing import IO, NoReturn
 # A progress bar of tqdm that leaves room for the bar itself in 80 columns
 BAR = '{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}'
 SPECIAL_TOKENS = ('_start_', '_delimiter_', '_classify_')  # they follow the vocabulary, in order
+LFS_POINTER = b'version https://git-lfs.github.com/spec/'
 
 
 class InputError(Exception):
@@ -299,6 +300,16 @@ def write_error(path: str, error: OSError) -> WriteError:
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     reason = error.strerror or error
     return WriteError(f'cannot write {path}: {reason}; an earlier file is unchanged', is_full)
+
+
+def check_not_pointer(path: str) -> None:
+    """Raise InputError if `path` is a Git LFS pointer: a small text in place of a large file."""
+    with contextlib.suppress(OSError), open(path, 'rb') as f:
+        if f.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(
+                f'{path} is a Git LFS pointer, not the file itself: run "git lfs pull" in its '
+                'folder, or download the file again'
+            )
 
 
 def check_writable(folder: str) -> None:

@@ -5,13 +5,13 @@ folder. A model's settings may tell the size and a fingerprint of its vocabulary
 vocabulary of another model is recognized.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Iterable
 
 from options import ENCODER_FILE, MERGES_FILE, read_json, read_settings
-from safe_load import check_not_pointer
 from text_utils import TextEncoder, read_merges, read_vocabulary
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
@@ -23,74 +23,86 @@ Merges = dict[tuple[str, str], int]  # (left, right) -> rank, the lowest first
 
 
 def open_encoder(
-    folder: str, encoder_path: str | None = None, bpe_path: str | None = None
+    folder: str,
+    encoder_path: str | None = None,
+    bpe_path: str | None = None,
+    transfers: bool = True,
 ) -> TextEncoder:
     """Return the encoder for the weights in `folder`, or that of the two files if they are given.
 
-    Raises InputError, also if the vocabulary in the folder belongs to another model.
+    transfers  whether the weights are used. Two files that are given need not fit them otherwise
+
+    Raises InputError, also if the vocabulary belongs to another model.
     """
-    if encoder_path is not None or bpe_path is not None:
-        return TextEncoder(
-            encoder_path or os.path.join(folder, ENCODER_FILE),
-            bpe_path or os.path.join(folder, MERGES_FILE),
-        )
-    encoder = TextEncoder.from_vocabulary(*read_vocabulary_of(folder))
-    check_vocabulary(encoder, read_settings(folder), folder)
+    if encoder_path is None and bpe_path is None:
+        encoder = TextEncoder.from_vocabulary(*read_vocabulary_of(folder))
+        check_vocabulary(encoder, read_settings(folder), folder)
+        return encoder
+    encoder_path = encoder_path or os.path.join(folder, ENCODER_FILE)
+    bpe_path = bpe_path or os.path.join(folder, MERGES_FILE)
+    encoder = TextEncoder(encoder_path, bpe_path)
+    if transfers:
+        facts = read_settings(folder)
+        if 'vocabulary' not in facts:  # as with OpenAI's files: the vocabulary beside them tells
+            with contextlib.suppress(InputError):
+                facts = vocabulary_facts(TextEncoder.from_vocabulary(*read_vocabulary_of(folder)))
+        check_vocabulary(encoder, facts, f'{encoder_path}, {bpe_path}')
     return encoder
 
 
 def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges]:
     """Read the symbols and the merges in a folder. Raises InputError.
 
-    Our special tokens, which an exported model has at the end of its vocabulary, are left out.
+    Added tokens, such as our special tokens in an exported model, are left out: no text has them.
     """
-    symbols, merges = _read_files(folder)
-    if _ends_with_special(symbols):
-        n_vocab = len(symbols) - len(SPECIAL_TOKENS)
-        symbols = {symbol: i for symbol, i in symbols.items() if i < n_vocab}
+    symbols, merges, _ = _read_files(folder)
     return symbols, merges
 
 
-def has_special_tokens(folder: str) -> bool:
-    """Return whether the vocabulary in a folder ends with our special tokens."""
-    try:
-        return _ends_with_special(_read_files(folder)[0])
-    except InputError:
-        return False
+def read_added_tokens(folder: str) -> tuple[int, Symbols]:
+    """Return the number of symbols of a Hugging Face folder, and its added tokens with their ids.
+
+    Raises InputError.
+    """
+    symbols, _, added = _read_files(folder)
+    return len(symbols), added
 
 
-def _ends_with_special(symbols: Symbols) -> bool:
-    ids = range(len(symbols) - len(SPECIAL_TOKENS), len(symbols))
-    return [symbols.get(token) for token in SPECIAL_TOKENS] == list(ids)
-
-
-def _read_files(folder: str) -> tuple[Symbols, Merges]:
+def _read_files(folder: str) -> tuple[Symbols, Merges, Symbols]:
     def there(name):
         return os.path.exists(os.path.join(folder, name))
 
+    added = {}
     if not there(ENCODER_FILE) and there('tokenizer.json') and not there('vocab.json'):
-        return _read_tokenizer(os.path.join(folder, 'tokenizer.json'))
-    names = ENCODER_FILE, MERGES_FILE
-    if not there(ENCODER_FILE) and (there('vocab.json') or there('config.json')):
-        names = 'vocab.json', 'merges.txt'
-    symbols_path, merges_path = (os.path.join(folder, name) for name in names)
-    check_not_pointer(symbols_path)
-    check_not_pointer(merges_path)
-    return read_vocabulary(symbols_path), read_merges(merges_path)
+        symbols, merges, added = _read_tokenizer(os.path.join(folder, 'tokenizer.json'))
+    else:
+        names = ENCODER_FILE, MERGES_FILE
+        if not there(ENCODER_FILE) and (there('vocab.json') or there('config.json')):
+            names = 'vocab.json', 'merges.txt'
+            if there('added_tokens.json'):
+                added = read_json(os.path.join(folder, 'added_tokens.json'))
+        symbols_path, merges_path = (os.path.join(folder, name) for name in names)
+        symbols, merges = read_vocabulary(symbols_path), read_merges(merges_path)
+    first = symbols.get(SPECIAL_TOKENS[0])
+    ids = [symbols.get(token) for token in SPECIAL_TOKENS]
+    if first is not None and ids == [first, first + 1, first + 2]:
+        # Exported by this program: they and what follows them were added.
+        added = {**{token: i for token, i in symbols.items() if i >= first}, **added}
+        symbols = {symbol: i for symbol, i in symbols.items() if i < first}
+    return symbols, merges, added
 
 
-def _read_tokenizer(path: str) -> tuple[Symbols, Merges]:
-    """Read the symbols and the merges in a `tokenizer.json`."""
-    check_not_pointer(path)
+def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
+    """Read the symbols, the merges and the added tokens in a `tokenizer.json`."""
     tokenizer = read_json(path)
     try:
         symbols = dict(tokenizer['model']['vocab'])
-        for token in tokenizer.get('added_tokens') or []:
-            symbols[token['content']] = token['id']
+        tokens = {token['content']: token['id'] for token in tokenizer.get('added_tokens') or []}
+        added = {token: i for token, i in tokens.items() if token not in symbols}
         pairs = tokenizer['model']['merges']
         pairs = [pair.split(' ') if isinstance(pair, str) else pair for pair in pairs]
         merges = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
-        for symbol in symbols:
+        for symbol in (*symbols, *added):
             symbol.encode()  # an error for half a surrogate pair
         for symbol in {symbol for pair in merges for symbol in pair}:
             symbol.encode()
@@ -104,7 +116,7 @@ def _read_tokenizer(path: str) -> tuple[Symbols, Merges]:
             f'{path} holds no byte pairs: expected model.vocab, from symbols to the ids 0, 1, 2, '
             '..., and model.merges, pairs of symbols'
         ) from error
-    return symbols, merges
+    return symbols, merges, added
 
 
 # -------------------------------------------------------------------------------------- recognizing

@@ -25,21 +25,28 @@ from huggingface import HuggingFaceWeights
 from lstm import LSTMConfig, lstm_shapes, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
 from options import (
+    CONFIG_KEY,
     ENCODER_FILE,
     MERGES_FILE,
     N_SHARDS,
     SHAPES_FILE,
+    check_settings,
     check_sizes,
     find_model_dir,
     model_settings,
     read_settings,
 )
-from safe_load import check_not_pointer, load_file
+from safe_load import load_file
 from text_utils import TextEncoder
-from utils import SPECIAL_TOKENS, InputError, whole_file
+from utils import SPECIAL_TOKENS, InputError, check_not_pointer, whole_file
 from vocabulary import check_vocabulary, open_encoder, save_vocabulary, vocabulary_facts
 
 PARAMETERS_FILE = 'best_params'
+# Settings, and parts of the task, without which the scores or their names are others
+DECISIVE = (
+    *('n_vocab', 'vocabulary', 'model', 'n_embd', 'n_head', 'n_layer', 'afn', 'lstm_units'),
+    *('layout', 'labels', 'n_context', 'soft_labels', 'regression', 'mean', 'std'),
+)
 SEED = 42  # draws the rows of the special tokens where the weights have none
 
 
@@ -54,11 +61,21 @@ def read_parameters(path: str) -> dict[str, torch.Tensor]:
     `module.` before each name. The names and shapes are checked to be those of a
     `DoubleHeadModel`, and the values to be finite float32 numbers. Raises InputError.
     """
+    return _read_signed(path)[0]
+
+
+def _read_signed(path: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """Return what `read_parameters` does, and what `sign` wrote; {} in files of before."""
     state, size = load_file(path), os.path.getsize(path)
     if isinstance(state, dict) and isinstance(state.get('model'), dict):
         state = state['model']  # of a checkpoint
     if not isinstance(state, dict):
         raise InputError(f'{path} is not a file of parameters: expected a dict')
+    metadata = getattr(state, '_metadata', None)  # PyTorch's own, of every `state_dict`
+    signed = metadata.get(CONFIG_KEY, {}) if isinstance(metadata, dict) else {}
+    if not isinstance(signed, dict):
+        raise InputError(f'{path} is damaged: its settings are not a dict')
+    check_settings(signed, path, facts=True)
     for name, p in state.items():
         if not isinstance(name, str) or not isinstance(p, torch.Tensor):
             raise InputError(f'{path} is not a file of parameters: expected names and tensors')
@@ -72,7 +89,40 @@ def read_parameters(path: str) -> dict[str, torch.Tensor]:
         if not torch.isfinite(p).all():
             raise InputError(f'{path}: {name} contains NaN or infinity')
     _check_shapes(state, path)
-    return state
+    return state, signed
+
+
+def sign(model: torch.nn.Module, values: Namespace | dict, task: Task, encoder: TextEncoder):
+    """Let each `state_dict` of a model carry what `save_finetuned_settings` writes beside it.
+
+    So a file of parameters is known to belong to its settings and its vocabulary. It stands in the
+    attribute `_metadata`, where `load_state_dict` passes it over.
+    """
+    # The round trip makes equal what was read from a file and what was not.
+    signed = json.loads(json.dumps(_settings_of(values, task, encoder)))
+
+    def add(module, state, prefix, local_metadata):
+        state._metadata[CONFIG_KEY] = signed
+
+    model.register_state_dict_post_hook(add)
+
+
+def _join_settings(signed: dict, folder: str, path: str) -> dict:
+    """Return the settings beside a file of parameters, and where they lack one, those in it.
+
+    Raises InputError if they are those of another model.
+    """
+    settings = read_settings(folder)
+    before = {**signed, **signed.get('task', {})}
+    now = {**settings, **settings.get('task', {})}
+    for name in DECISIVE:
+        if name in before and now.get(name, before[name]) != before[name]:
+            raise InputError(
+                f'{folder}/settings.json belongs to another model than {path}: {name} is '
+                f'{str(now[name])[:80]}, expected {str(before[name])[:80]}; remove it, or put it '
+                'right'
+            )
+    return {**signed, **settings}
 
 
 def _check_shapes(state: dict[str, torch.Tensor], path: str) -> None:
@@ -494,8 +544,8 @@ def _open_parameters(
 ) -> OpenedModel:
     """Open a file of parameters: `best_params`, a checkpoint, or one of the earlier port."""
     folder = os.path.dirname(path) or '.'
-    settings = read_settings(folder)
-    state = read_parameters(path)
+    state, signed = _read_signed(path)
+    settings = _join_settings(signed, folder, path)
     if model_dir is None and not os.path.exists(os.path.join(folder, ENCODER_FILE)):
         raise InputError(
             f'{path} has no vocabulary beside it ({ENCODER_FILE}, {MERGES_FILE}); --model_dir '
@@ -576,13 +626,18 @@ def save_pretrained_settings(
 
     Raises WriteError.
     """
-    settings = {**model_settings(values), **vocabulary_facts(encoder)}
-    if task is not None:
-        settings['task'] = task.to_dict()
+    settings = _settings_of(values, task, encoder)
     if run is not None:
         settings['run'] = run
     with whole_file(os.path.join(folder, 'settings.json')) as f:
         json.dump(settings, f, indent=1)
+
+
+def _settings_of(values, task, encoder):
+    settings = {**model_settings(values), **vocabulary_facts(encoder)}
+    if task is not None:
+        settings['task'] = task.to_dict()
+    return settings
 
 
 def save_finetuned_settings(

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from metrics import decode
 from options import MODEL_FILES, model_settings, parse_train_args
 from parallel import predict
 from text_utils import TextEncoder
-from weights import open_model, save_pretrained_settings
+from weights import open_model, open_weights, save_pretrained_settings
 
 transformers = pytest.importorskip('transformers')
 
@@ -89,17 +90,47 @@ def test_multiple_choices(tmp_path, name):
 
 @pytest.mark.parametrize('name', ['mnli', 'sst2', 'qqp', 'stsb', 'regression'])
 def test_classes_and_numbers(tmp_path, name, capsys):
-    """For both orders of a similarity, the logits are added."""
+    """For both orders of a similarity, the logits are added. A regression gives the data's unit."""
     save_finetuned(tmp_path, SOME_TASKS[name])
     hf = there(tmp_path, tmp_path)
     printed = capsys.readouterr().out
     assert ('sum of those of its two orders' in printed) == (name in ('qqp', 'stsb'))
-    assert 'bias' not in printed
+    assert ('mean, weighted by' in printed) == (name == 'stsb') and 'bias' not in printed
     theirs = transformers.OpenAIGPTForSequenceClassification.from_pretrained(hf).eval()
     opened = open_model(str(tmp_path))
     with torch.no_grad():
         parts = [theirs(ids[None]).logits[0] for ids in sequences(opened, TEXTS[name])]
-    torch.testing.assert_close(sum(parts), our_logits(opened, TEXTS[name]), atol=1e-4, rtol=0)
+    wanted = our_logits(opened, TEXTS[name])
+    if name == 'regression':
+        wanted = torch.from_numpy(decode(opened.task, wanted[None])).float()
+    torch.testing.assert_close(sum(parts), wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('mean, std', [(2000, 5), (0, 1e-3), (1e6, 1e5)])
+def test_a_regression_of_any_unit(tmp_path, mean, std, capsys):
+    """Also after the way back."""
+    task = replace(REGRESSION, mean=float(mean), std=float(std))
+    save_finetuned(tmp_path, task)
+    hf = there(tmp_path, tmp_path)
+    assert 'bias' not in capsys.readouterr().out
+    assert convert.main([str(hf), str(tmp_path / 'back')]) == 0
+    values = [
+        decode(opened.task, our_logits(opened, TEXTS['regression'])[None])[0]
+        for opened in map(open_model, map(str, (tmp_path, hf, tmp_path / 'back')))
+    ]
+    assert values == pytest.approx([values[0]] * 3, rel=1e-5, abs=1e-4 * std)
+
+
+@pytest.mark.parametrize('name', ['mnli', 'sst2'])
+def test_no_text_has_the_token_for_padding(tmp_path, name):
+    """Earlier versions of the library classify the token before the first one of padding."""
+    save_finetuned(tmp_path, SOME_TASKS[name])
+    hf = there(tmp_path, tmp_path)
+    padding = transformers.AutoConfig.from_pretrained(hf).pad_token_id
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
+    ids = tokenizer(*['\u2603 snow'] * len(TEXTS[name]))['input_ids']
+    assert encoder().encoder['<unk>'] in ids and padding not in ids
+    assert tokenizer.pad_token_id == padding < open_weights(str(hf)).n_rows
 
 
 @pytest.mark.parametrize('name', ['mnli', 'sst2'])
@@ -154,13 +185,15 @@ def test_a_bias_that_does_not_fit_is_reported(tmp_path, capsys):
     with torch.no_grad():
         found = theirs(ids[None]).logits[0] + torch.tensor([0.5, -0.25, 0.125])
     torch.testing.assert_close(found, our_logits(opened, TEXTS['mnli']), atol=1e-4, rtol=0)
+    assert convert.main([str(hf), str(tmp_path / 'back')]) == 0  # it comes back with its bias
+    assert_same_model(open_model(str(tmp_path / 'back')), opened, exact=True)
 
 
 @pytest.mark.parametrize('name', ['sst2', 'mnli', 'rocstories'])
 def test_the_tokenizer_makes_the_sequences_of_the_task(tmp_path, name):
     save_finetuned(tmp_path, SOME_TASKS[name])
     tokenizer = transformers.AutoTokenizer.from_pretrained(there(tmp_path, tmp_path))
-    assert len(tokenizer) == encoder().n_vocab + 3
+    assert len(tokenizer) == encoder().n_vocab + (3 if name == 'rocstories' else 4)
     opened = open_model(str(tmp_path))
     wanted = [ids.tolist() for ids in sequences(opened, TEXTS[name])]
     if name == 'rocstories':
@@ -221,7 +254,9 @@ def test_the_settings_of_a_pre_trained_model_come_back(tmp_path):
 
 def assert_same_model(a, b, exact):
     """The same settings, task and parameters. A folded bias comes back in the weight."""
-    assert a.settings == b.settings and a.task == b.task
+    tasks = [replace(x.task, mean=0.0, std=1.0) for x in (a, b)]
+    settings = [{**x.settings, 'task': None} for x in (a, b)]
+    assert tasks[0] == tasks[1] and settings[0] == settings[1]
     assert a.encoder.encoder == b.encoder.encoder
     state, wanted = a.model.state_dict(), b.model.state_dict()
     for name in wanted:
@@ -239,9 +274,10 @@ def test_a_fine_tuned_model_comes_back(tmp_path, name):
         after = open_model(str(folder))
         assert after.finetuned
         assert_same_model(after, before, exact=before.task.layout == 'choices')
-        torch.testing.assert_close(
-            our_logits(after, TEXTS[name]), our_logits(before, TEXTS[name]), atol=1e-4, rtol=0
-        )
+        logits = [our_logits(opened, TEXTS[name]) for opened in (after, before)]
+        if name == 'regression':  # its unit has changed
+            logits[1] = logits[1] * before.task.std + before.task.mean
+        torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
     values = [
         decode(opened.task, our_logits(opened, TEXTS[name])[None]) for opened in (before, after)
     ]
@@ -307,6 +343,63 @@ def collate_ids(ids, first_position):
     from batches import collate_windows
 
     return collate_windows(np.array([ids]), first_position)
+
+
+def library_model(folder, added, version, kind='OpenAIGPTDoubleHeadsModel', **options):
+    """A model of the library with added tokens, as a version of it writes them."""
+    symbols = ['<unk>', 'a', 'b', 'c', 'a</w>', 'b</w>', 'c</w>', 'ab', 'abc</w>']
+    sizes = {'n_positions': 12, 'n_embd': 8, 'n_layer': 1, 'n_head': 2, 'afn': 'gelu'}
+    torch.manual_seed(0)
+    config = transformers.OpenAIGPTConfig(vocab_size=9 + len(added), **sizes, **options)
+    theirs = getattr(transformers, kind)(config).eval()
+    theirs.save_pretrained(folder)
+    vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
+    merges = [('a', 'b'), ('ab', 'c</w>')]
+    if version == 4:
+        ids = {token: 9 + i for i, token in enumerate(added)}
+        (folder / 'vocab.json').write_text(json.dumps(vocabulary))
+        (folder / 'added_tokens.json').write_text(json.dumps(ids))
+        (folder / 'merges.txt').write_text('#version: 0.2\na b\nab c</w>\n')
+    else:
+        tokenizer = transformers.OpenAIGPTTokenizer(vocab=vocabulary, merges=merges)
+        tokenizer.add_tokens(added)
+        tokenizer.save_pretrained(folder)
+    return theirs
+
+
+@pytest.mark.parametrize('version', [4, 5])
+@pytest.mark.parametrize('first', [[], ['[PAD]']])
+def test_the_special_tokens_of_the_librarys_own_example(tmp_path, version, first):
+    """It fine-tunes on ROCStories (`run_openai_gpt.py`). The tokens may have any order."""
+    added = [*first, '_start_', '_classify_', '_delimiter_']
+    theirs = library_model(tmp_path / 'hf', added, version)
+    assert convert.main([str(tmp_path / 'hf'), str(tmp_path / 'back')]) == 0
+    opened = open_model(str(tmp_path / 'back'))
+    assert opened.task.name == 'rocstories' and opened.encoder.n_vocab == 9
+    [ids] = {tuple(ids.tolist()) for ids in sequences(opened, ('ABC', 'c', 'c'))}
+    assert ids == (9, 8, 10, 6, 11)
+    start, classify, delimiter = range(9 + len(first), 12 + len(first))
+    row = torch.tensor([[[start, 8, delimiter, 6, classify]]])
+    with torch.no_grad():
+        wanted = theirs(row, mc_token_ids=torch.tensor([[4]])).mc_logits[0, 0]
+    found = our_logits(opened, ('ABC', 'c', 'c'))
+    torch.testing.assert_close(found, wanted.expand(2), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('version', [4, 5])
+def test_rows_of_other_added_tokens_are_left_out(tmp_path, version, capsys):
+    kind = 'OpenAIGPTForSequenceClassification'
+    library_model(tmp_path / 'hf', ['[PAD]'], version, kind)
+    assert convert.main([str(tmp_path / 'hf'), str(tmp_path / 'back')]) == 0
+    assert 'its classifier is left out' in capsys.readouterr().out
+    assert open_weights(str(tmp_path / 'back')).n_vocab == 9
+
+
+def test_an_output_matrix_of_its_own_is_refused(tmp_path, capsys):
+    kind = 'OpenAIGPTLMHeadModel'
+    library_model(tmp_path / 'hf', [], 5, kind, tie_word_embeddings=False)
+    assert convert.main([str(tmp_path / 'hf'), str(tmp_path / 'back')]) == 2
+    assert '"tie_word_embeddings" is false' in capsys.readouterr().err
 
 
 # The command line

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import itertools
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import re
 import shutil
 import signal
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -593,6 +595,24 @@ def test_a_signal_after_the_last_update(encoded, undisturbed, monkeypatch, where
     assert encoded.log() == undisturbed.log()
 
 
+def test_the_speed_counts_the_time_before_a_stop(encoded, monkeypatch):
+    """Also where the run stops at an evaluation. Here an update takes a second."""
+    clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr(training, 'time', clock)
+    update = training.Trainer.update
+
+    def with_signal(self, items):
+        if self.n_updates in (9, 14):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return update(self, items)
+
+    monkeypatch.setattr(training.Trainer, 'update', with_signal)
+    assert [pretrain.main(encoded.argv('--resume')) for _ in range(3)] == [143, 143, 0]
+    lines = (encoded.out / 'log.jsonl').read_text().splitlines()[1:]
+    assert [json.loads(line)['tokens_per_second'] for line in lines] == [20 * 16] * 3
+
+
 def test_init_continues_pre_training(command, undisturbed):
     """The held-out loss starts where the initial model ended, and falls."""
     command.run('--init', undisturbed.out, '--n_iter', 1, '--lr', 1e-9, '--warmup_updates', 0)
@@ -641,6 +661,9 @@ def test_bf16_and_a_given_vocabulary(command, undisturbed):
         (['--n_windows', '5000'], 'too few for one update'),
         (['--out', '{tmp}/empty.txt'], 'cannot write'),
         (['--out', '{tmp}/openai'], 'finished model'),
+        (['--out', '{tmp}/hf'], 'finished model'),
+        (['--out', '{tmp}/tuned'], 'fine-tuned model'),
+        (['--text', '{tmp}/table.csv'], 'a table'),
         (['--out', '{tmp}/words'], 'did not write there'),
         (['--vocabulary', '{tmp}/folder'], 'cannot read the vocabulary'),
         (['--warmup_updates', '9999'], '--warmup_updates'),
@@ -657,11 +680,14 @@ def test_bad_input_is_one_line(command, tmp_path, capfd, options, message):
     for folder, name in (
         ('folder', 'a.md'),
         ('openai', 'params_0.npy'),
+        ('hf', 'pytorch_model.bin'),
+        ('tuned', 'best_params'),
         ('words', 'vocab_40000.bpe'),
     ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).touch()
     (tmp_path / 'empty.txt').touch()
+    (tmp_path / 'table.csv').write_text('text\nOnly a few words.')
     (tmp_path / 'latin.txt').write_bytes(b'caf\xe9\n')
     (tmp_path / 'binary.txt').write_bytes(b'\x80' * (2 << 20))
     (tmp_path / 'short.txt').write_text('Only a few words.')

@@ -53,6 +53,17 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path):
     assert notes == []
 
 
+def test_records_of_json_in_a_folder_are_read_whatever_they_are_called(tmp_path):
+    record = jsonl('one')
+    write(tmp_path / 'c4-train.00000-of-01024.json.gz', gzip.compress(record))
+    write(tmp_path / 'a.ndjson', record)
+    write(tmp_path / 'b.json', record)
+    write(tmp_path / 'info.json', '{"license": "cc"}')
+    names, [note] = names_of(tmp_path)
+    assert names == ['a.ndjson', 'b.json', 'c4-train.00000-of-01024.json.gz']
+    assert note.endswith('not read: info.json')
+
+
 def test_other_kinds_of_files_are_named(tmp_path):
     for name in ('a.txt', 'b.md', 'c/d.pdf', 'e.tar.gz', 'txt'):
         write(tmp_path / name, '')
@@ -85,6 +96,36 @@ def test_a_file_given_by_name_is_read_whatever_its_name(tmp_path):
     assert find_texts([tmp_path / 'book'])[0] == [
         Text('book', str(tmp_path / 'book'), str(tmp_path / 'book'))
     ]
+
+
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        ('a.csv', 'a table'),
+        ('a.tsv.gz', 'a table'),
+        ('a.HTML', 'extract the plain text'),
+        ('a.xml.zst', 'extract the plain text'),
+        ('a.tar.gz', 'unpack it'),
+    ],
+)
+def test_a_kind_that_is_not_text_is_refused_by_name(tmp_path, name, words):
+    assert words in error_of(find_texts, [write(tmp_path / name, 'text')])
+
+
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        ('<!DOCTYPE html>\n<p>Hello.', 'extract the plain text'),
+        ('\ufeff<?xml version="1.0"?>\n<page/>', 'extract the plain text'),
+        ('[{"text": "one"}]', 'extract the plain text'),
+        ('{"content": "one"}\n', 'a string named "text"'),
+        ('book/a.txt\0\0000644\0text', 'UTF-16 or an archive'),
+        ('text'.encode('utf-16-le'), 'UTF-16 or an archive'),
+        ('version https://git-lfs.github.com/spec/v1\noid sha256:ab\n', 'is a Git LFS pointer'),
+    ],
+)
+def test_a_kind_that_is_not_text_is_refused_by_its_content(tmp_path, content, words):
+    assert words in error_of(read, write(tmp_path / 'a.txt', content))
 
 
 def test_places_without_text_are_refused(tmp_path):
@@ -157,6 +198,10 @@ KINDS = {
     ),
     'a.jsonl': jsonl,
     'mark.jsonl': lambda text: b'\xef\xbb\xbf' + jsonl(text, '\r\n\n'),
+    'a.NDJSON': jsonl,
+    'a.json': jsonl,
+    'records': lambda text: b'\xef\xbb\xbf' + jsonl(text),
+    'c4-train.00000-of-01024.json.gz': lambda text: gzip.compress(jsonl(text)),
     'a.jsonl.gz': lambda text: gzip.compress(jsonl(text)),
     'a.jsonl.xz': lambda text: lzma.compress(jsonl(text)),
     'a.jsonl.zst': lambda text: zst(jsonl(text)),

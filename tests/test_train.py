@@ -477,6 +477,15 @@ def test_output_folder_that_cannot_be_written(command, capsys, name):
     assert_one_line(command, capsys, ['cannot write to', 'file'])
 
 
+def test_a_run_is_not_written_over_a_model(command, capsys):
+    folder = command.folder / 'models' / 'x'
+    folder.mkdir(parents=True)
+    (folder / 'params_shapes.json').write_text('[]')
+    run(command, '--desc', 'x', '--save_dir', command.folder / 'models', status=2)
+    assert_one_line(command, capsys, ['finished model', 'another --desc'])
+    assert os.listdir(folder) == ['params_shapes.json']
+
+
 def test_analysis_needs_submit(command, capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(['--dataset', 'rocstories', '--analysis'])

@@ -25,11 +25,12 @@ from tiny_models import (
     save_finetuned,
 )
 
+from checkpoint import Saver
 from huggingface import HuggingFaceWeights, fold_bias, save_huggingface
 from model_pytorch import Config, LMModel, special_rows
 from options import MODEL_FILES, read_settings
-from safe_load import LFS_POINTER, load_file
-from utils import InputError
+from safe_load import load_file
+from utils import LFS_POINTER, InputError
 from vocabulary import (
     fingerprint_vocabulary,
     known_merges,
@@ -132,7 +133,14 @@ def test_more_positions_than_the_weights_have():
 
 
 @pytest.mark.parametrize(
-    'name', ['params_shapes.json', 'params_4.npy', 'encoder_bpe_40000.json', 'vocab_40000.bpe']
+    'name',
+    [
+        'params_shapes.json',
+        'params_4.npy',
+        'encoder_bpe_40000.json',
+        'vocab_40000.bpe',
+        'settings.json',
+    ],
 )
 def test_a_git_lfs_pointer_is_named(tmp_path, name):
     shutil.copytree(MODEL_DIR, tmp_path / 'model')
@@ -237,7 +245,7 @@ def test_weights_in_several_files(huggingface, stem, ending):
         ('model.safetensors', 'x' * 100, 'not a safetensors file'),
         ('config.json', '[]', 'expected a JSON object'),
         ('config.json', '{}', 'n_positions'),
-        ('config.json', POINTER, 'not a JSON file'),
+        ('config.json', POINTER, 'Git LFS pointer'),
         ('vocab.json', '{}', 'vocab.json'),
         ('tokenizer.json', '{}', None),  # not read, since the two other files are there
         ('merges.txt', None, 'merges.txt'),
@@ -521,7 +529,8 @@ def test_the_special_tokens_of_a_pre_trained_model_are_always_the_same():
 
 @pytest.mark.parametrize('content', [None, '{}', '{"task": {"name": "sst2"}}'])
 def test_a_task_that_is_not_known(tmp_path, content):
-    save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    model = save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    torch.save(dict(model.state_dict()), tmp_path / 'best_params')  # as in earlier versions
     if content is None:
         os.unlink(tmp_path / 'settings.json')
     else:
@@ -532,7 +541,8 @@ def test_a_task_that_is_not_known(tmp_path, content):
 
 
 def test_a_task_with_other_classes(tmp_path):
-    save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    model = save_finetuned(tmp_path, SOME_TASKS['sst2'])
+    torch.save(dict(model.state_dict()), tmp_path / 'best_params')  # as in earlier versions
     settings = json.loads((tmp_path / 'settings.json').read_text())
     settings['task'] = SOME_TASKS['mnli'].to_dict()
     (tmp_path / 'settings.json').write_text(json.dumps(settings))
@@ -589,6 +599,69 @@ def test_the_vocabulary_of_another_model_is_refused(tmp_path, kind, n_more):
     with pytest.raises(InputError, match='belongs to another model') as error:
         open_model(str(folder), model_dir)
     assert '\n' not in str(error.value)
+
+
+def smaller_vocabulary(folder):
+    other = copy.copy(encoder())
+    other.encoder = {symbol: i for symbol, i in other.encoder.items() if i < other.n_vocab - 9}
+    save_vocabulary(other, str(folder))
+
+
+@pytest.mark.parametrize('background', [False, True])
+def test_a_file_of_parameters_tells_its_settings_and_vocabulary(tmp_path, background):
+    model = save_finetuned(tmp_path, SOME_TASKS['mnli'])
+    settings = read_settings(str(tmp_path))
+    (tmp_path / 'settings.json').unlink()
+    saver = Saver(background)
+    saver.save(str(tmp_path / 'best_params'), model.state_dict())
+    saver.save(str(tmp_path / 'checkpoint'), {'model': model.state_dict(), 'run': ''})
+    saver.wait()
+    for name in ('best_params', 'checkpoint'):
+        opened = open_model(str(tmp_path / name))
+        assert opened.settings == settings and opened.task == SOME_TASKS['mnli']
+        assert opened.model.config.n_head == 4
+        (tmp_path / 'small').mkdir(exist_ok=True)
+        smaller_vocabulary(tmp_path / 'small')
+        with pytest.raises(InputError, match='belongs to another model'):
+            open_model(str(tmp_path / name), str(tmp_path / 'small'))
+
+
+@pytest.mark.parametrize(
+    'name, value, refused',
+    [
+        ('n_head', 2, 'n_head'),
+        ('afn', 'relu', 'afn'),
+        ('task', SOME_TASKS['race'].to_dict(), 'n_context'),
+        ('task', SOME_TASKS['sst2'].to_dict(), 'layout'),
+        ('task', {**SOME_TASKS['rocstories'].to_dict(), 'title': 'Mine'}, False),
+        ('vocabulary', 'f' * 16, 'vocabulary'),
+        ('lr', 1.0, False),
+    ],
+)
+def test_the_settings_of_another_model_are_refused(tmp_path, name, value, refused):
+    save_finetuned(tmp_path, SOME_TASKS['rocstories'])
+    path = tmp_path / 'settings.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    if refused:
+        with pytest.raises(InputError, match=f'settings.json belongs to another.* {refused} is'):
+            open_model(str(tmp_path))
+    else:
+        assert open_model(str(tmp_path)).settings[name] == value
+
+
+@pytest.mark.parametrize('with_settings', [False, True])
+def test_other_merges_than_those_of_the_weights_are_refused(tmp_path, with_settings):
+    shutil.copytree(MODEL_DIR, tmp_path / 'model')
+    if with_settings:
+        save_pretrained_settings(str(tmp_path / 'model'), {'n_head': 4}, encoder())
+    other = tmp_path / 'other.bpe'
+    lines = (tmp_path / 'model' / 'vocab_40000.bpe').read_text().splitlines()
+    other.write_text('\n'.join([lines[0], *lines[:0:-1], '']))
+    folder = str(tmp_path / 'model')
+    with pytest.raises(InputError, match='other.bpe belongs to another model'):
+        open_encoder(folder, bpe_path=str(other))
+    open_encoder(folder, bpe_path=str(other), transfers=False)
+    open_encoder(folder, bpe_path=os.path.join(folder, 'vocab_40000.bpe'))
 
 
 def test_without_settings_the_sizes_tell(tmp_path):

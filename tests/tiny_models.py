@@ -9,7 +9,7 @@ from conftest import GOLDEN
 from datasets import TASKS, Task
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from text_utils import TextEncoder
-from weights import save_finetuned_settings
+from weights import save_finetuned_settings, sign
 
 MODEL_DIR = os.path.join(GOLDEN, 'model')  # OpenAI's files: 2 layers, 4 heads, width 32
 VOCABULARY = [
@@ -87,5 +87,6 @@ def save_finetuned(folder, task: Task, **options) -> DoubleHeadModel:
         'lr': 1e-4,
     }
     save_finetuned_settings(str(folder), values, task, encoder())
+    sign(model, values, task, encoder())
     torch.save(model.state_dict(), os.path.join(folder, 'best_params'))
     return model
