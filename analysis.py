@@ -21,15 +21,15 @@ from typing import NamedTuple, TextIO
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import numpy as np
 
 import pictures
 import record
 from datasets import TASKS, Data, Example, Published, Task, read_data
+from gpt1.options import Parser
 from metrics import decode, is_better, score
-from options import Parser
 from pictures import Measured
 from utils import InputError, check_writable, exit_status, whole_file
 

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from options import ENCODER_FILE, MERGES_FILE
+from gpt1.options import ENCODER_FILE, MERGES_FILE
 from text_files import Block, Text, file_hash, find_texts, pipes_on_disk, read_blocks, shorten
 from text_utils import (
     TextEncoder,

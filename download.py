@@ -25,14 +25,14 @@ from typing import NamedTuple
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import requests
 from filelock import FileLock, Timeout
 from requests.exceptions import ChunkedEncodingError, SSLError
 from tqdm import tqdm
 
-from options import Parser, number
+from gpt1.options import Parser, number
 from utils import InputError, check_writable, exit_status
 
 # ----------------------------------------------------------------------------- what can be fetched

@@ -18,8 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tokenizers.processors import TemplateProcessing
 
-from hf_tokenizer import huggingface_tokenizer
-from options import (
+from gpt1.options import (
     CONFIG_KEY,
     CONFIG_NAMES,
     HUGGINGFACE_WEIGHTS,
@@ -28,6 +27,7 @@ from options import (
     read_json,
     settings_of_config,
 )
+from hf_tokenizer import huggingface_tokenizer
 from safe_load import load_file
 from utils import SPECIAL_TOKENS, InputError, check_not_pointer, is_out_of_memory, whole_file
 from vocabulary import known_merges, read_added_tokens, vocabulary_facts, write_merges

@@ -36,10 +36,10 @@ from itertools import count
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import paper_plan
-from options import PRETRAIN, Parser, check_paths, number
+from gpt1.options import PRETRAIN, Parser, check_paths, number
 from paper_plan import (
     ALL_DATASETS,
     TABLES,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import record
-from options import (
+from gpt1.options import (
     DATASETS,
     PRETRAIN,
     SAMPLE_LSTM,

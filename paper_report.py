@@ -20,7 +20,7 @@ from analysis import (
     picture,
 )
 from datasets import TASKS
-from options import is_openai_model, is_sample_model
+from gpt1.options import is_openai_model, is_sample_model
 from paper_plan import (
     LAYER_DATASETS,
     Run,

@@ -24,9 +24,9 @@ from dataclasses import replace
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from options import (
+from gpt1.options import (
     Parser,
     add_model_options,
     check_file,

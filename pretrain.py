@@ -16,9 +16,9 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from options import check_no_weights, free_on_resume, model_settings, parse_pretrain_args
+from gpt1.options import check_no_weights, free_on_resume, model_settings, parse_pretrain_args
 
 # Before PyTorch is imported, which is slow: a wrong option is answered at once.
 ARGS = parse_pretrain_args() if __name__ == '__main__' else None

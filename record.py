@@ -23,7 +23,7 @@ import subprocess
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 
-from options import (
+from gpt1.options import (
     ENCODER_FILE,
     MERGES_FILE,
     PRETRAIN,

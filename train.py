@@ -12,11 +12,10 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
-from metrics import is_better, score, write_submission
-from options import (
+from gpt1.options import (
     NOT_OF_MODEL,
     check_no_weights,
     is_openai_model,
@@ -24,6 +23,7 @@ from options import (
     model_settings,
     parse_train_args,
 )
+from metrics import is_better, score, write_submission
 from utils import InputError, exit_status, input_error, leave
 
 

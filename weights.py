@@ -21,10 +21,7 @@ import torch
 
 import record
 from datasets import MAX_CLASSES, TASKS, Task
-from huggingface import HuggingFaceWeights
-from lstm import LSTMConfig, lstm_shapes, make_config
-from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
-from options import (
+from gpt1.options import (
     CONFIG_KEY,
     ENCODER_FILE,
     MERGES_FILE,
@@ -36,6 +33,9 @@ from options import (
     model_settings,
     read_settings,
 )
+from huggingface import HuggingFaceWeights
+from lstm import LSTMConfig, lstm_shapes, make_config
+from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
 from safe_load import load_file
 from text_utils import TextEncoder
 from utils import SPECIAL_TOKENS, InputError, check_not_pointer, whole_file

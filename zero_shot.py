@@ -27,9 +27,9 @@ from typing import NamedTuple
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from options import Parser, add_model_options, check_paths, is_sample_model, number
+from gpt1.options import Parser, add_model_options, check_paths, is_sample_model, number
 from utils import InputError, exit_status, whole_file
 
 WORDS = ('very', 'positive', 'negative')

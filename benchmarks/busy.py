@@ -28,7 +28,7 @@ from collections.abc import Iterator
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENVIRONMENT = dict(os.environ)  # of the commands, which set for themselves how threads wait
 sys.path.insert(0, ROOT)
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from full_size import SAMPLE, copy_stories
 

@@ -41,7 +41,7 @@ from dataclasses import dataclass, field
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'benchmarks')]
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import full_size
 import numpy as np
@@ -51,8 +51,8 @@ import parallel
 import precision as precisions
 import train
 from benchmarks import finetune, pretrain
+from gpt1.options import ENCODER_FILE, MERGES_FILE, SAMPLE_MODEL
 from model_pytorch import Config, DoubleHeadModel
-from options import ENCODER_FILE, MERGES_FILE, SAMPLE_MODEL
 from utils import whole_file
 from weights import save_openai_shards
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import torch
 

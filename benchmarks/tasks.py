@@ -44,7 +44,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
-import startup  # noqa: F401 (before the import of any library)
+import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import numpy as np
 import torch

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 import analysis
 import record
 from datasets import TASKS
-from options import parse_train_args
+from gpt1.options import parse_train_args
 from utils import Held
 
 

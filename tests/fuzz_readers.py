@@ -42,9 +42,9 @@ import pretrain
 import train
 import workers
 from datasets import FILES, TASKS, Example, find_csv, read_cloze_test, read_examples
+from gpt1.options import FACTS, SETTINGS, parse_pretrain_args, read_settings
 from huggingface import save_huggingface
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights
-from options import FACTS, SETTINGS, parse_pretrain_args, read_settings
 from parallel import Ranks
 from safe_load import load_file
 from text_utils import TextEncoder, read_merges, read_vocabulary

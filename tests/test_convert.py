@@ -18,8 +18,8 @@ import huggingface
 from batches import build_tree, collate
 from datasets import Example
 from encoding import encode_dataset
+from gpt1.options import MODEL_FILES, model_settings, parse_train_args
 from metrics import decode
-from options import MODEL_FILES, model_settings, parse_train_args
 from parallel import predict
 from text_utils import TextEncoder
 from weights import open_model, open_weights, save_pretrained_settings

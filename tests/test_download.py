@@ -26,7 +26,7 @@ import convert
 import download
 from datasets import MRPC_SOURCE, TASKS
 from download import Remote
-from options import DATASETS, find_model_dir
+from gpt1.options import DATASETS, find_model_dir
 from weights import open_model
 
 CONTENT = random.Random(0).randbytes(200_000)

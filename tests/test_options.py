@@ -13,8 +13,8 @@ from conftest import GOLDEN, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-import options
-from options import (
+from gpt1 import options
+from gpt1.options import (
     MODEL_FILES,
     OPTIONS,
     PRETRAIN,

@@ -26,8 +26,8 @@ import record
 import train
 import training
 from batches import Tree
+from gpt1.options import MODEL_FILES, parse_pretrain_args
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
-from options import MODEL_FILES, parse_pretrain_args
 from parallel import Ranks
 from safe_load import load_file
 from utils import ResultLogger

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from datasets import TASKS
-from options import options_of
+from gpt1.options import options_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 READMES = ('README.md', 'README.zh-CN.md')

@@ -1,7 +1,5 @@
 """Every script says in one line that a Python is too old, and sets how threads wait."""
 
-import startup
-
 import ast
 import glob
 import os
@@ -26,7 +24,7 @@ BENCHMARKS = sorted(glob.glob('benchmarks/*.py', root_dir=ROOT))  # they measure
 
 
 def test_one_line_under_an_old_python():
-    code = 'import sys; sys.version_info = (3, 10, 4, "final", 0); import startup'
+    code = 'import sys; sys.version_info = (3, 10, 4, "final", 0); from gpt1 import startup'
     process = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 2
     assert process.stderr == 'error: this program needs Python 3.11 or newer; this is 3.10\n'

@@ -26,9 +26,9 @@ from tiny_models import (
 )
 
 from checkpoint import Saver
+from gpt1.options import MODEL_FILES, read_settings
 from huggingface import HuggingFaceWeights, fold_bias, save_huggingface
 from model_pytorch import Config, LMModel, special_rows
-from options import MODEL_FILES, read_settings
 from safe_load import load_file
 from utils import LFS_POINTER, InputError
 from vocabulary import (
