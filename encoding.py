@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from batches import Tree, build_tree
 from datasets import Data, Example, Task
+from gpt1.ops.batches import Tree, build_tree
 from metrics import soft_targets
 from text_utils import TextEncoder
 from workers import Workers

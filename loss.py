@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from batches import Batch
+from gpt1.ops.batches import Batch
 
 
 def task_losses(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -28,9 +28,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from batches import Batch
-from functional import TiedEmbedding, compute_dtype, dropout, path, select
-from masks import DropoutMasks
+from gpt1.ops.batches import Batch
+from gpt1.ops.functional import TiedEmbedding, compute_dtype, dropout, path, select
+from gpt1.ops.masks import DropoutMasks
 from model_pytorch import Config
 from utils import InputError
 

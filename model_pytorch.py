@@ -13,10 +13,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-import functional
-from batches import Batch
-from functional import AttentionLayout, TiedEmbedding, dropout, full_precision, select
-from masks import DropoutMasks
+from gpt1.ops import functional
+from gpt1.ops.batches import Batch
+from gpt1.ops.functional import AttentionLayout, TiedEmbedding, dropout, full_precision, select
+from gpt1.ops.masks import DropoutMasks
 from utils import SPECIAL_TOKENS
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': functional.gelu}

@@ -21,9 +21,9 @@ import torch.nn as nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from tqdm import tqdm
 
-from batches import Batch, collate
 from encoding import EncodedDataset
-from functional import PATHS
+from gpt1.ops.batches import Batch, collate
+from gpt1.ops.functional import PATHS
 from precision import Precision, autocast, check_precision, set_tf32
 from utils import InputError, OutOfMemory, is_out_of_memory
 from workers import available_cores

@@ -35,9 +35,9 @@ from tqdm import tqdm
 import pictures
 import record
 import zero_shot
-from batches import collate_windows, iter_data
 from checkpoint import only_run
 from corpus import open_tokens, prepare, source_texts, vocabulary_files
+from gpt1.ops.batches import collate_windows, iter_data
 from lstm import make_config
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam

@@ -54,10 +54,10 @@ from tqdm import tqdm
 
 import analysis
 import record
-from batches import collate, iter_data
 from checkpoint import find_checkpoint, only_run, same_form
 from data_cache import load_data
 from encoding import EncodedDataset, array_hash
+from gpt1.ops.batches import collate, iter_data
 from loss import JointLoss, task_losses
 from lstm import describe_source, make_config
 from model_pytorch import DoubleHeadModel, init_weights, special_rows

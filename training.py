@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from batches import Batch
 from checkpoint import Saver, StopSignals, check_identity, same_form
-from masks import DropoutMasks, dropout_seed
+from gpt1.ops.batches import Batch
+from gpt1.ops.masks import DropoutMasks, dropout_seed
 from opt import OpenAIAdam
 from parallel import LossMeter, Ranks, StepSize, step_cuts
 from precision import Precision

@@ -116,10 +116,10 @@ import numpy as np
 import torch
 
 import record
-from batches import Tree, collate
 from data_files import read_lines
 from datasets import find_dprd, find_or_make, read_data
-from functional import plain_cross_entropy
+from gpt1.ops.batches import Tree, collate
+from gpt1.ops.functional import plain_cross_entropy
 from metrics import METRICS
 from parallel import StepSize, autocast, find_devices, to_device
 from published import ZERO_SHOT_CHANCE as CHANCE

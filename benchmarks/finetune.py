@@ -42,15 +42,15 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from batches import Tree, collate
-from functional import rows_a_block
+from gpt1.ops.batches import Tree, collate
+from gpt1.ops.functional import rows_a_block
+from gpt1.ops.masks import DropoutMasks
+from gpt1.ops.products import onednn_product, product, uses_onednn
 from loss import JointLoss
-from masks import DropoutMasks
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from opt import OpenAIAdam
 from parallel import keep_freed_memory
 from precision import Precision, autocast
-from products import onednn_product, product, uses_onednn
 
 LR = 6.25e-5
 LM_COEF = 0.5

@@ -43,7 +43,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from batches import collate_windows
 from benchmarks.finetune import (
     Floor,
     Worker,
@@ -56,7 +55,8 @@ from benchmarks.finetune import (
     training_shapes,
 )
 from benchmarks.finetune import flop as flop_of
-from masks import DropoutMasks
+from gpt1.ops.batches import collate_windows
+from gpt1.ops.masks import DropoutMasks
 from model_pytorch import Config, LMModel, init_weights
 from opt import OpenAIAdam
 from parallel import keep_freed_memory, to_device

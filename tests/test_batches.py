@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batches import Tree, build_tree, collate, collate_windows, iter_data, round_up
+from gpt1.ops.batches import Tree, build_tree, collate, collate_windows, iter_data, round_up
 
 N_VOCAB = 50
 START, DELIMITER, CLASSIFY, FIRST_POSITION = 50, 51, 52, 53

@@ -10,8 +10,8 @@ import torch
 from conftest import ROOT
 
 sys.path.insert(0, ROOT)
-import products
 from benchmarks import finetune, pretrain
+from gpt1.ops import products
 
 CPU = torch.device('cpu')
 NAMES = ['ours', 'nanogpt']

@@ -15,9 +15,9 @@ from tiny_models import MODEL_DIR, REGRESSION, SIZES, SOME_TASKS, TEXTS, encoder
 
 import convert
 import huggingface
-from batches import build_tree, collate
 from datasets import Example
 from encoding import encode_dataset
+from gpt1.ops.batches import build_tree, collate
 from gpt1.options import MODEL_FILES, model_settings, parse_train_args
 from metrics import decode
 from parallel import predict
@@ -340,7 +340,7 @@ def test_a_model_that_the_library_made(tmp_path, kind):
 
 
 def collate_ids(ids, first_position):
-    from batches import collate_windows
+    from gpt1.ops.batches import collate_windows
 
     return collate_windows(np.array([ids]), first_position)
 

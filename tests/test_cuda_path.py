@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 import parallel
 import train
 import training
-from batches import Batch, collate
+from gpt1.ops.batches import Batch, collate
 from loss import JointLoss
 from model_pytorch import DoubleHeadModel, init_weights
 from parallel import LossMeter, ParallelModule, Ranks, StepSize, to_device

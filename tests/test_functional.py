@@ -10,10 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import functional
-import products
-from batches import build_tree, collate
-from functional import (
+from gpt1.ops import functional, products
+from gpt1.ops.batches import build_tree, collate
+from gpt1.ops.functional import (
     TiedEmbedding,
     activated_linear,
     attention,
@@ -30,9 +29,9 @@ from functional import (
     plain_gelu,
     plain_linear,
 )
-from masks import DropoutMasks
+from gpt1.ops.masks import DropoutMasks
+from gpt1.ops.products import product
 from model_pytorch import ACT_FNS
-from products import product
 
 N_HEAD = 2
 N_VOCAB = 30

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tiny_models import MODEL_DIR, SOME_TASKS, encoder, save_finetuned
 
 import generate
-import sampling
-from batches import collate_windows
+from gpt1.ops import sampling
+from gpt1.ops.batches import collate_windows
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from text_utils import detokenize
 from weights import open_model

@@ -16,10 +16,10 @@ from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, encoder
 import convert
 import generate
 import train
-from batches import Tree, collate, collate_windows
 from datasets import Example
 from encoding import encode_dataset
 from gpt1 import options
+from gpt1.ops.batches import Tree, collate, collate_windows
 from loss import JointLoss
 from lstm import LSTMConfig, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows

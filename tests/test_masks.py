@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masks import DropoutMasks, dropout_seed, unpack
+from gpt1.ops.masks import DropoutMasks, dropout_seed, unpack
 
 RATES = [1e-6, 0.1, 0.25, 0.5, 0.9, 0.999]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from plain_model import PlainMasks, joint_losses, plain_model
 from tiny_models import CONFIG
 
-from batches import Tree, build_tree, collate, collate_windows
+from gpt1.ops.batches import Tree, build_tree, collate, collate_windows
+from gpt1.ops.masks import DropoutMasks, unpack
 from loss import JointLoss
-from masks import DropoutMasks, unpack
 from model_pytorch import (
     DoubleHeadModel,
     LMModel,

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 import train
-from batches import Tree, collate
-from masks import DropoutMasks
+from gpt1.ops.batches import Tree, collate
+from gpt1.ops.masks import DropoutMasks
 from model_pytorch import special_rows
 from parallel import Ranks
 

@@ -21,9 +21,9 @@ from tiny_models import encoder, random_model
 
 import parallel
 import train
-from batches import Tree, collate
 from datasets import TASKS, Example
 from encoding import encode_dataset
+from gpt1.ops.batches import Tree, collate
 from model_pytorch import DoubleHeadModel, init_weights
 from parallel import (
     PREDICT_BATCH,

@@ -25,7 +25,7 @@ import pretrain
 import record
 import train
 import training
-from batches import Tree
+from gpt1.ops.batches import Tree
 from gpt1.options import MODEL_FILES, parse_pretrain_args
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
 from parallel import Ranks

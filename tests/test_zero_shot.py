@@ -13,8 +13,8 @@ from tiny_models import SIZES, encoder
 
 import datasets
 import zero_shot
-from batches import Tree, collate_windows
 from datasets import find_dprd, find_or_make
+from gpt1.ops.batches import Tree, collate_windows
 from lstm import LSTMConfig
 from metrics import METRICS
 from model_pytorch import Config, LMModel, init_weights

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-import products
-from masks import DropoutMasks, drop, flat_mask, unpack
+from gpt1.ops import products
+from gpt1.ops.masks import DropoutMasks, drop, flat_mask, unpack
 
 PATHS = ('plain', 'cpu', 'cuda')
 

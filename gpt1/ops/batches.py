@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from masks import DropoutMasks
+from gpt1.ops.masks import DropoutMasks
 from utils import SPECIAL_TOKENS
 
 
