@@ -24,7 +24,16 @@ import numpy as np
 from tqdm import tqdm
 
 from gpt1.options import ENCODER_FILE, MERGES_FILE
-from text_files import Block, Text, file_hash, find_texts, pipes_on_disk, read_blocks, shorten
+from gpt1.text.text_files import (
+    Block,
+    Text,
+    file_hash,
+    find_texts,
+    pipes_on_disk,
+    read_blocks,
+    shorten,
+)
+from gpt1.text.workers import Workers
 from text_utils import (
     TextEncoder,
     english_tokenizer,
@@ -33,7 +42,6 @@ from text_utils import (
     split_words,
 )
 from utils import InputError, whole_file
-from workers import Workers
 
 ENCODER = ENCODER_FILE  # OpenAI's file names, whatever the number of merges
 MERGES = MERGES_FILE

@@ -27,7 +27,7 @@ import numpy as np
 
 from datasets import Data, Example, Task, read_data, source_files
 from encoding import EncodedData, EncodedDataset, encode_data, make_dataset
-from text_files import file_hash
+from gpt1.text.text_files import file_hash
 from text_utils import TextEncoder
 from utils import InputError, WriteError, remove_leftovers, whole_file
 from vocabulary import sorted_merges

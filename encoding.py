@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from datasets import Data, Example, Task
 from gpt1.ops.batches import Tree, build_tree
+from gpt1.text.workers import Workers
 from metrics import soft_targets
 from text_utils import TextEncoder
-from workers import Workers
 
 CHUNK = 4096  # texts encoded at a time
 MANY = 20_000  # texts; to encode fewer takes less time than to start processes saves

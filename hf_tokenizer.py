@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.normalizers import Normalizer, Replace
 
-from spacy2 import CURRENCY, PUNCTUATION, QUOTES, EnglishTokenizer
+from gpt1.text.spacy2 import CURRENCY, PUNCTUATION, QUOTES, EnglishTokenizer
 from text_utils import DASHES_AND_DOTS, TextEncoder, english_tokenizer
 
 LIGATURES = {'ﬀ': 'ff', 'ﬁ': 'fi', 'ﬂ': 'fl', 'ﬃ': 'ffi', 'ﬄ': 'ffl', 'ﬅ': 'ſt', 'ﬆ': 'st'}

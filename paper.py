@@ -40,6 +40,7 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import paper_plan
 from gpt1.options import PRETRAIN, Parser, check_paths, number
+from gpt1.text.workers import APART, INTERRUPT, available_cores
 from paper_plan import (
     ALL_DATASETS,
     TABLES,
@@ -60,7 +61,6 @@ from paper_plan import (
     with_resume,
 )
 from utils import Held, InputError, Stopped, check_writable, exit_status, whole_file
-from workers import APART, INTERRUPT, available_cores
 
 REMOVED = ('checkpoint', 'best_params')  # of a run that is done
 

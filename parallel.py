@@ -24,9 +24,9 @@ from tqdm import tqdm
 from encoding import EncodedDataset
 from gpt1.ops.batches import Batch, collate
 from gpt1.ops.functional import PATHS
+from gpt1.text.workers import available_cores
 from precision import Precision, autocast, check_precision, set_tf32
 from utils import InputError, OutOfMemory, is_out_of_memory
-from workers import available_cores
 
 PREDICT_BATCH = 64  # examples; no result depends on it
 WORK_OF_A_THREAD = 1 << 23  # multiply-adds of a product that are worth a thread of their own

@@ -33,7 +33,7 @@ from gpt1.options import (
     options_of,
     read_settings,
 )
-from text_files import file_hash, find_texts
+from gpt1.text.text_files import file_hash, find_texts
 from utils import InputError, whole_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from spacy2 import EnglishTokenizer
+from gpt1.text.spacy2 import EnglishTokenizer
 from utils import InputError, check_not_pointer
 
 # A text encoder remembers the ids of this many words. That is enough for the frequent words of any

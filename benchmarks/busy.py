@@ -34,7 +34,7 @@ from full_size import SAMPLE, copy_stories
 
 from benchmarks.finetune import cpu_name
 from datasets import find_csv
-from workers import available_cores
+from gpt1.text.workers import available_cores
 
 FULL_SIZE = '--n_layer 12 --n_head 12 --n_embd 768 --n_transfer -1 --n_batch 8 --n_gpu 1'
 TRAIN = 'train.py --dataset rocstories --n_iter 1 --log_dir FOLDER/log --save_dir FOLDER/save'

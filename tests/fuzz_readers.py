@@ -40,9 +40,9 @@ import analysis
 import corpus
 import pretrain
 import train
-import workers
 from datasets import FILES, TASKS, Example, find_csv, read_cloze_test, read_examples
 from gpt1.options import FACTS, SETTINGS, parse_pretrain_args, read_settings
+from gpt1.text import workers
 from huggingface import save_huggingface
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights
 from parallel import Ranks

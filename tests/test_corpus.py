@@ -21,10 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import corpus
-import text_files
-import workers
 from corpus import learn_byte_pairs, prepare, vocabulary_files
-from text_files import Block
+from gpt1.text import text_files, workers
+from gpt1.text.text_files import Block
 from text_utils import TextEncoder, read_merges, text_standardize
 from utils import InputError
 

@@ -224,7 +224,7 @@ TEXTS = ['Ella had no tape.', '', 'the “night”', 'a\n b', 'x' * 100, 'né', 
 def test_the_number_of_processes_changes_nothing(monkeypatch, chunk, n):
     monkeypatch.setattr('encoding.CHUNK', chunk)
     monkeypatch.setattr('encoding.MANY', 1)
-    monkeypatch.setattr('workers.available_cores', lambda: n)
+    monkeypatch.setattr('gpt1.text.workers.available_cores', lambda: n)
     examples = [Example(str(i), (TEXTS[i % 8], TEXTS[i % 5]), i % 3) for i in range(20)]
     n_done = []
     data = encode_dataset(examples, encoder(), PAIR, 40, n_done.append)
@@ -236,8 +236,8 @@ def test_the_number_of_processes_changes_nothing(monkeypatch, chunk, n):
 
 
 def test_few_texts_are_encoded_in_this_process(monkeypatch):
-    monkeypatch.setattr('workers.multiprocessing.Process', None)
-    monkeypatch.setattr('workers.available_cores', lambda: 2)
+    monkeypatch.setattr('gpt1.text.workers.multiprocessing.Process', None)
+    monkeypatch.setattr('gpt1.text.workers.available_cores', lambda: 2)
     assert len(encode([Example('x', ('ab', 'c'), 0)] * 100, PAIR)) == 100
     monkeypatch.setattr('encoding.MANY', 200)
     with pytest.raises(TypeError):

@@ -8,7 +8,7 @@ from conftest import GOLDEN  # noqa: F401  It makes the modules importable.
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy2 import EnglishTokenizer, is_url
+from gpt1.text.spacy2 import EnglishTokenizer, is_url
 
 
 @pytest.fixture(scope='module')

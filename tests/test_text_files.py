@@ -13,8 +13,8 @@ from conftest import ON_LINUX
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import text_files
-from text_files import Text, find_texts, pipes_on_disk, read_blocks
+from gpt1.text import text_files
+from gpt1.text.text_files import Text, find_texts, pipes_on_disk, read_blocks
 from utils import InputError
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from gpt1.text.workers import Workers, available_cores
 from utils import InputError
-from workers import Workers, available_cores
 
 
 def double(item):
