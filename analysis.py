@@ -29,7 +29,7 @@ import pictures
 import record
 from datasets import TASKS, Data, Example, Published, Task, read_data
 from gpt1.options import Parser
-from metrics import decode, is_better, score
+from gpt1.tasks.metrics import decode, is_better, score
 from pictures import Measured
 from utils import InputError, check_writable, exit_status, whole_file
 

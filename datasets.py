@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_files import (
+from gpt1.tasks.data_files import (
     cells_under,
     check_folder,
     check_no_header,
@@ -36,7 +36,7 @@ from data_files import (
     refuse,
     whole_number,
 )
-from metrics import METRICS
+from gpt1.tasks.metrics import METRICS
 from utils import InputError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -1293,7 +1293,7 @@ def read_data(
 ) -> tuple[Task, Data]:
     """Read the data set `name`, a key of `TASKS` or 'custom'. Raises InputError."""
     if name == 'custom':
-        from own_data import custom_task  # which imports this module
+        from gpt1.tasks.own_data import custom_task  # which imports this module
 
         return custom_task(data_dir, regression, symmetric, n_valid, seed, positive)
     return TASKS[name], TASKS[name].read(data_dir, n_valid)
@@ -1305,7 +1305,7 @@ def source_files(name: str, data_dir: str) -> list[str]:
     Empty for tasks whose data set is always small. Raises InputError if files are missing.
     """
     if name == 'custom':
-        from own_data import own_files
+        from gpt1.tasks.own_data import own_files
 
         return [path for path in own_files(data_dir).values() if path]
     check_folder(data_dir)
@@ -1337,6 +1337,6 @@ def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> l
         return examples
     if task.name != 'custom':
         return read_table(path, task, need_labels=False, warnings=warnings)
-    from own_data import read_new
+    from gpt1.tasks.own_data import read_new
 
     return read_new(path, task, warnings)

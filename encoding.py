@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from datasets import Data, Example, Task
 from gpt1.ops.batches import Tree, build_tree
+from gpt1.tasks.metrics import soft_targets
 from gpt1.text.workers import Workers
-from metrics import soft_targets
 from text_utils import TextEncoder
 
 CHUNK = 4096  # texts encoded at a time

@@ -89,7 +89,7 @@ import record
 from checkpoint import is_held
 from datasets import TASKS, Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
-from metrics import decode, score
+from gpt1.tasks.metrics import decode, score
 from parallel import find_devices, predict
 from weights import OpenedModel, open_model
 

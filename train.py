@@ -23,7 +23,7 @@ from gpt1.options import (
     model_settings,
     parse_train_args,
 )
-from metrics import is_better, score, write_submission
+from gpt1.tasks.metrics import is_better, score, write_submission
 from utils import InputError, exit_status, input_error, leave
 
 

@@ -116,11 +116,11 @@ import numpy as np
 import torch
 
 import record
-from data_files import read_lines
 from datasets import find_dprd, find_or_make, read_data
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.functional import plain_cross_entropy
-from metrics import METRICS
+from gpt1.tasks.data_files import read_lines
+from gpt1.tasks.metrics import METRICS
 from parallel import StepSize, autocast, find_devices, to_device
 from published import ZERO_SHOT_CHANCE as CHANCE
 from published import ZERO_SHOT_TITLES as TITLES

@@ -20,7 +20,7 @@ import analysis
 import pictures
 import record
 from datasets import TASKS, Example, Task, read_data
-from metrics import METRICS
+from gpt1.tasks.metrics import METRICS
 from utils import InputError
 
 CUSTOM = Task('custom', 'Custom', 'text', ('red', 'green'), ('accuracy', 'f1'), {})

@@ -19,7 +19,7 @@ from datasets import Example
 from encoding import encode_dataset
 from gpt1.ops.batches import build_tree, collate
 from gpt1.options import MODEL_FILES, model_settings, parse_train_args
-from metrics import decode
+from gpt1.tasks.metrics import decode
 from parallel import predict
 from text_utils import TextEncoder
 from weights import open_model, open_weights, save_pretrained_settings

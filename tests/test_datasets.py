@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
-import data_files
 import datasets
-import own_data
 from datasets import (
     COLUMNS,
     FILES,
@@ -33,8 +31,9 @@ from datasets import (
     rocstories,
     unrecognized_files,
 )
-from metrics import METRICS, decode, soft_targets, write_submission
-from own_data import custom_task
+from gpt1.tasks import data_files, own_data
+from gpt1.tasks.metrics import METRICS, decode, soft_targets, write_submission
+from gpt1.tasks.own_data import custom_task
 from utils import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -19,7 +19,7 @@ import train
 from checkpoint import only_run
 from datasets import COLUMNS, Example, find_csv, read_examples
 from encoding import encode_dataset
-from metrics import decode
+from gpt1.tasks.metrics import decode
 from parallel import predict as predict_dataset
 from utils import InputError
 from weights import open_model

@@ -15,8 +15,8 @@ import datasets
 import zero_shot
 from datasets import find_dprd, find_or_make
 from gpt1.ops.batches import Tree, collate_windows
+from gpt1.tasks.metrics import METRICS
 from lstm import LSTMConfig
-from metrics import METRICS
 from model_pytorch import Config, LMModel, init_weights
 from utils import InputError
 from zero_shot import Items, Pronoun

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_files import (
+from datasets import MAX_CLASSES, SPLIT_SEED, Data, Example, Task, split_examples
+from gpt1.tasks.data_files import (
     cells_under,
     check_folder,
     check_no_header,
@@ -28,7 +29,6 @@ from data_files import (
     refuse,
     whole_number,
 )
-from datasets import MAX_CLASSES, SPLIT_SEED, Data, Example, Task, split_examples
 from utils import InputError
 
 OWN_ENDINGS = ('.csv', '.tsv', '.jsonl')
