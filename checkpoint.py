@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from filelock import FileLock, Timeout
 
-from safe_load import load_file
+from gpt1.weights.safe_load import load_file
 from utils import Held, InputError, remove_leftovers, whole_file
 
 # What file systems without locks say. 524 is a name of Linux's kernel alone, which NFS lets out.

@@ -59,10 +59,8 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 
 import torch
 
-from huggingface import save_huggingface
-from lstm import refuse_lstm
-from vocabulary import save_vocabulary
-from weights import (
+from gpt1.weights.huggingface import save_huggingface
+from gpt1.weights.openai import (
     PARAMETERS_FILE,
     OpenedModel,
     is_huggingface,
@@ -73,6 +71,8 @@ from weights import (
     save_pretrained_settings,
     sign,
 )
+from gpt1.weights.vocabulary import save_vocabulary
+from lstm import refuse_lstm
 
 
 def check_target(source: str, target: str) -> None:

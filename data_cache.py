@@ -28,9 +28,9 @@ import numpy as np
 from datasets import Data, Example, Task, read_data, source_files
 from encoding import EncodedData, EncodedDataset, encode_data, make_dataset
 from gpt1.text.text_files import file_hash
+from gpt1.weights.vocabulary import sorted_merges
 from text_utils import TextEncoder
 from utils import InputError, WriteError, remove_leftovers, whole_file
-from vocabulary import sorted_merges
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LARGE = 10_000_000  # bytes of data files; fewer are read and encoded in a few seconds

@@ -363,8 +363,8 @@ def fetch_huggingface(client: Client, model_dir: str, unfinished: str) -> None:
 
 def check_huggingface(folder: str) -> None:
     """Raise InputError unless a Hugging Face folder has OpenAI's vocabulary and sizes."""
-    from huggingface import HuggingFaceWeights
-    from vocabulary import fingerprint_vocabulary, open_encoder
+    from gpt1.weights.huggingface import HuggingFaceWeights
+    from gpt1.weights.vocabulary import fingerprint_vocabulary, open_encoder
 
     weights = HuggingFaceWeights(folder)
     vocabulary = fingerprint_vocabulary(open_encoder(folder))

@@ -90,8 +90,8 @@ from checkpoint import is_held
 from datasets import TASKS, Example, Task, read_examples
 from encoding import EncodedDataset, cut_lengths, encode_dataset
 from gpt1.tasks.metrics import decode, score
+from gpt1.weights.openai import OpenedModel, open_model
 from parallel import find_devices, predict
-from weights import OpenedModel, open_model
 
 # ----------------------------------------------------------------------------------- the examples
 

@@ -38,6 +38,14 @@ import zero_shot
 from checkpoint import only_run
 from corpus import open_tokens, prepare, source_texts, vocabulary_files
 from gpt1.ops.batches import collate_windows, iter_data
+from gpt1.weights.openai import (
+    load_openai_pretrained_model,
+    open_weights,
+    save_openai_shards,
+    save_pretrained_settings,
+)
+from gpt1.weights.safe_load import load_file
+from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from lstm import make_config
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
@@ -49,7 +57,6 @@ from parallel import (
     to_device,
 )
 from precision import autocast
-from safe_load import load_file
 from training import Job, Trainer
 from utils import (
     InputError,
@@ -58,13 +65,6 @@ from utils import (
     exit_status,
     format_table,
     leave,
-)
-from vocabulary import open_encoder, save_vocabulary
-from weights import (
-    load_openai_pretrained_model,
-    open_weights,
-    save_openai_shards,
-    save_pretrained_settings,
 )
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity within a percent, quick to evaluate

@@ -58,6 +58,15 @@ from checkpoint import find_checkpoint, only_run, same_form
 from data_cache import load_data
 from encoding import EncodedDataset, array_hash
 from gpt1.ops.batches import collate, iter_data
+from gpt1.weights.openai import (
+    load_openai_pretrained_model,
+    load_parameters,
+    open_encoder,
+    open_weights,
+    read_parameters,
+    save_finetuned_settings,
+    sign,
+)
 from loss import JointLoss, task_losses
 from lstm import describe_source, make_config
 from model_pytorch import DoubleHeadModel, init_weights, special_rows
@@ -71,15 +80,6 @@ from utils import (
     format_table,
     open_log,
     whole_file,
-)
-from weights import (
-    load_openai_pretrained_model,
-    load_parameters,
-    open_encoder,
-    open_weights,
-    read_parameters,
-    save_finetuned_settings,
-    sign,
 )
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch

@@ -121,11 +121,11 @@ from gpt1.ops.batches import Tree, collate
 from gpt1.ops.functional import plain_cross_entropy
 from gpt1.tasks.data_files import read_lines
 from gpt1.tasks.metrics import METRICS
+from gpt1.weights.openai import open_model
 from parallel import StepSize, autocast, find_devices, to_device
 from published import ZERO_SHOT_CHANCE as CHANCE
 from published import ZERO_SHOT_TITLES as TITLES
 from text_utils import TextEncoder
-from weights import open_model
 
 MEASURES = {'cola': 'matthews', 'sst2': 'accuracy', 'race': 'accuracy', 'dprd': 'accuracy'}
 BEST = {'cola': 35.0, 'sst2': 93.2, 'race': 53.3, 'dprd': 76.4}  # of the time

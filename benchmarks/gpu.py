@@ -52,9 +52,9 @@ import precision as precisions
 import train
 from benchmarks import finetune, pretrain
 from gpt1.options import ENCODER_FILE, MERGES_FILE, SAMPLE_MODEL
+from gpt1.weights.openai import save_openai_shards
 from model_pytorch import Config, DoubleHeadModel
 from utils import whole_file
-from weights import save_openai_shards
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 N_SYMBOLS = 40478  # of OpenAI's vocabulary

@@ -17,9 +17,9 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import torch
 
+from gpt1.weights.openai import save_openai_shards
 from model_pytorch import Config, LMModel, init_weights
 from text_utils import TextEncoder
-from weights import save_openai_shards
 
 VOCABULARY = ('encoder_bpe_40000.json', 'vocab_40000.bpe')
 

@@ -14,15 +14,15 @@ from conftest import ROOT
 from tiny_models import MODEL_DIR, REGRESSION, SIZES, SOME_TASKS, TEXTS, encoder, save_finetuned
 
 import convert
-import huggingface
 from datasets import Example
 from encoding import encode_dataset
 from gpt1.ops.batches import build_tree, collate
 from gpt1.options import MODEL_FILES, model_settings, parse_train_args
 from gpt1.tasks.metrics import decode
+from gpt1.weights import huggingface
+from gpt1.weights.openai import open_model, open_weights, save_pretrained_settings
 from parallel import predict
 from text_utils import TextEncoder
-from weights import open_model, open_weights, save_pretrained_settings
 
 transformers = pytest.importorskip('transformers')
 

@@ -27,7 +27,7 @@ import download
 from datasets import MRPC_SOURCE, TASKS
 from download import Remote
 from gpt1.options import DATASETS, find_model_dir
-from weights import open_model
+from gpt1.weights.openai import open_model
 
 CONTENT = random.Random(0).randbytes(200_000)
 QUICK = ['--timeout', '0.5', '--retries', '2']

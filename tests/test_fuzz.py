@@ -19,9 +19,9 @@ from fuzz_readers import READERS, Hostile, attempt, bounds, pickles, rebuilt, sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from safe_load import load_file
+from gpt1.weights.openai import OpenAIShards
+from gpt1.weights.safe_load import load_file
 from utils import InputError
-from weights import OpenAIShards
 
 COUNTS = {  # inputs of each reader; of the others, 200
     'text': 30,

@@ -8,7 +8,7 @@ from conftest import ROOT
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from hf_tokenizer import huggingface_tokenizer
+from gpt1.weights.hf_tokenizer import huggingface_tokenizer
 from text_utils import TextEncoder, english_tokenizer, split_words
 
 SAMPLE = os.path.join(ROOT, 'model', 'sample')

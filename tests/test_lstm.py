@@ -20,12 +20,17 @@ from datasets import Example
 from encoding import encode_dataset
 from gpt1 import options
 from gpt1.ops.batches import Tree, collate, collate_windows
+from gpt1.weights.openai import (
+    load_openai_pretrained_model,
+    open_model,
+    open_weights,
+    save_openai_shards,
+)
 from loss import JointLoss
 from lstm import LSTMConfig, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
 from parallel import predict
 from utils import InputError
-from weights import load_openai_pretrained_model, open_model, open_weights, save_openai_shards
 
 CONFIG = LSTMConfig(
     n_vocab=20, n_embd=6, lstm_units=5, embd_pdrop=0, resid_pdrop=0, attn_pdrop=0, clf_pdrop=0

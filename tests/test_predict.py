@@ -20,9 +20,9 @@ from checkpoint import only_run
 from datasets import COLUMNS, Example, find_csv, read_examples
 from encoding import encode_dataset
 from gpt1.tasks.metrics import decode
+from gpt1.weights.openai import open_model
 from parallel import predict as predict_dataset
 from utils import InputError
-from weights import open_model
 
 DATA_DIR = os.path.join(GOLDEN, 'data')
 

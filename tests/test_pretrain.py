@@ -27,11 +27,11 @@ import train
 import training
 from gpt1.ops.batches import Tree
 from gpt1.options import MODEL_FILES, parse_pretrain_args
+from gpt1.weights.openai import OpenAIShards, load_openai_pretrained_model
+from gpt1.weights.safe_load import load_file
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
 from parallel import Ranks
-from safe_load import load_file
 from utils import ResultLogger
-from weights import OpenAIShards, load_openai_pretrained_model
 
 NAMES = ('work/tokens.bin', *MODEL_FILES, 'settings.json')
 

@@ -27,19 +27,8 @@ from tiny_models import (
 
 from checkpoint import Saver
 from gpt1.options import MODEL_FILES, read_settings
-from huggingface import HuggingFaceWeights, fold_bias, save_huggingface
-from model_pytorch import Config, LMModel, special_rows
-from safe_load import load_file
-from utils import LFS_POINTER, InputError
-from vocabulary import (
-    fingerprint_vocabulary,
-    known_merges,
-    open_encoder,
-    read_vocabulary_of,
-    save_vocabulary,
-    vocabulary_facts,
-)
-from weights import (
+from gpt1.weights.huggingface import HuggingFaceWeights, fold_bias, save_huggingface
+from gpt1.weights.openai import (
     OpenAIShards,
     load_openai_pretrained_model,
     load_parameters,
@@ -49,6 +38,17 @@ from weights import (
     save_openai_shards,
     save_pretrained_settings,
 )
+from gpt1.weights.safe_load import load_file
+from gpt1.weights.vocabulary import (
+    fingerprint_vocabulary,
+    known_merges,
+    open_encoder,
+    read_vocabulary_of,
+    save_vocabulary,
+    vocabulary_facts,
+)
+from model_pytorch import Config, LMModel, special_rows
+from utils import LFS_POINTER, InputError
 
 POINTER = LFS_POINTER.decode() + 'v1\noid sha256:abc\nsize 467\n'
 
@@ -457,7 +457,7 @@ def test_too_little_memory_is_not_damage(tmp_path, kind):
         torch.save(state, path, _use_new_zipfile_serialization=kind == 'pytorch')
     script = f"""
 import resource, sys, torch
-from huggingface import TensorFile
+from gpt1.weights.huggingface import TensorFile
 from utils import exit_status
 pages = int(open('/proc/self/statm').read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 10**8,) * 2)

@@ -7,9 +7,9 @@ import torch
 from conftest import GOLDEN
 
 from datasets import TASKS, Task
+from gpt1.weights.openai import save_finetuned_settings, sign
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from text_utils import TextEncoder
-from weights import save_finetuned_settings, sign
 
 MODEL_DIR = os.path.join(GOLDEN, 'model')  # OpenAI's files: 2 layers, 4 heads, width 32
 VOCABULARY = [

@@ -27,10 +27,10 @@ from gpt1.options import (
     read_json,
     settings_of_config,
 )
-from hf_tokenizer import huggingface_tokenizer
-from safe_load import load_file
+from gpt1.weights.hf_tokenizer import huggingface_tokenizer
+from gpt1.weights.safe_load import load_file
+from gpt1.weights.vocabulary import known_merges, read_added_tokens, vocabulary_facts, write_merges
 from utils import SPECIAL_TOKENS, InputError, check_not_pointer, is_out_of_memory, whole_file
-from vocabulary import known_merges, read_added_tokens, vocabulary_facts, write_merges
 
 # The parts of a layer, in OpenAI's order. Each has a weight and a bias.
 LAYER_PARTS = ('attn.c_attn', 'attn.c_proj', 'ln_1', 'mlp.c_fc', 'mlp.c_proj', 'ln_2')

@@ -33,13 +33,18 @@ from gpt1.options import (
     model_settings,
     read_settings,
 )
-from huggingface import HuggingFaceWeights
+from gpt1.weights.huggingface import HuggingFaceWeights
+from gpt1.weights.safe_load import load_file
+from gpt1.weights.vocabulary import (
+    check_vocabulary,
+    open_encoder,
+    save_vocabulary,
+    vocabulary_facts,
+)
 from lstm import LSTMConfig, lstm_shapes, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
-from safe_load import load_file
 from text_utils import TextEncoder
 from utils import SPECIAL_TOKENS, InputError, check_not_pointer, whole_file
-from vocabulary import check_vocabulary, open_encoder, save_vocabulary, vocabulary_facts
 
 PARAMETERS_FILE = 'best_params'
 # Settings, and parts of the task, without which the scores or their names are others
