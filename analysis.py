@@ -26,9 +26,9 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 import numpy as np
 
 import pictures
-import record
 from datasets import TASKS, Data, Example, Published, Task, read_data
 from gpt1.options import Parser
+from gpt1.run import record
 from gpt1.tasks.metrics import decode, is_better, score
 from pictures import Measured
 from utils import InputError, check_writable, exit_status, whole_file

@@ -261,7 +261,7 @@ class Runner:
 
     def _do(self, run: Run) -> str:
         """Do a run. Returns '' if it is done, else one line that says why not. Raises Held."""
-        from checkpoint import only_run
+        from gpt1.run.checkpoint import only_run
 
         folder = self.setup.path('runs', run.desc)
         with only_run(folder):
@@ -274,7 +274,7 @@ class Runner:
 
     def _set_aside(self, run):
         """Rename the folder of a pre-training with other options; pretrain.py refuses to use it."""
-        from checkpoint import only_run
+        from gpt1.run.checkpoint import only_run
 
         place = self.setup.pretrained[run.variant]
         if record_of(run, self.setup):

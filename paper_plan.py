@@ -13,7 +13,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import record
 from gpt1.options import (
     DATASETS,
     PRETRAIN,
@@ -27,6 +26,7 @@ from gpt1.options import (
     read_settings,
     shortest_path,
 )
+from gpt1.run import record
 from utils import InputError
 
 HERE = os.path.dirname(os.path.abspath(__file__))

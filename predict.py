@@ -85,13 +85,13 @@ import numpy as np
 import torch
 
 import analysis
-import record
-from checkpoint import is_held
 from datasets import TASKS, Example, Task, read_examples
-from encoding import EncodedDataset, cut_lengths, encode_dataset
+from gpt1.run import record
+from gpt1.run.checkpoint import is_held
+from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
+from gpt1.run.parallel import find_devices, predict
 from gpt1.tasks.metrics import decode, score
 from gpt1.weights.openai import OpenedModel, open_model
-from parallel import find_devices, predict
 
 # ----------------------------------------------------------------------------------- the examples
 

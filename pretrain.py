@@ -33,11 +33,20 @@ import torch
 from tqdm import tqdm
 
 import pictures
-import record
 import zero_shot
-from checkpoint import only_run
-from corpus import open_tokens, prepare, source_texts, vocabulary_files
 from gpt1.ops.batches import collate_windows, iter_data
+from gpt1.run import record
+from gpt1.run.checkpoint import only_run
+from gpt1.run.corpus import open_tokens, prepare, source_texts, vocabulary_files
+from gpt1.run.parallel import (
+    Ranks,
+    StepSize,
+    find_devices,
+    keep_freed_memory,
+    to_device,
+)
+from gpt1.run.precision import autocast
+from gpt1.run.training import Job, Trainer
 from gpt1.weights.openai import (
     load_openai_pretrained_model,
     open_weights,
@@ -49,15 +58,6 @@ from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from lstm import make_config
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
-from parallel import (
-    Ranks,
-    StepSize,
-    find_devices,
-    keep_freed_memory,
-    to_device,
-)
-from precision import autocast
-from training import Job, Trainer
 from utils import (
     InputError,
     ResultLogger,

@@ -53,11 +53,20 @@ import torch
 from tqdm import tqdm
 
 import analysis
-import record
-from checkpoint import find_checkpoint, only_run, same_form
-from data_cache import load_data
-from encoding import EncodedDataset, array_hash
 from gpt1.ops.batches import collate, iter_data
+from gpt1.run import record
+from gpt1.run.checkpoint import find_checkpoint, only_run, same_form
+from gpt1.run.data_cache import load_data
+from gpt1.run.encoding import EncodedDataset, array_hash
+from gpt1.run.parallel import (
+    PREDICT_BATCH,
+    Ranks,
+    StepSize,
+    find_devices,
+    keep_freed_memory,
+    predict,
+)
+from gpt1.run.training import Job, Trainer
 from gpt1.weights.openai import (
     load_openai_pretrained_model,
     load_parameters,
@@ -71,8 +80,6 @@ from loss import JointLoss, task_losses
 from lstm import describe_source, make_config
 from model_pytorch import DoubleHeadModel, init_weights, special_rows
 from opt import OpenAIAdam
-from parallel import PREDICT_BATCH, Ranks, StepSize, find_devices, keep_freed_memory, predict
-from training import Job, Trainer
 from utils import (
     ResultLogger,
     check_tensorboard,

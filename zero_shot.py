@@ -115,14 +115,14 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 import numpy as np
 import torch
 
-import record
 from datasets import find_dprd, find_or_make, read_data
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.functional import plain_cross_entropy
+from gpt1.run import record
+from gpt1.run.parallel import StepSize, autocast, find_devices, to_device
 from gpt1.tasks.data_files import read_lines
 from gpt1.tasks.metrics import METRICS
 from gpt1.weights.openai import open_model
-from parallel import StepSize, autocast, find_devices, to_device
 from published import ZERO_SHOT_CHANCE as CHANCE
 from published import ZERO_SHOT_TITLES as TITLES
 from text_utils import TextEncoder

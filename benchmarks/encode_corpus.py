@@ -23,7 +23,7 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import numpy as np
 
-from corpus import prepare, vocabulary_files
+from gpt1.run.corpus import prepare, vocabulary_files
 from text_utils import read_vocabulary
 
 N_WORDS = 100_000  # drawn at a time

@@ -46,11 +46,11 @@ from gpt1.ops.batches import Tree, collate
 from gpt1.ops.functional import rows_a_block
 from gpt1.ops.masks import DropoutMasks
 from gpt1.ops.products import onednn_product, product, uses_onednn
+from gpt1.run.parallel import keep_freed_memory
+from gpt1.run.precision import Precision, autocast
 from loss import JointLoss
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from opt import OpenAIAdam
-from parallel import keep_freed_memory
-from precision import Precision, autocast
 
 LR = 6.25e-5
 LM_COEF = 0.5

@@ -47,11 +47,11 @@ import full_size
 import numpy as np
 import torch
 
-import parallel
-import precision as precisions
 import train
 from benchmarks import finetune, pretrain
 from gpt1.options import ENCODER_FILE, MERGES_FILE, SAMPLE_MODEL
+from gpt1.run import parallel
+from gpt1.run import precision as precisions
 from gpt1.weights.openai import save_openai_shards
 from model_pytorch import Config, DoubleHeadModel
 from utils import whole_file

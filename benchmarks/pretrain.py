@@ -57,10 +57,10 @@ from benchmarks.finetune import (
 from benchmarks.finetune import flop as flop_of
 from gpt1.ops.batches import collate_windows
 from gpt1.ops.masks import DropoutMasks
+from gpt1.run.parallel import keep_freed_memory, to_device
+from gpt1.run.precision import Precision, autocast
 from model_pytorch import Config, LMModel, init_weights
 from opt import OpenAIAdam
-from parallel import keep_freed_memory, to_device
-from precision import Precision, autocast
 
 LR = 2.5e-4
 N_MEMORY_STEPS = 3

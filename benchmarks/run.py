@@ -133,8 +133,8 @@ def main(argv: list[str]) -> int:
     with phases.phase('imports'):
         import torch
 
-        import data_cache
         import train
+        from gpt1.run import data_cache
     updates = Updates(phases, train, torch, stop_after)
     phases.wrap(data_cache, 'read_data', 'reading')
     phases.wrap(data_cache, 'encode_data', 'encoding')

@@ -61,15 +61,15 @@ from finetune import (
     training_shapes,
 )
 
-from corpus import prepare, vocabulary_files
 from datasets import TASKS
 from gpt1.ops.batches import build_tree, collate
 from gpt1.ops.masks import DropoutMasks
 from gpt1.ops.products import product
+from gpt1.run.corpus import prepare, vocabulary_files
+from gpt1.run.parallel import keep_freed_memory
 from loss import JointLoss
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from opt import OpenAIAdam
-from parallel import keep_freed_memory
 from text_utils import read_vocabulary
 
 PARTS = ('start', 'large', 'pairs', 'race')

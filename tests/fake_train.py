@@ -13,9 +13,9 @@ import time
 from filelock import FileLock, Timeout
 
 import analysis
-import record
 from datasets import TASKS
 from gpt1.options import parse_train_args
+from gpt1.run import record
 from utils import Held
 
 

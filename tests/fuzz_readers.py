@@ -37,18 +37,18 @@ from test_text_utils import SlowEncoder
 from tiny_models import REGRESSION, save_finetuned
 
 import analysis
-import corpus
 import pretrain
 import train
 from datasets import FILES, TASKS, Example, find_csv, read_cloze_test, read_examples
 from gpt1.options import FACTS, SETTINGS, parse_pretrain_args, read_settings
+from gpt1.run import corpus
+from gpt1.run.parallel import Ranks
 from gpt1.text import workers
 from gpt1.weights.huggingface import save_huggingface
 from gpt1.weights.openai import OpenAIShards, load_parameters, open_model
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import open_encoder, read_vocabulary_of
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights
-from parallel import Ranks
 from text_utils import TextEncoder, read_merges, read_vocabulary
 from utils import InputError, whole_file
 

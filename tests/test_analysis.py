@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import analysis
 import pictures
-import record
 from datasets import TASKS, Example, Task, read_data
+from gpt1.run import record
 from gpt1.tasks.metrics import METRICS
 from utils import InputError
 

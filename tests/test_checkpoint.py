@@ -15,7 +15,14 @@ import torch
 from conftest import ON_LINUX, PROCESSES
 from filelock import FileLock
 
-from checkpoint import Saver, StopSignals, check_identity, find_checkpoint, only_run, same_form
+from gpt1.run.checkpoint import (
+    Saver,
+    StopSignals,
+    check_identity,
+    find_checkpoint,
+    only_run,
+    same_form,
+)
 from utils import InputError, WriteError
 
 # -------------------------------------------------------------------------------- one run at a time
@@ -199,7 +206,7 @@ def test_a_signal_is_noted(number, capsys):
 
 def test_the_same_signal_twice_at_almost_the_same_time_counts_once(monkeypatch):
     """Both the terminal and torchrun can send it."""
-    monkeypatch.setattr('checkpoint.GRACE', 600.0)  # seconds; this machine may be slow
+    monkeypatch.setattr('gpt1.run.checkpoint.GRACE', 600.0)  # seconds; this machine may be slow
     with StopSignals() as signals:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
@@ -225,7 +232,7 @@ def test_the_thread_that_notes_signals_ends():
 
 BUSY = """
 import hashlib
-import checkpoint
+from gpt1.run import checkpoint
 
 checkpoint.GRACE = 0.2
 with checkpoint.StopSignals():

@@ -15,13 +15,13 @@ from tiny_models import MODEL_DIR, REGRESSION, SIZES, SOME_TASKS, TEXTS, encoder
 
 import convert
 from datasets import Example
-from encoding import encode_dataset
 from gpt1.ops.batches import build_tree, collate
 from gpt1.options import MODEL_FILES, model_settings, parse_train_args
+from gpt1.run.encoding import encode_dataset
+from gpt1.run.parallel import predict
 from gpt1.tasks.metrics import decode
 from gpt1.weights import huggingface
 from gpt1.weights.openai import open_model, open_weights, save_pretrained_settings
-from parallel import predict
 from text_utils import TextEncoder
 
 transformers = pytest.importorskip('transformers')

@@ -20,8 +20,8 @@ from conftest import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import corpus
-from corpus import learn_byte_pairs, prepare, vocabulary_files
+from gpt1.run import corpus
+from gpt1.run.corpus import learn_byte_pairs, prepare, vocabulary_files
 from gpt1.text import text_files, workers
 from gpt1.text.text_files import Block
 from text_utils import TextEncoder, read_merges, text_standardize

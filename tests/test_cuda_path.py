@@ -15,14 +15,13 @@ from test_resume import NO_DROPOUT
 from tiny_models import CONFIG
 from torch.overrides import TorchFunctionMode
 
-import parallel
 import train
-import training
 from gpt1.ops.batches import Batch, collate
+from gpt1.run import parallel, training
+from gpt1.run.parallel import LossMeter, ParallelModule, Ranks, StepSize, to_device
+from gpt1.run.precision import Precision
 from loss import JointLoss
 from model_pytorch import DoubleHeadModel, init_weights
-from parallel import LossMeter, ParallelModule, Ranks, StepSize, to_device
-from precision import Precision
 
 CPU = torch.device('cpu')
 GPU = torch.device('cuda', 0)

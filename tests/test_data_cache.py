@@ -16,11 +16,10 @@ from test_parallel import run_ranks
 from test_resume import NO_DROPOUT, _killed_at
 from tiny_models import encoder
 
-import data_cache
-import training
 from analysis import plain
 from datasets import TASKS, read_data, source_files
-from encoding import EncodedDataset, encode_data
+from gpt1.run import data_cache, training
+from gpt1.run.encoding import EncodedDataset, encode_data
 from text_utils import TextEncoder
 from utils import InputError
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_models import REGRESSION, SOME_TASKS, encoder
 
 from datasets import TASKS, Data, Example, Task
-from encoding import array_hash, cut_lengths, encode_data, encode_dataset, share_room
+from gpt1.run.encoding import array_hash, cut_lengths, encode_data, encode_dataset, share_room
 
 TEXT, PAIR, SIMILARITY = TASKS['sst2'], TASKS['mnli'], TASKS['qqp']
 CHOICES = Task(name='custom', title='Custom', layout='choices')
@@ -207,7 +207,7 @@ def test_a_large_vocabulary_needs_larger_numbers():
 
 
 def test_long_data_sets_are_encoded_in_parts(monkeypatch):
-    monkeypatch.setattr('encoding.CHUNK', 2)
+    monkeypatch.setattr('gpt1.run.encoding.CHUNK', 2)
     examples = [Example(str(i), ('ab'[: i % 3], 'c'), 0) for i in range(5)]
     parts = []
     data = encode_dataset(examples, FakeEncoder(), PAIR, 100, parts.append)
@@ -222,8 +222,8 @@ TEXTS = ['Ella had no tape.', '', 'the “night”', 'a\n b', 'x' * 100, 'né', 
 @pytest.mark.parametrize('chunk', [1, 3, 100])
 @pytest.mark.parametrize('n', [1, 2, 3])
 def test_the_number_of_processes_changes_nothing(monkeypatch, chunk, n):
-    monkeypatch.setattr('encoding.CHUNK', chunk)
-    monkeypatch.setattr('encoding.MANY', 1)
+    monkeypatch.setattr('gpt1.run.encoding.CHUNK', chunk)
+    monkeypatch.setattr('gpt1.run.encoding.MANY', 1)
     monkeypatch.setattr('gpt1.text.workers.available_cores', lambda: n)
     examples = [Example(str(i), (TEXTS[i % 8], TEXTS[i % 5]), i % 3) for i in range(20)]
     n_done = []
@@ -239,7 +239,7 @@ def test_few_texts_are_encoded_in_this_process(monkeypatch):
     monkeypatch.setattr('gpt1.text.workers.multiprocessing.Process', None)
     monkeypatch.setattr('gpt1.text.workers.available_cores', lambda: 2)
     assert len(encode([Example('x', ('ab', 'c'), 0)] * 100, PAIR)) == 100
-    monkeypatch.setattr('encoding.MANY', 200)
+    monkeypatch.setattr('gpt1.run.encoding.MANY', 200)
     with pytest.raises(TypeError):
         encode([Example('x', ('ab', 'c'), 0)] * 100, PAIR)
 

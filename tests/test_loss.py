@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from tiny_models import SOME_TASKS, TEXTS, encoder, random_model
 
 from datasets import Example, Task
-from encoding import encode_dataset
 from gpt1.ops.batches import Tree, collate
+from gpt1.run.encoding import encode_dataset
 from loss import JointLoss, task_losses
 from model_pytorch import Config, DoubleHeadModel, LMModel
 

@@ -17,9 +17,10 @@ import convert
 import generate
 import train
 from datasets import Example
-from encoding import encode_dataset
 from gpt1 import options
 from gpt1.ops.batches import Tree, collate, collate_windows
+from gpt1.run.encoding import encode_dataset
+from gpt1.run.parallel import predict
 from gpt1.weights.openai import (
     load_openai_pretrained_model,
     open_model,
@@ -29,7 +30,6 @@ from gpt1.weights.openai import (
 from loss import JointLoss
 from lstm import LSTMConfig, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
-from parallel import predict
 from utils import InputError
 
 CONFIG = LSTMConfig(

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 import train
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.masks import DropoutMasks
+from gpt1.run.parallel import Ranks
 from model_pytorch import special_rows
-from parallel import Ranks
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GOLDEN_DIR = os.environ.get('GOLDEN_DIR') or os.path.join(HERE, 'golden')

@@ -16,7 +16,7 @@ from conftest import PROCESSES, ROOT, child
 import paper_plan
 import paper_report
 import published
-import record
+from gpt1.run import record
 from paper_plan import Run, Setup, make_plan, seconds_left, state_of
 from paper_report import Result, ZeroShot, figure, glue_score
 

@@ -19,13 +19,12 @@ from test_resume import NO_DROPOUT, assert_same_end, wait_for
 from tiny_models import CONFIG as SMALL
 from tiny_models import encoder, random_model
 
-import parallel
 import train
 from datasets import TASKS, Example
-from encoding import encode_dataset
 from gpt1.ops.batches import Tree, collate
-from model_pytorch import DoubleHeadModel, init_weights
-from parallel import (
+from gpt1.run import parallel
+from gpt1.run.encoding import encode_dataset
+from gpt1.run.parallel import (
     PREDICT_BATCH,
     LossMeter,
     Ranks,
@@ -36,6 +35,7 @@ from parallel import (
     predict,
     step_cuts,
 )
+from model_pytorch import DoubleHeadModel, init_weights
 from utils import InputError
 
 

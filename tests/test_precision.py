@@ -16,13 +16,11 @@ import torch
 from test_parallel import run_ranks
 from test_resume import NO_DROPOUT, assert_same_end
 
-import parallel
-import precision
 import pretrain
 import train
-import training
+from gpt1.run import parallel, precision, training
+from gpt1.run.precision import MIN_SCALE, Precision, check_precision
 from opt import OpenAIAdam
-from precision import MIN_SCALE, Precision, check_precision
 from utils import InputError
 
 CPU = torch.device('cpu')

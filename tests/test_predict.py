@@ -16,12 +16,12 @@ from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, save_finetuned
 
 import predict
 import train
-from checkpoint import only_run
 from datasets import COLUMNS, Example, find_csv, read_examples
-from encoding import encode_dataset
+from gpt1.run.checkpoint import only_run
+from gpt1.run.encoding import encode_dataset
+from gpt1.run.parallel import predict as predict_dataset
 from gpt1.tasks.metrics import decode
 from gpt1.weights.openai import open_model
-from parallel import predict as predict_dataset
 from utils import InputError
 
 DATA_DIR = os.path.join(GOLDEN, 'data')

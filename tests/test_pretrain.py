@@ -22,15 +22,14 @@ from plain_model import plain_model
 from test_parallel import join_ranks, start_ranks
 
 import pretrain
-import record
 import train
-import training
 from gpt1.ops.batches import Tree
 from gpt1.options import MODEL_FILES, parse_pretrain_args
+from gpt1.run import record, training
+from gpt1.run.parallel import Ranks
 from gpt1.weights.openai import OpenAIShards, load_openai_pretrained_model
 from gpt1.weights.safe_load import load_file
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
-from parallel import Ranks
 from utils import ResultLogger
 
 NAMES = ('work/tokens.bin', *MODEL_FILES, 'settings.json')

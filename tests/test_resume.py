@@ -17,8 +17,8 @@ from conftest import GOLDEN, ON_LINUX, PROCESSES, Command, as_on_windows
 
 import model_pytorch
 import train
-import training
-from checkpoint import Saver
+from gpt1.run import training
+from gpt1.run.checkpoint import Saver
 
 RUN = ('--n_iter', 4, '--save_every', 3)  # dropout is on
 

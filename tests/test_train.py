@@ -17,11 +17,10 @@ from conftest import GOLDEN, ROOT
 from test_resume import NO_DROPOUT
 
 import analysis
-import parallel
 import predict
-import record
 import train
 from datasets import TASKS
+from gpt1.run import parallel, record
 
 VAL, TEST = (
     'cloze_test_val__spring2016 - cloze_test_ALL_val.csv',

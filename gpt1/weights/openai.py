@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-import record
 from datasets import MAX_CLASSES, TASKS, Task
 from gpt1.options import (
     CONFIG_KEY,
@@ -33,6 +32,7 @@ from gpt1.options import (
     model_settings,
     read_settings,
 )
+from gpt1.run import record
 from gpt1.weights.huggingface import HuggingFaceWeights
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import (

@@ -14,7 +14,7 @@ import sys
 import torch
 from tqdm import tqdm
 
-from checkpoint import same_form
+from gpt1.run.checkpoint import same_form
 from utils import InputError
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets import Data, Example, Task, read_data, source_files
-from encoding import EncodedData, EncodedDataset, encode_data, make_dataset
+from gpt1.run.encoding import EncodedData, EncodedDataset, encode_data, make_dataset
 from gpt1.text.text_files import file_hash
 from gpt1.weights.vocabulary import sorted_merges
 from text_utils import TextEncoder

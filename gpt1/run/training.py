@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from checkpoint import Saver, StopSignals, check_identity, same_form
 from gpt1.ops.batches import Batch
 from gpt1.ops.masks import DropoutMasks, dropout_seed
+from gpt1.run.checkpoint import Saver, StopSignals, check_identity, same_form
+from gpt1.run.parallel import LossMeter, Ranks, StepSize, step_cuts
+from gpt1.run.precision import Precision
 from opt import OpenAIAdam
-from parallel import LossMeter, Ranks, StepSize, step_cuts
-from precision import Precision
 from utils import BAR, InputError, ResultLogger, Stopped, is_out_of_memory
 
 

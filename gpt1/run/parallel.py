@@ -21,11 +21,11 @@ import torch.nn as nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from tqdm import tqdm
 
-from encoding import EncodedDataset
 from gpt1.ops.batches import Batch, collate
 from gpt1.ops.functional import PATHS
+from gpt1.run.encoding import EncodedDataset
+from gpt1.run.precision import Precision, autocast, check_precision, set_tf32
 from gpt1.text.workers import available_cores
-from precision import Precision, autocast, check_precision, set_tf32
 from utils import InputError, OutOfMemory, is_out_of_memory
 
 PREDICT_BATCH = 64  # examples; no result depends on it
