@@ -543,7 +543,7 @@ def shape_of_fine_tuning(curve: ZeroShot, found: Sequence[Result]) -> list[str]:
 
 def draw_tables(path: str, found: Sequence[Result]) -> None:
     """Draw the figures of tables 2 to 4 beside the paper's: a bar for each."""
-    from pictures import draw
+    from gpt1.report.pictures import draw
 
     rows = [row for table in published.TABLES.values() for row in table]
     shown = [(row, figure(found, row.dataset, [(row.split, row.metric)])) for row in rows]
@@ -569,7 +569,7 @@ def _made_up(shown) -> str:
 
 def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) -> None:
     """Draw figure 2, left, beside the paper's."""
-    from pictures import draw
+    from gpt1.report.pictures import draw
 
     def panel_of(values, title, last):
         def panel(axes):
@@ -600,7 +600,7 @@ def draw_layers(path: str, curves: dict[tuple[str, str], list], n_layer: int) ->
 
 def draw_zero_shot(path: str, curves: dict[str, ZeroShot]) -> None:
     """Draw figure 2, right, beside the paper's."""
-    from pictures import draw
+    from gpt1.report.pictures import draw
 
     def panel_of(values, title):
         def panel(axes):

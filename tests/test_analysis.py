@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analysis
-import pictures
 from datasets import TASKS, Example, Task, read_data
+from gpt1.report import pictures
 from gpt1.run import record
 from gpt1.tasks.metrics import METRICS
 from utils import InputError
