@@ -38,10 +38,9 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-import paper_plan
 from gpt1.options import PRETRAIN, Parser, check_paths, number
-from gpt1.text.workers import APART, INTERRUPT, available_cores
-from paper_plan import (
+from gpt1.paper import plan as paper_plan
+from gpt1.paper.plan import (
     ALL_DATASETS,
     TABLES,
     Run,
@@ -60,6 +59,7 @@ from paper_plan import (
     states_of,
     with_resume,
 )
+from gpt1.text.workers import APART, INTERRUPT, available_cores
 from utils import Held, InputError, Stopped, check_writable, exit_status, whole_file
 
 REMOVED = ('checkpoint', 'best_params')  # of a run that is done
@@ -365,7 +365,7 @@ def run(args: Namespace) -> None:
     if args.list:
         print_list(plan, setup)
         return
-    from paper_report import write_report
+    from gpt1.paper.tables import write_report
 
     jobs = 1 if args.report else args.jobs or default_jobs()
     runner = Runner(plan, setup, jobs, args.keep)

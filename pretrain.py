@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import zero_shot
 from gpt1.ops.batches import collate_windows, iter_data
+from gpt1.paper import zero_shot
 from gpt1.report import pictures
 from gpt1.run import record
 from gpt1.run.checkpoint import only_run

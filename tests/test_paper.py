@@ -13,12 +13,12 @@ from dataclasses import replace
 import pytest
 from conftest import PROCESSES, ROOT, child
 
-import paper_plan
-import paper_report
-import published
+from gpt1.paper import plan as paper_plan
+from gpt1.paper import published
+from gpt1.paper import tables as paper_report
+from gpt1.paper.plan import Run, Setup, make_plan, seconds_left, state_of
+from gpt1.paper.tables import Result, ZeroShot, figure, glue_score
 from gpt1.run import record
-from paper_plan import Run, Setup, make_plan, seconds_left, state_of
-from paper_report import Result, ZeroShot, figure, glue_score
 
 ROWS = {
     'RTE': 'index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\tc\td\tnot_entailment\n',

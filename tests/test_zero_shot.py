@@ -12,14 +12,14 @@ from test_pretrain import Pretrain, text  # noqa: F401 (a fixture)
 from tiny_models import SIZES, encoder
 
 import datasets
-import zero_shot
 from datasets import find_dprd, find_or_make
 from gpt1.ops.batches import Tree, collate_windows
+from gpt1.paper import zero_shot
+from gpt1.paper.zero_shot import Items, Pronoun
 from gpt1.tasks.metrics import METRICS
 from lstm import LSTMConfig
 from model_pytorch import Config, LMModel, init_weights
 from utils import InputError
-from zero_shot import Items, Pronoun
 
 assert PROCESSES  # started by conftest
 

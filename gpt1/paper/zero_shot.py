@@ -118,13 +118,13 @@ import torch
 from datasets import find_dprd, find_or_make, read_data
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.functional import plain_cross_entropy
+from gpt1.paper.published import ZERO_SHOT_CHANCE as CHANCE
+from gpt1.paper.published import ZERO_SHOT_TITLES as TITLES
 from gpt1.run import record
 from gpt1.run.parallel import StepSize, autocast, find_devices, to_device
 from gpt1.tasks.data_files import read_lines
 from gpt1.tasks.metrics import METRICS
 from gpt1.weights.openai import open_model
-from published import ZERO_SHOT_CHANCE as CHANCE
-from published import ZERO_SHOT_TITLES as TITLES
 from text_utils import TextEncoder
 
 MEASURES = {'cola': 'matthews', 'sst2': 'accuracy', 'race': 'accuracy', 'dprd': 'accuracy'}

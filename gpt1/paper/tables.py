@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from scipy import stats
 
-import published
 from analysis import (
     log_name,
     markdown_table,
@@ -21,7 +20,8 @@ from analysis import (
 )
 from datasets import TASKS
 from gpt1.options import is_openai_model, is_sample_model
-from paper_plan import (
+from gpt1.paper import published
+from gpt1.paper.plan import (
     LAYER_DATASETS,
     Run,
     Setup,
@@ -317,7 +317,7 @@ class ZeroShot:
 
     def scaled(self, name: str) -> list[tuple[int, float]]:
         """The curve of a set on the scale of figure 2."""
-        from zero_shot import normalize
+        from gpt1.paper.zero_shot import normalize
 
         sample = self.sets[name]['sample']
         return [(update, normalize(name, value, sample)) for update, value in self.points[name]]
@@ -733,7 +733,7 @@ def _describe_pretraining(folder: str) -> str:
 
 def decisions() -> list[str]:
     """Return what zero_shot.py decides where the paper leaves it open, in Markdown."""
-    from zero_shot import DECISIONS
+    from gpt1.paper.zero_shot import DECISIONS
 
     return [f'- {name}: {text}' for name, text in DECISIONS.items()]
 

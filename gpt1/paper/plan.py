@@ -291,7 +291,7 @@ def record_of(run: Run, setup: Setup) -> dict:
 def parse(run: Run, argv: Sequence[str]) -> Namespace:
     """Return the options of a run as its script reads them. Ends the process if one is wrong."""
     if run.script == ZERO_SHOT:
-        from zero_shot import parse_args  # slow to import
+        from gpt1.paper.zero_shot import parse_args  # slow to import
 
         return parse_args(argv)
     return parse_train_args(argv) if run.script == TRAIN else parse_pretrain_args(argv)
