@@ -59,6 +59,7 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 
 import torch
 
+from gpt1.lstm import refuse_lstm
 from gpt1.weights.huggingface import save_huggingface
 from gpt1.weights.openai import (
     PARAMETERS_FILE,
@@ -72,7 +73,6 @@ from gpt1.weights.openai import (
     sign,
 )
 from gpt1.weights.vocabulary import save_vocabulary
-from lstm import refuse_lstm
 
 
 def check_target(source: str, target: str) -> None:

@@ -84,10 +84,10 @@ def parse_args(argv=None):
 
 ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which is slow to import
 
+from gpt1.lstm import refuse_lstm
 from gpt1.ops.sampling import generate
 from gpt1.run.parallel import find_devices
 from gpt1.weights.openai import open_model
-from lstm import refuse_lstm
 
 
 def read_text(args) -> str:

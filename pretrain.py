@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from gpt1.lstm import make_config
 from gpt1.ops.batches import collate_windows, iter_data
 from gpt1.paper import zero_shot
 from gpt1.report import pictures
@@ -55,7 +56,6 @@ from gpt1.weights.openai import (
 )
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
-from lstm import make_config
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
 from utils import (

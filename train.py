@@ -53,6 +53,7 @@ import torch
 from tqdm import tqdm
 
 import analysis
+from gpt1.lstm import describe_source, make_config
 from gpt1.ops.batches import collate, iter_data
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run, same_form
@@ -77,7 +78,6 @@ from gpt1.weights.openai import (
     sign,
 )
 from loss import JointLoss, task_losses
-from lstm import describe_source, make_config
 from model_pytorch import DoubleHeadModel, init_weights, special_rows
 from opt import OpenAIAdam
 from utils import (

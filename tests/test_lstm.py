@@ -18,6 +18,7 @@ import generate
 import train
 from datasets import Example
 from gpt1 import options
+from gpt1.lstm import LSTMConfig, make_config
 from gpt1.ops.batches import Tree, collate, collate_windows
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
@@ -28,7 +29,6 @@ from gpt1.weights.openai import (
     save_openai_shards,
 )
 from loss import JointLoss
-from lstm import LSTMConfig, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
 from utils import InputError
 

@@ -13,11 +13,11 @@ from tiny_models import SIZES, encoder
 
 import datasets
 from datasets import find_dprd, find_or_make
+from gpt1.lstm import LSTMConfig
 from gpt1.ops.batches import Tree, collate_windows
 from gpt1.paper import zero_shot
 from gpt1.paper.zero_shot import Items, Pronoun
 from gpt1.tasks.metrics import METRICS
-from lstm import LSTMConfig
 from model_pytorch import Config, LMModel, init_weights
 from utils import InputError
 

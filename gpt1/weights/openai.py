@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from datasets import MAX_CLASSES, TASKS, Task
+from gpt1.lstm import LSTMConfig, lstm_shapes, make_config
 from gpt1.options import (
     CONFIG_KEY,
     ENCODER_FILE,
@@ -41,7 +42,6 @@ from gpt1.weights.vocabulary import (
     save_vocabulary,
     vocabulary_facts,
 )
-from lstm import LSTMConfig, lstm_shapes, make_config
 from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
 from text_utils import TextEncoder
 from utils import SPECIAL_TOKENS, InputError, check_not_pointer, whole_file
