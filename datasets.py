@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpt1 import ROOT
 from gpt1.tasks.data_files import (
     cells_under,
     check_folder,
@@ -39,8 +40,7 @@ from gpt1.tasks.data_files import (
 from gpt1.tasks.metrics import METRICS
 from utils import InputError
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SAMPLE = os.path.join(HERE, 'data', 'sample')  # the made-up data of this repository
+SAMPLE = os.path.join(ROOT, 'data', 'sample')  # the made-up data of this repository
 SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
 LAYOUTS = ('text', 'pair', 'similarity', 'choices')
 MAX_CLASSES = 10_000  # more are refused, before training and in a file of parameters
@@ -1148,7 +1148,7 @@ def find_data(name: str, data_dir: str | None = None) -> tuple[str, bool]:
         return data_dir, _is_sample(data_dir)
     if name == 'custom':
         raise InputError('--dataset custom: name the folder of your data with --data_dir')
-    for folder in ('data/', os.path.join(HERE, 'data/')):
+    for folder in ('data/', os.path.join(ROOT, 'data/')):
         if not os.path.isdir(folder):
             continue
         if _is_there(name, folder):
@@ -1182,7 +1182,7 @@ def find_dprd(data_dir: str | None = None) -> tuple[str, bool]:
     It is looked for like other data sets. Where it is not, the made-up file is made on first use.
     Raises WriteError if that fails.
     """
-    folders = [data_dir] if data_dir else ['data/', os.path.join(HERE, 'data/')]
+    folders = [data_dir] if data_dir else ['data/', os.path.join(ROOT, 'data/')]
     for folder in filter(os.path.isdir, folders):
         for place in (*_folders(folder, DPRD_FOLDERS), folder):
             path = first_file(place, DPRD_FILES[1:])
@@ -1264,7 +1264,7 @@ def _make_sample(name: str, folder: str) -> None:
 
 def _make(name: str, folder: str) -> None:
     """Write the made-up data of a task below `folder`."""
-    path = os.path.join(HERE, 'data', 'sample_tasks.py')
+    path = os.path.join(ROOT, 'data', 'sample_tasks.py')
     spec = importlib.util.spec_from_file_location('sample_tasks', path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -17,11 +17,11 @@ from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gpt1 import ROOT
 from utils import InputError, check_not_pointer
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SAMPLE_MODEL = os.path.join(HERE, 'model', 'sample')
-SAMPLE_LSTM = os.path.join(HERE, 'model', 'sample_lstm')  # pre-trained on the same text
+SAMPLE_MODEL = os.path.join(ROOT, 'model', 'sample')
+SAMPLE_LSTM = os.path.join(ROOT, 'model', 'sample_lstm')  # pre-trained on the same text
 ENCODER_FILE = 'encoder_bpe_40000.json'
 MERGES_FILE = 'vocab_40000.bpe'
 SHAPES_FILE = 'params_shapes.json'
@@ -825,7 +825,7 @@ def find_model_dir() -> str:
     Raises InputError if one of the two holds files that look like weights but are not recognized:
     whoever put them there does not expect the sample model.
     """
-    for folder in ('model', os.path.join(HERE, 'model')):
+    for folder in ('model', os.path.join(ROOT, 'model')):
         if not os.path.isdir(folder):
             continue
         try:

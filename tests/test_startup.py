@@ -92,6 +92,6 @@ def test_scripts_import_startup_before_libraries(name):
 
 def test_the_oldest_python_is_the_same_everywhere():
     project = tomllib.loads(read('pyproject.toml'))['project']
-    oldest = '.'.join(map(str, startup.OLDEST))
+    oldest = '.'.join(map(str, gpt1.startup.OLDEST))
     assert project['requires-python'] == f'>={oldest}'
     assert f'Python {oldest}' in read('requirements.txt')

@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from gpt1 import ROOT
 from gpt1.options import (
     DATASETS,
     PRETRAIN,
@@ -29,8 +30,7 @@ from gpt1.options import (
 from gpt1.run import record
 from utils import InputError
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SCRIPTS = HERE  # the folder of the scripts that are run
+SCRIPTS = ROOT  # the folder of the scripts that are run
 ALL_DATASETS = tuple(name for name in DATASETS if name != 'custom')
 TABLES = {
     2: ('mnli', 'snli', 'scitail', 'qnli', 'rte'),

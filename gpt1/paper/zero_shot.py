@@ -13,9 +13,10 @@ there, on made-up data. `pretrain.py --zero_shot` writes them to its log.
            log-probability? (definite pronouns: Rahman & Ng 2012; "Winograd schemas" in the paper)
 """
 
+import gpt1.startup  # noqa: F401 (before the import of any library)
+
 import functools
 import json
-import os
 import re
 import sys
 import textwrap
@@ -23,11 +24,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
-
-import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from gpt1.options import Parser, add_model_options, check_paths, is_sample_model, number
 from utils import InputError, exit_status, whole_file

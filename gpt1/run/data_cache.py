@@ -26,13 +26,13 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets import Data, Example, Task, read_data, source_files
+from gpt1 import ROOT
 from gpt1.run.encoding import EncodedData, EncodedDataset, encode_data, make_dataset
 from gpt1.text.text_files import file_hash
 from gpt1.weights.vocabulary import sorted_merges
 from text_utils import TextEncoder
 from utils import InputError, WriteError, remove_leftovers, whole_file
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 LARGE = 10_000_000  # bytes of data files; fewer are read and encoded in a few seconds
 # The result depends on this code, and on these packages.
 CODE = (
@@ -121,7 +121,7 @@ def describe_source(args: Namespace, paths: Iterable[str], encoder: TextEncoder)
         # Only the split of your own data depends on it.
         'seed': args.seed if args.dataset == 'custom' else None,
         'vocabulary': hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest(),
-        'code': files_hash(os.path.join(HERE, file) for file in CODE),
+        'code': files_hash(os.path.join(ROOT, file) for file in CODE),
         # Its tables of Unicode say what is a letter, and which one is lower case.
         'Python': platform.python_version(),
         'packages': {package: version_of(package) for package in PACKAGES},

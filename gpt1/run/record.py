@@ -23,6 +23,7 @@ import subprocess
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 
+from gpt1 import ROOT
 from gpt1.options import (
     ENCODER_FILE,
     MERGES_FILE,
@@ -36,7 +37,6 @@ from gpt1.options import (
 from gpt1.text.text_files import file_hash, find_texts
 from utils import InputError, whole_file
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 RECORD_FILE = 'run.json'
 WHAT = ('script', 'options', 'data', 'vocabulary', 'weights')  # what two equal runs have in common
 VOCABULARIES = (ENCODER_FILE, MERGES_FILE, 'vocab.json', 'merges.txt', 'tokenizer.json')
@@ -93,7 +93,7 @@ def finished(about: dict) -> dict:
 
 def commit() -> str:
     """Return the commit of the program, with a + if files were changed since; '' if not known."""
-    git = ['git', '-C', HERE]
+    git = ['git', '-C', ROOT]
     texts = []
     for words in (['rev-parse', '--short', 'HEAD'], ['status', '--porcelain', '-uno']):
         try:
