@@ -26,7 +26,7 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 import numpy as np
 
 from datasets import TASKS, Data, Example, Published, Task, read_data
-from gpt1.options import Parser
+from gpt1.parsing import Parser
 from gpt1.report import pictures
 from gpt1.report.pictures import Measured
 from gpt1.run import record

@@ -22,7 +22,8 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.options import MODEL_FILES, Parser, add_model_options, check_file, check_paths
+from gpt1.files import MODEL_FILES
+from gpt1.parsing import Parser, add_model_options, check_file, check_paths
 from utils import InputError, check_writable, exit_status, whole_file
 
 # Files that a conversion writes, and that a target must therefore not have.

@@ -32,7 +32,8 @@ from filelock import FileLock, Timeout
 from requests.exceptions import ChunkedEncodingError, SSLError
 from tqdm import tqdm
 
-from gpt1.options import Parser, number
+from gpt1.options import number
+from gpt1.parsing import Parser
 from utils import InputError, check_writable, exit_status
 
 # ----------------------------------------------------------------------------- what can be fetched

@@ -17,14 +17,9 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.options import (
-    Parser,
-    add_model_options,
-    check_paths,
-    is_sample_model,
-    number,
-    utf8_stdin,
-)
+from gpt1.options import number
+from gpt1.parsing import Parser, add_model_options, check_paths, utf8_stdin
+from gpt1.settings import is_sample_model
 from utils import SPECIAL_TOKENS, InputError, exit_status
 
 GROUP = 16  # samples drawn at a time; a full-size model needs 38 MB of memory for each

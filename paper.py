@@ -38,7 +38,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.options import PRETRAIN, Parser, check_paths, number
+from gpt1.options import PRETRAIN, number
 from gpt1.paper import plan as paper_plan
 from gpt1.paper.plan import (
     ALL_DATASETS,
@@ -59,6 +59,7 @@ from gpt1.paper.plan import (
     states_of,
     with_resume,
 )
+from gpt1.parsing import Parser, check_paths
 from gpt1.text.workers import APART, INTERRUPT, available_cores
 from utils import Held, InputError, Stopped, check_writable, exit_status, whole_file
 

@@ -26,14 +26,8 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.options import (
-    Parser,
-    add_model_options,
-    check_file,
-    check_paths,
-    read_settings,
-    utf8_stdin,
-)
+from gpt1.parsing import Parser, add_model_options, check_file, check_paths, utf8_stdin
+from gpt1.settings import read_settings
 from utils import InputError, exit_status
 
 FILE_ENDINGS = ('.csv', '.tsv', '.txt', '.json', '.jsonl')

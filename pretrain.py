@@ -18,7 +18,9 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.options import check_no_weights, free_on_resume, model_settings, parse_pretrain_args
+from gpt1.options import free_on_resume
+from gpt1.parsing import parse_pretrain_args
+from gpt1.settings import check_no_weights, model_settings
 
 # Before PyTorch is imported, which is slow: a wrong option is answered at once.
 ARGS = parse_pretrain_args() if __name__ == '__main__' else None

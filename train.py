@@ -15,14 +15,9 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from datasets import find_data
-from gpt1.options import (
-    NOT_OF_MODEL,
-    check_no_weights,
-    is_openai_model,
-    is_sample_model,
-    model_settings,
-    parse_train_args,
-)
+from gpt1.options import NOT_OF_MODEL
+from gpt1.parsing import parse_train_args
+from gpt1.settings import check_no_weights, is_openai_model, is_sample_model, model_settings
 from gpt1.tasks.metrics import is_better, score, write_submission
 from utils import InputError, exit_status, input_error, leave
 

@@ -49,7 +49,7 @@ import torch
 
 import train
 from benchmarks import finetune, pretrain
-from gpt1.options import ENCODER_FILE, MERGES_FILE, SAMPLE_MODEL
+from gpt1.files import ENCODER_FILE, MERGES_FILE, SAMPLE_MODEL
 from gpt1.run import parallel
 from gpt1.run import precision as precisions
 from gpt1.weights.openai import save_openai_shards

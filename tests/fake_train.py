@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 import analysis
 from datasets import TASKS
-from gpt1.options import parse_train_args
+from gpt1.parsing import parse_train_args
 from gpt1.run import record
 from utils import Held
 

@@ -40,9 +40,11 @@ import analysis
 import pretrain
 import train
 from datasets import FILES, TASKS, Example, find_csv, read_cloze_test, read_examples
-from gpt1.options import FACTS, SETTINGS, parse_pretrain_args, read_settings
+from gpt1.options import SETTINGS
+from gpt1.parsing import parse_pretrain_args
 from gpt1.run import corpus
 from gpt1.run.parallel import Ranks
+from gpt1.settings import FACTS, read_settings
 from gpt1.text import workers
 from gpt1.weights.huggingface import save_huggingface
 from gpt1.weights.openai import OpenAIShards, load_parameters, open_model

@@ -26,7 +26,8 @@ import convert
 import download
 from datasets import MRPC_SOURCE, TASKS
 from download import Remote
-from gpt1.options import DATASETS, find_model_dir
+from gpt1.options import DATASETS
+from gpt1.settings import find_model_dir
 from gpt1.weights.openai import open_model
 
 CONTENT = random.Random(0).randbytes(200_000)

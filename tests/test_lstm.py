@@ -17,9 +17,9 @@ import convert
 import generate
 import train
 from datasets import Example
-from gpt1 import options
 from gpt1.lstm import LSTMConfig, make_config
 from gpt1.ops.batches import Tree, collate, collate_windows
+from gpt1.parsing import parse_train_args
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
 from gpt1.weights.openai import (
@@ -301,7 +301,7 @@ def test_pre_train_fine_tune_and_predict(tmp_path, text, capsys):  # noqa: F811
 )
 def test_options_that_an_lstm_cannot_have_are_refused(argv, message, capsys):
     with pytest.raises(SystemExit) as end:
-        options.parse_train_args(['--dataset', 'rte', '--model_dir', MODEL_DIR, *argv])
+        parse_train_args(['--dataset', 'rte', '--model_dir', MODEL_DIR, *argv])
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
@@ -309,10 +309,10 @@ def test_options_that_an_lstm_cannot_have_are_refused(argv, message, capsys):
 
 def test_an_lstm_s_folder_makes_train_py_use_an_lstm(tmp_path, capsys):
     write_weights(tmp_path)
-    args = options.parse_train_args(['--dataset', 'rte', '--model_dir', str(tmp_path)])
+    args = parse_train_args(['--dataset', 'rte', '--model_dir', str(tmp_path)])
     assert isinstance(make_config(vars(args), n_vocab=3, n_ctx=4), LSTMConfig)
     with pytest.raises(SystemExit):
-        options.parse_train_args(
+        parse_train_args(
             [
                 *('--dataset', 'rte', '--model_dir', str(tmp_path)),
                 '--n_head=1',

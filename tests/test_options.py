@@ -14,24 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt1 import options
+from gpt1.files import MODEL_FILES, SAMPLE_MODEL
 from gpt1.options import (
-    MODEL_FILES,
     OPTIONS,
     PRETRAIN,
-    SAMPLE_MODEL,
     SETTINGS,
     TRAIN,
     Number,
-    Parser,
-    check_settings,
-    find_model_dir,
     free_on_resume,
-    is_sample_model,
-    model_settings,
     number,
     options_of,
-    parse_pretrain_args,
-    parse_train_args,
+)
+from gpt1.parsing import Parser, parse_pretrain_args, parse_train_args
+from gpt1.settings import (
+    check_settings,
+    find_model_dir,
+    is_sample_model,
+    model_settings,
     read_settings,
 )
 from utils import InputError
@@ -304,7 +303,7 @@ def test_options_are_answered_without_pytorch(argv):
     code = (
         'import sys, options\n'
         'try:\n'
-        f'    options.parse_train_args({argv!r})\n'
+        f'    parse_train_args({argv!r})\n'
         'finally:\n'
         '    assert "torch" not in sys.modules and "pandas" not in sys.modules\n'
     )

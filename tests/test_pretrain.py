@@ -23,8 +23,9 @@ from test_parallel import join_ranks, start_ranks
 
 import pretrain
 import train
+from gpt1.files import MODEL_FILES
 from gpt1.ops.batches import Tree
-from gpt1.options import MODEL_FILES, parse_pretrain_args
+from gpt1.parsing import parse_pretrain_args
 from gpt1.run import record, training
 from gpt1.run.parallel import Ranks
 from gpt1.weights.openai import OpenAIShards, load_openai_pretrained_model

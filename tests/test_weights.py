@@ -25,8 +25,9 @@ from tiny_models import (
     save_finetuned,
 )
 
-from gpt1.options import MODEL_FILES, read_settings
+from gpt1.files import MODEL_FILES
 from gpt1.run.checkpoint import Saver
+from gpt1.settings import read_settings
 from gpt1.weights.huggingface import HuggingFaceWeights, fold_bias, save_huggingface
 from gpt1.weights.openai import (
     OpenAIShards,

@@ -14,20 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gpt1 import ROOT
-from gpt1.options import (
-    DATASETS,
-    PRETRAIN,
-    SAMPLE_LSTM,
-    SHAPES_FILE,
-    TRAIN,
-    find_model_dir,
-    is_sample_model,
-    parse_pretrain_args,
-    parse_train_args,
-    read_settings,
-    shortest_path,
-)
+from gpt1.files import SAMPLE_LSTM, SHAPES_FILE
+from gpt1.options import DATASETS, PRETRAIN, TRAIN
+from gpt1.parsing import parse_pretrain_args, parse_train_args
 from gpt1.run import record
+from gpt1.settings import find_model_dir, is_sample_model, read_settings, shortest_path
 from utils import InputError
 
 SCRIPTS = ROOT  # the folder of the scripts that are run

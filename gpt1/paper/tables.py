@@ -19,7 +19,6 @@ from analysis import (
     picture,
 )
 from datasets import TASKS
-from gpt1.options import is_openai_model, is_sample_model
 from gpt1.paper import published
 from gpt1.paper.plan import (
     LAYER_DATASETS,
@@ -34,6 +33,7 @@ from gpt1.paper.plan import (
     record_of,
     states_of,
 )
+from gpt1.settings import is_openai_model, is_sample_model
 from utils import whole_file
 
 KINDS = {'test': 'test', 'valid': 'validation', 'train': 'training'}

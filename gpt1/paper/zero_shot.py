@@ -25,7 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gpt1.options import Parser, add_model_options, check_paths, is_sample_model, number
+from gpt1.options import number
+from gpt1.parsing import Parser, add_model_options, check_paths
+from gpt1.settings import is_sample_model
 from utils import InputError, exit_status, whole_file
 
 WORDS = ('very', 'positive', 'negative')

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from gpt1.options import ENCODER_FILE, MERGES_FILE
+from gpt1.files import ENCODER_FILE, MERGES_FILE
 from gpt1.text.text_files import (
     Block,
     Text,

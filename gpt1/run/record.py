@@ -24,16 +24,9 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 
 from gpt1 import ROOT
-from gpt1.options import (
-    ENCODER_FILE,
-    MERGES_FILE,
-    PRETRAIN,
-    SHAPES_FILE,
-    TRAIN,
-    free_on_resume,
-    options_of,
-    read_settings,
-)
+from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE
+from gpt1.options import PRETRAIN, TRAIN, free_on_resume, options_of
+from gpt1.settings import read_settings
 from gpt1.text.text_files import file_hash, find_texts
 from utils import InputError, whole_file
 

@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tokenizers.processors import TemplateProcessing
 
-from gpt1.options import (
+from gpt1.files import HUGGINGFACE_WEIGHTS
+from gpt1.settings import (
     CONFIG_KEY,
     CONFIG_NAMES,
-    HUGGINGFACE_WEIGHTS,
     check_settings,
     check_sizes,
     read_json,

@@ -20,20 +20,17 @@ import numpy as np
 import torch
 
 from datasets import MAX_CLASSES, TASKS, Task
+from gpt1.files import ENCODER_FILE, MERGES_FILE, N_SHARDS, SHAPES_FILE
 from gpt1.lstm import LSTMConfig, lstm_shapes, make_config
-from gpt1.options import (
+from gpt1.run import record
+from gpt1.settings import (
     CONFIG_KEY,
-    ENCODER_FILE,
-    MERGES_FILE,
-    N_SHARDS,
-    SHAPES_FILE,
     check_settings,
     check_sizes,
     find_model_dir,
     model_settings,
     read_settings,
 )
-from gpt1.run import record
 from gpt1.weights.huggingface import HuggingFaceWeights
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import (

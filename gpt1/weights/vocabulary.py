@@ -11,7 +11,8 @@ import json
 import os
 from collections.abc import Iterable
 
-from gpt1.options import ENCODER_FILE, MERGES_FILE, read_json, read_settings
+from gpt1.files import ENCODER_FILE, MERGES_FILE
+from gpt1.settings import read_json, read_settings
 from text_utils import TextEncoder, read_merges, read_vocabulary
 from utils import SPECIAL_TOKENS, InputError, whole_file
 

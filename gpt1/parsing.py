@@ -1,0 +1,317 @@
+"""The command lines of the scripts, parsed as the table in `options` says.
+
+This module does not import PyTorch, so that `--help` and wrong options are answered at once.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterable
+
+from gpt1.options import (
+    ABSENT,
+    ACTIVATIONS,
+    DATASETS,
+    OPTIONS,
+    PRETRAIN,
+    SETTINGS,
+    TRAIN,
+    Number,
+    Option,
+    number,
+    options_of,
+)
+from gpt1.settings import check_settings, find_model_dir, read_settings
+from utils import InputError
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows default values, short names for values, and the line breaks of indented lines."""
+
+    def _get_default_metavar_for_optional(self, action):
+        """Return N for a whole number, X for a number, DIR for a folder, FILE for a file."""
+        if isinstance(action.type, Number):
+            return 'N' if action.type.kind is int else 'X'
+        if action.dest.endswith('_dir'):
+            return 'DIR'
+        if action.dest.endswith('_path'):
+            return 'FILE'
+        return super()._get_default_metavar_for_optional(action)
+
+    def _get_help_string(self, action):
+        if action.default in (None, False) or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+    def _fill_text(self, text, width, indent):
+        """Fill the paragraphs; keep empty lines and lines that begin with a space as they are."""
+        blocks = []
+        fill = super()._fill_text
+        lines = text.strip().splitlines()
+        for keep, block in itertools.groupby(lines, lambda line: line.startswith(' ') or not line):
+            if keep:
+                blocks.extend(block)
+            else:
+                blocks.append(fill(' '.join(block), width, indent))
+        return '\n'.join(blocks)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage before it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(formatter_class=HelpFormatter, **kwargs)
+
+    def error(self, message):
+        self.exit(2, f'{self.prog}: error: {" ".join(message.split())}; see --help\n')
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Refuse what is not text in this locale, and could not be written to a log."""
+        args = sys.argv[1:] if args is None else list(args)
+        for argument in args:
+            try:
+                argument.encode()
+            except UnicodeEncodeError:
+                encoding = sys.getfilesystemencoding()
+                hint = '' if encoding == 'utf-8' else ': set PYTHONUTF8=1 if it is UTF-8'
+                self.error(f'the argument {ascii(argument)} is not {encoding.upper()} text{hint}')
+        return super().parse_known_args(args, namespace)
+
+
+def _add_option(group, option: Option, script: str) -> None:
+    """Declare an option for argparse. Its default is left out: `_parse` fills it in."""
+    default = option.default(script)
+    arguments = {
+        'help': option.help.replace('%', '%%'),
+        'default': argparse.SUPPRESS,
+        'required': option.required,
+        'metavar': option.metavar,
+    }
+    if default not in (None, False, ()):
+        arguments['help'] += f' (default: {default})'
+    if option.kind is bool:
+        arguments['action'] = 'store_true'
+        del arguments['metavar']
+    elif option.kind is list:
+        arguments['nargs'] = '+'
+    elif isinstance(option.kind, tuple):
+        arguments['choices'] = option.kind
+    else:
+        arguments['type'] = option.kind
+    group.add_argument(f'--{option.name}', **arguments)
+
+
+def _make_parser(script: str, **texts) -> Parser:
+    parser = Parser(prog=script, **texts)
+    for title, options in OPTIONS.items():
+        present = [option for option in options if option.default(script) is not ABSENT]
+        if present:
+            group = parser.add_argument_group(title)
+            for option in present:
+                _add_option(group, option, script)
+    return parser
+
+
+def _parse(parser: Parser, script: str, argv, model_option: str) -> tuple[Namespace, set[str]]:
+    """Parse `argv`, and fill in what was not typed.
+
+    model_option  the option that names a model, whose settings take precedence over the table's
+                  default values
+
+    Returns the values, and the names of those that were typed. Raises InputError.
+    """
+    typed = vars(parser.parse_args(argv))
+    values = {option.name: option.default(script) for option in options_of(script)}
+    values.update(typed)
+    _check_typed_paths(typed, script)
+    if script == TRAIN and values['model_dir'] is None:
+        values['model_dir'] = find_model_dir()
+    folder = values[model_option]
+    if folder is not None:
+        usable = ('model', 'advice') if script == TRAIN else ('model',)
+        for name, value in read_settings(folder).items():
+            if name in SETTINGS and SETTINGS[name].setting in usable and name not in typed:
+                values[name] = value
+    # torchrun sets this variable when it has started the processes again after a failure.
+    if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0:
+        values['resume'] = True
+    return Namespace(**values), set(typed)
+
+
+def _check_typed_paths(typed: dict, script: str) -> None:
+    """Raise InputError if a file or folder that must exist does not."""
+    for option in options_of(script):
+        if option.exists and option.name in typed:
+            paths = typed[option.name] if option.kind is list else [typed[option.name]]
+            for path in paths:
+                _check_exists(option.name, path)
+
+
+def parse_train_args(argv=None) -> Namespace:
+    """Parse the options of `train.py`. `data_dir` is None unless it was given.
+
+    Ends the process with status 2 and one line on stderr where an option is wrong.
+    """
+    parser = _make_parser(
+        TRAIN,
+        usage='python train.py --dataset NAME [options]',
+        description='Fine-tune GPT-1 on one of the tasks of its paper, or on your own data.\n\n'
+        f'NAME is one of {", ".join(DATASETS)}.',
+        epilog="Default values are those of OpenAI's program, except where a line ends in (ours).",
+    )
+    with _exit_on_input_error(parser):
+        args, typed = _parse(parser, TRAIN, argv, 'model_dir')
+        if args.dataset is None:
+            raise InputError(
+                'which data set? For example: python train.py --dataset rocstories --submit '
+                '--analysis'
+            )
+        if args.desc is None:
+            args.desc = args.dataset
+        if args.n_transfer is None:
+            args.n_transfer = args.n_layer
+        if args.dataset != 'rocstories' and 'n_valid' not in typed:
+            args.n_valid = None  # as many as usual for the data set
+        _check_train_args(args)
+    return args
+
+
+def _check_train_args(args: Namespace) -> None:
+    """Raise InputError where two options contradict each other."""
+    _check_heads(args)
+    if args.n_transfer >= 0:
+        _check_model(args, args.model_dir)
+    if args.share_context and args.model == 'lstm':
+        raise InputError('--share_context: the LSTM reads separate rows only')
+    if args.n_transfer > args.n_layer:
+        raise InputError(f'--n_transfer {args.n_transfer} is more than --n_layer {args.n_layer}')
+    if args.analysis and not args.submit:
+        raise InputError('--analysis reports on the predictions of --submit: give both')
+    for name in ('regression', 'symmetric', 'positive'):
+        if getattr(args, name) and args.dataset != 'custom':
+            raise InputError(f'--{name} is an option for --dataset custom')
+    if os.path.basename(args.desc) != args.desc or args.desc in ('', '.', '..'):
+        raise InputError(f'--desc {args.desc}: expected a name without folders')
+    if len(args.desc.encode()) > 200:
+        raise InputError('--desc: the name is too long for a file; expected at most 200 bytes')
+
+
+def _check_heads(args: Namespace) -> None:
+    if args.model == 'transformer' and args.n_embd % args.n_head:
+        raise InputError(f'--n_embd {args.n_embd} is not divisible by --n_head {args.n_head}')
+
+
+def _check_model(args: Namespace, folder: str) -> None:
+    """Raise InputError if the weights in `folder` are of another kind of model."""
+    there = read_settings(folder).get('model', 'transformer')
+    if args.model != there:
+        raise InputError(
+            f'--model {args.model}: the weights in {folder} are those of a model of the kind '
+            f'{there}; python pretrain.py --model {args.model} makes others'
+        )
+
+
+def parse_pretrain_args(argv=None) -> Namespace:
+    """Parse the options of `pretrain.py`. `settings` becomes a dict.
+
+    Ends the process with status 2 and one line on stderr where an option is wrong.
+    """
+    parser = _make_parser(
+        PRETRAIN,
+        usage='python pretrain.py --text books/ --out model/mine [options]',
+        description='Pre-train GPT-1 on plain text, from random weights or from those of a model.',
+        epilog='Default values are those of the paper (Radford et al. 2018, section 4.1), except '
+        'where a line ends in (ours).',
+    )
+    with _exit_on_input_error(parser):
+        args, _ = _parse(parser, PRETRAIN, argv, 'init')
+        args.settings = _parse_settings(args.settings)
+        _check_heads(args)
+        if args.init is not None:
+            _check_model(args, args.init)
+        if args.init is not None and args.vocabulary is not None:
+            raise InputError('--init brings its own vocabulary: leave --vocabulary out')
+    return args
+
+
+def _parse_settings(words: Iterable[str]) -> dict:
+    """Turn ['n_iter=5', 'afn=relu'] into {'n_iter': 5, 'afn': 'relu'}. Raises InputError."""
+    settings = {}
+    for word in words:
+        name, equals, text = word.partition('=')
+        if not equals:
+            raise InputError(f'--settings {word[:40]}: expected NAME=VALUE, for example n_iter=5')
+        try:
+            settings[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            settings[name] = text  # a word, such as the name of an activation
+    check_settings(settings, '--settings')
+    return settings
+
+
+@contextlib.contextmanager
+def _exit_on_input_error(parser: Parser):
+    """Return a context in which an InputError ends the process: status 2, one line on stderr."""
+    try:
+        yield
+    except InputError as error:
+        parser.exit(2, f'{parser.prog}: error: {error}\n')
+
+
+def _check_exists(option: str, path: str) -> None:
+    if not os.path.exists(path):
+        raise InputError(f'--{option} {path}: no such file or folder')
+
+
+def check_paths(parser: Parser, **paths: str | None) -> None:
+    """End the process with status 2 and one line if the path of an option does not exist.
+
+    paths  {name of the option: path, or None where it was not given}
+    """
+    with _exit_on_input_error(parser):
+        for option, path in paths.items():
+            if path is not None:
+                _check_exists(option, path)
+
+
+def check_file(parser: Parser, path: str) -> None:
+    """Do what `check_paths` does, for an argument without a name."""
+    if not os.path.exists(path):
+        parser.exit(2, f'{parser.prog}: error: no such file or folder: {path}\n')
+
+
+@contextlib.contextmanager
+def utf8_stdin():
+    """Return a context in which standard input is UTF-8. Other text raises InputError."""
+    with contextlib.suppress(AttributeError, ValueError):  # not a file, or already read
+        sys.stdin.reconfigure(encoding='utf-8')
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError('standard input is not UTF-8 text') from error
+
+
+def add_model_options(parser) -> None:
+    """Add the options of every script that uses a model to an argparse parser or group."""
+    parser.add_argument(
+        '--model_dir',
+        help='folder of the vocabulary, and of the weights where no other parameters are named '
+        '(default: the folder of the parameters; or model/, or our sample while there are none)',
+    )
+    parser.add_argument(
+        '--n_head',
+        type=number(int, 1, 10**5),
+        help='number of attention heads (default: as the settings beside the weights say, or 12)',
+    )
+    parser.add_argument(
+        '--afn',
+        choices=ACTIVATIONS,
+        help='activation (default: as the settings beside the weights say, or gelu)',
+    )
+    parser.add_argument(
+        '--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1'
+    )

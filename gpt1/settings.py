@@ -1,0 +1,217 @@
+"""The settings that a model brings along, and the folder of the model.
+
+This module does not import PyTorch.
+"""
+
+import json
+import os
+from argparse import Namespace
+from collections.abc import Iterable
+
+from gpt1 import ROOT
+from gpt1.files import HUGGINGFACE_WEIGHTS, MODEL_FILES, SAMPLE_LSTM, SAMPLE_MODEL, SHAPES_FILE
+from gpt1.options import COUNT, NOT_OF_MODEL, SETTINGS
+from utils import InputError, check_not_pointer
+
+# Facts about the weights that are not options: the number of symbols of their vocabulary, a
+# fingerprint of the vocabulary, the task of a fine-tuned model (`datasets.Task.to_dict()`), and the
+# id of the run that made it.
+FACTS = {'n_vocab': COUNT, 'vocabulary': str, 'task': dict, 'run': str}
+
+
+# Names in the config.json of a Hugging Face folder, and ours.
+CONFIG_NAMES = {
+    'n_positions': 'n_ctx',
+    'n_embd': 'n_embd',
+    'n_head': 'n_head',
+    'n_layer': 'n_layer',
+    'afn': 'afn',
+    'embd_pdrop': 'embd_pdrop',
+    'attn_pdrop': 'attn_pdrop',
+    'resid_pdrop': 'resid_pdrop',
+    'summary_first_dropout': 'clf_pdrop',
+}
+
+
+CONFIG_KEY = 'gpt1'  # our settings and facts in a config.json
+
+
+def check_settings(values: dict, where: str, facts: bool = False) -> None:
+    """Check default values for `train.py`, as a model's `settings.json` gives them.
+
+    `facts` allows the `FACTS` too. Raises InputError, which names `where` and what was expected.
+    """
+    for name, value in values.items():
+        if name in SETTINGS:
+            accepted, expected = SETTINGS[name].accepts(value), SETTINGS[name].expected
+        elif facts and name == 'n_vocab':
+            accepted, expected = FACTS[name].accepts(value), str(FACTS[name])
+        elif facts and name in FACTS:
+            accepted, expected = isinstance(value, FACTS[name]), f'a {FACTS[name].__name__}'
+        else:
+            raise InputError(
+                f'{where}: "{name[:40]}" is not a setting; expected {", ".join(SETTINGS)}'
+            )
+        if not accepted:
+            raise InputError(f'{where}: "{name}" is {_shown(value)}, expected {expected}')
+
+
+def _shown(value: object) -> str:
+    """Return a JSON value for a message, cut to 40 characters."""
+    return json.dumps(value)[:40]
+
+
+def read_json(path: str) -> dict:
+    """Return the JSON object in a file. Raises InputError."""
+    check_not_pointer(path)
+    try:
+        with open(path, encoding='utf-8') as f:
+            values = json.load(f)
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path} is not a JSON file ({str(error)[:80]})') from error
+    if not isinstance(values, dict):
+        raise InputError(f'{path}: expected a JSON object')
+    return values
+
+
+def read_settings(folder: str) -> dict:
+    """Return what the weights in `folder` bring along: default values for `train.py`, and `FACTS`.
+
+    They come from `settings.json`, or from the `config.json` of a Hugging Face folder. The result
+    is empty where there is neither, as with OpenAI's files. Raises InputError.
+    """
+    path = os.path.join(folder, 'settings.json')
+    if os.path.lexists(path):
+        settings = read_json(path)
+    else:
+        path = os.path.join(folder, 'config.json')
+        if not os.path.lexists(path):
+            return {}
+        settings = settings_of_config(read_json(path), path)
+    check_settings(settings, path, facts=True)
+    return settings
+
+
+def settings_of_config(config: dict, where: str) -> dict:
+    """Return the settings in the `config.json` of a Hugging Face folder. Raises InputError."""
+    if config.get('model_type', 'openai-gpt') != 'openai-gpt':
+        raise InputError(
+            f'{where}: the model type is {_shown(config["model_type"])}, expected "openai-gpt"'
+        )
+    if config.get('layer_norm_epsilon', 1e-5) != 1e-5:
+        raise InputError(
+            f'{where}: layer_norm_epsilon is {_shown(config["layer_norm_epsilon"])}, expected 1e-05'
+        )
+    ours = config.get(CONFIG_KEY, {})
+    if not isinstance(ours, dict):
+        raise InputError(f'{where}: "{CONFIG_KEY}" is {_shown(ours)}, expected an object')
+    settings = {our: config[their] for their, our in CONFIG_NAMES.items() if their in config}
+    # Two names of transformers for activations of ours; its "gelu" is the tanh form too.
+    other_names = {'gelu_new': 'gelu', 'silu': 'swish'}
+    if settings.get('afn') in list(other_names):
+        settings['afn'] = other_names[settings['afn']]
+    return {**settings, **ours}
+
+
+def model_settings(values: Namespace | dict, kinds: Iterable[str] = ('model', 'advice')) -> dict:
+    """Return those options of a run that the `settings.json` of a model may hold.
+
+    `kinds` may leave out the advice for fine-tuning.
+    """
+    values = values if isinstance(values, dict) else vars(values)
+    others = NOT_OF_MODEL[values.get('model', 'transformer')]
+    return {
+        name: values[name]
+        for name, option in SETTINGS.items()
+        if name in values and option.setting in kinds and name not in others
+    }
+
+
+def check_sizes(weights, n_vocab: int, n_embd: int, n_transfer: int) -> None:
+    """Raise InputError unless pre-trained weights have the sizes asked for.
+
+    weights  `weights.OpenAIShards` or `huggingface.HuggingFaceWeights`
+    """
+    if n_transfer > weights.n_layer:
+        raise InputError(
+            f'--n_transfer {n_transfer}: the weights in {weights.folder} have '
+            f'{weights.n_layer} layers'
+        )
+    if n_embd != weights.n_embd:
+        raise InputError(
+            f'--n_embd {n_embd}: the weights in {weights.folder} have width {weights.n_embd}'
+        )
+    if n_vocab != weights.n_vocab:
+        raise InputError(
+            f'the weights in {weights.folder} are for a vocabulary of {weights.n_vocab:,} symbols, '
+            f'but the vocabulary has {n_vocab:,}: it belongs to another model'
+        )
+
+
+def check_no_weights(folder: str, hint: str) -> None:
+    """Raise InputError, which ends in a hint, if `folder` holds a model that a run did not write.
+
+    This may be a pre-trained model, or one of Hugging Face.
+    """
+    for name in (SHAPES_FILE, 'params_0.npy', 'config.json', *HUGGINGFACE_WEIGHTS):
+        if os.path.lexists(os.path.join(folder, name)):
+            raise InputError(f'{folder} holds a finished model ({name}): {hint}')
+
+
+def is_sample_model(folder: str) -> bool:
+    """Return whether `folder` is one of the sample models that come with this program."""
+    return os.path.realpath(folder) in map(os.path.realpath, (SAMPLE_MODEL, SAMPLE_LSTM))
+
+
+def is_openai_model(folder: str) -> bool:
+    """Return whether the weights in `folder` may be OpenAI's, with which the paper's scores hold.
+
+    pretrain.py writes settings.json beside those that it makes, convert.py a part of config.json.
+    """
+    if os.path.exists(os.path.join(folder, 'settings.json')):
+        return False
+    path = os.path.join(folder, 'config.json')
+    return not os.path.exists(path) or CONFIG_KEY not in read_json(path)
+
+
+def find_model_dir() -> str:
+    """Return the folder of the model to use where none is named.
+
+    That is `model/` in the working folder, or else `model/` beside the scripts, if there are
+    weights in it; or else the sample model beside the scripts.
+    Raises InputError if one of the two holds files that look like weights but are not recognized:
+    whoever put them there does not expect the sample model.
+    """
+    for folder in ('model', os.path.join(ROOT, 'model')):
+        if not os.path.isdir(folder):
+            continue
+        try:
+            names = [name for name in sorted(os.listdir(folder)) if not name.startswith('.')]
+        except OSError as error:
+            raise InputError(f'cannot read {folder}: {error.strerror}') from error
+        if set(names) & {*MODEL_FILES, 'config.json'}:
+            return shortest_path(folder)
+        unknown = [name for name in names if _looks_like_weights(name)]
+        if unknown:
+            raise InputError(
+                f'{shortest_path(folder)} holds {unknown[0]}, which is not recognized as part of a '
+                f"model; expected OpenAI's files ({SHAPES_FILE}, params_0.npy ...) or a Hugging "
+                'Face folder (config.json, model.safetensors); --model_dir names another folder'
+            )
+    return shortest_path(SAMPLE_MODEL)
+
+
+def _looks_like_weights(name: str) -> bool:
+    name = name.lower()
+    endings = '.npy .npz .bin .safetensors .pt .pth .ckpt .h5 .bpe .zip .gz .tar .tgz'.split()
+    beginnings = ('params', 'encoder', 'vocab', 'merges', 'best_params', 'checkpoint')
+    return name.startswith(beginnings) or name.endswith(tuple(endings))
+
+
+def shortest_path(path: str) -> str:
+    """Return `path` relative to the working folder if it is below it, else absolute."""
+    path = os.path.abspath(path)
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
