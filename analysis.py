@@ -25,12 +25,13 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import numpy as np
 
-from datasets import TASKS, Data, Example, Published, Task, read_data
+from datasets import TASKS, read_data
 from gpt1.parsing import Parser
 from gpt1.report import pictures
 from gpt1.report.pictures import Measured
 from gpt1.run import record
 from gpt1.tasks.metrics import decode, is_better, score
+from gpt1.tasks.task import Data, Example, Published, Task
 from utils import InputError, check_writable, exit_status, whole_file
 
 METRIC_NAMES = {  # for people

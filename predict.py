@@ -79,12 +79,13 @@ import numpy as np
 import torch
 
 import analysis
-from datasets import TASKS, Example, Task, read_examples
+from datasets import TASKS, read_examples
 from gpt1.run import record
 from gpt1.run.checkpoint import is_held
 from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
 from gpt1.run.parallel import find_devices, predict
 from gpt1.tasks.metrics import decode, score
+from gpt1.tasks.task import Example, Task
 from gpt1.weights.openai import OpenedModel, open_model
 
 # ----------------------------------------------------------------------------------- the examples

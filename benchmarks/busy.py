@@ -33,7 +33,7 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 from full_size import SAMPLE, copy_stories
 
 from benchmarks.finetune import cpu_name
-from datasets import find_csv
+from gpt1.tasks.rocstories import find_csv
 from gpt1.text.workers import available_cores
 
 FULL_SIZE = '--n_layer 12 --n_head 12 --n_embd 768 --n_transfer -1 --n_batch 8 --n_gpu 1'

@@ -20,7 +20,7 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import ftfy
 
-from datasets import find_csv
+from gpt1.tasks.rocstories import find_csv
 from text_utils import TextEncoder, english_tokenizer
 
 MARKS = re.compile(r"""(-+|~+|!+|"+|;+|\?+|\++|,+|\)+|\(+|/+|\*+|\[+|\]+|}+|{+|\|+|_+)""")

@@ -20,7 +20,7 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from make_shards import make_shards
 
-from datasets import FILES, find_csv
+from gpt1.tasks.rocstories import FILES, find_csv
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLE = os.path.join(os.path.dirname(HERE), 'data', 'sample')

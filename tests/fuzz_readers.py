@@ -39,12 +39,14 @@ from tiny_models import REGRESSION, save_finetuned
 import analysis
 import pretrain
 import train
-from datasets import FILES, TASKS, Example, find_csv, read_cloze_test, read_examples
+from datasets import TASKS, read_examples
 from gpt1.options import SETTINGS
 from gpt1.parsing import parse_pretrain_args
 from gpt1.run import corpus
 from gpt1.run.parallel import Ranks
 from gpt1.settings import FACTS, read_settings
+from gpt1.tasks.rocstories import FILES, find_csv, read_cloze_test
+from gpt1.tasks.task import Example
 from gpt1.text import workers
 from gpt1.weights.huggingface import save_huggingface
 from gpt1.weights.openai import OpenAIShards, load_parameters, open_model

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analysis
-from datasets import TASKS, Example, Task, read_data
+from datasets import TASKS, read_data
 from gpt1.report import pictures
 from gpt1.run import record
 from gpt1.tasks.metrics import METRICS
+from gpt1.tasks.task import Example, Task
 from utils import InputError
 
 CUSTOM = Task('custom', 'Custom', 'text', ('red', 'green'), ('accuracy', 'f1'), {})

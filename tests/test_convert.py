@@ -14,7 +14,6 @@ from conftest import ROOT
 from tiny_models import MODEL_DIR, REGRESSION, SIZES, SOME_TASKS, TEXTS, encoder, save_finetuned
 
 import convert
-from datasets import Example
 from gpt1.files import MODEL_FILES
 from gpt1.ops.batches import build_tree, collate
 from gpt1.parsing import parse_train_args
@@ -22,6 +21,7 @@ from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
 from gpt1.settings import model_settings
 from gpt1.tasks.metrics import decode
+from gpt1.tasks.task import Example
 from gpt1.weights import huggingface
 from gpt1.weights.openai import open_model, open_weights, save_pretrained_settings
 from text_utils import TextEncoder

@@ -16,24 +16,13 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
 import datasets
-from datasets import (
-    COLUMNS,
-    FILES,
-    SPLIT_SEED,
-    TASKS,
-    Example,
-    Task,
-    find_csv,
-    find_data,
-    find_or_make,
-    read_cloze_test,
-    read_examples,
-    rocstories,
-    unrecognized_files,
-)
+from datasets import TASKS, find_data, find_or_make, read_examples, unrecognized_files
 from gpt1.tasks import data_files, own_data
 from gpt1.tasks.metrics import METRICS, decode, soft_targets, write_submission
 from gpt1.tasks.own_data import custom_task
+from gpt1.tasks.readers import _archives
+from gpt1.tasks.rocstories import COLUMNS, FILES, find_csv, read_cloze_test, rocstories
+from gpt1.tasks.task import SPLIT_SEED, Data, Example, Task
 from utils import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -230,7 +219,7 @@ def test_qqp_keeps_empty_questions_and_says_so(tmp_path):
 def test_editions_are_told_apart_by_their_size(tmp_path, monkeypatch, name, sizes, expected):
     one = Example('0', ('a', 'b'), 0)
     train, valid, test = ([one] * n for n in sizes)
-    data = datasets.Data(train, {'valid': valid}, {'test': test})
+    data = Data(train, {'valid': valid}, {'test': test})
     monkeypatch.setattr(datasets, '_read_official', lambda *args: data)
     notes = TASKS[name].read(str(tmp_path)).notes
     assert (expected is None and not notes) or expected in notes[0]
@@ -860,7 +849,7 @@ def test_every_file_that_is_read_is_found(clone, name):
     put(clone, {'data/glue/AX/diagnostic.tsv': 'x'})
     assert find_or_make(name, 'data/') == (datasets.SAMPLE, True)
     paths = ['train/high/1.txt'] if name == 'race' else []
-    for archive in datasets._archives(TASKS[name]):
+    for archive in _archives(TASKS[name]):
         paths += [name for split in archive.splits for name in archive.names(split)]
     for path in paths:
         put(clone, {f'data/{path}': 'x'})

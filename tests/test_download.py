@@ -24,10 +24,11 @@ from conftest import ROOT
 
 import convert
 import download
-from datasets import MRPC_SOURCE, TASKS
+from datasets import TASKS
 from download import Remote
 from gpt1.options import DATASETS
 from gpt1.settings import find_model_dir
+from gpt1.tasks.readers import MRPC_SOURCE
 from gpt1.weights.openai import open_model
 
 CONTENT = random.Random(0).randbytes(200_000)

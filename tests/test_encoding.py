@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import REGRESSION, SOME_TASKS, encoder
 
-from datasets import TASKS, Data, Example, Task
+from datasets import TASKS
 from gpt1.run.encoding import array_hash, cut_lengths, encode_data, encode_dataset, share_room
+from gpt1.tasks.task import Data, Example, Task
 
 TEXT, PAIR, SIMILARITY = TASKS['sst2'], TASKS['mnli'], TASKS['qqp']
 CHOICES = Task(name='custom', title='Custom', layout='choices')

@@ -7,9 +7,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from tiny_models import SOME_TASKS, TEXTS, encoder, random_model
 
-from datasets import Example, Task
 from gpt1.ops.batches import Tree, collate
 from gpt1.run.encoding import encode_dataset
+from gpt1.tasks.task import Example, Task
 from loss import JointLoss, task_losses
 from model_pytorch import Config, DoubleHeadModel, LMModel
 

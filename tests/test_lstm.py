@@ -16,12 +16,12 @@ from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, encoder
 import convert
 import generate
 import train
-from datasets import Example
 from gpt1.lstm import LSTMConfig, make_config
 from gpt1.ops.batches import Tree, collate, collate_windows
 from gpt1.parsing import parse_train_args
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
+from gpt1.tasks.task import Example
 from gpt1.weights.openai import (
     load_openai_pretrained_model,
     open_model,

@@ -20,7 +20,7 @@ from tiny_models import CONFIG as SMALL
 from tiny_models import encoder, random_model
 
 import train
-from datasets import TASKS, Example
+from datasets import TASKS
 from gpt1.ops.batches import Tree, collate
 from gpt1.run import parallel
 from gpt1.run.encoding import encode_dataset
@@ -35,6 +35,7 @@ from gpt1.run.parallel import (
     predict,
     step_cuts,
 )
+from gpt1.tasks.task import Example
 from model_pytorch import DoubleHeadModel, init_weights
 from utils import InputError
 

@@ -16,11 +16,13 @@ from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, save_finetuned
 
 import predict
 import train
-from datasets import COLUMNS, Example, find_csv, read_examples
+from datasets import read_examples
 from gpt1.run.checkpoint import only_run
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict as predict_dataset
 from gpt1.tasks.metrics import decode
+from gpt1.tasks.rocstories import COLUMNS, find_csv
+from gpt1.tasks.task import Example
 from gpt1.weights.openai import open_model
 from utils import InputError
 

@@ -13,7 +13,7 @@ from scipy.sparse import vstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from datasets import read_cloze_test
+from gpt1.tasks.rocstories import read_cloze_test
 
 DATA_DIR = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'data')
 sys.path.insert(0, DATA_DIR)

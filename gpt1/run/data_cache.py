@@ -25,9 +25,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets import Data, Example, Task, read_data, source_files
+from datasets import read_data, source_files
 from gpt1 import ROOT
 from gpt1.run.encoding import EncodedData, EncodedDataset, encode_data, make_dataset
+from gpt1.tasks.task import Data, Example, Task
 from gpt1.text.text_files import file_hash
 from gpt1.weights.vocabulary import sorted_merges
 from text_utils import TextEncoder

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from datasets import Data, Example, Task
 from gpt1.ops.batches import Tree, build_tree
 from gpt1.tasks.metrics import soft_targets
+from gpt1.tasks.task import Data, Example, Task
 from gpt1.text.workers import Workers
 from text_utils import TextEncoder
 

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from datasets import Task
+    from gpt1.tasks.task import Task
 
 
 def soft_targets(scores: np.ndarray, n_classes: int = 6) -> np.ndarray:

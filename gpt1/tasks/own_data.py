@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets import MAX_CLASSES, SPLIT_SEED, Data, Example, Task, split_examples
 from gpt1.tasks.data_files import (
     cells_under,
     check_folder,
@@ -29,6 +28,8 @@ from gpt1.tasks.data_files import (
     refuse,
     whole_number,
 )
+from gpt1.tasks.readers import split_examples
+from gpt1.tasks.task import MAX_CLASSES, SPLIT_SEED, Data, Example, Task
 from utils import InputError
 
 OWN_ENDINGS = ('.csv', '.tsv', '.jsonl')

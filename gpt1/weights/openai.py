@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from datasets import MAX_CLASSES, TASKS, Task
+from datasets import TASKS
 from gpt1.files import ENCODER_FILE, MERGES_FILE, N_SHARDS, SHAPES_FILE
 from gpt1.lstm import LSTMConfig, lstm_shapes, make_config
 from gpt1.run import record
@@ -31,6 +31,7 @@ from gpt1.settings import (
     model_settings,
     read_settings,
 )
+from gpt1.tasks.task import MAX_CLASSES, Task
 from gpt1.weights.huggingface import HuggingFaceWeights
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import (

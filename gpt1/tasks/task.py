@@ -1,0 +1,219 @@
+"""What a task is: its examples, its labels, its metrics, its files."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
+
+from datasets import TASKS, _is_sample
+from gpt1.tasks.data_files import check_folder
+from gpt1.tasks.metrics import METRICS
+from gpt1.tasks.readers import _edition, _read_official
+from utils import InputError
+
+SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
+
+
+LAYOUTS = ('text', 'pair', 'similarity', 'choices')
+
+
+MAX_CLASSES = 10_000  # more are refused, before training and in a file of parameters
+
+
+class Example(NamedTuple):
+    """One example of a data set.
+
+    The texts of each layout: `text` (a,); `pair` (premise, hypothesis); `similarity` (a, b);
+    `choices` (context, choice 1, ..., choice N), where `Task.n_context` texts are the context.
+    """
+
+    id: str
+    texts: tuple[str, ...]
+    label: int | float | None  # number of the class or choice (from 0), a score, or not known
+
+
+@dataclass
+class Data:
+    """A data set as text. MNLI has the splits 'matched', 'mismatched', RACE 'middle', 'high'."""
+
+    train: list[Example] = field(default_factory=list)
+    valid: dict[str, list[Example]] = field(default_factory=dict)  # one split: 'valid'
+    test: dict[str, list[Example]] = field(default_factory=dict)  # one split: 'test'; may be empty
+    notes: list[str] = field(default_factory=list)  # what was left out, or is special
+    sources: list[str] = field(default_factory=list)  # files read; for RACE, their folders
+
+
+class Published(NamedTuple):
+    """A published figure of GPT-1."""
+
+    who: str
+    on: str  # 'test' or 'valid'
+    split: str  # a key of `Data.test` or `Data.valid`, or 'all' for the splits together
+    metric: str  # a key of `METRICS`
+    value: float
+
+
+class Archive(NamedTuple):
+    """The files of a data set, and how a row is read. Names of columns are JSON keys too."""
+
+    folders: tuple[str, ...] = ()  # its archives unpack to; case and punctuation do not count
+    address: str = 'https://gluebenchmark.com/tasks'  # where to get them
+    patterns: tuple[str, ...] = ('{}.tsv',)  # of file names; the first file that is there is read
+    splits: dict[str, str] = {'train': 'train', 'valid': 'dev', 'test': 'test'}  # -> {} in names
+    texts: tuple[str, ...] = ('sentence1', 'sentence2')  # columns
+    label: str = 'label'  # column
+    id: tuple[str, ...] = ('index',)  # columns, joined by '-'; where missing, the row from 0
+    bare: tuple[str, ...] = ()  # the columns of a tab-separated file without a header
+    # Rows whose number of fields is not the header's: 'refuse'; 'drop' (from labelled files);
+    # 'accept' (those that have all that is needed; a label in the last column stays the last)
+    ragged: str = 'refuse'
+    no_majority: bool = False  # '-' instead of a label: annotators disagree, leave the pair out
+    aliases: dict[str, str] = {}  # other spellings of labels
+    editions: dict[tuple[int, int, int], str] = {}  # rows of train, valid, test -> a note, or ''
+
+    def names(self, split: str) -> list[str]:
+        """The file names under which a split may lie."""
+        return [pattern.format(self.splits[split]) for pattern in self.patterns]
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that differs between tasks. `to_dict` keeps all fields but the last four.
+
+    `mean` and `std` are those of the training labels in a regression: the model is trained with
+    the mean squared error of (label - mean) / std. With `soft_labels` (STS-B) it has six outputs
+    and the targets are `soft_targets(labels)`. All other tasks use the cross-entropy.
+    """
+
+    name: str
+    title: str  # the name that people know it by
+    layout: str  # one of LAYOUTS
+    labels: tuple[str, ...] | None = None  # names of the classes by id; None: choices or numbers
+    metrics: tuple[str, ...] = ('accuracy',)  # the first one selects the best parameters
+    submission: dict[str, str] = field(default_factory=dict)  # test split -> name of the file
+    first_label: str | None = None  # how files write class 0: '0', '1', 'A'; None: by its name
+    n_context: int = 1  # for choices: so many of the first texts are the context
+    halves: bool = False  # the original's rule for long texts: n_ctx // 2 - 2 tokens of each
+    pooled: bool = False  # the first metric over all splits together selects
+    soft_labels: bool = False
+    regression: bool = False
+    mean: float = 0.0
+    std: float = 1.0
+    positive: int | None = 1  # the class that F1 is of; None: the mean over all classes
+    published: tuple[Published, ...] = field(default=(), compare=False, repr=False)
+    archive: Archive | None = field(default=None, compare=False, repr=False)
+    reader: Callable | None = field(default=None, compare=False, repr=False)
+    # Finds the files that `reader` reads. None for data sets that are always small
+    finder: Callable | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self):
+        if not self.submission:
+            object.__setattr__(self, 'submission', {'test': f'{self.title}.tsv'})
+
+    @property
+    def n_out(self) -> int:
+        """Number of outputs of the linear layer; for choices, of each choice."""
+        if self.soft_labels:
+            return 6
+        return len(self.labels) if self.labels is not None else 1
+
+    def word(self, label: int) -> str:
+        """How data files and submissions write a class or a choice (numbered from 0)."""
+        if self.first_label is None:
+            return self.labels[label]
+        if self.first_label == 'A':
+            return chr(ord('A') + label)
+        return str(int(self.first_label) + label)
+
+    def cut_rule(self, n_ctx: int) -> str:
+        """How `encoding.cut_lengths` cuts long examples for sequences of n_ctx tokens, in words."""
+        if self.halves:
+            return f'of each text the first {n_ctx // 2 - 2} tokens are read'
+        if self.layout == 'text':
+            return f'the first {n_ctx - 2} tokens of a text are read'
+        loses = 'the longer text' if self.layout != 'choices' else 'the context'
+        return f'{n_ctx - 3} tokens of an example are read; {loses} loses its end'
+
+    def read(self, data_dir: str, n_valid: int | None = None, seed: int = SPLIT_SEED) -> Data:
+        """Read the data set from its official files in `data_dir`, or in a folder below it.
+
+        `n_valid` examples are set aside for validation where the data set has no validation file;
+        None: as many as usual. Raises InputError.
+        """
+        check_folder(data_dir)
+        data = (self.reader or _read_official)(self, data_dir, n_valid, seed)
+        edition = _edition(self, data)
+        if edition and not _is_sample(data_dir):
+            data.notes.append(edition)
+        return data
+
+    def to_dict(self) -> dict:
+        """What must be kept beside the parameters to predict later, as JSON values."""
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
+        return {**kept, 'labels': self.labels and list(self.labels), 'metrics': list(self.metrics)}
+
+    @staticmethod
+    def from_dict(record: dict, source: str = 'settings.json') -> 'Task':
+        """The Task of `to_dict`. Raises InputError, naming `source`, if it is damaged."""
+        names = [f.name for f in fields(Task) if f.compare]
+        if isinstance(record, dict):
+            record = {'positive': 1, **record}  # which earlier versions did not keep
+        if not isinstance(record, dict) or sorted(record) != sorted(names):
+            raise InputError(f'{source}: damaged task: expected the fields {", ".join(names)}')
+        for name, is_valid in _VALID_FIELDS.items():
+            if not is_valid(record[name]):
+                raise InputError(f'{source}: damaged task: {name} is {str(record[name])[:40]!r}')
+        labels = record['labels'] and tuple(record['labels'])
+        task = Task(**{**record, 'labels': labels, 'metrics': tuple(record['metrics'])})
+        known = TASKS.get(task.name, task)
+        kinds = (labels is not None, task.layout == 'choices', task.soft_labels, task.regression)
+        form = (task.layout, task.n_context, task.halves, task.n_out)
+        known_form = (known.layout, known.n_context, known.halves, known.n_out)
+        no_class = labels is not None and (task.positive or 0) >= len(labels)
+        if sum(kinds) != 1 or form != known_form or no_class:
+            raise InputError(f'{source}: damaged task: its fields contradict each other')
+        table = ('published', 'archive', 'reader', 'finder')
+        return replace(task, **{name: getattr(known, name) for name in table})
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and value != ''
+
+
+def _are_texts(value) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(map(_is_text, value))
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_bool(value) -> bool:
+    return isinstance(value, bool)
+
+
+def _are_file_names(value) -> bool:
+    """Not paths: settings.json must not choose the folder that is written to."""
+    return isinstance(value, dict) and all(
+        _is_text(name) and re.fullmatch(r'[\w-]+\.tsv', name) for name in value.values()
+    )
+
+
+_VALID_FIELDS = {
+    'name': lambda v: _is_text(v) and (v in TASKS or v == 'custom'),
+    'title': _is_text,
+    'layout': lambda v: v in LAYOUTS,
+    'labels': lambda v: v is None or (_are_texts(v) and len(set(v)) == len(v) > 1),
+    'metrics': lambda v: _are_texts(v) and METRICS.keys() >= set(v),
+    'submission': lambda v: _are_file_names(v) and len(v) > 0,
+    'first_label': lambda v: v in (None, '0', '1', 'A'),
+    'n_context': lambda v: type(v) is int and v in (1, 2),
+    'halves': _is_bool,
+    'pooled': _is_bool,
+    'soft_labels': _is_bool,
+    'regression': _is_bool,
+    'mean': _is_number,
+    'std': lambda v: _is_number(v) and v > 0,
+    'positive': lambda v: v is None or (type(v) is int and v >= 0),
+}
