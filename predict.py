@@ -78,8 +78,10 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 import numpy as np
 import torch
 
-import analysis
 from datasets import TASKS, read_examples
+from gpt1.report.log import is_real, metric_title
+from gpt1.report.predictions import predictions_for, probabilities, write_predictions
+from gpt1.report.report import warnings_of
 from gpt1.run import record
 from gpt1.run.checkpoint import is_held
 from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
@@ -247,17 +249,17 @@ def predict_file(path: str, opened: OpenedModel) -> None:
     if len(warnings) > MAX_WARNINGS:
         warn(f'and {len(warnings) - MAX_WARNINGS:,} more like these')
     logits = predict(opened.model, encode(examples, opened)).numpy()
-    analysis.write_predictions(sys.stdout, task, examples, logits)
+    write_predictions(sys.stdout, task, examples, logits)
     summary = f'{len(examples):,} examples in {time.perf_counter() - start:.1f} s'
     known = [i for i, example in enumerate(examples) if example.label is not None]
     if known:
-        predicted = analysis.predictions_for(task, [examples[i] for i in known], logits[known])
+        predicted = predictions_for(task, [examples[i] for i in known], logits[known])
         for metric in task.metrics:
             value = score(task, metric, predicted.labels, predicted.values)
-            summary += f', {analysis.metric_title(metric, task)} {value:.2f}'
+            summary += f', {metric_title(metric, task)} {value:.2f}'
         if len(known) < len(examples):
             summary += f' on the {len(known):,} whose label is known'
-        for warning in analysis.warnings_of(task, predicted, 'file'):
+        for warning in warnings_of(task, predicted, 'file'):
             print(warning, file=sys.stderr)
     print(summary, file=sys.stderr)
 
@@ -269,7 +271,7 @@ def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
     """
     task = opened.task
     logits = predict(opened.model, encode(examples, opened)).numpy()
-    shares = None if analysis.is_real(task) else analysis.probabilities(task, logits)
+    shares = None if is_real(task) else probabilities(task, logits)
     for i, (example, value) in enumerate(zip(examples, decode(task, logits).tolist())):
         if task.layout == 'choices':
             for choice, share in zip(example.texts[task.n_context :], shares[i]):

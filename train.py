@@ -50,6 +50,10 @@ from tqdm import tqdm
 import analysis
 from gpt1.lstm import describe_source, make_config
 from gpt1.ops.batches import collate, iter_data
+from gpt1.report.intervals import noise_of, results
+from gpt1.report.log import best_evaluation, log_name
+from gpt1.report.predictions import predictions_for, save_predictions
+from gpt1.report.report import can_compare, print_metrics, print_next_step, write_report
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run, same_form
 from gpt1.run.data_cache import load_data
@@ -188,7 +192,7 @@ class FineTuning(Job):
             line[f'tr_{name}'] = value
             line[f'va_{name}'] = valid[name]
         line.update({f'va_{name}': value for name, value in valid.items()})  # also single sets
-        first = valid[analysis.log_name(self.task.metrics[0])]
+        first = valid[log_name(self.task.metrics[0])]
         if self.args.submit and is_better(first, self.best_score):
             self.best_score = first
             self.save_best(trainer)
@@ -209,7 +213,7 @@ class FineTuning(Job):
             result = {'cost': task_losses(scores, torch.from_numpy(targets)).mean().item()}
             predictions = analysis.decode(self.task, scores.numpy())
             for metric in self.task.metrics:
-                result[analysis.log_name(metric)] = score(self.task, metric, labels, predictions)
+                result[log_name(metric)] = score(self.task, metric, labels, predictions)
             return result
 
         names = list(sets)
@@ -222,7 +226,7 @@ class FineTuning(Job):
 
     def report(self, line, log):
         """Print the line of the original: epochs, updates, costs, accuracies."""
-        names = ['cost', *map(analysis.log_name, self.task.metrics)]
+        names = ['cost', *map(log_name, self.task.metrics)]
         words = [str(line['n_epochs']), str(line['n_updates'])]
         for name in names:
             digits = 3 if name == 'cost' else 2
@@ -437,25 +441,25 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
             for place in (args.submission_dir, folder):
                 with whole_file(os.path.join(place, task.submission[name])) as f:
                     write_submission(f, task, analysis.decode(task, logits))
-    analysis.save_predictions(folder, task, test, valid)
+    save_predictions(folder, task, test, valid)
     finished = finished_record(inputs, job, logger, {'valid': valid, 'test': test})
     for place in (folder, job.path('')):
         record.write(place, finished)
     if args.analysis:
         arguments, *evaluations = logger.lines
-        analysis.print_metrics(task, evaluations, test, valid)
-        analysis.write_report(
+        print_metrics(task, evaluations, test, valid)
+        write_report(
             folder,
             arguments,
             evaluations,
             task,
             test,
             valid,
-            published=analysis.can_compare(arguments, task, test),
+            published=can_compare(arguments, task, test),
             notes=args.sample,
             data_notes=text.notes,
         )
-        analysis.print_next_step(args.sample)
+        print_next_step(args.sample)
 
 
 def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted) -> dict:
@@ -465,10 +469,10 @@ def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predi
     """
     task, scores, noise, sets = inputs.task, [], [], {}
     for kind, parts in predicted.items():
-        predictions = {name: analysis.predictions_for(task, *part) for name, part in parts.items()}
-        results = analysis.results(task, predictions)
+        predictions = {name: predictions_for(task, *part) for name, part in parts.items()}
+        results = results(task, predictions)
         scores += [[kind, result.split, result.metric, result.value] for result in results]
-        noise += [[kind, r.split, r.metric, *analysis.noise_of(r)] for r in results]
+        noise += [[kind, r.split, r.metric, *noise_of(r)] for r in results]
         for name, (examples, _) in parts.items():
             sets[f'{kind} {name}'] = record.examples_hash(examples)
     encoded = inputs.encoded
@@ -479,7 +483,7 @@ def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predi
         'finished': True,
         'scores': scores,
         'noise': noise,  # of each score: its standard error, and the score of a guess
-        'best': analysis.best_evaluation(logger.lines[1:], task),
+        'best': best_evaluation(logger.lines[1:], task),
         'sizes': {kind: sum(map(len, parts)) for kind, parts in sizes.items()},
         'examples': sets,
         'device': job.ranks.describe(job.args.precision),

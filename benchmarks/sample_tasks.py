@@ -26,8 +26,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from analysis import METRIC_NAMES, log_name
 from datasets import TASKS
+from gpt1.report.log import METRIC_NAMES, log_name
 
 VARIANTS = {'pre-trained': [], 'from scratch': ['--n_transfer', '-1']}
 

@@ -12,9 +12,9 @@ import time
 
 from filelock import FileLock, Timeout
 
-import analysis
 from datasets import TASKS
 from gpt1.parsing import parse_train_args
+from gpt1.report.log import log_name
 from gpt1.run import record
 from utils import Held
 
@@ -41,7 +41,7 @@ def train(args, folder, stop):
     run = record.begin(folder, about, lines)
     lines = lines or [{**vars(args), 'id': run['id'], 'time': time.time()}]
     task = TASKS[args.dataset]
-    names = ['cost', *map(analysis.log_name, task.metrics)]
+    names = ['cost', *map(log_name, task.metrics)]
     while len(lines) <= args.n_iter:
         epoch = len(lines)
         with open(os.environ['FAKE_RECORD'], 'a') as f:

@@ -36,12 +36,13 @@ from safetensors.torch import load_file as load_safetensors
 from test_text_utils import SlowEncoder
 from tiny_models import REGRESSION, save_finetuned
 
-import analysis
 import pretrain
 import train
 from datasets import TASKS, read_examples
 from gpt1.options import SETTINGS
 from gpt1.parsing import parse_pretrain_args
+from gpt1.report.log import read_log
+from gpt1.report.predictions import read_predictions, write_predictions
 from gpt1.run import corpus
 from gpt1.run.parallel import Ranks
 from gpt1.settings import FACTS, read_settings
@@ -780,7 +781,7 @@ class Log(Reader):
         self.seeds = [b''.join(json.dumps(line).encode() + b'\n' for line in lines)]
 
     def read_file(self, path):
-        _, evaluations = analysis.read_log(path)
+        _, evaluations = read_log(path)
         assert evaluations and all(abs(line['va_cost']) < 1e30 for line in evaluations)
 
 
@@ -794,11 +795,11 @@ class Predictions(Reader):
         examples = [Example(name, ('x', 'y', 'z'), i % 2) for i, name in enumerate('abc')]
         logits = np.array([[0.5, 1], [3, -2], [1e-3, 7]])
         with whole_file(self.path) as f:
-            analysis.write_predictions(f, self.task, examples, logits)
+            write_predictions(f, self.task, examples, logits)
         self.seeds = [read_bytes(self.path)]
 
     def read_file(self, path):
-        names, logits, _ = analysis.read_predictions(path, self.task)
+        names, logits, _ = read_predictions(path, self.task)
         assert len(names) == len(logits) and np.isfinite(logits.max(1, initial=-1)).all()
 
 

@@ -19,6 +19,37 @@ from hypothesis import strategies as st
 import analysis
 from datasets import TASKS, read_data
 from gpt1.report import pictures
+from gpt1.report.intervals import (
+    Result,
+    confusion,
+    f1_of,
+    format_interval,
+    interval,
+    matthews_of,
+    noise_of,
+    wilson,
+)
+from gpt1.report.log import best_evaluation, figure_title, is_real, log_name, read_log
+from gpt1.report.predictions import (
+    predictions_for,
+    probabilities,
+    read_predictions,
+    save_predictions,
+    write_predictions,
+)
+from gpt1.report.report import (
+    MAX_TEXT,
+    N_GROUPS,
+    N_MISTAKES,
+    bins,
+    by_length,
+    calibrate,
+    can_compare,
+    confidence_edges,
+    plain,
+    print_metrics,
+    write_report,
+)
 from gpt1.run import record
 from gpt1.tasks.metrics import METRICS
 from gpt1.tasks.task import Example, Task
@@ -44,7 +75,7 @@ def make_set(task, n=60, right=45, labels=True, n_choices=2, seed=0):
     """Made-up examples, and logits that are right in `right` of `n`: (examples, logits)."""
     rng = np.random.default_rng(seed)
     n_classes = n_choices if task.layout == 'choices' else len(task.labels or range(6))
-    real = analysis.is_real(task)
+    real = is_real(task)
     label = [float(i % 11) / 2 if real else i % n_classes for i in range(n)]
     n_texts = {'text': 1, 'pair': 2, 'similarity': 2}.get(task.layout, task.n_context + n_choices)
     examples = []
@@ -71,10 +102,10 @@ def make_evaluations(task, splits=('valid',), n_epochs=3):
     for i in range(1, n_epochs + 1):
         line = {'n_epochs': i, 'n_updates': 10 * i, 'tr_cost': 0.5 / i, 'va_cost': 0.6 / i}
         for metric in task.metrics:
-            name = analysis.log_name(metric)
+            name = log_name(metric)
             line |= {f'tr_{name}': 80.0 + i, f'va_{name}': 75.5 + i}
         for split in splits if task.pooled else splits[1:]:
-            for name in ('cost', *map(analysis.log_name, task.metrics)):
+            for name in ('cost', *map(log_name, task.metrics)):
                 line[f'va_{name}_{split}'] = 70.25 + i
         lines.append({**line, 'time': 1.5})
     return lines
@@ -89,7 +120,7 @@ def make_report(folder, task, labels=True, valid=False, **options):
         validated = {name.replace('test', 'valid'): make_set(task) for name in splits}
     evaluations = make_evaluations(task, splits)
     arguments = {'desc': 'mine'}
-    analysis.write_report(folder, arguments, evaluations, task, test, validated, **options)
+    write_report(folder, arguments, evaluations, task, test, validated, **options)
     return (folder / 'report.md').read_text(encoding='utf-8')
 
 
@@ -106,8 +137,8 @@ def pictures_in(folder):
 
 def test_wilson_interval_as_published():
     # Newcombe (1998), table I
-    assert analysis.wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
-    assert analysis.wilson(0, 20) == pytest.approx((0, 16.11), abs=0.01)
+    assert wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert wilson(0, 20) == pytest.approx((0, 16.11), abs=0.01)
 
 
 pairs_of_classes = st.integers(2, 4).flatmap(
@@ -119,11 +150,11 @@ pairs_of_classes = st.integers(2, 4).flatmap(
 @given(pairs_of_classes)
 def test_metrics_from_a_confusion_matrix(pairs):
     labels, predictions = np.array(pairs).T
-    counts = analysis.confusion(labels, predictions, 4)
+    counts = confusion(labels, predictions, 4)
     expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(4))
     np.testing.assert_array_equal(counts, expected)
-    assert analysis.f1_of(counts) == pytest.approx(METRICS['f1'](labels, predictions))
-    assert analysis.matthews_of(counts) == pytest.approx(METRICS['matthews'](labels, predictions))
+    assert f1_of(counts) == pytest.approx(METRICS['f1'](labels, predictions))
+    assert matthews_of(counts) == pytest.approx(METRICS['matthews'](labels, predictions))
 
 
 numbers = st.floats(-100, 100, allow_subnormal=False).map(lambda x: round(x, 3))
@@ -142,9 +173,9 @@ def test_correlations(pairs):
 
 
 def result_on(task, metric, **options):
-    predictions = analysis.predictions_for(task, *make_set(task, **options))
+    predictions = predictions_for(task, *make_set(task, **options))
     value = METRICS[metric](predictions.labels, predictions.values)
-    return analysis.Result('test', metric, value, predictions)
+    return Result('test', metric, value, predictions)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +184,12 @@ def result_on(task, metric, **options):
 def test_interval_of_classes_is_that_of_a_plain_bootstrap(task, metric):
     result = result_on(TASKS[task], metric, n=300, right=220)
     labels, values = result.predictions.labels, result.predictions.values
-    of_counts = {'f1': analysis.f1_of, 'matthews': analysis.matthews_of}[metric]
+    of_counts = {'f1': f1_of, 'matthews': matthews_of}[metric]
     figures = []
     for drawn in np.random.default_rng(1).integers(300, size=(4000, 300)):
-        figures.append(of_counts(analysis.confusion(labels[drawn], values[drawn], 3)))
+        figures.append(of_counts(confusion(labels[drawn], values[drawn], 3)))
     expected = np.quantile(figures, [0.025, 0.975])
-    assert analysis.interval(result) == pytest.approx(tuple(expected), abs=1)
+    assert interval(result) == pytest.approx(tuple(expected), abs=1)
 
 
 @pytest.mark.parametrize('metric', ['pearson', 'spearman'])
@@ -174,48 +205,48 @@ def test_interval_of_correlations_is_that_of_scipys_bootstrap(metric):
         n_resamples=1000,
         rng=1,
     ).confidence_interval
-    assert analysis.interval(result) == pytest.approx(tuple(expected), abs=0.8)
+    assert interval(result) == pytest.approx(tuple(expected), abs=0.8)
 
 
 def test_interval_of_many_numbers_by_smaller_resamples(monkeypatch):
     result = result_on(REGRESSION, 'pearson', n=2000, right=1000)
-    whole = analysis.interval(result)
+    whole = interval(result)
     monkeypatch.setattr(analysis, 'MAX_RESAMPLE', 500)
-    assert analysis.interval(result) == pytest.approx(whole, abs=0.4)
+    assert interval(result) == pytest.approx(whole, abs=0.4)
 
 
 def test_same_interval_each_time():
     result = result_on(REGRESSION, 'spearman')
-    assert analysis.interval(result) == analysis.interval(result)
+    assert interval(result) == interval(result)
 
 
 def test_the_noise_of_a_score():
     """Its standard error, and what the same prediction for all examples would have."""
     accuracy = result_on(TASKS['snli'], 'accuracy', n=300, right=240)
-    error, guess = analysis.noise_of(accuracy._replace(task=TASKS['snli']))
+    error, guess = noise_of(accuracy._replace(task=TASKS['snli']))
     assert (error, guess) == pytest.approx((100 * math.sqrt(0.8 * 0.2 / 300), 100 / 3), abs=0.05)
     f1 = result_on(TASKS['mrpc'], 'f1', n=300, right=240)
-    assert analysis.noise_of(f1._replace(task=TASKS['mrpc']))[1] == pytest.approx(200 / 3)
+    assert noise_of(f1._replace(task=TASKS['mrpc']))[1] == pytest.approx(200 / 3)
     examples, _ = make_set(REGRESSION)
-    predictions = analysis.predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
-    constant = analysis.Result('test', 'pearson', 0.0, predictions, REGRESSION)
-    assert analysis.noise_of(constant) == (100 / math.sqrt(60), 0)
+    predictions = predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
+    constant = Result('test', 'pearson', 0.0, predictions, REGRESSION)
+    assert noise_of(constant) == (100 / math.sqrt(60), 0)
 
 
 def test_interval_of_constant_predictions():
     examples, _ = make_set(REGRESSION)
-    predictions = analysis.predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
-    low, high = analysis.interval(analysis.Result('test', 'pearson', 0.0, predictions))
+    predictions = predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
+    low, high = interval(Result('test', 'pearson', 0.0, predictions))
     assert math.isnan(low) and math.isnan(high)
-    assert analysis.format_interval(low, high) == 'not defined'
+    assert format_interval(low, high) == 'not defined'
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1), st.integers(2, 8))
 def test_each_value_is_in_one_bin(values, n_classes):
     values = np.array(values)
-    edges = analysis.confidence_edges(n_classes)
-    groups = analysis.bins(values, edges)
+    edges = confidence_edges(n_classes)
+    groups = bins(values, edges)
     assert sorted(np.concatenate(groups).tolist()) == list(range(len(values)))
     for group, low, high in zip(groups, edges[:-1], edges[1:], strict=True):
         inside = values[group][(values[group] >= edges[0]) & (values[group] < 1)]
@@ -226,8 +257,8 @@ def test_each_value_is_in_one_bin(values, n_classes):
 @given(st.lists(st.integers(0, 500), min_size=1))
 def test_each_example_is_in_one_group_of_lengths(lengths):
     lengths = np.array(lengths)
-    groups = analysis.by_length(lengths)
-    assert 1 <= len(groups) <= analysis.N_GROUPS
+    groups = by_length(lengths)
+    assert 1 <= len(groups) <= N_GROUPS
     assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
     for shorter, longer in zip(groups, groups[1:], strict=False):
         assert lengths[shorter].max() <= lengths[longer].min()
@@ -236,16 +267,16 @@ def test_each_example_is_in_one_group_of_lengths(lengths):
 def test_calibration():
     examples = [Example(str(i), ('a',), label) for i, label in enumerate([0, 0, 1, 1])]
     logits = np.log([[0.9, 0.1], [0.8, 0.2], [0.9, 0.1], [0.3, 0.7]])
-    predictions = analysis.predictions_for(CUSTOM, examples, logits)
-    rows, error = analysis.calibrate(predictions, np.array([0.5, 0.75, 1]))
+    predictions = predictions_for(CUSTOM, examples, logits)
+    rows, error = calibrate(predictions, np.array([0.5, 0.75, 1]))
     # one right prediction with 0.7; two of three right with 0.8667 on average
     np.testing.assert_allclose(rows[:, :2], [[0.7, 100], [0.8667, 66.667]], atol=1e-3)
-    assert rows[1, 2:] == pytest.approx(analysis.wilson(2, 3))
+    assert rows[1, 2:] == pytest.approx(wilson(2, 3))
     assert error == pytest.approx((0.3 + 3 * 0.2) / 4)
 
 
 def test_a_missing_choice_has_no_probability():
-    shares = analysis.probabilities(CHOICES, np.array([[0, 0, -np.inf], [1, 1, 1]]))
+    shares = probabilities(CHOICES, np.array([[0, 0, -np.inf], [1, 1, 1]]))
     np.testing.assert_allclose(shares, [[0.5, 0.5, 0], [1 / 3] * 3])
 
 
@@ -254,7 +285,7 @@ def test_a_missing_choice_has_no_probability():
 
 def write(task, examples, logits):
     f = io.StringIO()
-    analysis.write_predictions(f, task, examples, logits)
+    write_predictions(f, task, examples, logits)
     return f.getvalue()
 
 
@@ -304,7 +335,7 @@ def test_predictions_survive_their_file(tmp_path_factory, task, data):
     examples = [Example(name, ('text',) * 6, None) for name, _ in rows]
     path = tmp_path_factory.mktemp('file') / 'predictions.csv'
     path.write_text(write(task, examples, logits), encoding='utf-8', newline='')
-    names, found, _ = analysis.read_predictions(path, task)
+    names, found, _ = read_predictions(path, task)
     assert names == [name.replace('\r', ' ') for name, _ in rows]
     np.testing.assert_array_equal(found, logits)
 
@@ -331,15 +362,15 @@ def test_wrong_predictions(tmp_path, text, where):
     path.write_bytes(text.encode('latin-1'))
     for task in (TASKS['rocstories'], CUSTOM):
         with pytest.raises(InputError, match=f'predictions.csv.*{where}'):
-            analysis.read_predictions(path, task)
+            read_predictions(path, task)
 
 
 def test_a_class_cannot_be_missing(tmp_path):
     path = tmp_path / 'predictions.csv'
     path.write_text(HEADER + 'a,1,,0.5,1,1\n')
-    assert analysis.read_predictions(path, TASKS['rocstories'])[1].tolist() == [[1, -math.inf]]
+    assert read_predictions(path, TASKS['rocstories'])[1].tolist() == [[1, -math.inf]]
     with pytest.raises(InputError, match='row 2: expected numbers as scores'):
-        analysis.read_predictions(path, CUSTOM)
+        read_predictions(path, CUSTOM)
 
 
 # The log
@@ -364,7 +395,7 @@ def test_a_class_cannot_be_missing(tmp_path):
 def test_wrong_logs(tmp_path, text):
     (tmp_path / 'log.jsonl').write_bytes(text.encode('latin-1'))
     with pytest.raises(InputError, match='log.jsonl'):
-        analysis.read_log(tmp_path / 'log.jsonl')
+        read_log(tmp_path / 'log.jsonl')
 
 
 json_values = st.recursive(
@@ -383,18 +414,18 @@ def test_any_log_is_read_or_refused(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp('log') / 'log.jsonl'
     path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     with contextlib.suppress(InputError):
-        analysis.read_log(path)
+        read_log(path)
 
 
 def test_the_best_evaluation_is_the_first_of_equals():
     lines = [{'va_f1': 1.0, 'va_acc': 9.0, 'n': 1}, {'va_f1': 2.0, 'n': 2}, {'va_f1': 2.0, 'n': 3}]
-    assert analysis.best_evaluation(lines, TASKS['mrpc'])['n'] == 2
+    assert best_evaluation(lines, TASKS['mrpc'])['n'] == 2
 
 
 def test_titles_of_the_figures_in_a_log():
-    assert analysis.figure_title('tr_cost') == 'training cost'
-    assert analysis.figure_title('va_acc_mismatched') == 'validation accuracy, mismatched'
-    assert analysis.figure_title('va_f1') == 'validation F1'
+    assert figure_title('tr_cost') == 'training cost'
+    assert figure_title('va_acc_mismatched') == 'validation accuracy, mismatched'
+    assert figure_title('va_f1') == 'validation F1'
 
 
 # What is printed
@@ -403,21 +434,21 @@ def test_titles_of_the_figures_in_a_log():
 def test_lines_of_the_original(capsys):
     task = TASKS['rocstories']
     test = {'test': make_set(task)}
-    analysis.print_metrics(task, make_evaluations(task), test)
+    print_metrics(task, make_evaluations(task), test)
     assert capsys.readouterr().out == (
         'ROCStories Valid Accuracy: 78.50\nROCStories Test Accuracy:  75.00\n'
     )
 
 
 def test_lines_of_several_metrics_and_sets(capsys):
-    analysis.print_metrics(TASKS['cola'], make_evaluations(TASKS['cola']), {})
+    print_metrics(TASKS['cola'], make_evaluations(TASKS['cola']), {})
     assert capsys.readouterr().out.splitlines() == [
         'CoLA Valid Matthews: 78.50',
         'CoLA Valid Accuracy: 78.50',
     ]
     race = TASKS['race']
     test = {'middle': make_set(race, n=20, right=10), 'high': make_set(race, n=60, right=60)}
-    analysis.print_metrics(race, make_evaluations(race, ('middle', 'high')), test)
+    print_metrics(race, make_evaluations(race, ('middle', 'high')), test)
     assert capsys.readouterr().out.splitlines() == [
         'RACE Valid Accuracy: 78.50',
         'RACE Valid Accuracy, middle: 73.25',
@@ -428,7 +459,7 @@ def test_lines_of_several_metrics_and_sets(capsys):
     ]
     mnli = TASKS['mnli']
     test = {'matched': make_set(mnli), 'diagnostic': make_set(mnli, labels=False)}
-    analysis.print_metrics(mnli, make_evaluations(mnli, ('matched', 'mismatched')), test)
+    print_metrics(mnli, make_evaluations(mnli, ('matched', 'mismatched')), test)
     assert capsys.readouterr().out.splitlines() == [
         'MNLI Valid Accuracy: 78.50',
         'MNLI Valid Accuracy, mismatched: 73.25',
@@ -497,13 +528,13 @@ def test_pictures_without_labels(tmp_path, name):
 
 def test_the_figures_of_a_report(tmp_path, no_pictures):
     report = make_report(tmp_path, TASKS['rocstories'])
-    low, high = analysis.wilson(45, 60)
+    low, high = wilson(45, 60)
     assert f'**75.00 %** (45 of 60 examples); 95 % interval {low:.2f} to {high:.2f}' in report
     assert '**78.50 %**, after epoch 3 (update 30)' in report
     assert 'Not compared with published results' in report and 'paper' not in report
     mistakes = report.split('## The surest mistakes')[1]
     assert '15 of 60 predictions are wrong' in mistakes
-    assert mistakes.count('(right)') == analysis.N_MISTAKES
+    assert mistakes.count('(right)') == N_MISTAKES
     assert r'of \*5' in mistakes and r'\<tag\>' in mistakes  # shown, not interpreted
     lines = [line for line in mistakes.splitlines() if '%' in line and '(right)' not in line]
     shares = [float(re.search(r'([\d.]+)%', line).group(1)) for line in lines]
@@ -514,7 +545,7 @@ def test_the_figures_of_a_report(tmp_path, no_pictures):
 def test_the_texts_of_every_mistake_belong_to_its_item(tmp_path, no_pictures, name):
     report = make_report(tmp_path, TASKS[name], valid=True)
     items = re.findall(r'^(\d+\. )Example.*\n((?: +- .*\n)+)', report, re.M)
-    assert len(items) == analysis.N_MISTAKES
+    assert len(items) == N_MISTAKES
     for number, texts in items:  # Markdown wants them below the first word
         assert {len(line) - len(line.lstrip()) for line in texts.splitlines()} == {len(number)}
 
@@ -526,7 +557,7 @@ def test_the_report_says_how_many_examples_are_cut(tmp_path, no_pictures):
         ('sst2', 'the first 510 tokens of a text are read'),
         ('race', '509 tokens of an example are read; the context loses its end'),
     ]:
-        analysis.write_report(tmp_path, arguments, make_evaluations(TASKS[name]), TASKS[name], {})
+        write_report(tmp_path, arguments, make_evaluations(TASKS[name]), TASKS[name], {})
         report = (tmp_path / 'report.md').read_text()
         assert f'- Cut: 1,200 training, 3 test examples are longer: {rule}.\n' in report
 
@@ -566,7 +597,7 @@ def test_notes_stand_first(tmp_path, no_pictures):
 )
 def test_what_is_compared_with_published_results(task, n, arguments, comparable):
     task = TASKS.get(task, CUSTOM)
-    assert analysis.can_compare(arguments, task, {'test': ([None] * n, None)}) == comparable
+    assert can_compare(arguments, task, {'test': ([None] * n, None)}) == comparable
 
 
 def test_mistakes_show_classes_and_probabilities(tmp_path, no_pictures):
@@ -588,9 +619,9 @@ def test_mistakes_show_classes_and_probabilities(tmp_path, no_pictures):
 def test_small_and_perfect_runs(tmp_path, task, n, right):
     test = {'test': make_set(task, n=n, right=right)}
     evaluations = make_evaluations(task, n_epochs=1)
-    analysis.write_report(tmp_path, {}, evaluations, task, test)
+    write_report(tmp_path, {}, evaluations, task, test)
     report = (tmp_path / 'report.md').read_text()
-    if not analysis.is_real(task):
+    if not is_real(task):
         assert ('There are none.' in report) == (right == n)
 
 
@@ -600,7 +631,7 @@ def test_figures_that_are_not_numbers(tmp_path):
     evaluations = [
         line | {'tr_cost': math.nan, 'va_cost': math.inf} for line in make_evaluations(task)
     ]
-    analysis.write_report(tmp_path, {}, evaluations, task, {'test': make_set(task)})
+    write_report(tmp_path, {}, evaluations, task, {'test': make_set(task)})
     assert 'training.png' in pictures_in(tmp_path)
 
 
@@ -609,7 +640,7 @@ def test_evaluations_within_the_first_epoch(tmp_path):
     first, *others = make_evaluations(task)
     first |= {'n_epochs': 0, 'n_updates': 4}
     for evaluations in ([first, *others], [first]):
-        analysis.write_report(tmp_path, {}, evaluations, task, {})
+        write_report(tmp_path, {}, evaluations, task, {})
 
 
 def test_names_of_classes_in_a_picture(tmp_path):
@@ -622,13 +653,13 @@ def test_names_of_classes_in_a_picture(tmp_path):
 @settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_shown_as_it_is(text):
-    shown = analysis.plain(text)
+    shown = plain(text)
     assert re.sub(r'\\(.)', r'\1', shown) == ' '.join(text.split())
     assert '\n' not in shown and not re.search(r'(?<!\\)(\\\\)*[*_<>|#`$&\[\]~]', shown)
 
 
 def test_long_texts_are_cut():
-    assert len(analysis.plain('word ' * 1000)) < analysis.MAX_TEXT + 10
+    assert len(plain('word ' * 1000)) < MAX_TEXT + 10
 
 
 @pytest.mark.parametrize('positive, title, value', [(0, 'F1 of red', 0), (1, 'F1 of green', 94.74)])
@@ -636,8 +667,8 @@ def test_a_class_that_is_never_predicted(tmp_path, capsys, no_pictures, positive
     task = replace(CUSTOM, positive=positive)
     examples = [Example(str(i), ('text',), int(i > 1)) for i in range(20)]
     test = {'test': (examples, np.array([[0.0, 1.0]] * 20))}
-    analysis.write_report(tmp_path, {}, make_evaluations(task), task, test)
-    analysis.print_metrics(task, make_evaluations(task), {}, test)
+    write_report(tmp_path, {}, make_evaluations(task), task, test)
+    print_metrics(task, make_evaluations(task), {}, test)
     warning = "warning: the class 'red' is never predicted, but right for 2 of 20 examples of the "
     report, printed = (tmp_path / 'report.md').read_text(), capsys.readouterr()
     assert f'**{warning}test set**' in report and f'- Test {title}: **{value:.2f}**' in report
@@ -674,7 +705,7 @@ def make_run(folder, desc, n=60, right=45, labels=True, **arguments):
     task = TASKS['rocstories']
     examples, logits = make_set(task, n, right, labels)
     write_rocstories(folder / 'data', examples)
-    analysis.save_predictions(folder / 'analysis' / desc, task, {'test': (examples, logits)})
+    save_predictions(folder / 'analysis' / desc, task, {'test': (examples, logits)})
     (folder / 'log').mkdir(exist_ok=True)
     first = {'desc': desc, 'dataset': 'rocstories', 'seed': 42, 'n_valid': 10}
     first |= {'data_dir': str(folder / 'data'), **arguments}
@@ -722,7 +753,7 @@ def test_the_report_is_that_of_train_py(tmp_path):
     examples, _ = run.test['test']
     _, logits = make_set(run.task)
     test = {'test': (examples, logits)}
-    analysis.write_report(folder, run.arguments, run.evaluations, run.task, test)
+    write_report(folder, run.arguments, run.evaluations, run.task, test)
     assert first == {name: (folder / name).read_bytes() for name in os.listdir(folder)}
 
 
@@ -762,7 +793,7 @@ def test_custom_data_and_a_validation_set(tmp_path, capsys, no_pictures):
         }
         for kind, split in (('test', found.test), ('valid', found.valid))
     }
-    analysis.save_predictions(folder, task, sets['test'], sets['valid'])
+    save_predictions(folder, task, sets['test'], sets['valid'])
     (tmp_path / 'log').mkdir()
     write_log(tmp_path / 'log' / 'own.jsonl', [arguments, *make_evaluations(task)])
     options = [f'--log_dir={tmp_path / "log"}', f'--analysis_dir={tmp_path / "analysis"}']
@@ -776,7 +807,7 @@ def test_custom_data_and_a_validation_set(tmp_path, capsys, no_pictures):
 def test_names_of_the_files_of_several_sets(tmp_path):
     task = TASKS['mnli']
     sets = {name: make_set(task, n=3) for name in ('matched', 'mismatched')}
-    analysis.save_predictions(tmp_path, task, sets, sets)
+    save_predictions(tmp_path, task, sets, sets)
     assert sorted(os.listdir(tmp_path)) == [
         'predictions_matched.csv',
         'predictions_mismatched.csv',

@@ -16,8 +16,8 @@ from test_parallel import run_ranks
 from test_resume import NO_DROPOUT, _killed_at
 from tiny_models import encoder
 
-from analysis import plain
 from datasets import TASKS, read_data, source_files
+from gpt1.report.report import plain
 from gpt1.run import data_cache, training
 from gpt1.run.encoding import EncodedDataset, encode_data
 from text_utils import TextEncoder

@@ -20,6 +20,7 @@ import analysis
 import predict
 import train
 from datasets import TASKS
+from gpt1.report.log import best_evaluation
 from gpt1.run import parallel, record
 
 VAL, TEST = (
@@ -216,7 +217,7 @@ def test_the_best_epoch_of_the_report_is_the_one_that_is_kept(command, monkeypat
         run(command, '--n_iter', 3, status=128 + signal.SIGTERM)
     run(command, '--n_iter', 3, '--resume')
     kept = torch.load(command.folder / 'save' / 'rocstories' / 'best_params', weights_only=True)
-    best = analysis.best_evaluation(command.log()[1:], TASKS['rocstories'])
+    best = best_evaluation(command.log()[1:], TASKS['rocstories'])
     expected = states[best['n_epochs'] - 1]
     assert [torch.equal(kept[name], expected[name]) for name in expected] == [True] * len(expected)
     scores = np.nan_to_num(scores, nan=-9)

@@ -12,12 +12,6 @@ from dataclasses import dataclass, field
 
 from scipy import stats
 
-from analysis import (
-    log_name,
-    markdown_table,
-    metric_title,
-    picture,
-)
 from datasets import TASKS
 from gpt1.paper import published
 from gpt1.paper.plan import (
@@ -33,6 +27,8 @@ from gpt1.paper.plan import (
     record_of,
     states_of,
 )
+from gpt1.report.log import log_name, metric_title
+from gpt1.report.report import markdown_table, picture
 from gpt1.settings import is_openai_model, is_sample_model
 from utils import whole_file
 
