@@ -62,17 +62,17 @@ import torch
 
 from gpt1.lstm import refuse_lstm
 from gpt1.weights.huggingface import save_huggingface
-from gpt1.weights.openai import (
+from gpt1.weights.open import (
     PARAMETERS_FILE,
     OpenedModel,
     is_huggingface,
     open_model,
     open_weights,
     save_finetuned_settings,
-    save_openai_shards,
     save_pretrained_settings,
     sign,
 )
+from gpt1.weights.openai import save_openai_shards
 from gpt1.weights.vocabulary import save_vocabulary
 
 

@@ -82,7 +82,7 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 from gpt1.lstm import refuse_lstm
 from gpt1.ops.sampling import generate
 from gpt1.run.parallel import find_devices
-from gpt1.weights.openai import open_model
+from gpt1.weights.open import open_model
 
 
 def read_text(args) -> str:

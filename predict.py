@@ -88,7 +88,7 @@ from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
 from gpt1.run.parallel import find_devices, predict
 from gpt1.tasks.metrics import decode, score
 from gpt1.tasks.task import Example, Task
-from gpt1.weights.openai import OpenedModel, open_model
+from gpt1.weights.open import OpenedModel, open_model
 
 # ----------------------------------------------------------------------------------- the examples
 

@@ -50,7 +50,8 @@ from gpt1.tasks.rocstories import FILES, find_csv, read_cloze_test
 from gpt1.tasks.task import Example
 from gpt1.text import workers
 from gpt1.weights.huggingface import save_huggingface
-from gpt1.weights.openai import OpenAIShards, load_parameters, open_model
+from gpt1.weights.open import load_parameters, open_model
+from gpt1.weights.openai import OpenAIShards
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import open_encoder, read_vocabulary_of
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights

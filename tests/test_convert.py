@@ -23,7 +23,7 @@ from gpt1.settings import model_settings
 from gpt1.tasks.metrics import decode
 from gpt1.tasks.task import Example
 from gpt1.weights import huggingface
-from gpt1.weights.openai import open_model, open_weights, save_pretrained_settings
+from gpt1.weights.open import open_model, open_weights, save_pretrained_settings
 from text_utils import TextEncoder
 
 transformers = pytest.importorskip('transformers')

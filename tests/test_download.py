@@ -29,7 +29,7 @@ from download import Remote
 from gpt1.options import DATASETS
 from gpt1.settings import find_model_dir
 from gpt1.tasks.readers import MRPC_SOURCE
-from gpt1.weights.openai import open_model
+from gpt1.weights.open import open_model
 
 CONTENT = random.Random(0).randbytes(200_000)
 QUICK = ['--timeout', '0.5', '--retries', '2']

@@ -17,7 +17,7 @@ from tiny_models import MODEL_DIR, SOME_TASKS, encoder, save_finetuned
 import generate
 from gpt1.ops import sampling
 from gpt1.ops.batches import collate_windows
-from gpt1.weights.openai import open_model
+from gpt1.weights.open import open_model
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from text_utils import detokenize
 

@@ -22,12 +22,8 @@ from gpt1.parsing import parse_train_args
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
 from gpt1.tasks.task import Example
-from gpt1.weights.openai import (
-    load_openai_pretrained_model,
-    open_model,
-    open_weights,
-    save_openai_shards,
-)
+from gpt1.weights.open import open_model, open_weights
+from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
 from loss import JointLoss
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
 from utils import InputError

@@ -23,7 +23,7 @@ from gpt1.run.parallel import predict as predict_dataset
 from gpt1.tasks.metrics import decode
 from gpt1.tasks.rocstories import COLUMNS, find_csv
 from gpt1.tasks.task import Example
-from gpt1.weights.openai import open_model
+from gpt1.weights.open import open_model
 from utils import InputError
 
 DATA_DIR = os.path.join(GOLDEN, 'data')

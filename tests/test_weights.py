@@ -29,16 +29,14 @@ from gpt1.files import MODEL_FILES
 from gpt1.run.checkpoint import Saver
 from gpt1.settings import read_settings
 from gpt1.weights.huggingface import HuggingFaceWeights, fold_bias, save_huggingface
-from gpt1.weights.openai import (
-    OpenAIShards,
-    load_openai_pretrained_model,
+from gpt1.weights.open import (
     load_parameters,
     open_model,
     open_weights,
     read_parameters,
-    save_openai_shards,
     save_pretrained_settings,
 )
+from gpt1.weights.openai import OpenAIShards, load_openai_pretrained_model, save_openai_shards
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import (
     fingerprint_vocabulary,

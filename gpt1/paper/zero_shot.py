@@ -122,7 +122,7 @@ from gpt1.run import record
 from gpt1.run.parallel import StepSize, autocast, find_devices, to_device
 from gpt1.tasks.data_files import read_lines
 from gpt1.tasks.metrics import METRICS
-from gpt1.weights.openai import open_model
+from gpt1.weights.open import open_model
 from text_utils import TextEncoder
 
 MEASURES = {'cola': 'matthews', 'sst2': 'accuracy', 'race': 'accuracy', 'dprd': 'accuracy'}
