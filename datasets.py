@@ -1,13 +1,14 @@
 """Files of the paper's data sets, and of your own, to `Example`s: texts and a label.
 
-`TASKS` is the one table that says how the tasks of the paper differ. `TASKS[name].read(data_dir)`
-reads a data set from its official files, `read_data` also your own (`own_data.py`), and
-`read_examples` one file for prediction. Nothing here knows of tokens.
+`TASKS` is the one table that says how the tasks of the paper differ. `read_data` reads a
+data set from its official files, or your own, and `read_examples` one file for prediction. Nothing
+here knows of tokens.
 """
 
 import importlib.util
 import os
 import sys
+from dataclasses import replace
 
 from gpt1 import ROOT
 from gpt1.tasks.data_files import (
@@ -16,46 +17,43 @@ from gpt1.tasks.data_files import (
     list_folder,
     quoted,
 )
+from gpt1.tasks.own_data import custom_task, own_files, read_new
 from gpt1.tasks.race import (
     RACE_LEVELS,
     RACE_SPLITS,
-    _find_race,
-    _race_home,
-    _race_levels,
-    _read_race,
-    _read_race_folder,
+    find_race,
+    race_home,
+    race_levels,
+    read_race,
     read_race_file,
+    read_race_folder,
 )
 from gpt1.tasks.readers import (
-    _archives,
-    _complete_folder,
-    _find_mnli,
-    _folders,
-    _official_files,
-    _places,
-    _plain,
-    _read_mnli,
-    _read_mrpc,
-    _read_stsb,
+    complete_folder,
+    edition_of,
+    find_archives,
+    find_folders,
+    find_mnli,
+    find_places,
+    official_files,
+    plain_name,
+    read_mnli,
+    read_mrpc,
+    read_official,
+    read_stsb,
     read_table,
 )
 from gpt1.tasks.rocstories import (
     CLOZE_ADDRESS,
     CLOZE_NAME,
     FILES,
-    _read_rocstories,
     read_cloze_test,
+    read_rocstories,
 )
 from gpt1.tasks.task import SPLIT_SEED, Archive, Data, Example, Published, Task
 from utils import InputError
 
 SAMPLE = os.path.join(ROOT, 'data', 'sample')  # the made-up data of this repository
-
-
-# -------------------------------------------------------------------- one file of a data set
-
-
-_Row = tuple[int, tuple[str, ...], str | None, str]  # line number, texts, label as written, id
 
 
 # --------------------------------------------------------------------------- finding the files
@@ -96,7 +94,7 @@ _ROWS = [
             *_test('soskek (Chainer), median of 10 runs', accuracy=86.72),
         ),
         archive=Archive(address=CLOZE_ADDRESS, patterns=()),
-        reader=_read_rocstories,
+        reader=read_rocstories,
     ),
     Task(
         name='snli',
@@ -144,8 +142,8 @@ _ROWS = [
             no_majority=True,
             editions={(392_702, 19_647, 19_643): ''},
         ),
-        reader=_read_mnli,
-        finder=_find_mnli,
+        reader=read_mnli,
+        finder=find_mnli,
     ),
     Task(
         name='qnli',
@@ -214,8 +212,8 @@ _ROWS = [
             patterns=(),
             editions={(87_866, 4_887, 4_934): ''},
         ),
-        reader=_read_race,
-        finder=_find_race,
+        reader=read_race,
+        finder=find_race,
     ),
     Task(
         name='qqp',
@@ -253,7 +251,7 @@ _ROWS = [
             id=('#1 ID', '#2 ID'),
             editions={(3_668, 408, 1_725): ''},
         ),
-        reader=_read_mrpc,
+        reader=read_mrpc,
     ),
     Task(
         name='stsb',
@@ -272,7 +270,7 @@ _ROWS = [
             label='score',
             editions={(5_749, 1_500, 1_379): ''},
         ),
-        reader=_read_stsb,
+        reader=read_stsb,
     ),
     Task(
         name='cola',
@@ -377,7 +375,7 @@ def find_dprd(data_dir: str | None = None) -> tuple[str, bool]:
     """
     folders = [data_dir] if data_dir else ['data/', os.path.join(ROOT, 'data/')]
     for folder in filter(os.path.isdir, folders):
-        for place in (*_folders(folder, DPRD_FOLDERS), folder):
+        for place in (*find_folders(folder, DPRD_FOLDERS), folder):
             path = first_file(place, DPRD_FILES[1:])
             if path:
                 return path, _is_sample(place)
@@ -413,13 +411,13 @@ def _is_there(name: str, folder: str) -> bool:
     if name == 'rocstories':
         return any(map(CLOZE_NAME.fullmatch, list_folder(folder)))
     task = TASKS[name]
-    names = set(map(_plain, task.archive.folders))
-    for place in _places(task, folder):
-        if place != folder and _plain(os.path.basename(place)) in names and list_folder(place):
+    names = set(map(plain_name, task.archive.folders))
+    for place in find_places(task, folder):
+        if place != folder and plain_name(os.path.basename(place)) in names and list_folder(place):
             return True
-        if name == 'race' and any(_race_levels(place, split) for split in RACE_SPLITS):
+        if name == 'race' and any(race_levels(place, split) for split in RACE_SPLITS):
             return True
-        for archive in _archives(task):
+        for archive in find_archives(task):
             if any(first_file(place, archive.names(split)) for split in archive.splits):
                 return True
     return False
@@ -432,16 +430,16 @@ def unrecognized_files(folder: str, name: str) -> list[str]:
     """
     known = {*DPRD_FILES, 'mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv'}
     for task in TASKS.values():
-        for archive in _archives(task):
+        for archive in find_archives(task):
             known.update(*map(archive.names, archive.splits))
     stems = ['cloze', 'rocstories']
     if name != 'rocstories':
-        stems = [_plain(folder) for folder in TASKS[name].archive.folders]
+        stems = [plain_name(folder) for folder in TASKS[name].archive.folders]
     unknown = []
     for file in list_folder(folder):
         lower = file.lower()
         is_data = lower.endswith(DATA_ENDINGS) and file not in known
-        is_archive = lower.endswith(ARCHIVE_ENDINGS) and any(s in _plain(file) for s in stems)
+        is_archive = lower.endswith(ARCHIVE_ENDINGS) and any(s in plain_name(file) for s in stems)
         is_cloze = CLOZE_NAME.fullmatch(file) is not None
         if (is_data or is_archive) and not is_cloze and os.path.isfile(os.path.join(folder, file)):
             unknown.append(file)
@@ -468,9 +466,9 @@ def _make(name: str, folder: str) -> None:
 def _is_complete(task: Task, data_dir: str) -> bool:
     """Whether all files are there, those of the test set too."""
     if task.name == 'race':
-        home = _race_home(task, data_dir)
-        return home is not None and len(_race_levels(home, 'test')) == len(RACE_LEVELS)
-    home, _ = _complete_folder(task, data_dir)
+        home = race_home(task, data_dir)
+        return home is not None and len(race_levels(home, 'test')) == len(RACE_LEVELS)
+    home, _ = complete_folder(task, data_dir)
     archive = task.archive
     return home is not None and all(first_file(home, archive.names(s)) for s in archive.splits)
 
@@ -486,10 +484,40 @@ def read_data(
 ) -> tuple[Task, Data]:
     """Read the data set `name`, a key of `TASKS` or 'custom'. Raises InputError."""
     if name == 'custom':
-        from gpt1.tasks.own_data import custom_task  # which imports this module
-
         return custom_task(data_dir, regression, symmetric, n_valid, seed, positive)
-    return TASKS[name], TASKS[name].read(data_dir, n_valid)
+    task = TASKS[name]
+    return task, read_task(task, data_dir, n_valid)
+
+
+def read_task(
+    task: Task, data_dir: str, n_valid: int | None = None, seed: int = SPLIT_SEED
+) -> Data:
+    """Read a data set from its official files in `data_dir`, or in a folder below it.
+
+    `n_valid` examples are set aside for validation where the data set has no validation file;
+    None: the task's default. Raises InputError.
+    """
+    check_folder(data_dir)
+    data = (task.reader or read_official)(task, data_dir, n_valid, seed)
+    note = edition_of(task, data)
+    if note and not _is_sample(data_dir):
+        data.notes.append(note)
+    return data
+
+
+def kept_task(record: dict, source: str = 'settings.json') -> Task:
+    """Return the task of a `Task.to_dict`, with what the table says of it.
+
+    Raises InputError, naming `source`, if it is damaged.
+    """
+    task = Task.from_dict(record, source)
+    known = task if task.name == 'custom' else TASKS.get(task.name)
+    if known is None:
+        raise InputError(f'{source}: damaged task: name is {task.name[:40]!r}')
+    if task.form != known.form:
+        raise InputError(f'{source}: damaged task: its fields contradict each other')
+    table = ('published', 'archive', 'reader', 'finder')
+    return replace(task, **{name: getattr(known, name) for name in table})
 
 
 def source_files(name: str, data_dir: str) -> list[str]:
@@ -498,8 +526,6 @@ def source_files(name: str, data_dir: str) -> list[str]:
     Empty for tasks whose data set is always small. Raises InputError if files are missing.
     """
     if name == 'custom':
-        from gpt1.tasks.own_data import own_files
-
         return [path for path in own_files(data_dir).values() if path]
     check_folder(data_dir)
     task = TASKS[name]
@@ -507,7 +533,7 @@ def source_files(name: str, data_dir: str) -> list[str]:
         return task.finder(task, data_dir)
     if task.reader is not None:
         return []
-    return [path for path in _official_files(task, data_dir)[1].values() if path]
+    return [path for path in official_files(task, data_dir)[1].values() if path]
 
 
 def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
@@ -520,7 +546,7 @@ def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> l
     if task.name == 'rocstories':
         return read_cloze_test(path, False, warnings)
     if task.name == 'race':
-        read = _read_race_folder if os.path.isdir(path) else read_race_file
+        read = read_race_folder if os.path.isdir(path) else read_race_file
         examples = read(path, False, warnings)
         if not examples:
             raise InputError(
@@ -530,6 +556,4 @@ def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> l
         return examples
     if task.name != 'custom':
         return read_table(path, task, need_labels=False, warnings=warnings)
-    from gpt1.tasks.own_data import read_new
-
     return read_new(path, task, warnings)

@@ -26,6 +26,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
+from datasets import kept_task
 from gpt1.parsing import Parser, add_model_options, check_file, check_paths, utf8_stdin
 from gpt1.settings import read_settings
 from utils import InputError, exit_status
@@ -86,8 +87,7 @@ from gpt1.run import record
 from gpt1.run.checkpoint import is_held
 from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
 from gpt1.run.parallel import find_devices, predict
-from gpt1.tasks.metrics import decode, score
-from gpt1.tasks.task import Example, Task
+from gpt1.tasks.task import Example, Task, decode
 from gpt1.weights.open import OpenedModel, open_model
 
 # ----------------------------------------------------------------------------------- the examples
@@ -110,7 +110,7 @@ def latest_params(args, save_dir: str = 'save') -> str:
     last_of = {}  # what tells a task from others -> it, and the last run of it
     for path in sorted(done, key=os.path.getmtime, reverse=True):
         task = read_settings(os.path.dirname(path)).get('task')
-        task = Task.from_dict(task, path) if task else TASKS['rocstories']  # an earlier port's
+        task = kept_task(task, path) if task else TASKS['rocstories']  # an earlier port's
         key = (task.name, task.layout, task.labels, task.regression)
         last_of.setdefault(key, (task, path))
     paths = [path for _, path in last_of.values()]
@@ -255,7 +255,7 @@ def predict_file(path: str, opened: OpenedModel) -> None:
     if known:
         predicted = predictions_for(task, [examples[i] for i in known], logits[known])
         for metric in task.metrics:
-            value = score(task, metric, predicted.labels, predicted.values)
+            value = task.score(metric, predicted.labels, predicted.values)
             summary += f', {metric_title(metric, task)} {value:.2f}'
         if len(known) < len(examples):
             summary += f' on the {len(known):,} whose label is known'

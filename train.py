@@ -18,7 +18,8 @@ from datasets import find_data
 from gpt1.options import NOT_OF_MODEL
 from gpt1.parsing import parse_train_args
 from gpt1.settings import check_no_weights, is_openai_model, is_sample_model, model_settings
-from gpt1.tasks.metrics import is_better, score, write_submission
+from gpt1.tasks.metrics import is_better
+from gpt1.tasks.task import write_submission
 from utils import InputError, exit_status, input_error, leave
 
 
@@ -212,7 +213,7 @@ class FineTuning(Job):
             result = {'cost': task_losses(scores, torch.from_numpy(targets)).mean().item()}
             predictions = analysis.decode(self.task, scores.numpy())
             for metric in self.task.metrics:
-                result[log_name(metric)] = score(self.task, metric, labels, predictions)
+                result[log_name(metric)] = self.task.score(metric, labels, predictions)
             return result
 
         names = list(sets)
@@ -469,9 +470,9 @@ def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predi
     task, scores, noise, sets = inputs.task, [], [], {}
     for kind, parts in predicted.items():
         predictions = {name: predictions_for(task, *part) for name, part in parts.items()}
-        results = results(task, predictions)
-        scores += [[kind, result.split, result.metric, result.value] for result in results]
-        noise += [[kind, r.split, r.metric, *noise_of(r)] for r in results]
+        found = results(task, predictions)
+        scores += [[kind, r.split, r.metric, r.value] for r in found]
+        noise += [[kind, r.split, r.metric, *noise_of(r)] for r in found]
         for name, (examples, _) in parts.items():
             sets[f'{kind} {name}'] = record.examples_hash(examples)
     encoded = inputs.encoded

@@ -20,6 +20,7 @@ SHAPES_FILE = 'params_shapes.json'
 
 
 N_SHARDS = 10
+RECORD_FILE = 'run.json'  # of a run, see `gpt1.run.record`
 
 
 MODEL_FILES = (  # as OpenAI published them

@@ -29,7 +29,15 @@ from gpt1.report.intervals import (
     noise_of,
     wilson,
 )
-from gpt1.report.log import best_evaluation, figure_title, is_real, log_name, read_log
+from gpt1.report.log import (
+    MAX_TEXT,
+    best_evaluation,
+    figure_title,
+    is_real,
+    log_name,
+    plain,
+    read_log,
+)
 from gpt1.report.predictions import (
     predictions_for,
     probabilities,
@@ -38,7 +46,6 @@ from gpt1.report.predictions import (
     write_predictions,
 )
 from gpt1.report.report import (
-    MAX_TEXT,
     N_GROUPS,
     N_MISTAKES,
     bins,
@@ -46,7 +53,6 @@ from gpt1.report.report import (
     calibrate,
     can_compare,
     confidence_edges,
-    plain,
     print_metrics,
     write_report,
 )

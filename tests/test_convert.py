@@ -20,8 +20,7 @@ from gpt1.parsing import parse_train_args
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
 from gpt1.settings import model_settings
-from gpt1.tasks.metrics import decode
-from gpt1.tasks.task import Example
+from gpt1.tasks.task import Example, decode
 from gpt1.weights import huggingface
 from gpt1.weights.open import open_model, open_weights, save_pretrained_settings
 from text_utils import TextEncoder

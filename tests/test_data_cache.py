@@ -17,7 +17,7 @@ from test_resume import NO_DROPOUT, _killed_at
 from tiny_models import encoder
 
 from datasets import TASKS, read_data, source_files
-from gpt1.report.report import plain
+from gpt1.report.log import plain
 from gpt1.run import data_cache, training
 from gpt1.run.encoding import EncodedDataset, encode_data
 from text_utils import TextEncoder

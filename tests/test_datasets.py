@@ -16,13 +16,13 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
 import datasets
-from datasets import TASKS, find_data, find_or_make, read_examples, unrecognized_files
+from datasets import TASKS, find_data, find_or_make, kept_task, read_examples, unrecognized_files
 from gpt1.tasks import data_files, own_data
-from gpt1.tasks.metrics import METRICS, decode, soft_targets, write_submission
+from gpt1.tasks.metrics import METRICS
 from gpt1.tasks.own_data import custom_task
-from gpt1.tasks.readers import _archives
+from gpt1.tasks.readers import archives
 from gpt1.tasks.rocstories import COLUMNS, FILES, find_csv, read_cloze_test, rocstories
-from gpt1.tasks.task import SPLIT_SEED, Data, Example, Task
+from gpt1.tasks.task import SPLIT_SEED, Data, Example, decode, soft_targets, write_submission
 from utils import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -220,7 +220,7 @@ def test_editions_are_told_apart_by_their_size(tmp_path, monkeypatch, name, size
     one = Example('0', ('a', 'b'), 0)
     train, valid, test = ([one] * n for n in sizes)
     data = Data(train, {'valid': valid}, {'test': test})
-    monkeypatch.setattr(datasets, '_read_official', lambda *args: data)
+    monkeypatch.setattr(datasets, 'read_official', lambda *args: data)
     notes = TASKS[name].read(str(tmp_path)).notes
     assert (expected is None and not notes) or expected in notes[0]
 
@@ -849,7 +849,7 @@ def test_every_file_that_is_read_is_found(clone, name):
     put(clone, {'data/glue/AX/diagnostic.tsv': 'x'})
     assert find_or_make(name, 'data/') == (datasets.SAMPLE, True)
     paths = ['train/high/1.txt'] if name == 'race' else []
-    for archive in _archives(TASKS[name]):
+    for archive in archives(TASKS[name]):
         paths += [name for split in archive.splits for name in archive.names(split)]
     for path in paths:
         put(clone, {f'data/{path}': 'x'})
@@ -1291,12 +1291,12 @@ def own_tasks(tmp_path):
 
 def test_tasks_survive_json(tmp_path):
     for task in [*TASKS.values(), *own_tasks(tmp_path)]:
-        again = Task.from_dict(json.loads(json.dumps(task.to_dict())))
+        again = kept_task(json.loads(json.dumps(task.to_dict())))
         assert again == task
         assert again.archive is task.archive and again.published == task.published
     record = TASKS['mrpc'].to_dict()
     del record['positive']  # as earlier versions wrote it
-    assert Task.from_dict(record) == TASKS['mrpc']
+    assert kept_task(record) == TASKS['mrpc']
 
 
 @pytest.mark.parametrize(
@@ -1314,11 +1314,11 @@ def test_tasks_survive_json(tmp_path):
 )  # fmt: skip
 def test_damaged_tasks(change):
     record = TASKS['snli'].to_dict()
-    message = error_of(Task.from_dict, {**record, **change}, 'save/x/settings.json')
+    message = error_of(kept_task, {**record, **change}, 'save/x/settings.json')
     assert message.startswith('save/x/settings.json: damaged task')
     del record['layout']
     for damaged in (record, None, [], 'snli'):
-        assert 'damaged task' in error_of(Task.from_dict, damaged)
+        assert 'damaged task' in error_of(kept_task, damaged)
 
 
 # ---------------------------------------------------------- targets, metrics, submission files

@@ -20,9 +20,8 @@ from datasets import read_examples
 from gpt1.run.checkpoint import only_run
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict as predict_dataset
-from gpt1.tasks.metrics import decode
 from gpt1.tasks.rocstories import COLUMNS, find_csv
-from gpt1.tasks.task import Example
+from gpt1.tasks.task import Example, decode
 from gpt1.weights.open import open_model
 from utils import InputError
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from datasets import TASKS
+from datasets import TASKS, read_task
 
 DATA_DIR = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'data')
 sys.path.insert(0, DATA_DIR)
@@ -52,7 +52,7 @@ def test_the_data_are_the_same_everywhere(name, tmp_path):
 def test_the_ordinary_reader_reads_them(name, tmp_path):
     sample_tasks.make(name, str(tmp_path))
     task = TASKS[name]
-    data = task.read(str(tmp_path))
+    data = read_task(task, str(tmp_path))
     assert len(data.train) == sample_tasks.MADE[name].sizes['train']
     assert data.valid
     assert data.test

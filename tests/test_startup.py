@@ -9,6 +9,8 @@ import tomllib
 
 import pytest
 
+from gpt1 import startup
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -39,7 +41,9 @@ def test_one_line_under_an_old_python():
     ],
 )
 def test_threads_wait_as_the_user_says(given, expected):
-    code = 'import os, startup; print(*map(os.environ.get, ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")))'
+    code = (
+        'import os, gpt1.startup; print(*map(os.environ.get, ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")))'
+    )
     output = subprocess.check_output([sys.executable, '-c', code], cwd=ROOT, env=given, text=True)
     assert output == expected + '\n'
 
@@ -59,7 +63,8 @@ def test_threads_wait_as_the_user_says(given, expected):
 )
 def test_pictures_stop_no_run(tmp_path, given, prepare, warning):
     path = str(tmp_path / 'a.png')
-    code = f'import startup, pictures, tempfile\n{prepare}\npictures.draw({path!r}, 2, 2, id)'
+    code = f'import gpt1.startup, tempfile\nfrom gpt1.report import pictures\n{prepare}\n'
+    code += f'pictures.draw({path!r}, 2, 2, id)'
     process = subprocess.run(
         [sys.executable, '-c', code],
         cwd=ROOT,
@@ -72,7 +77,7 @@ def test_pictures_stop_no_run(tmp_path, given, prepare, warning):
     assert warning in process.stderr
 
 
-@pytest.mark.parametrize('name', ['startup.py', *SCRIPTS])
+@pytest.mark.parametrize('name', ['gpt1/startup.py', *SCRIPTS])
 def test_scripts_can_be_parsed_by_python_3_8(name):
     """Else a SyntaxError would come first."""
     ast.parse(read(name), feature_version=(3, 8))
@@ -87,11 +92,11 @@ def test_scripts_import_startup_before_libraries(name):
         elif isinstance(node, ast.ImportFrom):
             modules.append(node.module)
     others = [name for name in modules if name.split('.')[0] not in sys.stdlib_module_names]
-    assert others[0] == 'startup'
+    assert others[0] == 'gpt1.startup'
 
 
 def test_the_oldest_python_is_the_same_everywhere():
     project = tomllib.loads(read('pyproject.toml'))['project']
-    oldest = '.'.join(map(str, gpt1.startup.OLDEST))
+    oldest = '.'.join(map(str, startup.OLDEST))
     assert project['requires-python'] == f'>={oldest}'
     assert f'Python {oldest}' in read('requirements.txt')

@@ -8,7 +8,6 @@ import numpy as np
 
 from gpt1.report.log import METRIC_NAMES, is_real, metric_title
 from gpt1.report.predictions import Predictions, together
-from gpt1.tasks.metrics import score
 from gpt1.tasks.task import Task
 
 # Of the bootstrap: the number of resamples, and the most examples in a resample of numbers
@@ -74,7 +73,7 @@ def results(task: Task, sets: dict[str, Predictions]) -> list[Result]:
     if task.pooled and len(known) > 1:
         parts.insert(0, ('all', together(list(known.values()))))
     return [
-        Result(name, metric, score(task, metric, part.labels, part.values), part, task)
+        Result(name, metric, task.score(metric, part.labels, part.values), part, task)
         for name, part in parts
         for metric in task.metrics
     ]
@@ -206,7 +205,7 @@ def noise_of(result: Result) -> tuple[float, float]:
     if is_real(task):
         return error, 0.0
     constants = {int(np.bincount(labels).argmax()), task.positive} - {None}
-    same = [score(task, result.metric, labels, np.full_like(labels, c)) for c in constants]
+    same = [task.score(result.metric, labels, np.full_like(labels, c)) for c in constants]
     return error, max(same)
 
 
@@ -219,7 +218,7 @@ def macro_interval(result: Result, rng: np.random.Generator) -> tuple[float, flo
         return math.nan, math.nan
     found = stats.bootstrap(
         pair,
-        lambda labels, values: score(result.task, 'f1', labels, values),
+        lambda labels, values: result.task.score('f1', labels, values),
         paired=True,
         vectorized=False,
         n_resamples=N_MACRO,

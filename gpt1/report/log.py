@@ -1,9 +1,9 @@
 """The log of a run, read for a person."""
 
 import json
+import re
 from collections.abc import Sequence
 
-from gpt1.report.report import plain
 from gpt1.tasks.metrics import is_better
 from gpt1.tasks.task import Task
 from utils import InputError
@@ -106,3 +106,14 @@ def best_evaluation(evaluations: Sequence[dict], task: Task) -> dict:
 def is_real(task: Task) -> bool:
     """Whether a prediction of this task is a real number, and not one of several classes."""
     return task.soft_labels or task.regression
+
+
+def plain(text: str) -> str:
+    """A text as Markdown that shows it as it is, on one line, cut to MAX_TEXT characters."""
+    text = ' '.join(text.split())
+    if len(text) > MAX_TEXT:
+        text = text[:MAX_TEXT] + ' …'
+    return re.sub(r'([\\`*_<>|#\[\]~$&])', r'\\\1', text)
+
+
+MAX_TEXT = 1000  # characters of a text in the report

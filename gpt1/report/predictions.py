@@ -10,8 +10,7 @@ from typing import TextIO
 import numpy as np
 
 from gpt1.report.log import is_real
-from gpt1.tasks.metrics import decode
-from gpt1.tasks.task import Example, Task
+from gpt1.tasks.task import Example, Task, decode
 from utils import InputError, whole_file
 
 

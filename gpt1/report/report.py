@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -29,11 +28,11 @@ from gpt1.report.log import (
     log_name,
     metric_of,
     metric_title,
+    plain,
     set_title,
 )
 from gpt1.report.pictures import Measured
 from gpt1.report.predictions import Predictions, name_of, predictions_for, together
-from gpt1.tasks.metrics import score
 from gpt1.tasks.task import Example, Published, Task
 from utils import whole_file
 
@@ -54,9 +53,6 @@ N_MISTAKES = 10
 
 
 MAX_CLASSES = 20  # in the picture of the confusion matrix
-
-
-MAX_TEXT = 1000  # characters of a text in the report
 
 
 def bins(values: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
@@ -102,14 +98,6 @@ def by_length(lengths: np.ndarray) -> list[np.ndarray]:
 def count_examples(n: int) -> str:
     """'1 example', '60 examples'."""
     return f'{n:,} example' if n == 1 else f'{n:,} examples'
-
-
-def plain(text: str) -> str:
-    """A text as Markdown that shows it as it is, on one line, cut to MAX_TEXT characters."""
-    text = ' '.join(text.split())
-    if len(text) > MAX_TEXT:
-        text = text[:MAX_TEXT] + ' …'
-    return re.sub(r'([\\`*_<>|#\[\]~$&])', r'\\\1', text)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence]) -> list[str]:
@@ -501,14 +489,14 @@ def report_lengths(folder: str, task: Task, predictions: Predictions, where: str
     rows = []
     for indices in by_length(lengths):
         part = predictions.take(indices)
-        result = Result('', metric, score(task, metric, part.labels, part.values), part, task)
+        result = Result('', metric, task.score(metric, part.labels, part.values), part, task)
         low, high = interval(result)
         group = lengths[indices]
         words = f'{group.min()} to {group.max()}' if np.ptp(group) else str(group.min())
         name = f'{words}\n{count_examples(len(group))}'
         groups.append(Measured(name, result.value, low, high))
         rows.append([words, f'{len(group):,}', str(result), format_interval(low, high)])
-    overall = score(task, metric, predictions.labels, predictions.values)
+    overall = task.score(metric, predictions.labels, predictions.values)
     path = os.path.join(folder, 'length.png')
     pictures.draw_lengths(path, groups, with_unit(metric), overall)
     header = ['words in all texts', 'examples', metric_title(metric), '95 % interval']

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets import read_data, source_files
+from datasets import kept_task, read_data, source_files
 from gpt1 import ROOT
 from gpt1.run.encoding import EncodedData, EncodedDataset, encode_data, make_dataset
 from gpt1.tasks.task import Data, Example, Task
@@ -183,7 +183,7 @@ def pack(loaded: LoadedData) -> dict[str, np.ndarray]:
 def unpack(arrays: dict[str, np.ndarray], n_vocab: int, n_ctx: int) -> LoadedData:
     """Return the data set of `pack`, cut to n_ctx. Raises an exception if it is not one."""
     facts = json.loads(bytes(arrays['facts']))
-    task = Task.from_dict(facts['task'])
+    task = kept_task(facts['task'])
 
     def dataset(name):
         fields = {field: arrays[f'{name} {field}'] for field in ARRAYS}

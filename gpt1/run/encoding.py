@@ -9,8 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gpt1.ops.batches import Tree, build_tree
-from gpt1.tasks.metrics import soft_targets
-from gpt1.tasks.task import Data, Example, Task
+from gpt1.tasks.task import Data, Example, Task, soft_targets
 from gpt1.text.workers import Workers
 from text_utils import TextEncoder
 

@@ -24,13 +24,12 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 
 from gpt1 import ROOT
-from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE
+from gpt1.files import ENCODER_FILE, MERGES_FILE, RECORD_FILE, SHAPES_FILE
 from gpt1.options import PRETRAIN, TRAIN, free_on_resume, options_of
 from gpt1.settings import read_settings
 from gpt1.text.text_files import file_hash, find_texts
 from utils import InputError, whole_file
 
-RECORD_FILE = 'run.json'
 WHAT = ('script', 'options', 'data', 'vocabulary', 'weights')  # what two equal runs have in common
 VOCABULARIES = (ENCODER_FILE, MERGES_FILE, 'vocab.json', 'merges.txt', 'tokenizer.json')
 ZERO_SHOT_SETS = ('cola', 'sst2', 'race')  # and pronouns, which are one file

@@ -3,7 +3,7 @@
 import os
 
 from gpt1.tasks.data_files import json_text, list_folder, open_text, parse_json, refuse
-from gpt1.tasks.readers import _places
+from gpt1.tasks.readers import find_places
 from gpt1.tasks.task import Data, Example, Task
 from utils import InputError
 
@@ -52,7 +52,7 @@ def read_race_file(
     return examples
 
 
-def _read_race_folder(
+def read_race_folder(
     folder: str, need_labels: bool = True, warnings: list[str] | None = None
 ) -> list[Example]:
     """All questions of a folder of passages, in the order of the files' numbers."""
@@ -71,21 +71,21 @@ def _race_files(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in names]
 
 
-def _race_levels(folder: str, split: str) -> dict[str, str]:
+def race_levels(folder: str, split: str) -> dict[str, str]:
     """Folders of `middle` and `high`, those that are there."""
     paths = {level: os.path.join(folder, split, level) for level in RACE_LEVELS}
     return {level: path for level, path in paths.items() if os.path.isdir(path)}
 
 
-def _race_home(task: Task, data_dir: str) -> str | None:
-    for folder in _places(task, data_dir):
-        if _race_levels(folder, 'train') and _race_levels(folder, 'dev'):
+def race_home(task: Task, data_dir: str) -> str | None:
+    for folder in find_places(task, data_dir):
+        if race_levels(folder, 'train') and race_levels(folder, 'dev'):
             return folder
     return None
 
 
 def _existing_race_home(task: Task, data_dir: str) -> str:
-    home = _race_home(task, data_dir)
+    home = race_home(task, data_dir)
     if home is None:
         raise InputError(
             f'{data_dir} has no RACE: expected the folders train, dev and test, each with middle '
@@ -94,23 +94,23 @@ def _existing_race_home(task: Task, data_dir: str) -> str:
     return home
 
 
-def _find_race(task: Task, data_dir: str) -> list[str]:
+def find_race(task: Task, data_dir: str) -> list[str]:
     home = _existing_race_home(task, data_dir)
-    levels = [_race_levels(home, split) for split in RACE_SPLITS]
+    levels = [race_levels(home, split) for split in RACE_SPLITS]
     folders = [folder for paths in levels for folder in paths.values()]
     return [path for folder in folders for path in _race_files(folder)]
 
 
-def _read_race(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
+def read_race(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     """RACE: trained on both levels together, scored on each and on all."""
     home = _existing_race_home(task, data_dir)
     data = Data()
     if n_valid is not None:
         data.notes.append('n_valid is not used: RACE has validation files')
     for split, target in (('train', {}), ('dev', data.valid), ('test', data.test)):
-        levels = _race_levels(home, split)
+        levels = race_levels(home, split)
         for level, path in levels.items():
-            examples = _read_race_folder(path)
+            examples = read_race_folder(path)
             if not examples:
                 raise InputError(f'{path} has no passages: expected files 1.txt, 2.txt, ...')
             target[level] = examples

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from datasets import _Row
 from gpt1.tasks.data_files import (
     check_no_header,
     check_once,
@@ -24,6 +23,8 @@ from gpt1.tasks.data_files import (
 )
 from gpt1.tasks.task import Archive, Data, Example, Task
 from utils import InputError
+
+_Row = tuple[int, tuple[str, ...], str | None, str]  # line number, texts, label as written, id
 
 
 def _json_rows(path: str, lines: Iterable[tuple[int, str]], archive: Archive) -> Iterator[_Row]:
@@ -177,32 +178,32 @@ def read_table(
     return examples
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """'STS-B' and 'sts_b' to 'stsb'."""
     return ''.join(filter(str.isalnum, name.lower()))
 
 
-def _folders(data_dir: str, names: tuple[str, ...], depth: int = 3) -> list[str]:
+def find_folders(data_dir: str, names: tuple[str, ...], depth: int = 3) -> list[str]:
     """The folders below `data_dir`, at most `depth` levels down, whose name is one of `names`.
 
     They are in the order of `names`, each before its subfolders.
     """
-    there = [(_plain(name), name) for name in list_folder(data_dir)]
+    there = [(plain_name(name), name) for name in list_folder(data_dir)]
     found = []
     for wanted in (*names, 'glue', 'glue_data'):
         for plain, name in there:
             folder = os.path.join(data_dir, name)
-            if plain == _plain(wanted) and depth > 0 and os.path.isdir(folder):
-                found += [folder, *_folders(folder, names, depth - 1)]
+            if plain == plain_name(wanted) and depth > 0 and os.path.isdir(folder):
+                found += [folder, *find_folders(folder, names, depth - 1)]
     return found
 
 
-def _places(task: Task, data_dir: str) -> list[str]:
+def find_places(task: Task, data_dir: str) -> list[str]:
     """The folders in which the files of a data set may lie."""
-    return [*_folders(data_dir, task.archive.folders), data_dir]
+    return [*find_folders(data_dir, task.archive.folders), data_dir]
 
 
-def _archives(task: Task) -> list[Archive]:
+def find_archives(task: Task) -> list[Archive]:
     """The forms in which a data set may lie there: GLUE's, and for MRPC also Microsoft's."""
     archives = [task.archive]
     if task.name == 'mrpc':  # both files of the second form must be there
@@ -211,7 +212,7 @@ def _archives(task: Task) -> list[Archive]:
     return archives
 
 
-def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
+def complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
     """The folder with a task's training and validation files, or None and an error message."""
     archive = task.archive
     needed = [archive.names(split) for split in archive.splits if not split.startswith('test')]
@@ -220,7 +221,7 @@ def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
         f'{data_dir} has no {task.title}: expected {names} there or in its folder '
         f'"{archive.folders[0]}"; get them from {archive.address}'
     )
-    for folder in _places(task, data_dir):
+    for folder in find_places(task, data_dir):
         missing = [names for names in needed if not first_file(folder, names)]
         if not missing:
             return folder, ''
@@ -233,7 +234,7 @@ def _complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
     return None, problem
 
 
-def _edition(task: Task, data: Data) -> str:
+def edition_of(task: Task, data: Data) -> str:
     """Name the edition of a data set by its size, or say that it is not complete."""
     if not task.archive.editions:
         return ''
@@ -252,18 +253,18 @@ def _edition(task: Task, data: Data) -> str:
     return f'not the whole {task.title}: {found} examples, published are {expected}'
 
 
-def _official_files(task: Task, data_dir: str) -> tuple[str, dict[str, str | None]]:
+def official_files(task: Task, data_dir: str) -> tuple[str, dict[str, str | None]]:
     """The folder of a data set, and the file of each split; None for a test set without one."""
-    folder, problem = _complete_folder(task, data_dir)
+    folder, problem = complete_folder(task, data_dir)
     if folder is None:
         raise InputError(problem)
     splits = task.archive.splits
     return folder, {key: first_file(folder, task.archive.names(key)) for key in splits}
 
 
-def _read_official(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
+def read_official(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     """Read the training, validation and test files as they are published."""
-    folder, paths = _official_files(task, data_dir)
+    folder, paths = official_files(task, data_dir)
     data = Data()
     if n_valid is not None:
         data.notes.append(f'n_valid is not used: {task.title} has validation files')
@@ -291,9 +292,9 @@ AX_FILES = (
 )
 
 
-def _read_mnli(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
+def read_mnli(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     """MNLI, and GLUE's diagnostic set (AX), which is predicted with the same model."""
-    data = _read_official(task, data_dir, n_valid, seed)
+    data = read_official(task, data_dir, n_valid, seed)
     path = _diagnostic_file(os.path.dirname(data.sources[0]), data_dir)
     if path:
         data.test['diagnostic'] = read_table(path, task, need_labels=False, notes=data.notes)
@@ -307,14 +308,14 @@ def _diagnostic_file(folder: str, data_dir: str) -> str | None:
     return next(filter(None, (first_file(place, AX_FILES) for place in places)), None)
 
 
-def _find_mnli(task: Task, data_dir: str) -> list[str]:
-    folder, paths = _official_files(task, data_dir)
+def find_mnli(task: Task, data_dir: str) -> list[str]:
+    folder, paths = official_files(task, data_dir)
     return [*filter(None, [*paths.values(), _diagnostic_file(folder, data_dir)])]
 
 
-def _read_stsb(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
+def read_stsb(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     """STS-B. The scores of GLUE's test set are in original/sts-test.tsv, in the same order."""
-    data = _read_official(task, data_dir, n_valid, seed)
+    data = read_official(task, data_dir, n_valid, seed)
     folder = os.path.dirname(data.sources[0])
     path = first_file(folder, (os.path.join('original', 'sts-test.tsv'),))
     if path is None or 'test' not in data.test:
@@ -339,18 +340,18 @@ def _label_test(data: Data, labelled: list[Example], key: Callable) -> Data:
 MRPC_SOURCE = ('msr_paraphrase_train.txt', 'msr_paraphrase_test.txt')
 
 
-def _read_mrpc(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
+def read_mrpc(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     """MRPC: GLUE's three files, or Microsoft's two, split by mrpc_dev_ids.tsv or at random."""
-    folder, _ = _complete_folder(task, data_dir)
+    folder, _ = complete_folder(task, data_dir)
     if folder is not None:
-        data = _read_official(task, data_dir, n_valid, seed)
+        data = read_official(task, data_dir, n_valid, seed)
         path = first_file(folder, MRPC_SOURCE[1:])
         if path is None or 'test' not in data.test:
             return data
         data.sources.append(path)
         return _label_test(data, read_table(path, task), key=lambda e: e.id)
 
-    folder, _ = _complete_folder(replace(task, archive=_archives(task)[1]), data_dir)
+    folder, _ = complete_folder(replace(task, archive=find_archives(task)[1]), data_dir)
     if folder is None:
         raise InputError(
             f'{data_dir} has no MRPC: expected "train.tsv", "dev.tsv" and "test.tsv", or '

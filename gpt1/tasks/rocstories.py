@@ -150,7 +150,7 @@ def rocstories(
     return train, valid, test
 
 
-def _read_rocstories(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
+def read_rocstories(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     train, valid, test = rocstories(data_dir, 374 if n_valid is None else n_valid)
     sources = [find_csv(data_dir, which) for which in FILES]
     notes = []

@@ -2,14 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import IO, NamedTuple
 
-from datasets import TASKS, _is_sample
-from gpt1.tasks.data_files import check_folder
+import numpy as np
+
 from gpt1.tasks.metrics import METRICS
-from gpt1.tasks.readers import _edition, _read_official
 from utils import InputError
 
 SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
@@ -135,18 +134,10 @@ class Task:
         loses = 'the longer text' if self.layout != 'choices' else 'the context'
         return f'{n_ctx - 3} tokens of an example are read; {loses} loses its end'
 
-    def read(self, data_dir: str, n_valid: int | None = None, seed: int = SPLIT_SEED) -> Data:
-        """Read the data set from its official files in `data_dir`, or in a folder below it.
-
-        `n_valid` examples are set aside for validation where the data set has no validation file;
-        None: as many as usual. Raises InputError.
-        """
-        check_folder(data_dir)
-        data = (self.reader or _read_official)(self, data_dir, n_valid, seed)
-        edition = _edition(self, data)
-        if edition and not _is_sample(data_dir):
-            data.notes.append(edition)
-        return data
+    def score(self, metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+        """The score of predictions [examples] of `decode` by one of the task's metrics."""
+        options = {'positive': self.positive} if metric == 'f1' else {}
+        return METRICS[metric](labels, predictions, **options)
 
     def to_dict(self) -> dict:
         """What must be kept beside the parameters to predict later, as JSON values."""
@@ -166,15 +157,16 @@ class Task:
                 raise InputError(f'{source}: damaged task: {name} is {str(record[name])[:40]!r}')
         labels = record['labels'] and tuple(record['labels'])
         task = Task(**{**record, 'labels': labels, 'metrics': tuple(record['metrics'])})
-        known = TASKS.get(task.name, task)
         kinds = (labels is not None, task.layout == 'choices', task.soft_labels, task.regression)
-        form = (task.layout, task.n_context, task.halves, task.n_out)
-        known_form = (known.layout, known.n_context, known.halves, known.n_out)
         no_class = labels is not None and (task.positive or 0) >= len(labels)
-        if sum(kinds) != 1 or form != known_form or no_class:
+        if sum(kinds) != 1 or no_class:
             raise InputError(f'{source}: damaged task: its fields contradict each other')
-        table = ('published', 'archive', 'reader', 'finder')
-        return replace(task, **{name: getattr(known, name) for name in table})
+        return task
+
+    @property
+    def form(self) -> tuple:
+        """What the arrays of the task's examples and outputs depend on."""
+        return self.layout, self.n_context, self.halves, self.n_out
 
 
 def _is_text(value) -> bool:
@@ -201,7 +193,7 @@ def _are_file_names(value) -> bool:
 
 
 _VALID_FIELDS = {
-    'name': lambda v: _is_text(v) and (v in TASKS or v == 'custom'),
+    'name': _is_text,
     'title': _is_text,
     'layout': lambda v: v in LAYOUTS,
     'labels': lambda v: v is None or (_are_texts(v) and len(set(v)) == len(v) > 1),
@@ -217,3 +209,52 @@ _VALID_FIELDS = {
     'std': lambda v: _is_number(v) and v > 0,
     'positive': lambda v: v is None or (type(v) is int and v >= 0),
 }
+
+
+def soft_targets(scores: np.ndarray, n_classes: int = 6) -> np.ndarray:
+    """Target probabilities [examples, n_classes] of scores [examples] from 0 to n_classes - 1.
+
+    3.6 is 0.4 of class 3 and 0.6 of class 4 (`stsb_label_encoding` of the original, which has it
+    from Tai, Socher & Manning 2015). A score that is not known (NaN) gives a row of NaN.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    targets = np.full((len(scores), n_classes), np.nan)
+    known = np.flatnonzero(~np.isnan(scores))
+    lower = np.floor(scores[known]).astype(int)
+    part = scores[known] - lower
+    targets[known] = 0
+    targets[known, lower] = 1 - part
+    targets[known, np.minimum(lower + 1, n_classes - 1)] += part
+    return targets
+
+
+def decode(task: 'Task', logits: np.ndarray) -> np.ndarray:
+    """Predictions [examples] of logits [examples, classes or choices].
+
+    The number of the class or choice; with soft labels the expected class, sum of i * p_i; in a
+    regression the number itself. Choices that an example lacks must have the logit -inf.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if task.regression:
+        return logits[:, 0] * task.std + task.mean
+    if task.soft_labels:
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return p @ np.arange(p.shape[1]) / p.sum(axis=1)
+    return logits.argmax(axis=1)
+
+
+def write_submission(f: IO[str], task: 'Task', predictions: Iterable) -> None:
+    """Write the predictions of `decode` in GLUE's format: the header, then a row an example.
+
+    Classes as GLUE has them, words or digits; STS-B's scores from 0 to 5 with three decimals;
+    choices of ROCStories as 0 or 1, as the original writes them.
+    """
+    f.write('index\tprediction\n')
+    for index, prediction in enumerate(predictions):
+        if task.soft_labels:
+            text = f'{min(max(float(prediction), 0.0), 5.0):.3f}'
+        elif task.regression:
+            text = f'{float(prediction):.6g}'
+        else:
+            text = task.word(int(prediction))
+        f.write(f'{index}\t{text}\n')

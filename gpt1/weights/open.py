@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from datasets import TASKS
-from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE
+from datasets import TASKS, kept_task
+from gpt1.files import ENCODER_FILE, MERGES_FILE, RECORD_FILE, SHAPES_FILE
 from gpt1.lstm import LSTMConfig, make_config
-from gpt1.run import record
 from gpt1.settings import (
     CONFIG_KEY,
     check_settings,
@@ -235,7 +234,9 @@ def open_model(
         return _open_parameters(path, model_dir, n_head, afn)
     if not os.path.isdir(path):
         raise InputError(f'no such file or folder: {path}')
-    if record.read(path) and not os.path.exists(os.path.join(path, SHAPES_FILE)):
+    if os.path.exists(os.path.join(path, RECORD_FILE)) and not os.path.exists(
+        os.path.join(path, SHAPES_FILE)
+    ):
         raise InputError(f'the run in {path} has not kept any parameters (yet)')
     return _open_folder(path, model_dir, n_head, afn)
 
@@ -333,7 +334,7 @@ def _lstm_config(settings: dict, n_vocab: int, n_embd: int, units: int) -> LSTMC
 def _task_of(settings: dict, path: str, n_out: int) -> Task:
     """Return the task of a fine-tuned model with `n_out` outputs. Raises InputError."""
     if 'task' in settings:
-        task = Task.from_dict(settings['task'], f'the settings of {path}')
+        task = kept_task(settings['task'], f'the settings of {path}')
     elif n_out == 1:
         task = TASKS['rocstories']  # the only task of the earlier port
     else:
