@@ -19,7 +19,7 @@ from gpt1.options import NOT_OF_MODEL
 from gpt1.parsing import parse_train_args
 from gpt1.settings import check_no_weights, is_openai_model, is_sample_model, model_settings
 from gpt1.tasks.metrics import is_better
-from gpt1.tasks.task import write_submission
+from gpt1.tasks.task import decode, write_submission
 from utils import InputError, exit_status, input_error, leave
 
 
@@ -48,7 +48,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import analysis
 from gpt1.lstm import describe_source, make_config
 from gpt1.ops.batches import collate, iter_data
 from gpt1.report.intervals import noise_of, results
@@ -75,7 +74,8 @@ from gpt1.weights.open import (
     save_finetuned_settings,
     sign,
 )
-from gpt1.weights.openai import load_openai_pretrained_model, open_encoder
+from gpt1.weights.openai import load_openai_pretrained_model
+from gpt1.weights.vocabulary import open_encoder
 from loss import JointLoss, task_losses
 from model_pytorch import DoubleHeadModel, init_weights, special_rows
 from opt import OpenAIAdam
@@ -211,7 +211,7 @@ class FineTuning(Job):
             targets = np.concatenate([sets[name].targets for name in names])
             labels = np.concatenate([sets[name].labels for name in names])
             result = {'cost': task_losses(scores, torch.from_numpy(targets)).mean().item()}
-            predictions = analysis.decode(self.task, scores.numpy())
+            predictions = decode(self.task, scores.numpy())
             for metric in self.task.metrics:
                 result[log_name(metric)] = self.task.score(metric, labels, predictions)
             return result
@@ -440,7 +440,7 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
             # The shared folder keeps the last run's; each run also has its own.
             for place in (args.submission_dir, folder):
                 with whole_file(os.path.join(place, task.submission[name])) as f:
-                    write_submission(f, task, analysis.decode(task, logits))
+                    write_submission(f, task, decode(task, logits))
     save_predictions(folder, task, test, valid)
     finished = finished_record(inputs, job, logger, {'valid': valid, 'test': test})
     for place in (folder, job.path('')):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import analysis
 from datasets import TASKS, read_data
-from gpt1.report import pictures
+from gpt1.report import intervals, pictures
 from gpt1.report.intervals import (
     Result,
     confusion,
@@ -217,7 +217,7 @@ def test_interval_of_correlations_is_that_of_scipys_bootstrap(metric):
 def test_interval_of_many_numbers_by_smaller_resamples(monkeypatch):
     result = result_on(REGRESSION, 'pearson', n=2000, right=1000)
     whole = interval(result)
-    monkeypatch.setattr(analysis, 'MAX_RESAMPLE', 500)
+    monkeypatch.setattr(intervals, 'MAX_RESAMPLE', 500)
     assert interval(result) == pytest.approx(whole, abs=0.4)
 
 

@@ -20,7 +20,7 @@ from datasets import TASKS, find_data, find_or_make, kept_task, read_examples, u
 from gpt1.tasks import data_files, own_data
 from gpt1.tasks.metrics import METRICS
 from gpt1.tasks.own_data import custom_task
-from gpt1.tasks.readers import archives
+from gpt1.tasks.readers import find_archives
 from gpt1.tasks.rocstories import COLUMNS, FILES, find_csv, read_cloze_test, rocstories
 from gpt1.tasks.task import SPLIT_SEED, Data, Example, decode, soft_targets, write_submission
 from utils import InputError
@@ -808,7 +808,7 @@ def clone(tmp_path, monkeypatch):
             f'data/sample/{FILES["test"][0]}': as_csv(stories(5)),
         },
     )
-    monkeypatch.setattr(datasets, 'HERE', str(tmp_path / 'clone'))
+    monkeypatch.setattr(datasets, 'ROOT', str(tmp_path / 'clone'))
     monkeypatch.setattr(datasets, 'SAMPLE', str(tmp_path / 'clone' / 'data' / 'sample'))
     monkeypatch.chdir(tmp_path / 'clone')
     return tmp_path / 'clone'
@@ -849,7 +849,7 @@ def test_every_file_that_is_read_is_found(clone, name):
     put(clone, {'data/glue/AX/diagnostic.tsv': 'x'})
     assert find_or_make(name, 'data/') == (datasets.SAMPLE, True)
     paths = ['train/high/1.txt'] if name == 'race' else []
-    for archive in archives(TASKS[name]):
+    for archive in find_archives(TASKS[name]):
         paths += [name for split in archive.splits for name in archive.names(split)]
     for path in paths:
         put(clone, {f'data/{path}': 'x'})

@@ -1,5 +1,6 @@
 """options.py: each option is declared once, and everything else follows from the table."""
 
+import argparse
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from conftest import GOLDEN, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt1 import options
+from gpt1 import settings
 from gpt1.files import MODEL_FILES, SAMPLE_MODEL
 from gpt1.options import (
     OPTIONS,
@@ -357,7 +358,7 @@ def test_the_command_line_and_settings_agree(capsys):
         for value in (0, 1, 5, 6, 0.5, 0.99, 1000, 1000.5, 10**7):
             try:
                 typed = option.kind(str(value)) is not None
-            except options.argparse.ArgumentTypeError:
+            except argparse.ArgumentTypeError:
                 typed = False
             assert option.accepts(value) == typed, (option.name, value)
 
@@ -411,8 +412,8 @@ def elsewhere(tmp_path, monkeypatch):
     """A working folder away from the scripts, which have only the sample beside them."""
     scripts = tmp_path / 'scripts'
     shutil.copytree(SAMPLE_MODEL, scripts / 'model' / 'sample')
-    monkeypatch.setattr(options, 'HERE', str(scripts))
-    monkeypatch.setattr(options, 'SAMPLE_MODEL', str(scripts / 'model' / 'sample'))
+    monkeypatch.setattr(settings, 'ROOT', str(scripts))
+    monkeypatch.setattr(settings, 'SAMPLE_MODEL', str(scripts / 'model' / 'sample'))
     (tmp_path / 'work').mkdir()
     monkeypatch.chdir(tmp_path / 'work')
     return tmp_path

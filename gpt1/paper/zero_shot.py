@@ -119,7 +119,8 @@ from gpt1.ops.functional import plain_cross_entropy
 from gpt1.paper.published import ZERO_SHOT_CHANCE as CHANCE
 from gpt1.paper.published import ZERO_SHOT_TITLES as TITLES
 from gpt1.run import record
-from gpt1.run.parallel import StepSize, autocast, find_devices, to_device
+from gpt1.run.parallel import StepSize, find_devices, to_device
+from gpt1.run.precision import autocast
 from gpt1.tasks.data_files import read_lines
 from gpt1.tasks.metrics import METRICS
 from gpt1.weights.open import open_model
