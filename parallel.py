@@ -316,14 +316,19 @@ class ParallelModule:
 # --------------------------------------------------------------------------- steps of an update
 
 
-def step_cuts(n: int, step_size: int, n_ranks: int) -> list[slice]:
-    """Cut n items into steps of at most `step_size`, at least one for every rank if possible."""
-    n_steps = max(math.ceil(n / step_size), min(n_ranks, n))
-    if n_steps * step_size >= n > (n_steps - 1) * step_size:
-        edges = [min(i * step_size, n) for i in range(n_steps + 1)]
-    else:  # there are more ranks than steps
-        edges = [n * i // n_steps for i in range(n_steps + 1)]
-    return [slice(start, stop) for start, stop in zip(edges, edges[1:])]
+def step_cuts(n: int, size: int, own_size: int, rank: int, n_ranks: int) -> list[slice]:
+    """Return the steps of a rank, of at most `own_size` of n items.
+
+    size  of a step, the same on all ranks: the shares of the ranks follow from it, and are whole
+          steps if there is one for every rank. A rank whose memory is short cuts its own share
+          finer.
+    """
+    n_steps = math.ceil(n / size)
+    if n_steps >= n_ranks:
+        start, stop = (min(n_steps * r // n_ranks * size, n) for r in (rank, rank + 1))
+    else:
+        start, stop = (n * r // n_ranks for r in (rank, rank + 1))
+    return [slice(i, min(i + own_size, stop)) for i in range(start, stop, own_size)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

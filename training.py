@@ -93,6 +93,7 @@ class Trainer:
         identity  what a run must have in common with one that it resumes: name -> value
         """
         self.job, self.module, self.opt, self.ranks, self.steps = job, module, opt, ranks, steps
+        self.step_size = steps.size  # the same on all ranks, also when one of them halves its own
         self.updates_per_epoch, self.n_epochs = updates_per_epoch, n_epochs
         self.n_updates_total = updates_per_epoch * n_epochs
         self.seed, self.identity = seed, identity
@@ -126,8 +127,8 @@ class Trainer:
         """Add up the gradients, step by step (a "tower" of the original). Returns the losses."""
         self.module.train()
         losses = torch.zeros(len(items), device=self.device)
-        cuts = step_cuts(len(items), step_size, self.ranks.size)
-        mine = list(self.ranks.share(cuts))
+        ranks = self.ranks
+        mine = step_cuts(len(items), self.step_size, step_size, ranks.rank, ranks.size)
         n_devices = len(self.ranks.devices)
         groups = [mine[i : i + n_devices] for i in range(0, len(mine), n_devices)]
         # DistributedDataParallel takes the mean over the ranks, so the sum is multiplied by them.

@@ -1,6 +1,7 @@
 """An update is the same on one, two, three or four processes, and with DataParallel."""
 
 import dataclasses
+import itertools
 import os
 import platform
 import re
@@ -291,12 +292,13 @@ def test_a_signal_to_one_rank_in_the_last_evaluation(command, other_command):
 
 
 def _out_of_memory_in_forward():
-    """One rank runs out of memory with more than five examples."""
+    """One rank runs out of memory with more than three examples."""
+    _steps_of_n_batch()
     forward = DoubleHeadModel.forward
 
     def failing(self, batch, lm=True):
         outputs = forward(self, batch, lm=lm)
-        if lm and len(batch.clf) > 5 and os.environ['RANK'] == '1':
+        if lm and len(batch.clf) > 3 and os.environ['RANK'] == '1':
             raise torch.OutOfMemoryError('made to fail')
         return outputs
 
@@ -304,14 +306,10 @@ def _out_of_memory_in_forward():
 
 
 def test_out_of_memory_on_one_rank(command, alone):
-    """It does its ten examples in two steps from then on."""
-    run_ranks(command, 2, '--n_batch', 20, *NO_DROPOUT, patch=_out_of_memory_in_forward)
-    assert re.findall(
-        r'out of memory: continuing with steps of (\d+) examples', command.output
-    ) == [
-        '10',
-        '5',
-    ]
+    """It does its share of the five steps of four examples, three of them, in steps of two."""
+    options = ('--n_batch', 4, '--n_gpu', 5, *NO_DROPOUT)
+    run_ranks(command, 2, *options, patch=_out_of_memory_in_forward)
+    assert re.findall(r'continuing with steps of (\d+) examples', command.output) == ['2']
     assert_same_figures(command, alone)
 
 
@@ -436,16 +434,21 @@ def test_freed_memory_is_kept():
 
 
 def test_step_cuts():
-    """Steps are the same for any number of ranks, unless there are more ranks than steps."""
-    for n in range(1, 13):
-        for size in range(1, 6):
-            for n_ranks in range(1, 5):
-                cuts = step_cuts(n, size, n_ranks)
-                assert [i for cut in cuts for i in range(n)[cut]] == list(range(n))
-                assert all(0 < cut.stop - cut.start <= size for cut in cuts)
-                assert len(cuts) >= min(n, n_ranks)
-                if -(-n // size) >= n_ranks:
-                    assert cuts == step_cuts(n, size, 1)
+    """All items once, whatever steps each rank can do. They are the same for any number of ranks,
+
+    unless there are more ranks than steps or the memory of one is short.
+    """
+    for n, size, n_ranks in itertools.product(range(1, 13), range(1, 6), range(1, 5)):
+        own_sizes = itertools.product(range(1, size + 1), repeat=n_ranks)
+        for sizes in [*itertools.islice(own_sizes, 200), (size,) * n_ranks]:
+            shares = [step_cuts(n, size, own, rank, n_ranks) for rank, own in enumerate(sizes)]
+            cuts = [cut for share in shares for cut in share]
+            assert [i for cut in cuts for i in range(n)[cut]] == list(range(n))
+            for own, share in zip(sizes, shares):
+                assert all(0 < cut.stop - cut.start <= own for cut in share)
+            assert sum(map(bool, shares)) == min(n, n_ranks)
+        if -(-n // size) >= n_ranks:
+            assert cuts == step_cuts(n, size, size, 0, 1)
 
 
 def test_shares_are_even_and_in_order():
