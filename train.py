@@ -272,7 +272,7 @@ def run(args) -> None:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         torch.use_deterministic_algorithms(True)
     with Ranks(devices) as ranks, contextlib.ExitStack() as stack:
-        fine_tune(args, ranks, stack)
+        fine_tune(ranks.from_first(lambda: args), ranks, stack)
 
 
 def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
@@ -282,8 +282,10 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     job = FineTuning(args, inputs, model, ranks)
     trainer = make_trainer(args, job, inputs)
     ranks.from_first(lambda: stack.enter_context(only_run(job.path(''))))
-    checkpoint = ranks.from_first(lambda: find_checkpoint(job.path('checkpoint'), args.resume))
-    lines = trainer.resume(checkpoint, job.path('checkpoint')) if checkpoint else []
+    path = job.path('checkpoint')
+    checkpoint = ranks.from_first(lambda: find_checkpoint(path, args.resume or ranks.restarted))
+    ranks.begin()
+    lines = trainer.resume(checkpoint, path) if checkpoint else []
     del checkpoint
     ranks.from_first(job.check_best)
     logger = None

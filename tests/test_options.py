@@ -219,12 +219,6 @@ def test_a_hugging_face_folder_gives_its_sizes(tmp_path):
     assert (args.afn, args.clf_pdrop, args.lr, args.n_batch) == ('gelu', 0.2, 0.5, 2)
 
 
-def test_torchrun_resumes(monkeypatch):
-    assert not train_args().resume
-    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    assert train_args().resume
-
-
 def test_settings_for_finetuning(text, capsys):
     argv = ['--text', text, '--out', 'x', '--settings']
     args = parse_pretrain_args([*argv, 'n_iter=5', 'afn=relu', 'lr=1e-4'])
