@@ -162,7 +162,7 @@ class Trainer:
         def save():
             self._save(checkpoint_path, logger)
 
-        with StopSignals() as signals:
+        with StopSignals(self.ranks.size > 1) as signals, self.saver:
             while True:
                 due = self.job.due(self.n_updates)
                 if due and self.evaluated != self.n_updates:
@@ -173,7 +173,7 @@ class Trainer:
                 self._updates(signals, save, save_every)
             self.saver.wait()
             if self.ranks.total(signals.received) > 0:  # since the last update
-                raise Stopped(signals.received or signal.SIGTERM)
+                self._stop(signals)
 
     def _updates(self, signals, save, save_every):
         """Do the updates up to the next evaluation or the end of the epoch."""
@@ -195,8 +195,7 @@ class Trainer:
                 bar.close()
                 self.meter.drain()
                 save()
-                self.saver.wait()
-                raise Stopped(signals.received or signal.SIGTERM)
+                self._stop(signals)
             if self.job.due(self.n_updates):
                 break
             if save_every and self.n_updates % save_every == 0:
@@ -204,6 +203,12 @@ class Trainer:
                 save()
         bar.close()
         self.meter.drain()
+
+    def _stop(self, signals):
+        """Leave the run when the checkpoint is written: torchrun ends all when one has left."""
+        self.saver.wait()
+        self.ranks.wait()
+        raise Stopped(signals.received or signal.SIGTERM)
 
     def _bar(self, epoch, done, n_items):
         return tqdm(
