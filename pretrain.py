@@ -39,7 +39,7 @@ from gpt1.ops.batches import collate_windows, iter_data
 from gpt1.paper import zero_shot
 from gpt1.report import pictures
 from gpt1.run import record
-from gpt1.run.checkpoint import only_run
+from gpt1.run.checkpoint import find_checkpoint, only_run
 from gpt1.run.corpus import open_tokens, prepare, source_texts, vocabulary_files
 from gpt1.run.parallel import (
     Ranks,
@@ -52,7 +52,6 @@ from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
 from gpt1.weights.open import open_weights, save_pretrained_settings
 from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
-from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
@@ -216,17 +215,22 @@ def run(args) -> None:
     """Learn byte pairs, encode, train, write. Raises InputError and Stopped."""
     devices = find_devices(args.device, max(torch.cuda.device_count(), 1), args.precision)
     keep_freed_memory()
-    n_ranks = int(os.environ.get('WORLD_SIZE', 1))
-    if args.n_windows < n_ranks:
-        raise InputError(f'--n_windows {args.n_windows} is less than the {n_ranks} processes')
-    work = os.path.join(args.out, 'work')
+    ranks = Ranks(devices)
     with contextlib.ExitStack() as stack:
         # Before the processes join: they wait there, and the first one may start workers.
-        if os.environ.get('RANK', '0') == '0':
+        if ranks.first:
+            if args.n_windows < ranks.size:
+                raise InputError(
+                    f'--n_windows {args.n_windows} is less than the {ranks.size} processes'
+                )
+            args.resume = args.resume or ranks.restarted
+            work = os.path.join(args.out, 'work')
             check_out(args, work)
             stack.enter_context(only_run(work, args.out))
+            ranks.begin()
             prepare_text(args, work)
-        pre_train(args, work, stack.enter_context(Ranks(devices)))
+        stack.enter_context(ranks)
+        pre_train(ranks.from_first(lambda: args), ranks)
 
 
 def check_out(args, work: str) -> None:
@@ -260,22 +264,39 @@ def prepare_text(args, work: str) -> None:
     prepare(args.text, args.out, work, args.n_merges, vocabulary, args.coverage)
 
 
-def pre_train(args, work: str, ranks: Ranks) -> None:
+def open_same_tokens(work: str, ranks: Ranks) -> tuple[np.ndarray, str]:
+    """Return the token ids and their hash, on every rank. Raises InputError if they differ."""
+    tokens, tokens_hash = None, None
+    with contextlib.suppress(OSError, KeyError):
+        tokens, tokens_hash = open_tokens(work)
+    hashes = ranks.gather(tokens_hash)
+    if None in hashes or len(set(hashes)) > 1:
+        raise InputError(
+            f'the processes do not find the same text in {work}: --out must be a folder that all '
+            'machines share'
+        )
+    return tokens, tokens_hash
+
+
+def pre_train(args, ranks: Ranks) -> None:
     """Do the work of one of the processes."""
+    work = os.path.join(args.out, 'work')
     ranks.use_threads(min(args.n_batch, args.n_windows) * args.n_ctx, args.n_embd)
-    tokens, tokens_hash = open_tokens(work)
+    tokens, tokens_hash = open_same_tokens(work, ranks)
     count_windows(args, len(tokens))  # before the model, which may be large
     encoder = open_encoder(args.out)
-    model = make_model(args, encoder.n_vocab).to(ranks.devices[0])
+    model = make_model(args, encoder.n_vocab)
+    ranks.from_first(lambda: fill(args, model))
+    model.to(ranks.devices[0])
     sets = []
     if args.zero_shot and ranks.first:
         sets = zero_shot.load_sets(encoder, args.n_ctx, args.zero_shot_data)
     job = PreTraining(args, model, tokens, ranks, sets)
     trainer = make_trainer(args, job, tokens_hash)
     path = os.path.join(work, 'checkpoint')
-    lines = []
-    if args.resume and os.path.exists(path):
-        lines = trainer.resume(load_file(path), path)
+    checkpoint = ranks.from_first(lambda: find_checkpoint(path, args.resume))
+    lines = trainer.resume(checkpoint, path) if checkpoint else []
+    del checkpoint
     logger = None
     if ranks.first:
         arguments = dict(vars(args))
@@ -302,15 +323,22 @@ def pre_train(args, work: str, ranks: Ranks) -> None:
 
 
 def make_model(args, n_vocab: int) -> LMModel:
-    """Return the model at the start: the weights of --init, or random ones. Raises InputError."""
+    """Return the model, without the weights."""
     config = make_config(vars(args), n_vocab=n_vocab)
     torch.manual_seed(args.seed)
-    model = LMModel(config)
+    return LMModel(config)
+
+
+def fill(args, model: LMModel) -> None:
+    """Give the model its weights at the start: those of --init, or random ones.
+
+    Raises InputError. The ranks copy those of the first one: see `ParallelModule`.
+    """
     if args.init is None:
         # The paper's 0.02 at its width. The signal that passes a layer grows with
         # std * sqrt(width): with 0.02, a narrow model does not learn more than word frequencies.
         init_weights(model, std=0.02 * math.sqrt(768 / args.n_embd))
-        return model
+        return
     weights = open_weights(args.init)
     if args.model == 'transformer' and weights.n_layer != args.n_layer:
         raise InputError(
@@ -318,7 +346,6 @@ def make_model(args, n_vocab: int) -> LMModel:
         )
     special = special_rows(args.n_embd, np.random.RandomState(args.seed))
     load_openai_pretrained_model(model, weights, special, args.n_layer)
-    return model
 
 
 def make_trainer(args, job: PreTraining, tokens_hash: str) -> Trainer:

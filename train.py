@@ -296,7 +296,7 @@ def run(args) -> None:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         torch.use_deterministic_algorithms(True)
     with Ranks(devices) as ranks, contextlib.ExitStack() as stack:
-        fine_tune(args, ranks, stack)
+        fine_tune(ranks.from_first(lambda: args), ranks, stack)
 
 
 def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
@@ -306,8 +306,11 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     job = FineTuning(args, inputs, model, ranks)
     trainer = make_trainer(args, job, inputs)
     ranks.from_first(lambda: stack.enter_context(only_run(job.path(''))))
-    checkpoint = ranks.from_first(lambda: start_or_resume(args, job.path('checkpoint')))
-    lines = trainer.resume(checkpoint, job.path('checkpoint')) if checkpoint else []
+    path = job.path('checkpoint')
+    resume = args.resume or ranks.restarted
+    checkpoint = ranks.from_first(lambda: start_or_resume(args, path, resume))
+    ranks.begin()
+    lines = trainer.resume(checkpoint, path) if checkpoint else []
     del checkpoint
     ranks.from_first(job.check_best)
     logger = None
@@ -327,9 +330,9 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
         record.write(job.path(''), finished_record(inputs, job, logger, {}))
 
 
-def start_or_resume(args, path: str) -> dict | None:
+def start_or_resume(args, path: str, resume: bool) -> dict | None:
     """Return the checkpoint to resume, or None: then all of an earlier run is set aside."""
-    checkpoint = find_checkpoint(path, args.resume)
+    checkpoint = find_checkpoint(path, resume)
     if checkpoint is None:
         record.set_aside(args.desc, args.log_dir, args.save_dir, args.analysis_dir)
     return checkpoint

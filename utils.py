@@ -26,6 +26,7 @@ class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, what to do."""
 
     status = 2  # of the process
+    is_told = False  # whether another process of the run says so
 
     def __init__(self, message: str):
         super().__init__(' '.join(message.split()))  # file names can contain line breaks
@@ -52,6 +53,8 @@ class WriteError(InputError):
 
 class Stopped(Exception):
     """A signal asked the run to stop, and it has written its checkpoint."""
+
+    is_told = False  # whether another process of the run says so
 
     def __init__(self, signum: int, hint: str = 'the same command with --resume continues the run'):
         super().__init__(signal.Signals(signum).name)
@@ -139,21 +142,20 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
     protect_output(is_result)
     if hasattr(signal, 'SIGBREAK'):  # Windows, where paper.py can send nothing else
         signal.signal(signal.SIGBREAK, lambda *_: signal.raise_signal(signal.SIGINT))
-    is_first = os.environ.get('RANK', '0') == '0'  # of several processes, one prints
     try:
         run(args)
         if is_result:
             sys.stdout.flush()
         return 0
     except InputError as error:
-        if is_first or isinstance(error, OutOfMemory):
+        if not error.is_told:
             hint = ''
             if isinstance(error, WriteError) and error.full and 'resume' in args:
                 hint = '; once there is room, the same command with --resume continues the run'
             print(f'{name}: error: {error}{hint}', file=sys.stderr)
         return error.status
     except Stopped as stopped:
-        if is_first:
+        if not stopped.is_told:
             print(f'stopped; {stopped.hint}', file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
@@ -180,7 +182,7 @@ def leave(status: int) -> NoReturn:
     One of several processes ends without Python's clean-up. PyTorch's communication threads may
     still run then, and abort a process that has finished its work.
     """
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+    if os.environ.get('WORLD_SIZE', '') not in ('', '1'):
         _close_output()
         os._exit(status)
     sys.exit(status)

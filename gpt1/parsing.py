@@ -136,9 +136,6 @@ def _parse(parser: Parser, script: str, argv, model_option: str) -> tuple[Namesp
         for name, value in read_settings(folder).items():
             if name in SETTINGS and SETTINGS[name].setting in usable and name not in typed:
                 values[name] = value
-    # torchrun sets this variable when it has started the processes again after a failure.
-    if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0:
-        values['resume'] = True
     return Namespace(**values), set(typed)
 
 

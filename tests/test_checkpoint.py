@@ -204,6 +204,26 @@ def test_a_signal_is_noted(number, capsys):
     assert capsys.readouterr().err.startswith(f'\n{number.name}: finishing this update')
 
 
+@pytest.mark.parametrize('handler', [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_lost_terminal_is_noted_unless_that_is_ignored(handler):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with StopSignals() as signals:
+            for number in (signal.SIGHUP, signal.SIGINT):
+                os.kill(os.getpid(), number)
+            wait_until(lambda: signals.received)
+            ignored = handler == signal.SIG_IGN
+            assert signals.received == (signal.SIGINT if ignored else signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_platform_without_terminals_to_lose(monkeypatch):
+    monkeypatch.delattr(signal, 'SIGHUP')
+    with StopSignals():
+        pass
+
+
 def test_the_same_signal_twice_at_almost_the_same_time_counts_once(monkeypatch):
     """Both the terminal and torchrun can send it."""
     monkeypatch.setattr('gpt1.run.checkpoint.GRACE', 600.0)  # seconds; this machine may be slow

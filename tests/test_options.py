@@ -14,7 +14,7 @@ from conftest import GOLDEN, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt1 import settings
+from gpt1 import options, settings
 from gpt1.files import MODEL_FILES, SAMPLE_MODEL
 from gpt1.options import (
     OPTIONS,
@@ -217,12 +217,6 @@ def test_a_hugging_face_folder_gives_its_sizes(tmp_path):
     args = parse_train_args(['--dataset', 'rte', '--model_dir', str(tmp_path)])
     assert (args.n_ctx, args.n_embd, args.n_head, args.n_layer) == (128, 32, 4, 2)
     assert (args.afn, args.clf_pdrop, args.lr, args.n_batch) == ('gelu', 0.2, 0.5, 2)
-
-
-def test_torchrun_resumes(monkeypatch):
-    assert not train_args().resume
-    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    assert train_args().resume
 
 
 def test_settings_for_finetuning(text, capsys):

@@ -1,6 +1,7 @@
 """An update is the same on one, two, three or four processes, and with DataParallel."""
 
 import dataclasses
+import itertools
 import os
 import platform
 import re
@@ -198,26 +199,103 @@ def test_input_errors_end_all_ranks(command):
     assert command.output.count('\n') == 1
 
 
-def torchrun(command, *options, max_restarts=0):
+TWO_PROCESSES = ('--standalone', '--nproc_per_node', '2')
+
+
+def torchrun(command, *options, max_restarts=0, machine=TWO_PROCESSES, script='train.py'):
     return subprocess.Popen(
         [
             sys.executable,
             '-m',
             'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node',
-            '2',
+            *machine,
             '--max-restarts',
             str(max_restarts),
             '--monitor-interval',
             '0.1',
-            os.path.join(ROOT, 'train.py'),
+            os.path.join(ROOT, script),
             *command.argv(*options),
         ],
+        cwd=command.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+# train.py that notes its processes. It is slow when there is a file `slow`, and ends late when
+# another process is lost.
+SLOW_SCRIPT = """
+import os, sys, time
+import train, training, utils
+
+def slowly(call):
+    def slow(*args):
+        time.sleep(3 * os.path.exists('slow'))
+        return call(*args)
+    return slow
+
+with open(os.environ['RANK'], 'a') as f:
+    print(os.getpid(), file=f)
+training.Saver.save = slowly(training.Saver.save)
+training.Trainer.update = slowly(training.Trainer.update)
+status = train.main(sys.argv[1:])
+time.sleep(60 * (status == 2))
+utils.leave(status)
+"""
+
+
+def slow_torchrun(command, *options, **start):
+    (command.folder / 'slow.py').write_text(SLOW_SCRIPT)
+    return torchrun(command, *options, **start, script=command.folder / 'slow.py')
+
+
+def end(*agents):
+    """Wait for torchrun's end. Return the output."""
+    try:
+        return ''.join(agent.communicate(timeout=240)[0] for agent in agents)
+    finally:
+        for agent in agents:
+            agent.terminate()
+
+
+def signal_rank(command, agent, rank, number, slow=False):
+    """Send a signal to a rank once there is a checkpoint."""
+    while not (command.folder / 'save' / 'rocstories' / 'checkpoint').exists():
+        assert agent.poll() is None, agent.communicate()[0]
+        time.sleep(0.01)
+    if slow:
+        (command.folder / 'slow').touch()
+        time.sleep(0.7)  # the next update has begun
+    os.kill(int((command.folder / str(rank)).read_text().split()[-1]), number)
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_torchrun_does_not_disturb_the_checkpoint(command, rank):
+    """As soon as one rank has left, torchrun sends SIGTERM to the others."""
+    agent = slow_torchrun(command, '--n_iter', 100)
+    signal_rank(command, agent, rank, signal.SIGTERM, slow=True)
+    assert 'stopped; the same command with --resume continues' in end(agent)
+    folder, slow = command.folder / 'save' / 'rocstories', command.folder / 'slow'
+    assert (folder / 'checkpoint').stat().st_mtime > slow.stat().st_mtime
+    assert not list(folder.glob('.*'))
+
+
+def test_two_machines_restart_as_one(command, other_command):
+    """The torchrun of the second one counts a failure, that of the first a changed membership."""
+    options = ('--n_iter', 3, '--save_every', 2)
+    run_ranks(other_command, 2, *options)
+    machine = '--nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --local-addr 127.0.0.1'.split()
+    machine += ['--rdzv_endpoint', f'127.0.0.1:{free_port()}']
+    start = dict(max_restarts=2, machine=machine)
+    agents = [slow_torchrun(command, *options, **start) for _ in range(2)]
+    signal_rank(command, agents[0], 1, signal.SIGKILL)
+    output = end(*agents)
+    assert [agent.returncode for agent in agents] == [0, 0], output
+    assert 'resumed after update' in output
+    assert_same_end(command, other_command)
+    for rank in '01':
+        assert len((command.folder / rank).read_text().split()) == 2  # attempts
 
 
 def kill_a_rank(agent, when):
@@ -241,6 +319,32 @@ def test_a_killed_rank_restarts_to_the_same_end(command, other_command):
     assert agent.returncode == 0, output
     assert 'resumed after update' in output
     assert_same_end(command, other_command)
+
+
+def test_a_restart_continues_what_has_begun(monkeypatch):
+    """Not the checkpoint of an earlier run, which the first attempt refused to touch."""
+    store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True)
+    environment = dict(rank_environments(2)[0], MASTER_PORT=str(store.port))
+    environment |= dict(TORCHELASTIC_USE_AGENT_STORE='True', TORCHELASTIC_RESTART_COUNT='1')
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ranks = Ranks([CPU])
+    assert not ranks.restarted
+    ranks.begin()
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')  # of another machine
+    assert Ranks([CPU]).restarted
+
+
+@pytest.mark.parametrize('world_size', [{}, {'WORLD_SIZE': ''}, {'WORLD_SIZE': '1'}])
+def test_a_rank_that_another_launcher_left_counts_for_nothing(command, world_size):
+    assert command.run('--n_iter', 1, RANK='1', **world_size).count('data  ') == 1
+    assert len(command.log()) == 2
+
+
+@pytest.mark.parametrize('environment', [{'WORLD_SIZE': '2'}, {'WORLD_SIZE': 'x', 'RANK': '0'}])
+def test_incomplete_variables_of_torchrun_are_one_line(command, environment):
+    output = command.run(status=2, **environment)
+    assert 'start with torchrun, or unset WORLD_SIZE' in output and output.count('\n') == 1
 
 
 @pytest.mark.slow
@@ -292,12 +396,13 @@ def test_a_signal_to_one_rank_in_the_last_evaluation(command, other_command):
 
 
 def _out_of_memory_in_forward():
-    """One rank runs out of memory with more than five examples."""
+    """One rank runs out of memory with more than three examples."""
+    _steps_of_n_batch()
     forward = DoubleHeadModel.forward
 
     def failing(self, batch, lm=True):
         outputs = forward(self, batch, lm=lm)
-        if lm and len(batch.clf) > 5 and os.environ['RANK'] == '1':
+        if lm and len(batch.clf) > 3 and os.environ['RANK'] == '1':
             raise torch.OutOfMemoryError('made to fail')
         return outputs
 
@@ -305,14 +410,10 @@ def _out_of_memory_in_forward():
 
 
 def test_out_of_memory_on_one_rank(command, alone):
-    """It does its ten examples in two steps from then on."""
-    run_ranks(command, 2, '--n_batch', 20, *NO_DROPOUT, patch=_out_of_memory_in_forward)
-    assert re.findall(
-        r'out of memory: continuing with steps of (\d+) examples', command.output
-    ) == [
-        '10',
-        '5',
-    ]
+    """It does its share of the five steps of four examples, three of them, in steps of two."""
+    options = ('--n_batch', 4, '--n_gpu', 5, *NO_DROPOUT)
+    run_ranks(command, 2, *options, patch=_out_of_memory_in_forward)
+    assert re.findall(r'continuing with steps of (\d+) examples', command.output) == ['2']
     assert_same_figures(command, alone)
 
 
@@ -445,16 +546,21 @@ def test_freed_memory_is_kept():
 
 
 def test_step_cuts():
-    """Steps are the same for any number of ranks, unless there are more ranks than steps."""
-    for n in range(1, 13):
-        for size in range(1, 6):
-            for n_ranks in range(1, 5):
-                cuts = step_cuts(n, size, n_ranks)
-                assert [i for cut in cuts for i in range(n)[cut]] == list(range(n))
-                assert all(0 < cut.stop - cut.start <= size for cut in cuts)
-                assert len(cuts) >= min(n, n_ranks)
-                if -(-n // size) >= n_ranks:
-                    assert cuts == step_cuts(n, size, 1)
+    """All items once, whatever steps each rank can do. They are the same for any number of ranks,
+
+    unless there are more ranks than steps or the memory of one is short.
+    """
+    for n, size, n_ranks in itertools.product(range(1, 13), range(1, 6), range(1, 5)):
+        own_sizes = itertools.product(range(1, size + 1), repeat=n_ranks)
+        for sizes in [*itertools.islice(own_sizes, 200), (size,) * n_ranks]:
+            shares = [step_cuts(n, size, own, rank, n_ranks) for rank, own in enumerate(sizes)]
+            cuts = [cut for share in shares for cut in share]
+            assert [i for cut in cuts for i in range(n)[cut]] == list(range(n))
+            for own, share in zip(sizes, shares):
+                assert all(0 < cut.stop - cut.start <= own for cut in share)
+            assert sum(map(bool, shares)) == min(n, n_ranks)
+        if -(-n // size) >= n_ranks:
+            assert cuts == step_cuts(n, size, size, 0, 1)
 
 
 def test_shares_are_even_and_in_order():

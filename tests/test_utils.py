@@ -304,10 +304,10 @@ def test_a_bug_keeps_its_traceback(capsys):
         status_of(ZeroDivisionError(), capsys)
 
 
-def test_of_several_processes_one_reports_an_error(capsys, monkeypatch):
-    monkeypatch.setenv('RANK', '1')
-    assert status_of(InputError('x'), capsys) == (2, '')
-    assert status_of(Stopped(signal.SIGINT), capsys) == (130, '')
+def test_an_error_that_another_process_reports(capsys):
+    for error, status in ((InputError('x'), 2), (Stopped(signal.SIGINT), 130)):
+        error.is_told = True
+        assert status_of(error, capsys) == (status, '')
 
 
 # ----------------------------------------------------- scripts whose output cannot be written
@@ -390,6 +390,11 @@ def test_a_run_continues_when_its_reader_has_ended(script, flush):
 def test_the_status_of_a_run_without_output_tells_the_truth(script, redirection):
     status, _, err = script.run(redirection, n_lines=MANY, last='raise InputError("no such file")')
     assert (status, err) == (2, 'a note, ü\nx.py: error: no such file\n')
+
+
+def test_a_rank_does_not_silence_an_error(script):
+    _, _, err = script.run('', last='raise InputError("no such file")', RANK='1', WORLD_SIZE='')
+    assert err.endswith('x.py: error: no such file\n')
 
 
 @pytest.mark.parametrize('flush', [False, True])

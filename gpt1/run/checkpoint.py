@@ -89,12 +89,21 @@ def _owner(folder):
 
 
 class StopSignals:
-    """A context in which SIGINT and SIGTERM are noted in `received`, for the run to stop soon.
+    """A context in which signals are noted in `received`, for the run to stop soon.
 
-    A second signal ends the process at once. A thread notes the signals: Python runs a signal
+    They are SIGINT, SIGTERM and, unless it is ignored, SIGHUP: the terminal is lost. A second one
+    of the first two ends the process at once. A thread notes the signals: Python runs a signal
     handler only between two of its own steps, and one of these may be a whole backward pass, or a
     wait for another process that has died.
     """
+
+    def __init__(self, several: bool = False):
+        """
+        several  whether this is one of several processes. Then only a second SIGINT ends it:
+                 torchrun sends SIGTERM to all as soon as one of them has left
+        """
+        self.several = several
+        self.final = {signal.SIGINT} if several else {signal.SIGINT, signal.SIGTERM}
 
     def __enter__(self) -> 'StopSignals':
         self.received = 0
@@ -102,10 +111,11 @@ class StopSignals:
         ours, self.theirs = socket.socketpair()
         self.theirs.setblocking(False)
         self.fd_before = signal.set_wakeup_fd(self.theirs.fileno(), warn_on_full_buffer=False)
-        self.before = {
-            number: signal.signal(number, lambda *_: None)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        hangup = getattr(signal, 'SIGHUP', None)  # not on Windows
+        if hangup and signal.getsignal(hangup) != signal.SIG_IGN:  # as under nohup
+            numbers.append(hangup)
+        self.before = {number: signal.signal(number, lambda *_: None) for number in numbers}
         threading.Thread(target=self._watch, args=(ours,), daemon=True).start()
         return self
 
@@ -126,17 +136,18 @@ class StopSignals:
             self.received = number
             self.when = time.monotonic()
             name = signal.Signals(number).name
+            second = 'Ctrl-C' if self.several else 'signal'
             print(
                 f'\n{name}: finishing this update and writing a checkpoint; '
-                'a second signal stops at once',
+                f'a second {second} stops at once',
                 file=sys.stderr,
             )
-        elif time.monotonic() - self.when > GRACE:
+        elif number in self.final and time.monotonic() - self.when > GRACE:
             os._exit(128 + number)
 
 
 class Saver:
-    """Writes PyTorch files whole.
+    """Writes PyTorch files whole. Leaving it as a context waits until the last one is written.
 
     background  write a copy in host memory, in a thread, so that a CUDA device need not wait
     """
@@ -144,6 +155,12 @@ class Saver:
     def __init__(self, background: bool):
         self.thread = ThreadPoolExecutor(1) if background else None
         self.writing = None
+
+    def __enter__(self) -> 'Saver':
+        return self
+
+    def __exit__(self, *_):
+        self.wait()
 
     def save(self, path: str, state: dict) -> None:
         """Write a file. Raises WriteError; in the background, the next call raises it."""

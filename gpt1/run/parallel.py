@@ -11,6 +11,8 @@ import gc
 import math
 import os
 import sys
+import time
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -26,12 +28,13 @@ from gpt1.ops.functional import PATHS
 from gpt1.run.encoding import EncodedDataset
 from gpt1.run.precision import Precision, autocast, check_precision, set_tf32
 from gpt1.text.workers import available_cores
-from utils import InputError, OutOfMemory, is_out_of_memory
+from utils import InputError, OutOfMemory, Stopped, is_out_of_memory
 
 PREDICT_BATCH = 64  # examples; no result depends on it
 WORK_OF_A_THREAD = 1 << 23  # multiply-adds of a product that are worth a thread of their own
 WORK_OF_A_STEP = 1 << 26  # multiply-adds of a product; with fewer, PyTorch's own work weighs more
 TIMEOUT = timedelta(hours=2)  # the first process may encode and load for long
+LOST = 'another process of this run ended; its message says why'
 
 
 # -------------------------------------------------------------------------------------- devices
@@ -102,50 +105,128 @@ def product_work(n_tokens: int, n_embd: int) -> int:
 class Ranks:
     """The processes of a run: this is `rank` of `size`. Without torchrun, rank 0 of 1.
 
-    Used as a context: leaving it ends the process group.
+    Used as a context: entering it joins the processes, leaving it ends the process group.
     """
 
     def __init__(self, devices: list[torch.device]):
-        """`devices` are those of this machine. If it has several ranks, each takes one."""
-        self.rank = int(os.environ.get('RANK', 0))
-        self.size = int(os.environ.get('WORLD_SIZE', 1))
+        """`devices` are those of this machine. If it has several ranks, each takes one.
+
+        Raises InputError if there are too few, or if torchrun's variables are incomplete.
+        """
+        self.rank, self.size = 0, 1
         self.devices = devices
         self.threads = ''  # of the CPU: how many, and why
         self._parallel = []
+        self._store = None
+        size = os.environ.get('WORLD_SIZE') or '1'
+        if size == '1':  # other launchers may have left a RANK
+            return
+        try:
+            self.rank, self.size = int(os.environ['RANK']), int(size)
+            if devices[0].type == 'cuda':
+                self._take_device(int(os.environ['LOCAL_RANK']))
+            address = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f'WORLD_SIZE is {size}, as for one of several processes, but not all variables '
+                f'that torchrun sets are there ({error}): start with torchrun, or unset WORLD_SIZE'
+            ) from error
+        self._store = dist.TCPStore(
+            *address,
+            is_master=self.first and not _has_agent(),
+            timeout=TIMEOUT,
+            wait_for_workers=False,
+            use_libuv=os.environ.get('USE_LIBUV', '1') == '1',  # as PyTorch reads it
+        )
+
+    def _take_device(self, local_rank):
+        n_found = torch.cuda.device_count()
+        if local_rank >= n_found:
+            raise InputError(
+                f'more processes than the {n_found} CUDA devices here: lower --nproc_per_node'
+            )
+        self.devices = [torch.device('cuda', local_rank)]
+        torch.cuda.set_device(local_rank)
+
+    def __enter__(self) -> 'Ranks':
         if self.size > 1:
-            self._join()
+            try:
+                self._join()
+            except dist.DistError as error:
+                raise self._lost() from error
+        return self
 
     def _join(self):
-        backend = 'gloo'
-        if self.devices[0].type == 'cuda':
-            backend = 'nccl'
-            local_rank, n_found = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
-            if local_rank >= n_found:
-                raise InputError(
-                    f'more processes than the {n_found} CUDA devices here: lower --nproc_per_node'
-                )
-            self.devices = [torch.device('cuda', local_rank)]
-            torch.cuda.set_device(local_rank)
-        store, _, _ = next(dist.rendezvous('env://', timeout=TIMEOUT))
-        # After a restart, torchrun's store still holds the addresses of the dead processes.
-        attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)
-        store = dist.PrefixStore(f'attempt {attempt}', store)
+        store = dist.PrefixStore(self._attempt(), self._store)
+        backend = 'nccl' if self.devices[0].type == 'cuda' else 'gloo'
+        if self.first:
+            store.set('backend', backend)
+        elif store.get('backend').decode() != backend:
+            raise InputError(
+                f'this process has the device {self.devices[0]}, the first one another kind: all '
+                'need the same --device'
+            )
         dist.init_process_group(
             backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT
         )
 
-    def __enter__(self) -> 'Ranks':
-        return self
+    def _attempt(self):
+        """Return a name that all processes of this attempt agree on, and no earlier attempt had.
+
+        After a restart, torchrun's store still holds what the dead processes wrote, and each
+        machine's torchrun counts the restarts by itself. So every rank asks under a new name, and
+        the first one answers whatever is asked until all have its answer.
+        """
+        mine = uuid.uuid4().hex
+        if not self.first:
+            self._store.set(f'question {self.rank}', mine)
+            attempt = self._store.get(f'answer {mine}').decode()
+            self._store.set(f'{attempt} {self.rank}', '')
+            return attempt
+        missing, end = list(range(1, self.size)), time.monotonic() + TIMEOUT.total_seconds()
+        while missing:
+            for rank in missing:
+                if self._store.check([f'question {rank}']):
+                    question = self._store.get(f'question {rank}').decode()
+                    self._store.set(f'answer {question}', mine)
+            time.sleep(0.05)
+            missing = [rank for rank in missing if not self._store.check([f'{mine} {rank}'])]
+            if time.monotonic() > end:
+                raise InputError(f'the processes {missing} of {self.size} did not start')
+        return mine
+
+    def begin(self) -> None:
+        """Note that this run has begun in its folder: an earlier one there is set aside."""
+        if self._store:
+            self._store.set('begun', '')
+
+    @property
+    def restarted(self) -> bool:
+        """Whether torchrun starts this run again, which is to be resumed. The first rank decides.
+
+        An attempt that ended before `begin` does not count: it may have refused to touch the
+        checkpoint of an earlier run.
+        """
+        if self._store and _has_agent():
+            return self._store.check(['begun'])
+        return os.environ.get('TORCHELASTIC_RESTART_COUNT', '') not in ('', '0')
+
+    def _lost(self):
+        """Return the error for the loss of another process."""
+        error = InputError(LOST)
+        error.is_told = not self.first
+        return error
 
     def __exit__(self, kind, error, _):
         if self.size == 1:
             return
-        lost = 'another process of this run ended; its message says why'
+        if isinstance(error, InputError | Stopped) and not isinstance(error, OutOfMemory):
+            error.is_told = not self.first  # it is that of all ranks
         if kind is None:
             try:
                 dist.barrier()  # no rank leaves while another one still talks to it
             except RuntimeError as error:
-                raise InputError(lost) from error
+                raise self._lost() from error
             # A DistributedDataParallel holds the process group and, while it is destroyed,
             # Python's lock, for which the group's threads may wait (torch 2.11 to 2.13): so all
             # of them are destroyed before the group.
@@ -155,7 +236,13 @@ class Ranks:
             dist.destroy_process_group()
         elif kind is dist.DistBackendError or (kind is RuntimeError and 'gloo' in str(error)):
             # After an error the other ranks may be anywhere: this one ends, and torchrun ends them.
-            raise InputError(lost) from error
+            raise self._lost() from error
+
+    def wait(self) -> None:
+        """Wait until all ranks are here, or one has ended."""
+        if self.size > 1:
+            with contextlib.suppress(RuntimeError):
+                dist.barrier()
 
     def join_steps(self, n_batch: int, n_update: int, n_tokens: int, n_embd: int) -> int:
         """Return how many items a step takes here: on a CPU, small steps are joined.
@@ -254,6 +341,11 @@ class Ranks:
         return parallel
 
 
+def _has_agent():
+    """Return whether torchrun holds the store of its processes, from one attempt to the next."""
+    return os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+
+
 # --------------------------------------------------------------------------------- data parallel
 
 
@@ -320,14 +412,19 @@ class ParallelModule:
 # --------------------------------------------------------------------------- steps of an update
 
 
-def step_cuts(n: int, step_size: int, n_ranks: int) -> list[slice]:
-    """Cut n items into steps of at most `step_size`, at least one for every rank if possible."""
-    n_steps = max(math.ceil(n / step_size), min(n_ranks, n))
-    if n_steps * step_size >= n > (n_steps - 1) * step_size:
-        edges = [min(i * step_size, n) for i in range(n_steps + 1)]
-    else:  # there are more ranks than steps
-        edges = [n * i // n_steps for i in range(n_steps + 1)]
-    return [slice(start, stop) for start, stop in zip(edges, edges[1:])]
+def step_cuts(n: int, size: int, own_size: int, rank: int, n_ranks: int) -> list[slice]:
+    """Return the steps of a rank, of at most `own_size` of n items.
+
+    size  of a step, the same on all ranks: the shares of the ranks follow from it, and are whole
+          steps if there is one for every rank. A rank whose memory is short cuts its own share
+          finer.
+    """
+    n_steps = math.ceil(n / size)
+    if n_steps >= n_ranks:
+        start, stop = (min(n_steps * r // n_ranks * size, n) for r in (rank, rank + 1))
+    else:
+        start, stop = (n * r // n_ranks for r in (rank, rank + 1))
+    return [slice(i, min(i + own_size, stop)) for i in range(start, stop, own_size)]
 
 
 class StepSize:

@@ -93,6 +93,7 @@ class Trainer:
         identity  what a run must have in common with one that it resumes: name -> value
         """
         self.job, self.module, self.opt, self.ranks, self.steps = job, module, opt, ranks, steps
+        self.step_size = steps.size  # the same on all ranks, also when one of them halves its own
         self.updates_per_epoch, self.n_epochs = updates_per_epoch, n_epochs
         self.n_updates_total = updates_per_epoch * n_epochs
         self.seed, self.identity = seed, identity
@@ -126,8 +127,8 @@ class Trainer:
         """Add up the gradients, step by step (a "tower" of the original). Returns the losses."""
         self.module.train()
         losses = torch.zeros(len(items), device=self.device)
-        cuts = step_cuts(len(items), step_size, self.ranks.size)
-        mine = list(self.ranks.share(cuts))
+        ranks = self.ranks
+        mine = step_cuts(len(items), self.step_size, step_size, ranks.rank, ranks.size)
         n_devices = len(self.ranks.devices)
         groups = [mine[i : i + n_devices] for i in range(0, len(mine), n_devices)]
         # DistributedDataParallel takes the mean over the ranks, so the sum is multiplied by them.
@@ -161,7 +162,7 @@ class Trainer:
         def save():
             self._save(checkpoint_path, logger)
 
-        with StopSignals() as signals:
+        with StopSignals(self.ranks.size > 1) as signals, self.saver:
             while True:
                 due = self.job.due(self.n_updates)
                 if due and self.evaluated != self.n_updates:
@@ -171,7 +172,7 @@ class Trainer:
                 self._updates(signals, save, save_every)
             self.saver.wait()
             if self.ranks.total(signals.received) > 0:  # since the last update
-                raise Stopped(signals.received or signal.SIGTERM)
+                self._stop(signals)
 
     def _updates(self, signals, save, save_every):
         """Do the updates up to the next evaluation or the end of the epoch."""
@@ -193,8 +194,7 @@ class Trainer:
                 bar.close()
                 self.meter.drain()
                 save()
-                self.saver.wait()
-                raise Stopped(signals.received or signal.SIGTERM)
+                self._stop(signals)
             if self.job.due(self.n_updates):
                 break
             if save_every and self.n_updates % save_every == 0:
@@ -202,6 +202,12 @@ class Trainer:
                 save()
         bar.close()
         self.meter.drain()
+
+    def _stop(self, signals):
+        """Leave the run when the checkpoint is written: torchrun ends all when one has left."""
+        self.saver.wait()
+        self.ranks.wait()
+        raise Stopped(signals.received or signal.SIGTERM)
 
     def _bar(self, epoch, done, n_items):
         return tqdm(
