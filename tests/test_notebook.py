@@ -7,7 +7,7 @@ import time
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-NOTEBOOK = os.path.join(ROOT, 'gpt1.ipynb')
+NOTEBOOK = os.path.join(ROOT, 'docs', 'tour.ipynb')
 TIME_LIMIT = 300  # seconds
 
 

@@ -593,7 +593,7 @@ def print_next_step(notes: Sequence[str]) -> None:
     """Print what to do after a run on sample data or with the sample model."""
     if any(note.startswith('sample') for note in notes):
         print(
-            'next: real files (python download.py, data/README.md), your own data '
+            'next: real files (python download.py, docs/data.md), your own data '
             '(--dataset custom --data_dir FOLDER), or the whole paper (python paper.py)'
         )
 
