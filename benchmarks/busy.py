@@ -30,9 +30,8 @@ ENVIRONMENT = dict(os.environ)  # of the commands, which set for themselves how 
 sys.path.insert(0, ROOT)
 import startup  # noqa: F401 (before the import of any library)
 
-from full_size import SAMPLE, copy_stories
-
-from benchmarks.finetune import cpu_name
+from benchmarks.full_size import SAMPLE, copy_stories
+from benchmarks.measuring import cpu_name
 from datasets import find_csv
 from workers import available_cores
 
