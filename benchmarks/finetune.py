@@ -28,20 +28,13 @@ import torch
 import torch.nn.functional as F
 
 from batches import Batch, Tree, collate
-from benchmarks.measuring import Product, Task, make_parser, report, training_products
-from benchmarks.others import (
-    FINE_TUNING_LR,
-    LM_COEF,
-    HuggingFaceStories,
-    PaddedStories,
-    make_weights,
-)
+from benchmarks import measuring
+from benchmarks.measuring import Product, training_products
+from benchmarks.others import FINE_TUNING_LR, LM_COEF, HuggingFaceStories, PaddedStories
 from loss import JointLoss
 from masks import DropoutMasks
 from model_pytorch import Config, DoubleHeadModel
-from opt import OpenAIAdam
-from parallel import keep_freed_memory, to_device
-from precision import Precision, autocast
+from parallel import to_device
 
 VARIANTS = (
     'separate fp32',
@@ -87,33 +80,15 @@ def lay_out(stories: list[Story], config: Config, share_context: bool) -> Batch:
     return collate(trees, config.first_position, share_context, labels)
 
 
-class Ours:
+class Ours(measuring.Ours):
     """The steps of train.py."""
 
-    def __init__(self, config, device, share_context, precision, twin=None):
-        """`twin` is another variant, whose parameters and optimizer this one takes."""
-        keep_freed_memory()
-        self.config, self.device, self.share_context = config, device, share_context
-        self.precision = Precision(precision, device)
-        if twin:
-            self.model, self.opt = twin.model, twin.opt
-            return
-        with torch.device(device):
-            self.model = DoubleHeadModel(config)
-        self.model.load_state_dict(make_weights(DoubleHeadModel, config))
-        self.opt = OpenAIAdam(
-            self.model.parameters(),
-            lr=FINE_TUNING_LR,
-            schedule='warmup_constant',
-            warmup=0.1,
-            t_total=1000,
-        )
+    def __init__(self, config, device, precision, share_context, twin=None):
+        super().__init__(DoubleHeadModel, config, device, precision, FINE_TUNING_LR, twin)
+        self.share_context = share_context
 
     def batch(self, stories, share_context):
         return to_device(lay_out(stories, self.config, share_context), self.device)
-
-    def autocast(self):
-        return autocast(self.device, self.precision.name)
 
     def losses(self, stories):
         """The classification losses [stories], and the LM losses of both sequences [stories]."""
@@ -123,15 +98,10 @@ class Ours:
         clf_losses = F.cross_entropy(logits, batch.target, reduction='none')
         return clf_losses, lm_losses.view(len(stories), -1).sum(1)
 
-    def train(self, stories):
-        self.model.train()
+    def batch_losses(self, stories):
         batch = self.batch(stories, self.share_context)
         batch.masks = DropoutMasks(int(torch.randint(2**63 - 1, ())))
-        with self.autocast():
-            losses = JointLoss(self.model, LM_COEF)(batch)
-        self.precision.backward(losses.mean())
-        self.precision.step(self.opt, losses.detach())
-        self.opt.zero_grad(set_to_none=True)
+        return JointLoss(self.model, LM_COEF)(batch)
 
     @torch.inference_mode()
     def predict(self, stories):
@@ -141,7 +111,7 @@ class Ours:
             return self.model(batch, lm=False)[0]
 
 
-class FineTuning(Task):
+class FineTuning(measuring.Task):
     """Steps with batches of stories."""
 
     kinds = ('train', 'predict')
@@ -156,7 +126,7 @@ class FineTuning(Task):
                 continue
             share_context = implementation == 'shared'
             twin = next(iter(variants.values()), None)
-            variants[name] = Ours(self.config, self.device, share_context, precision, twin)
+            variants[name] = Ours(self.config, self.device, precision, share_context, twin)
         return variants
 
     def products(self, name, kind, item):
@@ -192,7 +162,7 @@ def make_task(config: Config, device: torch.device, n_batch: int, n_steps: int) 
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = make_parser(__doc__, VARIANTS)
+    parser = measuring.make_parser(__doc__, VARIANTS)
     parser.add_argument('--n_batch', type=int, default=8, help='stories a step')
     parser.add_argument('--n_layer', type=int, default=12)
     parser.add_argument('--n_vocab', type=int, default=40478)
@@ -203,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         n_vocab=args.n_vocab, n_ctx=77, n_embd=args.n_embd, n_head=args.n_head, n_layer=args.n_layer
     )
     task = make_task(config, torch.device(args.device), args.n_batch, args.steps)
-    report(args, VARIANTS, {f'{args.n_batch} stories a step': task})
+    measuring.report(args, VARIANTS, {f'{args.n_batch} stories a step': task})
 
 
 if __name__ == '__main__':

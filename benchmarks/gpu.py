@@ -22,7 +22,6 @@ others go on. The exit status is 1 if a part or a check failed.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import gc
@@ -35,8 +34,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import startup  # noqa: F401 (before the import of any library)
@@ -117,17 +117,6 @@ def median_seconds(step: Callable, items: list, device: torch.device) -> float:
     return statistics.median(measuring.clock(device, step, item)[0] for item in items)
 
 
-@contextlib.contextmanager
-def product_setting(precision: str) -> Iterator[None]:
-    """Let PyTorch compute products of float32 as the precision says."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('high' if precision == 'tf32' else 'highest')
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def card_rate(precision: str, setup: Setup) -> float:
     """Return the FLOP a second of one large product [n, n] [n, n] in a precision."""
     n = 64 if setup.dry_run else 8192
@@ -142,12 +131,12 @@ def measure_steps(setup: Setup, task: measuring.Task, names: list[str]) -> list[
         names = [name for name in names if 'transformers' not in name]
     rows = []
     for precision in setup.precisions:
-        with product_setting(precision):
-            rate = card_rate(precision, setup)
-            some = {name: measure(task, f'{name} {precision}', rate) for name in names}
+        torch.set_float32_matmul_precision('high' if precision == 'tf32' else 'highest')
+        rate = card_rate(precision, setup)
+        some = {name: measure(task, f'{name} {precision}', rate) for name in names}
         for row in some.values():
             for kind in task.kinds:
-                for other, name in measuring.references(task, names).items():
+                for other, name in task.references(names).items():
                     row[f'{kind} x {other}'] = some[name][f'{kind} ms'] / row[f'{kind} ms']
         rows += some.values()
     return rows
@@ -209,19 +198,16 @@ def compiled(setup: Setup) -> Part:
             except Exception as error:
                 part.checks.append((f'{name} with torch.compile: {first_line(error)}', False))
                 continue
+            whole = time.perf_counter() - start
             row = {'variant': name, 'torch.compile': mode, 'step ms': 1e3 * seconds}
-            row['all, with compiling s'] = time.perf_counter() - start
-            part.rows.append(row)
+            part.rows.append(row | {'all, with compiling s': whole})
     return part
 
 
 def replicas(setup: Setup) -> Part:
-    """See `compare_replicas`. nn.DataParallel has no replicas on a CPU."""
-    return Part(remarks=['needs a GPU']) if setup.dry_run else compare_replicas(setup)
-
-
-def compare_replicas(setup: Setup) -> Part:
     """Compare the gradients of nn.DataParallel on one GPU twice with those of one replica."""
+    if setup.dry_run:
+        return Part(remarks=['needs a GPU'])  # nn.DataParallel has no replicas on a CPU
     part = Part()
     for precision, limit in {'fp32': 1e-4, 'bf16': 3e-2}.items():
         one, two = (replicated_gradients(setup, precision, n, part) for n in (1, 2))
@@ -293,24 +279,15 @@ def command(setup: Setup) -> Part:
     return part
 
 
-def written(setup: Setup, name: str) -> dict[str, bytes]:
-    """Return what a run wrote that depends on its arithmetic alone."""
-    result = {}
-    for path in (BEST, SUBMISSION):
-        with open(os.path.join(setup.folder, name, path), 'rb') as f:
-            result[path] = f.read()
-    return result
-
-
 def deterministic(setup: Setup) -> Part:
     """Run twice with --deterministic, and compare the bytes."""
     part = Part()
     for precision in ('bf16',) if setup.dry_run else ('fp32', 'bf16'):
         for name in ('first', 'second'):
             run_train(setup, name, '--deterministic', f'--precision={precision}')
-        first, second = written(setup, 'first'), written(setup, 'second')
-        for path in first:
-            part.checks.append((f'{precision}: the same {path} twice', first[path] == second[path]))
+        for path in (BEST, SUBMISSION):
+            one, two = (Path(setup.folder, name, path).read_bytes() for name in ('first', 'second'))
+            part.checks.append((f'{precision}: the same {path} twice', one == two))
     return part
 
 

@@ -1,43 +1,75 @@
 """What the benchmarks share: processes that take turns, the matrix products alone, and the table.
 
 Each implementation has a process of its own, which waits while another one has its turn. Ratios are
-medians over the turns, so that what else the machine does falls on both. Before the timing, the
-losses of all variants without dropout are compared.
-
+medians over the turns. The losses of all variants without dropout are compared before the timing.
 `floor` is the time that the matrix products of a step take alone, on operands of the same shapes,
-in the same turns. Peak memory is that of a process that does nothing but a few training steps of
-one variant.
+in the same turns. Peak memory is that of a process that does nothing but a few training steps.
 """
 
 import startup  # noqa: F401 (before the import of any library)
 
 import argparse
+import contextlib
 import json
-import math
 import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from benchmarks.others import make_weights
 from functional import rows_a_block
 from model_pytorch import Config
+from opt import OpenAIAdam
 from parallel import keep_freed_memory
-from precision import DTYPES
+from precision import DTYPES, Precision, autocast
 from products import onednn_product, product, uses_onednn
 
 N_MEMORY_STEPS = 4
 TOLERANCES = {'fp32': 1e-4, 'bf16': 0.1}  # between the losses of two implementations
 
 
+class Ours:
+    """The steps of this project. What `mean_loss` is to the others, `batch_losses` is to it."""
+
+    def __init__(self, kind: type, config, device, precision: str, lr: float, twin=None):
+        """`twin` is another variant, whose parameters and optimizer this one takes."""
+        keep_freed_memory()
+        self.config, self.device, self.precision = config, device, Precision(precision, device)
+        if twin:
+            self.model, self.opt = twin.model, twin.opt
+            return
+        self.model = kind(config)
+        self.model.load_state_dict(make_weights(kind, config))
+        self.model.to(device)
+        parameters = self.model.parameters()
+        self.opt = OpenAIAdam(parameters, lr, 'warmup_constant', warmup=0.1, t_total=1000)
+
+    def autocast(self) -> torch.autocast:
+        return autocast(self.device, self.precision.name)
+
+    def train(self, item) -> None:
+        self.model.train()
+        with self.autocast():
+            losses = self.batch_losses(item)
+        self.precision.backward(losses.mean())
+        self.precision.step(self.opt, losses.detach())
+        self.opt.zero_grad(set_to_none=True)
+
+
 @dataclass
 class Task:
-    """What is measured. Its methods are those of fine-tuning or of pre-training.
+    """What is measured, of fine-tuning or of pre-training, whose classes add these methods:
+
+    make(names)                 the variants of these names: name -> object
+    products(name, kind, item)  the matrix products that a step cannot do without
+    size(item)                  how many stories or tokens a step has
 
     A variant is named by its implementation and the rest; the last word is its precision.
     """
@@ -45,20 +77,8 @@ class Task:
     config: Config
     device: torch.device
     items: list  # what a step of each turn gets
-    kinds = ('update',)  # the methods of a variant that are timed; the memory is that of the first
+    kinds = ('train',)  # the methods of a variant that are timed; the memory is that of the first
     unit = 'tokens'
-
-    def make(self, names: Sequence[str]) -> dict[str, object]:
-        """Return the variants of these names, all of one implementation."""
-        raise NotImplementedError
-
-    def products(self, name: str, kind: str, item) -> 'list[Product]':
-        """Return the matrix products that a step of this kind cannot do without."""
-        raise NotImplementedError
-
-    def size(self, item) -> int:
-        """Return how many stories or tokens a step has."""
-        raise NotImplementedError
 
     def implementation(self, name: str) -> str:
         return name.split()[0]
@@ -70,6 +90,14 @@ class Task:
     def n_warm_up(self, name: str) -> int:
         """Return how many of the items are tried before the timing."""
         return 1
+
+    def references(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the first variant of each implementation that ours is compared with."""
+        result = {}
+        for name in names:
+            result.setdefault(self.implementation(name), name)
+        result.pop('ours', None)
+        return result
 
 
 # ------------------------------------------------------------------------------ the matrix products
@@ -92,23 +120,18 @@ class Product(NamedTuple):
 def training_products(
     n_tokens: int, n_predictions: int, config: Config, device: torch.device
 ) -> list[Product]:
-    """Return the products of a training step's linear layers and LM head.
+    """Return the products of a training step's linear layers and LM head, with their gradients.
 
     Those of the LM head are in blocks, as the program computes them.
     """
-    n, layers = config.n_embd, config.n_layer
+    d, layers = config.n_embd, config.n_layer
     rows = config.first_position + config.n_ctx
     block = rows_a_block(torch.empty(0, device=device))
-    forward = [
-        Product(n_tokens, n, 3 * n, layers),
-        Product(n_tokens, n, n, layers),
-        Product(n_tokens, n, 4 * n, layers),
-        Product(n_tokens, 4 * n, n, layers),
-        Product(n_predictions, n, block, rows // block),
-        Product(n_predictions, n, rows % block, 1),
-    ]
+    shapes = [(n_tokens, d, n, layers) for n in (3 * d, d, 4 * d)]
+    shapes += [(n_tokens, 4 * d, d, layers), (n_predictions, d, block, rows // block)]
+    shapes.append((n_predictions, d, rows % block, 1))
     products = []
-    for m, k, n, count, _ in forward:  # each product has two gradients
+    for m, k, n, count in shapes:
         products += [Product(m, k, n, count), Product(m, n, k, count), Product(k, m, n, count)]
     return [some for some in products if some.flop]
 
@@ -121,62 +144,46 @@ class Floor:
     """The time of a step's matrix products alone, by the library that the program uses."""
 
     def __init__(self, products: list[Product], dtype: torch.dtype, device: torch.device):
-        def operand(batch, *size):
-            shape = (batch, *size) if batch else size
-            return torch.randn(*shape, device=device).to(dtype)
-
-        self.device = device
-        self.flop = flop(products)
-        self.operands = [
-            (operand(batch, m, k), operand(batch, k, n), count)
-            for m, k, n, count, batch in products
-            if count
-        ]
+        self.device, self.flop = device, flop(products)
+        self.operands = []
+        for m, k, n, count, batch in products:
+            sizes = [(batch, m, k), (batch, k, n)] if batch else [(m, k), (k, n)]
+            a, b = (torch.randn(*size, device=device).to(dtype) for size in sizes)
+            self.operands.append((torch.bmm if batch else product, a, b, count))
 
     def seconds(self) -> float:
-        total = 0.0
-        for a, b, count in self.operands:
-            repeats = min(int(count), 2)
-            multiply = product if a.dim() == 2 else torch.bmm
+        def twice(multiply, a, b):
+            multiply(a, b)
+            multiply(a, b)
 
-            def several(a=a, b=b, multiply=multiply, repeats=repeats):
-                for _ in range(repeats):
-                    multiply(a, b)
-
-            total += clock(self.device, several)[0] / repeats * count
-        return total
+        return sum(
+            count / 2 * clock(self.device, twice, *some)[0] for *some, count in self.operands
+        )
 
 
-def print_products(products: list[Product]) -> list[dict]:
-    """Measure the fp32 products of a step by both libraries of a CPU, and print which one is used.
+def print_products(products: list[Product]) -> None:
+    """Print the GFLOP a second of a step's fp32 products by both libraries, and which one is used.
 
-    Returns a dict for each shape. The rates are those of the fastest of three repeats.
+    The rates are those of the fastest of three repeats.
     """
-
-    def rate(function, a, b):
-        seconds = []
-        for _ in range(4):  # the first one prepares
-            start = time.perf_counter()
-            function(a, b)
-            seconds.append(time.perf_counter() - start)
-        return 2 * a.numel() * b.shape[1] / 1e9 / min(seconds[1:])
-
-    has_onednn = torch.backends.mkldnn.is_available()
-    rows = []
-    print(f'{"fp32 products":>22}  number  GFLOP/s: MKL  oneDNN  used')
+    cpu = torch.device('cpu')
+    functions = {'MKL': torch.mm}
+    if torch.backends.mkldnn.is_available():
+        functions['oneDNN'] = onednn_product
+    seconds = dict.fromkeys(functions, 0.0)
+    libraries = ' '.join(f'{name:>7}' for name in functions)
+    print(f'{"fp32 products":>22}  number {libraries}  used (GFLOP/s)')
     for m, k, n, count, _ in products:
         a, b = torch.randn(m, k), torch.randn(k, n)
-        row = {'m': m, 'k': k, 'n': n, 'count': count, 'mkl': rate(torch.mm, a, b)}
-        row['onednn'] = rate(onednn_product, a, b) if has_onednn else math.nan
-        row['used'] = 'oneDNN' if uses_onednn(a, b) else 'MKL'
-        size = f'{m} x {k} x {n}'
-        print(f'{size:>22}  {count:6}  {row["mkl"]:12.0f}  {row["onednn"]:6.0f}  {row["used"]}')
-        rows.append(row)
-    for key, name in {'mkl': 'MKL', 'onednn': 'oneDNN'}.items():
-        seconds = sum(some.flop / 1e9 / row[key] for some, row in zip(products, rows))
-        speed = flop(products) / 1e9 / seconds
-        print(f'all products of a step by {name}: {seconds:.3f} s, {speed:.0f} GFLOP/s')
-    return rows
+        line = f'{f"{m} x {k} x {n}":>22}  {count:6}'
+        for name, function in functions.items():
+            _, *repeats = (clock(cpu, function, a, b)[0] for _ in range(4))  # the first prepares
+            seconds[name] += count * min(repeats)
+            line += f' {2 * m * k * n / 1e9 / min(repeats):7.0f}'
+        print(line, '', 'oneDNN' if uses_onednn(a, b) else 'MKL')
+    for name, total in seconds.items():
+        speed = flop(products) / 1e9 / total
+        print(f'all products of a step by {name}: {total:.3f} s, {speed:.0f} GFLOP/s')
 
 
 # ---------------------------------------------------------------------------- processes and turns
@@ -216,18 +223,20 @@ class Timing(NamedTuple):
 class Variants:
     """Some variants of one implementation, in the process that does their steps."""
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, keep: bool):
+        if keep:
+            keep_freed_memory()
         self.task, self.variants, self.floors = task, {}, {}
 
     def make(self, names: list[str]) -> None:
+        task = self.task
         self.variants, self.floors = {}, {}  # before the next ones need the memory
-        self.variants = self.task.make(names)
+        self.variants = task.make(names)
         for name in names:
-            if self.task.implementation(name) == 'ours':
+            for kind in task.kinds if task.implementation(name) == 'ours' else ():
                 dtype = DTYPES.get(name.split()[-1], torch.float32)
-                for kind in self.task.kinds:
-                    products = self.task.products(name, kind, self.task.items[0])
-                    self.floors[name, kind] = Floor(products, dtype, self.task.device)
+                products = task.products(name, kind, task.items[0])
+                self.floors[name, kind] = Floor(products, dtype, task.device)
 
     @torch.no_grad()
     def losses(self, name: str) -> np.ndarray:
@@ -235,8 +244,7 @@ class Variants:
         variant = self.variants[name]
         variant.model.eval()
         losses = variant.losses(self.task.items[0])
-        if isinstance(losses, tuple):
-            losses = torch.stack(losses)
+        losses = torch.stack(losses) if isinstance(losses, tuple) else losses
         return losses.float().cpu().numpy()
 
     def time(self, name: str, kind: str, turn: int) -> Timing:
@@ -257,128 +265,98 @@ class Variants:
         return peak_bytes(self.task.device)
 
 
-def serve(connection, task: Task, keep: bool) -> None:
-    """Answer requests for methods of `Variants`."""
-    if keep:
-        keep_freed_memory()
-    variants = Variants(task)
-    while request := connection.recv():
-        method, *arguments = request
-        connection.send(getattr(variants, method)(*arguments))
+def _start(*arguments) -> None:
+    global _variants  # of this process
+    _variants = Variants(*arguments)
 
 
-class Worker:
-    """A process with the variants of one implementation."""
+def _call(method: str, *arguments):
+    return getattr(_variants, method)(*arguments)
+
+
+class Worker(ProcessPoolExecutor):
+    """A process with the variants of one implementation, which does a step when it is asked to."""
 
     def __init__(self, task: Task, keep: bool):
-        self.connection, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context('spawn').Process(
-            target=serve, args=(theirs, task, keep), daemon=True
-        )
-        self.process.start()
-        theirs.close()  # so that a process that dies is noticed
+        context = multiprocessing.get_context('spawn')
+        super().__init__(1, context, initializer=_start, initargs=(task, keep))
 
-    def ask(self, *request):
-        self.connection.send(request)
-        return self.connection.recv()
-
-    def end(self) -> None:
-        self.connection.send(None)
-        self.process.join()
+    def ask(self, method: str, *arguments):
+        """Return what a method of `Variants` returns."""
+        return self.submit(_call, method, *arguments).result()
 
 
 def peak_memory(task: Task, name: str, keep: bool) -> int:
-    worker = Worker(task, keep)
-    result = worker.ask('peak', name)
-    worker.end()
+    with Worker(task, keep) as worker:
+        return worker.ask('peak', name)
+
+
+def loss_differences(losses: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return how far each variant's losses are from the first one's. Ends the program if far."""
+    reference = next(iter(losses.values()))
+    result = {name: float(abs(values - reference).max()) for name, values in losses.items()}
+    for name, difference in result.items():
+        if not difference <= TOLERANCES[name.split()[-1]]:
+            sys.exit(f'error: the losses of {name} differ by {difference:.1e}')
     return result
 
 
-def check_losses(losses: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return the largest difference in each precision. Ends the process if one is large."""
-    reference = next(iter(losses.values()))
-    differences = {}
-    for name, values in losses.items():
-        precision = name.split()[-1]
-        largest = float(abs(values - reference).max())
-        differences[precision] = max(largest, differences.get(precision, 0.0))
-    if not all(value <= TOLERANCES[precision] for precision, value in differences.items()):
-        sys.exit(f'error: the variants do not compute the same losses: {losses}')
-    return differences
-
-
 def compare(task: Task, names: list[str], memory: bool, keep: bool) -> Iterator[dict]:
-    """Time the variants in turns. Yields a row of the table for each kind of step and variant."""
-    implementations = dict.fromkeys(map(task.implementation, names))
-    workers = {implementation: Worker(task, keep) for implementation in implementations}
+    """Time the variants, group by group. Yields a row for each kind of step and variant."""
     for group in dict.fromkeys(map(task.group, names)):
         some = [name for name in names if task.group(name) == group]
         peaks = {name: peak_memory(task, name, keep) for name in some} if memory else {}
-        yield from compare_group(task, some, workers, peaks)
-    for worker in workers.values():
-        worker.end()
-
-
-def compare_group(
-    task: Task, names: list[str], workers: dict[str, Worker], peaks: dict[str, int]
-) -> Iterator[dict]:
-    for implementation, worker in workers.items():
-        worker.ask('make', [name for name in names if task.implementation(name) == implementation])
-    worker_of = {name: workers[task.implementation(name)] for name in names}
-    differences = check_losses({name: worker_of[name].ask('losses', name) for name in names})
-    for name in names:
-        for turn in range(task.n_warm_up(name)):
-            for kind in task.kinds:
-                worker_of[name].ask('time', name, kind, turn)
-    timings = {kind: {name: [] for name in names} for kind in task.kinds}
-    for turn in range(len(task.items)):
+        timings, differences = take_turns(task, some, keep)
         for kind in task.kinds:
-            for name in names:
-                timings[kind][name].append(worker_of[name].ask('time', name, kind, turn))
-    for kind in task.kinds:
+            for name in some:
+                row = row_of(task, kind, name, timings[kind])
+                row['loss_difference'] = differences[name]
+                if peaks and kind == task.kinds[0]:
+                    row['peak_gb'] = peaks[name] / 1e9
+                yield row
+
+
+def take_turns(task: Task, names: list[str], keep: bool) -> tuple[dict, dict]:
+    """Return the timings, kind -> name -> list, and the difference of each variant's losses."""
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for implementation in dict.fromkeys(map(task.implementation, names)):
+            mine = [name for name in names if task.implementation(name) == implementation]
+            worker = stack.enter_context(Worker(task, keep))
+            worker.ask('make', mine)
+            workers.update(dict.fromkeys(mine, worker))
+        losses = {name: workers[name].ask('losses', name) for name in names}
+        differences = loss_differences(losses)
         for name in names:
-            row = row_of(task, kind, name, timings[kind])
-            row['largest_loss_difference'] = differences[name.split()[-1]]
-            if peaks and kind == task.kinds[0]:
-                row |= memory_of(task, name, peaks)
-            yield row
+            for turn in range(task.n_warm_up(name)):
+                for kind in task.kinds:
+                    workers[name].ask('time', name, kind, turn)
+        timings = {kind: {name: [] for name in names} for kind in task.kinds}
+        for turn in range(len(task.items)):
+            for kind in task.kinds:
+                for name in names:
+                    timings[kind][name].append(workers[name].ask('time', name, kind, turn))
+    return timings, differences
 
 
 # --------------------------------------------------------------------------------------- the table
 
 
-def spread(values: list[float]) -> tuple[float, float, float]:
-    """Return the median, and the range of the middle half."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4, method='inclusive')
-    return median, low, high
-
-
-def references(task: Task, names) -> dict[str, str]:
-    """Return the first variant of each implementation that ours is compared with."""
-    result = {}
-    for name in names:
-        result.setdefault(task.implementation(name), name)
-    result.pop('ours', None)
-    return result
-
-
 def row_of(task: Task, kind: str, name: str, timings: dict[str, list[Timing]]) -> dict:
     """Return the values of a variant. Ratios are medians over the turns."""
     wall, cpu, floor, flops = (list(values) for values in zip(*timings[name]))
-    median, low, high = spread(wall)
+    median = statistics.median(wall)
     row = {
         'kind': kind,
         'variant': name,
         'median_s': median,
-        'low_s': low,
-        'high_s': high,
+        'low_s': float(np.quantile(wall, 0.25)),
+        'high_s': float(np.quantile(wall, 0.75)),
         'cpu_s': statistics.median(cpu),
         f'{task.unit}_per_s': task.size(task.items[0]) / median,
         'seconds': wall,
     }
-    for implementation, other in references(task, timings).items():
+    for implementation, other in task.references(timings).items():
         ratios = [theirs.wall / ours for theirs, ours in zip(timings[other], wall)]
         row[f'times_{implementation}'] = statistics.median(ratios)
     if None not in floor:
@@ -390,52 +368,39 @@ def row_of(task: Task, kind: str, name: str, timings: dict[str, list[Timing]]) -
     return row
 
 
-def memory_of(task: Task, name: str, peaks: dict[str, int]) -> dict:
-    """Return the peak memory of a variant, and what part it is of the others'."""
-    row = {'peak_bytes': peaks[name]}
-    for implementation, other in references(task, peaks).items():
-        row[f'memory_of_{implementation}'] = peaks[name] / peaks[other]
-    return row
-
-
-def columns(task: Task, names: list[str]) -> list[tuple[str, str, str, float]]:
-    """Return title, key, form and divisor of each column after the seconds."""
-    return [
-        ('CPU s', 'cpu_s', '.2f', 1),
-        (f'{task.unit}/s', f'{task.unit}_per_s', '.2f' if task.unit == 'stories' else '.0f', 1),
-        *[(f'x {other}', f'times_{other}', '.2f', 1) for other in references(task, names)],
-        ('GFLOP', 'gflop', '.0f', 1),
-        ('GFLOP/s of mm', 'matmul_gflop_per_s', '.0f', 1),
-        ('x floor', 'times_floor', '.2f', 1),
-        ('peak GB', 'peak_bytes', '.2f', 1e9),
-    ]
-
-
-def line_of(row: dict, layout: list[tuple[str, str, str, float]]) -> str:
-    """Format a row. What it does not have stays empty."""
-    seconds = f'{row["median_s"]:.3f} ({row["low_s"]:.3f}-{row["high_s"]:.3f})'
-    line = f'{row["variant"]:26}{seconds:>24}'
-    for title, key, form, divisor in layout:
-        cell = format(row[key] / divisor, form) if key in row else ''
-        line += f'  {cell:>{max(7, len(title))}}'
-    return line.rstrip()
+def columns(task: Task, names: list[str]) -> dict[str, tuple[str, str]]:
+    """Return the title, and the form of each value after the seconds."""
+    per_second = f'{task.unit}_per_s'
+    return {
+        'cpu_s': ('CPU s', '.2f'),
+        per_second: (f'{task.unit}/s', '.2f' if task.unit == 'stories' else '.0f'),
+        **{f'times_{other}': (f'x {other}', '.2f') for other in task.references(names)},
+        'gflop': ('GFLOP', '.0f'),
+        'matmul_gflop_per_s': ('GFLOP/s of mm', '.0f'),
+        'times_floor': ('x floor', '.2f'),
+        'peak_gb': ('peak GB', '.2f'),
+        'loss_difference': ('loss +-', '.0e'),
+    }
 
 
 def print_table(task: Task, names: list[str], rows: Iterator[dict]) -> list[dict]:
-    """Print each row when it is known, under a header for each kind of step. Returns them all."""
+    """Print each row when it is known, under a header for each kind of step. Returns them all.
+
+    What a row does not have stays empty.
+    """
     layout = columns(task, names)
-    titles = ''.join(f'  {title:>{max(7, len(title))}}' for title, *_ in layout)
-    done, kind, differences = [], None, {}
+    titles = ''.join(f'  {title:>7}' for title, _ in layout.values())
+    done = []
     for row in rows:
-        if row['kind'] != kind:
-            kind = row['kind']
-            print(f'\n{kind:26}{"median s (middle half)":>24}{titles}')
-        print(line_of(row, layout), flush=True)
+        if not done or row['kind'] != done[-1]['kind']:
+            print(f'\n{row["kind"]:26}{"median s (middle half)":>24}{titles}')
         done.append(row)
-        precision = row['variant'].split()[-1]
-        differences[precision] = max(differences.get(precision, 0), row['largest_loss_difference'])
-    largest = (f'{value:.1e} in {precision}' for precision, value in differences.items())
-    print('losses without dropout: largest difference', ', '.join(largest))
+        seconds = f'{row["median_s"]:.3f} ({row["low_s"]:.3f}-{row["high_s"]:.3f})'
+        line = f'{row["variant"]:26}{seconds:>24}'
+        for key, (title, form) in layout.items():
+            cell = format(row[key], form) if key in row else ''
+            line += f'  {cell:>{max(7, len(title))}}'
+        print(line.rstrip(), flush=True)
     return done
 
 
@@ -473,29 +438,20 @@ def make_parser(description: str, variants: Sequence[str]) -> argparse.ArgumentP
         description=description.split('\n')[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('--steps', type=int, default=5, help='timed steps of each variant')
-    parser.add_argument(
-        '--variants', default='', help='only those with this in their name, separated by commas'
-    )
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--no_memory', action='store_true', help='do not measure peak memory')
-    parser.add_argument(
-        '--profile',
-        choices=list(variants),
-        metavar='VARIANT',
-        help='only profile the training steps of this one',
-    )
-    parser.add_argument(
-        '--keep_freed_memory', action='store_true', help='in the processes of the others too'
-    )
-    parser.add_argument('--json', help='write the results to this file')
+    add = parser.add_argument
+    add('--steps', type=int, default=5, help='timed steps of each variant')
+    add('--variants', default='', help='only those with this in their name, separated by commas')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    add('--no_memory', action='store_true', help='do not measure peak memory')
+    add('--profile', choices=list(variants), metavar='VARIANT', help='only profile its steps')
+    add('--keep_freed_memory', action='store_true', help='in the processes of the others too')
+    add('--json', help='write the results to this file')
     return parser
 
 
 def profile(name: str, task: Task) -> None:
     """Print the slowest operations of a variant's training steps, after one step an item."""
-    variant = task.make([name])[name]
-    step = getattr(variant, task.kinds[0])
+    step = getattr(task.make([name])[name], task.kinds[0])
     for item in task.items:
         step(item)
     # The profiler's records lie between the arrays of a step, so that the next step finds less
@@ -507,8 +463,7 @@ def profile(name: str, task: Task) -> None:
             step(item)
     print(f'{name}, {len(task.items)} training steps')
     sort_by = f'self_{task.device.type}_time_total'
-    averages = record.key_averages()
-    print(averages.table(sort_by=sort_by, row_limit=24, max_name_column_width=40))
+    print(record.key_averages().table(sort_by, row_limit=24, max_name_column_width=40))
 
 
 def report(args: argparse.Namespace, variants: Sequence[str], tasks: dict[str, Task]) -> None:
@@ -518,29 +473,21 @@ def report(args: argparse.Namespace, variants: Sequence[str], tasks: dict[str, T
     names = [name for name in variants if any(part in name for part in parts)]
     if version is None:
         names = [name for name in names if 'transformers' not in name]
-    if args.profile:
-        for task in tasks.values():
-            profile(args.profile, task)
-        return
     machine = machine_name(torch.device(args.device))
     versions = f'torch {torch.__version__}, transformers {version or "(not installed)"}'
     print(f'{machine}; {versions}; {args.steps} steps')
-    products, rows = {}, []
+    rows = []
     for title, task in tasks.items():
         print(f'\n{title}')
+        if args.profile:
+            profile(args.profile, task)
+            continue
         if task.device.type == 'cpu':
-            some = task.products(variants[0], task.kinds[0], task.items[0])
-            products[title] = print_products([one for one in some if not one.batch])
+            products = task.products(variants[0], task.kinds[0], task.items[0])
+            print_products([some for some in products if not some.batch])
         results = compare(task, names, not args.no_memory, args.keep_freed_memory)
         rows += [{'task': title, **row} for row in print_table(task, names, results)]
     if args.json:
-        result = {
-            'machine': machine,
-            'torch': torch.__version__,
-            'arguments': vars(args),
-            'products': products,
-            'rows': rows,
-        }
+        result = {'machine': machine, 'versions': versions, 'arguments': vars(args), 'rows': rows}
         with open(args.json, 'w', encoding='utf-8') as f:
             json.dump(result, f, indent=1)
-            f.write('\n')

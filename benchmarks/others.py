@@ -13,6 +13,9 @@ windows [windows, n_ctx]. All of them begin with the weights of `make_weights`.
 import startup  # noqa: F401 (before the import of any library)
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +45,15 @@ class Other:
         self.model = self.make_model().to(device)
         self.opt = self.make_optimizer()
 
-    def autocast(self):
-        return autocast(self.device, self.precision)
+    def train(self, item):
+        self.model.train()
+        with autocast(self.device, self.precision):
+            loss = self.mean_loss(item)
+        loss.backward()
+        if not isinstance(self.opt, LoopAdam):  # which clips for itself
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1)
+        self.opt.step()
+        self.opt.zero_grad(set_to_none=True)
 
 
 # ----------------------------------------------------------------------------- the plain padded way
@@ -66,108 +76,118 @@ def gelu(x):
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
 
 
-class PaddedNorm(nn.Module):
+class PortNorm(nn.Module):
     def __init__(self, n):
         super().__init__()
-        self.g = nn.Parameter(torch.ones(n))
-        self.b = nn.Parameter(torch.zeros(n))
+        self.weight = nn.Parameter(torch.ones(n))
+        self.bias = nn.Parameter(torch.zeros(n))
 
     def forward(self, x):
         mean = x.mean(-1, keepdim=True)
         variance = (x - mean).pow(2).mean(-1, keepdim=True)
-        return self.g * (x - mean) / torch.sqrt(variance + 1e-5) + self.b
+        return self.weight * (x - mean) / torch.sqrt(variance + 1e-5) + self.bias
 
 
-class PaddedLinear(nn.Module):
-    def __init__(self, nf, nx):
+class PortLinear(nn.Module):
+    def __init__(self, nx, nf):
         super().__init__()
-        self.w = nn.Parameter(torch.empty(nx, nf))
-        self.b = nn.Parameter(torch.zeros(nf))
+        self.weight = nn.Parameter(torch.empty(nx, nf))
+        self.bias = nn.Parameter(torch.zeros(nf))
 
     def forward(self, x):
-        return torch.addmm(self.b, x.view(-1, x.shape[-1]), self.w).view(*x.shape[:-1], -1)
+        y = torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight)
+        return y.view(*x.shape[:-1], -1)
 
 
-class PaddedAttention(nn.Module):
-    def __init__(self, config):
+def port_attention(q, k, v, p, causal):
+    w = q @ k.transpose(2, 3) / math.sqrt(v.shape[-1])
+    w = w * causal - 1e9 * (1 - causal)
+    return F.dropout(w.softmax(-1), p) @ v
+
+
+def torch_attention(q, k, v, p, causal):
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+
+
+class Style(NamedTuple):
+    """What a layer is made of."""
+
+    linear: type
+    norm: type
+    gelu: Callable
+    attention: Callable
+
+
+PORT = Style(PortLinear, PortNorm, gelu, port_attention)
+TORCH = Style(nn.Linear, nn.LayerNorm, partial(F.gelu, approximate='tanh'), torch_attention)
+
+
+class Layer(nn.Module):
+    def __init__(self, config, style):
         super().__init__()
-        self.n_head = config.n_head
-        self.c_attn = PaddedLinear(3 * config.n_embd, config.n_embd)
-        self.c_proj = PaddedLinear(config.n_embd, config.n_embd)
-        self.attn_dropout = nn.Dropout(config.attn_pdrop)
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        n = config.n_embd
+        self.style, self.n_head, self.attn_pdrop = style, config.n_head, config.attn_pdrop
+        self.c_attn, self.attn_proj = style.linear(n, 3 * n), style.linear(n, n)
+        self.c_fc, self.mlp_proj = style.linear(n, 4 * n), style.linear(4 * n, n)
+        self.ln_1, self.ln_2 = style.norm(n), style.norm(n)
+        self.drop = nn.Dropout(config.resid_pdrop)
         causal = torch.ones(config.n_ctx, config.n_ctx).tril()
         self.register_buffer('causal', causal, persistent=False)
 
-    def forward(self, x):
-        q, k, v = (
-            part.view(*part.shape[:2], self.n_head, -1).transpose(1, 2)
-            for part in self.c_attn(x).split(x.shape[-1], dim=2)
-        )
-        w = q @ k.transpose(2, 3) / math.sqrt(v.shape[-1])
-        w = w * self.causal - 1e9 * (1 - self.causal)
-        a = self.attn_dropout(w.softmax(-1)) @ v
-        return self.resid_dropout(self.c_proj(a.transpose(1, 2).reshape(x.shape)))
-
-
-class PaddedMLP(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.c_fc = PaddedLinear(4 * config.n_embd, config.n_embd)
-        self.c_proj = PaddedLinear(config.n_embd, 4 * config.n_embd)
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+    def attention(self, x):
+        rows, length, n = x.shape
+        heads = [
+            part.view(rows, length, self.n_head, -1).transpose(1, 2)
+            for part in self.c_attn(x).split(n, dim=2)
+        ]
+        y = self.style.attention(*heads, self.attn_pdrop if self.training else 0, self.causal)
+        return self.attn_proj(y.transpose(1, 2).reshape(rows, length, n))
 
     def forward(self, x):
-        return self.resid_dropout(self.c_proj(gelu(self.c_fc(x))))
+        x = self.ln_1(x + self.drop(self.attention(x)))
+        return self.ln_2(x + self.drop(self.mlp_proj(self.style.gelu(self.c_fc(x)))))
 
 
-class PaddedBlock(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.attn, self.ln_1 = PaddedAttention(config), PaddedNorm(config.n_embd)
-        self.mlp, self.ln_2 = PaddedMLP(config), PaddedNorm(config.n_embd)
-
-    def forward(self, x):
-        n = self.ln_1(x + self.attn(x))
-        return self.ln_2(n + self.mlp(n))
+LAYER_NAMES = {'attn.c_attn': 'c_attn', 'attn.c_proj': 'attn_proj'}
+LAYER_NAMES |= {'mlp.c_fc': 'c_fc', 'mlp.c_proj': 'mlp_proj'}
 
 
-class PaddedTransformer(nn.Module):
+def layer_weights(weights, style):
+    """Return our layers' weights under the names of `Layer`."""
+    names = {}
+    for name, value in huggingface_weights(weights).items():
+        _, is_layer, rest = name.partition('transformer.h.')
+        if is_layer:
+            i, _, rest = rest.partition('.')
+            part, _, ending = rest.rpartition('.')
+            is_transposed = style is TORCH and value.dim() == 2
+            names[f'h.{i}.{LAYER_NAMES.get(part, part)}.{ending}'] = (
+                value.t() if is_transposed else value
+            )
+    return names
+
+
+class PortModel(nn.Module):
+    """Both heads, always."""
+
     def __init__(self, config):
         super().__init__()
         self.embed = nn.Embedding(config.first_position + config.n_ctx, config.n_embd)
         self.drop = nn.Dropout(config.embd_pdrop)
-        self.h = nn.ModuleList(PaddedBlock(config) for _ in range(config.n_layer))
-
-    def forward(self, x):
-        h = self.drop(self.embed(x)).sum(2)  # [sequences, n_ctx, 2] -> [sequences, n_ctx, n_embd]
-        for block in self.h:
-            h = block(h)
-        return h
-
-
-class PaddedHead(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.dropout, self.linear = nn.Dropout(config.clf_pdrop), nn.Linear(config.n_embd, 1)
-
-    def forward(self, h):
-        return self.linear(self.dropout(h)).squeeze(-1)
-
-
-class PaddedModel(nn.Module):
-    """Both heads, always. Parameters have the names of this project's model."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.transformer, self.task_head = PaddedTransformer(config), PaddedHead(config)
+        self.h = nn.ModuleList(Layer(config, PORT) for _ in range(config.n_layer))
+        self.clf_dropout = nn.Dropout(config.clf_pdrop)
+        self.linear = nn.Linear(config.n_embd, 1)
 
     def forward(self, x, clf):
-        h = self.transformer(x)
-        lm_logits = h[:, :-1].reshape(-1, h.shape[-1]) @ self.transformer.embed.weight.t()
+        """x [sequences, n_ctx, 2], clf [stories, 2] -> scores and LM logits."""
+        h = self.drop(self.embed(x)).sum(2)
+        for layer in self.h:
+            h = layer(h)
+        lm_logits = h[:, :-1].reshape(-1, h.shape[-1]) @ self.embed.weight.t()
         states = h.view(*clf.shape, *h.shape[1:])
         places = clf[:, :, None, None].expand(-1, -1, 1, h.shape[-1])
-        return self.task_head(states.gather(2, places).squeeze(2)), lm_logits
+        states = self.clf_dropout(states.gather(2, places).squeeze(2))
+        return self.linear(states).squeeze(-1), lm_logits
 
 
 class LoopAdam(torch.optim.Optimizer):
@@ -197,12 +217,37 @@ class LoopAdam(torch.optim.Optimizer):
 # -------------------------------------------------------------------------------------- fine-tuning
 
 
-class PaddedStories(Other):
+class Stories(Other):
+    """What both have in common."""
+
+    def losses(self, stories):
+        """Return the classification and the LM loss of each story; see `finetune.Ours`."""
+        scores, lm_logits, ids, mask = self.forward(stories)
+        targets, mask = ids[:, :, 1:], mask[:, :, 1:]
+        lm_losses = F.cross_entropy(lm_logits, targets.flatten(), reduction='none')
+        lm_losses = (lm_losses.view(mask.shape) * mask).sum(2) / mask.sum(2)
+        return F.cross_entropy(scores, self.labels(stories), reduction='none'), lm_losses.sum(1)
+
+    def labels(self, stories):
+        return torch.tensor([story.label for story in stories], device=self.device)
+
+    @torch.no_grad()
+    def predict(self, stories):
+        self.model.eval()
+        with autocast(self.device, self.precision):
+            return self.forward(stories)[0]
+
+
+class PaddedStories(Stories):
     """`padded`."""
 
     def make_model(self):
-        model = PaddedModel(self.config)
-        model.load_state_dict(make_weights(DoubleHeadModel, self.config))
+        model = PortModel(self.config)
+        weights = make_weights(DoubleHeadModel, self.config)
+        names = {'embed.weight': weights['transformer.embed.weight']}
+        for name in ('weight', 'bias'):
+            names[f'linear.{name}'] = weights[f'task_head.linear.{name}']
+        model.load_state_dict(names | layer_weights(weights, PORT))
         return model
 
     def make_optimizer(self):
@@ -212,30 +257,11 @@ class PaddedStories(Other):
         ids, mask, clf = (t.to(self.device) for t in padded_arrays(stories, self.config))
         positions = self.config.first_position + torch.arange(self.config.n_ctx, device=self.device)
         x = torch.stack([ids, positions.expand_as(ids)], 3).flatten(0, 1)
-        with self.autocast():
-            return *self.model(x, clf), ids.flatten(0, 1), mask.flatten(0, 1)
+        return *self.model(x, clf), ids, mask
 
-    def losses(self, stories):
-        """Return the classification and the LM loss of each story; see `finetune.Ours`."""
-        clf_logits, lm_logits, ids, mask = self.forward(stories)
-        lm_losses = F.cross_entropy(lm_logits.float(), ids[:, 1:].flatten(), reduction='none')
-        lm_losses = lm_losses.view(len(ids), -1) * mask[:, 1:]
-        lm_losses = lm_losses.sum(1) / mask[:, 1:].sum(1)
-        label = torch.tensor([story.label for story in stories], device=self.device)
-        clf_losses = F.cross_entropy(clf_logits.float(), label, reduction='none')
-        return clf_losses, lm_losses.view(-1, 2).sum(1)
-
-    def train(self, stories):
-        self.model.train()
+    def mean_loss(self, stories):
         clf_losses, lm_losses = self.losses(stories)
-        (clf_losses.mean() + LM_COEF * lm_losses.mean() / 2).backward()
-        self.opt.step()
-        self.opt.zero_grad()
-
-    @torch.no_grad()
-    def predict(self, stories):
-        self.model.eval()
-        return self.forward(stories)[0]
+        return clf_losses.mean() + LM_COEF * lm_losses.mean() / 2
 
 
 def huggingface_config(config):
@@ -244,7 +270,9 @@ def huggingface_config(config):
     Its vocabulary is our whole embedding matrix: as in OpenAI's program, the LM logits include the
     rows of the positions.
     """
-    from transformers import OpenAIGPTConfig
+    from transformers import OpenAIGPTConfig, logging
+
+    logging.set_verbosity_error()
 
     names = ('n_embd', 'n_layer', 'n_head', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop')
     return OpenAIGPTConfig(
@@ -256,15 +284,10 @@ def huggingface_config(config):
     )
 
 
-def huggingface_weights(config, weights):
-    """Return our transformer's weights under the names that transformers gives them."""
-    embed = weights['transformer.embed.weight']
-    names = {
-        'transformer.tokens_embed.weight': embed,
-        'lm_head.weight': embed,
-        'transformer.positions_embed.weight': embed[config.first_position :],
-    }
+def huggingface_weights(weights):
+    """Return our layers' weights under the names that transformers gives them."""
     endings = {'w': 'weight', 'g': 'weight', 'b': 'bias'}
+    names = {}
     for name, value in weights.items():
         if name.startswith('transformer.h.'):
             layer, _, ending = name.rpartition('.')
@@ -272,87 +295,54 @@ def huggingface_weights(config, weights):
     return names
 
 
-class HuggingFaceStories(Other):
+def load_huggingface(model, config, weights, **more):
+    """Give a model of transformers our weights, and `more`."""
+    embed = weights['transformer.embed.weight']
+    names = {
+        'transformer.tokens_embed.weight': embed,
+        'lm_head.weight': embed,
+        'transformer.positions_embed.weight': embed[config.first_position :],
+    }
+    model.load_state_dict(names | huggingface_weights(weights) | more)
+    return model
+
+
+class HuggingFaceStories(Stories):
     """`transformers`."""
 
     def make_model(self):
         from transformers import OpenAIGPTDoubleHeadsModel
 
         weights = make_weights(DoubleHeadModel, self.config)
-        names = huggingface_weights(self.config, weights)
-        for name in ('weight', 'bias'):
-            names[f'multiple_choice_head.summary.{name}'] = weights[f'task_head.linear.{name}']
+        head = {
+            f'multiple_choice_head.summary.{name}': weights[f'task_head.linear.{name}']
+            for name in ('weight', 'bias')
+        }
         model = OpenAIGPTDoubleHeadsModel(huggingface_config(self.config))
-        model.load_state_dict(names)
-        return model
+        return load_huggingface(model, self.config, weights, **head)
 
     def make_optimizer(self):
         return torch.optim.AdamW(self.model.parameters(), lr=FINE_TUNING_LR, weight_decay=0.01)
 
-    def forward(self, stories, with_labels=False):
-        """Return the model's output, the LM labels and the labels of the stories."""
+    def forward(self, stories):
         ids, mask, clf = (t.to(self.device) for t in padded_arrays(stories, self.config))
-        lm_labels = ids.masked_fill(mask == 0, -100)
-        label = torch.tensor([story.label for story in stories], device=self.device)
-        labels = dict(labels=lm_labels, mc_labels=label) if with_labels else {}
-        with self.autocast():
-            return self.model(input_ids=ids, mc_token_ids=clf, **labels), lm_labels, label
+        out = self.model(input_ids=ids, mc_token_ids=clf)
+        return out.mc_logits, out.logits[:, :, :-1].flatten(0, 2), ids, mask
 
-    def losses(self, stories):
-        """Return the classification and the LM loss of each story; see `finetune.Ours`."""
-        out, lm_labels, label = self.forward(stories)
-        targets = lm_labels[:, :, 1:]
-        logits = out.logits[:, :, :-1].flatten(0, 2)
-        lm_losses = F.cross_entropy(logits, targets.flatten(), reduction='none')
-        lm_losses = lm_losses.view(targets.shape).sum(2) / (targets >= 0).sum(2)
-        return F.cross_entropy(out.mc_logits, label, reduction='none'), lm_losses.sum(1)
-
-    def train(self, stories):
-        self.model.train()
-        out, *_ = self.forward(stories, with_labels=True)
-        (out.mc_loss + LM_COEF * out.loss).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1)
-        self.opt.step()
-        self.opt.zero_grad()
-
-    @torch.no_grad()
-    def predict(self, stories):
-        self.model.eval()
-        return self.forward(stories)[0].mc_logits
+    def mean_loss(self, stories):
+        """As the library computes it from labels."""
+        ids, mask, clf = (t.to(self.device) for t in padded_arrays(stories, self.config))
+        labels = ids.masked_fill(mask == 0, -100)
+        out = self.model(
+            input_ids=ids, mc_token_ids=clf, labels=labels, mc_labels=self.labels(stories)
+        )
+        return out.mc_loss + LM_COEF * out.loss
 
 
 # ------------------------------------------------------------------------------------- pre-training
 
 
-class PlainBlock(nn.Module):
-    """A layer as in nanoGPT, with GPT-1's norms."""
-
-    def __init__(self, config):
-        super().__init__()
-        n = config.n_embd
-        self.n_head, self.attn_pdrop = config.n_head, config.attn_pdrop
-        self.c_attn, self.attn_proj = nn.Linear(n, 3 * n), nn.Linear(n, n)
-        self.c_fc, self.mlp_proj = nn.Linear(n, 4 * n), nn.Linear(4 * n, n)
-        self.ln_1, self.ln_2 = nn.LayerNorm(n), nn.LayerNorm(n)
-        self.drop = nn.Dropout(config.resid_pdrop)
-
-    def attention(self, x):
-        rows, length, n = x.shape
-        heads = [
-            part.view(rows, length, self.n_head, -1).transpose(1, 2)
-            for part in self.c_attn(x).split(n, dim=2)
-        ]
-        p = self.attn_pdrop if self.training else 0
-        y = F.scaled_dot_product_attention(*heads, dropout_p=p, is_causal=True)
-        return self.attn_proj(y.transpose(1, 2).contiguous().view(rows, length, n))
-
-    def forward(self, x):
-        x = self.ln_1(x + self.drop(self.attention(x)))
-        m = self.mlp_proj(F.gelu(self.c_fc(x), approximate='tanh'))
-        return self.ln_2(x + self.drop(m))
-
-
-class PlainModel(nn.Module):
+class NanoGPT(nn.Module):
     """A GPT as in nanoGPT. As in OpenAI's program, the LM logits include the position rows."""
 
     def __init__(self, config):
@@ -361,7 +351,7 @@ class PlainModel(nn.Module):
         self.wte = nn.Embedding(n_rows, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         self.drop = nn.Dropout(config.embd_pdrop)
-        self.h = nn.ModuleList(PlainBlock(config) for _ in range(config.n_layer))
+        self.h = nn.ModuleList(Layer(config, TORCH) for _ in range(config.n_layer))
         self.lm_head = nn.Linear(config.n_embd, n_rows, bias=False)
         self.lm_head.weight = self.wte.weight
 
@@ -369,31 +359,9 @@ class PlainModel(nn.Module):
         """Return the logits of every token, [rows, length, rows of the embedding]."""
         positions = torch.arange(ids.shape[1], device=ids.device)
         x = self.drop(self.wte(ids) + self.wpe(positions))
-        for block in self.h:
-            x = block(x)
+        for layer in self.h:
+            x = layer(x)
         return self.lm_head(x)
-
-
-NANOGPT_NAMES = {
-    'attn.c_attn.': 'c_attn.',
-    'attn.c_proj.': 'attn_proj.',
-    'mlp.c_fc.': 'c_fc.',
-    'mlp.c_proj.': 'mlp_proj.',
-}
-
-
-def nanogpt_weights(config, weights):
-    """Return our transformer's weights under the names of `PlainModel`."""
-    names = {}
-    for name, value in huggingface_weights(config, weights).items():
-        name = name.removeprefix('transformer.')
-        for theirs, other in NANOGPT_NAMES.items():
-            name = name.replace(theirs, other)
-        is_matrix = name.startswith('h.') and value.dim() == 2
-        names[name] = value.t() if is_matrix else value  # nn.Linear keeps them transposed
-    names['wte.weight'] = names.pop('tokens_embed.weight')
-    names['wpe.weight'] = names.pop('positions_embed.weight')
-    return names
 
 
 class Windows(Other):
@@ -403,40 +371,35 @@ class Windows(Other):
         parameters = self.model.parameters()
         return torch.optim.AdamW(parameters, lr=PRE_TRAINING_LR, weight_decay=0.01, fused=True)
 
-    def losses(self, ids):
+    def losses(self, windows):
         """Return the loss of each window."""
-        ids = torch.from_numpy(ids).to(self.device)
-        with self.autocast():
-            logits = self.logits(ids)[:, :-1].flatten(0, 1).float()
+        ids = torch.from_numpy(windows).to(self.device)
+        with autocast(self.device, self.precision):
+            logits = self.logits(ids).flatten(0, 1)
             losses = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction='none')
         return losses.view(len(ids), -1).mean(1)
-
-    def update(self, ids):
-        self.model.train()
-        ids = torch.from_numpy(ids).to(self.device)
-        with self.autocast():
-            loss = self.mean_loss(ids)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.opt.step()
-        self.opt.zero_grad(set_to_none=True)
 
 
 class NanoGPTWindows(Windows):
     """`nanogpt`."""
 
     def make_model(self):
-        model = PlainModel(self.config)
-        model.load_state_dict(nanogpt_weights(self.config, make_weights(LMModel, self.config)))
+        model = NanoGPT(self.config)
+        weights = make_weights(LMModel, self.config)
+        embed = weights['transformer.embed.weight']
+        names = {
+            'wte.weight': embed,
+            'lm_head.weight': embed,
+            'wpe.weight': embed[self.config.first_position :],
+        }
+        model.load_state_dict(names | layer_weights(weights, TORCH))
         return model
 
     def logits(self, ids):
-        return self.model(ids)
+        return self.model(ids[:, :-1])
 
-    def mean_loss(self, ids):
-        """As nanoGPT does it: the targets are the ids after the first."""
-        logits = self.model(ids[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    def mean_loss(self, windows):
+        return self.losses(windows).mean()
 
 
 class HuggingFaceWindows(Windows):
@@ -446,11 +409,12 @@ class HuggingFaceWindows(Windows):
         from transformers import OpenAIGPTLMHeadModel
 
         model = OpenAIGPTLMHeadModel(huggingface_config(self.config))
-        model.load_state_dict(huggingface_weights(self.config, make_weights(LMModel, self.config)))
-        return model
+        return load_huggingface(model, self.config, make_weights(LMModel, self.config))
 
     def logits(self, ids):
-        return self.model(input_ids=ids).logits
+        return self.model(input_ids=ids).logits[:, :-1]
 
-    def mean_loss(self, ids):
+    def mean_loss(self, windows):
+        """As the library computes it from labels."""
+        ids = torch.from_numpy(windows).to(self.device)
         return self.model(input_ids=ids, labels=ids).loss

@@ -26,13 +26,12 @@ import numpy as np
 import torch
 
 from batches import collate_windows
-from benchmarks.measuring import Product, Task, make_parser, report, training_products
-from benchmarks.others import PRE_TRAINING_LR, HuggingFaceWindows, NanoGPTWindows, make_weights
+from benchmarks import measuring
+from benchmarks.measuring import Product, training_products
+from benchmarks.others import PRE_TRAINING_LR, HuggingFaceWindows, NanoGPTWindows
 from masks import DropoutMasks
 from model_pytorch import Config, LMModel
-from opt import OpenAIAdam
-from parallel import keep_freed_memory, to_device
-from precision import Precision, autocast
+from parallel import to_device
 
 
 class Size(NamedTuple):
@@ -53,37 +52,21 @@ SIZES = {
 }
 
 
-class Ours:
+class Ours(measuring.Ours):
     """The update of pretrain.py."""
 
     def __init__(self, config, device, precision):
-        keep_freed_memory()
-        self.config, self.device = config, device
-        self.model = LMModel(config)
-        self.model.load_state_dict(make_weights(LMModel, config))
-        self.model.to(device)
-        self.precision = Precision(precision, device)
-        self.opt = OpenAIAdam(
-            self.model.parameters(),
-            lr=PRE_TRAINING_LR,
-            schedule='warmup_constant',
-            warmup=0.1,
-            t_total=1000,
-        )
+        super().__init__(LMModel, config, device, precision, PRE_TRAINING_LR)
 
-    def losses(self, ids):
+    def losses(self, windows):
         """Return the loss of each window."""
-        batch = to_device(collate_windows(ids, self.config.first_position), self.device)
-        batch.masks = DropoutMasks(int(ids[0, 0]))
-        with autocast(self.device, self.precision.name):
-            return self.model(batch)
+        with self.autocast():
+            return self.batch_losses(windows)
 
-    def update(self, ids):
-        self.model.train()
-        losses = self.losses(ids)
-        self.precision.backward(losses.mean())
-        self.precision.step(self.opt, losses.detach())
-        self.opt.zero_grad(set_to_none=True)
+    def batch_losses(self, windows):
+        batch = to_device(collate_windows(windows, self.config.first_position), self.device)
+        batch.masks = DropoutMasks(int(windows[0, 0]))
+        return self.model(batch)
 
 
 IMPLEMENTATIONS = {'ours': Ours, 'nanogpt': NanoGPTWindows, 'transformers': HuggingFaceWindows}
@@ -99,7 +82,7 @@ def without_dropout(config: Config) -> Config:
     return replace(config, embd_pdrop=0, attn_pdrop=0, resid_pdrop=0)
 
 
-class PreTraining(Task):
+class PreTraining(measuring.Task):
     """Updates with windows, [windows, n_ctx]."""
 
     def make(self, names):
@@ -138,7 +121,7 @@ def make_task(size: Size, device: torch.device, n_updates: int) -> PreTraining:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = make_parser(__doc__, VARIANTS)
+    parser = measuring.make_parser(__doc__, VARIANTS)
     parser.add_argument('--sizes', nargs='+', choices=list(SIZES), default=['small', 'full'])
     parser.add_argument('--n_windows', type=int, help='windows an update (default: by the size)')
     args = parser.parse_args(argv)
@@ -147,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         size = SIZES[name]
         size = size._replace(n_windows=args.n_windows or size.n_windows)
         tasks[f'{name}: {size}'] = make_task(size, torch.device(args.device), args.steps)
-    report(args, VARIANTS, tasks)
+    measuring.report(args, VARIANTS, tasks)
 
 
 if __name__ == '__main__':
