@@ -1,7 +1,7 @@
 """How much slower is a run while other programs keep every core busy?
 
     python benchmarks/busy.py
-    python benchmarks/busy.py --base FOLDER --repeats 3    # and another version of this project
+    python benchmarks/busy.py --repeats 3    # turns; the medians are printed
 
 Three whole commands run in turns, first alone, then beside one busy process on each core:
 
@@ -11,8 +11,7 @@ full size   train.py with a model of the paper's size and random weights: two up
 pretrain    pretrain.py, one epoch of a small model on the sample's stories
 
 A core that two programs share does half as much for each of them, so a ratio of 2 is the least
-that can be expected from a command that uses all cores. `--base` is a checkout of another commit,
-whose commands run in the same turns. The load is a Python loop.
+that can be expected from a command that uses all cores. The load is a Python loop.
 """
 
 import argparse
@@ -30,9 +29,8 @@ ENVIRONMENT = dict(os.environ)  # of the commands, which set for themselves how 
 sys.path.insert(0, ROOT)
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from full_size import SAMPLE, copy_stories
-
-from benchmarks.finetune import cpu_name
+from benchmarks.full_size import SAMPLE, copy_stories
+from benchmarks.measuring import cpu_name
 from gpt1.tasks.rocstories import find_csv
 from gpt1.text.workers import available_cores
 
@@ -71,42 +69,35 @@ def make_input(folder: str) -> None:
         text.writelines(lines)
 
 
-def seconds(root: str, command: str, folder: str) -> float:
-    """Run a command of the project in `root`. Returns its time."""
+def seconds(command: str, folder: str) -> float:
+    """Run a command. Returns its time."""
     words = [word.replace('FOLDER', folder) for word in command.split()]
     start = time.perf_counter()
     process = subprocess.run(
-        [sys.executable, *words], cwd=root, env=ENVIRONMENT, capture_output=True, text=True
+        [sys.executable, *words], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
     )
     if process.returncode:
         sys.exit(f'{command}: status {process.returncode}\n{process.stdout}{process.stderr}')
     return time.perf_counter() - start
 
 
-def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument('--base', metavar='FOLDER', help='a checkout of another commit')
-    parser.add_argument('--repeats', type=int, default=2, help='turns; the medians are printed')
-    parser.add_argument('--commands', nargs='+', choices=COMMANDS, default=list(COMMANDS))
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--repeats', type=int, default=2, help='turns (default: 2)')
     args = parser.parse_args(argv)
     n_cores = available_cores()
     print(f'{cpu_name()}, {n_cores} cores', flush=True)
-    print(f'{"command":<12}{"version":<9}{"quiet s":>9}{"busy s":>9}{"ratio":>7}')
-    roots = {'this': ROOT, **({'base': os.path.abspath(args.base)} if args.base else {})}
-    for name in args.commands:
-        times = {version: ([], []) for version in roots}
+    print(f'{"command":<12}{"quiet s":>9}{"busy s":>9}{"ratio":>7}')
+    for name, command in COMMANDS.items():
+        times = [], []
         for _ in range(args.repeats):
             for busy in False, True:
-                for version, root in roots.items():
-                    with tempfile.TemporaryDirectory() as folder:
-                        make_input(folder)
-                        with load(n_cores if busy else 0):
-                            times[version][busy].append(seconds(root, COMMANDS[name], folder))
-        for version, both in times.items():
-            quiet, busy = map(statistics.median, both)
-            print(f'{name:<12}{version:<9}{quiet:9.1f}{busy:9.1f}{busy / quiet:7.2f}', flush=True)
+                with tempfile.TemporaryDirectory() as folder:
+                    make_input(folder)
+                    with load(n_cores if busy else 0):
+                        times[busy].append(seconds(command, folder))
+        quiet, busy = map(statistics.median, times)
+        print(f'{name:<12}{quiet:9.1f}{busy:9.1f}{busy / quiet:7.2f}', flush=True)
 
 
 if __name__ == '__main__':

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -54,8 +53,8 @@ def one_run(folder: str, dataset: str, options: list[str]) -> Run:
     )
     seconds = time.perf_counter() - start
     metric = TASKS[dataset].metrics[0]
-    figure = re.compile(rf'(Test|Valid) {METRIC_NAMES[metric]}[^:]*: +(-?[0-9.]+)')
-    found = {on: float(value) for on, value in reversed(figure.findall(result.stdout))}
+    line = re.compile(rf'(Test|Valid) {METRIC_NAMES[metric]}[^:]*: +(-?[0-9.]+)')
+    found = {on: float(value) for on, value in reversed(line.findall(result.stdout))}
     on = 'Test' if 'Test' in found else 'Valid'
     with open(os.path.join(folder, 'log', f'{dataset}.jsonl'), encoding='utf-8') as f:
         lines = [json.loads(line) for line in f]
@@ -97,31 +96,25 @@ def main(argv: list[str] | None = None) -> None:
     names = [name for name in TASKS if name != 'custom']
     parser.add_argument('--datasets', nargs='+', choices=names, default=names, metavar='NAME')
     parser.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3])
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
     parser.add_argument('--picture', help='PNG file for the curves of the first data set')
     parser.add_argument('options', nargs='*', help='options of train.py, after --')
     args = parser.parse_args(argv)
     print(f'{"":12}{"metric":>20}{"pre-trained":>13}{"scratch":>9}{"gain":>7}{"seconds":>9}')
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
-
-        def run(dataset, name, seed):
-            path = os.path.join(folder, f'{dataset} {name} {seed}')
-            options = ['--seed', str(seed), *VARIANTS[name], *args.options]
-            return pool.submit(one_run, path, dataset, options)
-
-        jobs = {
-            dataset: {name: [run(dataset, name, seed) for seed in args.seeds] for name in VARIANTS}
-            for dataset in args.datasets
-        }
-        for dataset, variants in jobs.items():
-            results = {name: [job.result() for job in runs] for name, runs in variants.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for dataset in args.datasets:
+            results = {name: [] for name in VARIANTS}
+            for name, options in VARIANTS.items():
+                for seed in args.seeds:
+                    path = os.path.join(folder, f'{dataset} {name} {seed}')
+                    run = one_run(path, dataset, ['--seed', str(seed), *options, *args.options])
+                    results[name].append(run)
             print_row(dataset, results)
             if args.picture and dataset == args.datasets[0]:
                 draw(dataset, results, args.picture)
 
 
 def print_row(dataset: str, results: dict[str, list[Run]]) -> None:
-    """Print the means over the seeds, and below them the figures of each seed."""
+    """Print the means over the seeds, and below them the scores of each seed."""
     runs = [run for some in results.values() for run in some]
     means = [statistics.mean(run.metric for run in some) for some in results.values()]
     metric = f'{runs[0].measured_on.lower()} {TASKS[dataset].metrics[0]}'

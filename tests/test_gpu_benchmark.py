@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 from test_cuda_path import CPUReplicas
 
@@ -24,11 +25,11 @@ def test_a_dry_run(tmp_path):
     checks = [check for part in result['parts'].values() for check in part['checks']]
     assert len(checks) == 4 and all(is_true for _, is_true in checks)
     steps = result['parts']['fine-tuning']['rows']
-    assert {row['precision'] for row in steps} == {'tf32', 'fp16'}
+    assert {row['variant'].split()[1] for row in steps} == {'tf32', 'fp16'}
     assert all(row['train ms'] > 0 and row['predict ms'] > 0 for row in steps)
     with open(f'{out}.md', encoding='utf-8') as f:
         report = f.read()
-    assert '| precision | variant | update ms |' in report
+    assert '| tokens | variant | train ms |' in report
     assert '- ok: a run in fp16 skips steps' in report
 
 
@@ -36,7 +37,10 @@ def test_replicas(monkeypatch):
     """The part that a dry run leaves out, with replicas on the CPU."""
     monkeypatch.setenv('GPT1_PATH', 'cuda')
     monkeypatch.setattr(gpu.parallel, '_Devices', CPUReplicas)
-    part = gpu.compare_replicas(gpu.tiny('nowhere'))
+    monkeypatch.setattr(gpu.Setup, 'device', torch.device('cpu'))
+    setup = gpu.tiny('nowhere')
+    setup.dry_run = False
+    part = gpu.replicas(setup)
     assert [row['replicas'] for row in part.rows] == [1, 2, 1, 2]
     assert len(part.checks) == 2 and all(is_true for _, is_true in part.checks)
 
@@ -56,15 +60,15 @@ def hangs(setup):
 
 
 @pytest.mark.parametrize(
-    'function, message',
+    'function, limit, message',
     [
-        (fails, 'failed: ValueError: a line'),
-        (ends, 'failed: its process ended with 7'),
-        (hangs, 'failed: it was stopped after 1 s'),
+        (fails, 60, 'failed: ValueError: a line'),
+        (ends, 60, 'failed: its process ended with 7'),
+        (hangs, 1, 'failed: it was stopped after 1 s'),
     ],
 )
-def test_a_part_that_fails_is_reported(function, message, capfd):
-    assert gpu.run_part(function, gpu.tiny('nowhere'), limit=1) == message
+def test_a_part_that_fails_is_reported(function, limit, message, capfd):
+    assert gpu.run_part(function, gpu.tiny('nowhere'), limit) == message
 
 
 def test_without_a_gpu_it_says_so():
