@@ -43,9 +43,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from gpt1.ops.batches import Tree, collate
-from gpt1.ops.functional import rows_a_block
+from gpt1.ops.functional import onednn_product, product, rows_a_block, uses_onednn
 from gpt1.ops.masks import DropoutMasks
-from gpt1.ops.products import onednn_product, product, uses_onednn
 from gpt1.run.parallel import keep_freed_memory
 from gpt1.run.precision import Precision, autocast
 from loss import JointLoss
@@ -468,7 +467,7 @@ def flop(shapes):
 
 
 class Floor:
-    """The time of a step's matrix products alone, by `products.product`."""
+    """The time of a step's matrix products alone, by `functional.product`."""
 
     def __init__(self, shapes, dtype, device):
         self.operands = [

@@ -1,4 +1,4 @@
-"""What the benchmarks compare computes the same, and products.py finds out the processor."""
+"""What the benchmarks compare computes the same, and functional.py finds out the processor."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from conftest import ROOT
 
 sys.path.insert(0, ROOT)
 from benchmarks import finetune, pretrain
-from gpt1.ops import products
+from gpt1.ops import functional
 
 CPU = torch.device('cpu')
 NAMES = ['ours', 'nanogpt']
@@ -79,14 +79,16 @@ def test_the_products_of_both_libraries_are_measured(capsys):
 def test_the_family_of_an_amd_processor(tmp_path, text, family):
     path = tmp_path / 'cpuinfo'
     path.write_text(text)
-    assert products.amd_family(str(path)) == family
+    assert functional.amd_family(str(path)) == family
 
 
 def test_the_family_on_windows(monkeypatch):
     monkeypatch.setattr(
-        products.platform, 'processor', lambda: 'AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD'
+        functional.platform,
+        'processor',
+        lambda: 'AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD',
     )
-    assert products.amd_family('nowhere') == 26
+    assert functional.amd_family('nowhere') == 26
 
 
 def test_the_floor_counts_half_of_the_products_of_attention():

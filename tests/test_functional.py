@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gpt1.ops import functional, products
+from gpt1.ops import functional
 from gpt1.ops.batches import build_tree, collate
 from gpt1.ops.functional import (
     TiedEmbedding,
@@ -28,9 +28,9 @@ from gpt1.ops.functional import (
     plain_embed,
     plain_gelu,
     plain_linear,
+    product,
 )
 from gpt1.ops.masks import DropoutMasks
-from gpt1.ops.products import product
 from model_pytorch import ACT_FNS
 
 N_HEAD = 2
@@ -54,7 +54,7 @@ def library(request, monkeypatch):
     if is_onednn and not torch.backends.mkldnn.is_available():
         pytest.skip('PyTorch without oneDNN')
     monkeypatch.setattr(
-        products, 'uses_onednn', lambda x, w: is_onednn and x.dtype == torch.float32
+        functional, 'uses_onednn', lambda x, w: is_onednn and x.dtype == torch.float32
     )
 
 

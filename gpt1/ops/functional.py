@@ -15,6 +15,8 @@ The environment variable GPT1_PATH selects one of them for all operations:
 
 import math
 import os
+import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from gpt1.ops import products
 from gpt1.ops.masks import DropoutMasks, drop, flat_mask, unpack
 
 PATHS = ('plain', 'cpu', 'cuda')
@@ -56,6 +57,71 @@ def select(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 # ------------------------------------------------------------------------------------ products
 
+ZEN_5 = 26  # the family of AMD's processors in which AVX-512 has units of its full width
+
+
+def amd_family(cpuinfo: str = '/proc/cpuinfo') -> int:
+    """Return the family of this processor if it is made by AMD, else 0."""
+    try:
+        with open(cpuinfo, encoding='ascii', errors='replace') as f:
+            text = f.read(4096)
+    except OSError:  # not Linux
+        text = platform.processor()
+    family = re.search(r'family\s*:?\s*(\d+)', text, re.IGNORECASE)
+    return int(family.group(1)) if family and 'AuthenticAMD' in text else 0
+
+
+# PyTorch computes float32 products with Intel's MKL, which does not use AVX-512 on AMD's
+# processors. oneDNN, which PyTorch uses for bfloat16, does. On Zen 5 it is twice as fast as MKL.
+# On Zen 4, which has the same instructions but executes each in two halves, and on Zen 3, which has
+# none, MKL is faster (benchmarks/finetune.py measures both). So the family decides, and not the
+# instructions. A measurement would be right more often, but its noise would change results from
+# run to run.
+ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and amd_family() >= ZEN_5
+    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+)
+ONEDNN_MIN_SIZE = 1 << 24  # multiply-adds; preparing a new shape costs oneDNN half a millisecond
+
+
+def uses_onednn(x: torch.Tensor, w: torch.Tensor) -> bool:
+    """Return whether oneDNN computes the product x w: large float32 products on a CPU."""
+    return (
+        ONEDNN
+        and x.dtype == torch.float32
+        and x.device.type == 'cpu'
+        and len(x) * w.numel() >= ONEDNN_MIN_SIZE
+        and not torch.is_autocast_enabled('cpu')
+    )
+
+
+def onednn_product(
+    a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return a b, plus `bias` if given, by oneDNN: a [n, k], b [k, m], bias [m], all float32."""
+    if not (b.is_contiguous() or b.t().is_contiguous()):
+        b = b.contiguous()  # oneDNN is a thousand times slower on a slice of a matrix
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
+
+
+def product(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return a b, plus `bias` if given, by the faster library. Records no gradient.
+
+    a [n, k], b [k, m], bias [m]; the result [n, m] is written to `out` if given.
+    """
+    if not uses_onednn(a, b):
+        if bias is None:
+            return torch.mm(a, b, out=out)
+        return torch.addmm(bias, a, b, out=out)
+    result = onednn_product(a, b, bias)
+    return result if out is None else out.copy_(result)
+
 
 def plain_linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return x w + b for x [tokens, nx], w [nx, nf], b [nf]."""
@@ -66,20 +132,20 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, b):
         ctx.save_for_backward(x, w)
-        return products.product(x, w, b)
+        return product(x, w, b)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
-        return products.product(grad, w.t()), products.product(x.t(), grad), grad.sum(0)
+        return product(grad, w.t()), product(x.t(), grad), grad.sum(0)
 
 
 def linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """`plain_linear` by the faster library."""
     if path(x) == 'plain':
         return plain_linear(x, w, b)
-    if products.uses_onednn(x, w):
+    if uses_onednn(x, w):
         return _Linear.apply(x, w, b)
     return torch.addmm(b, x, w)
 
@@ -378,7 +444,7 @@ class _ActivatedLinear(torch.autograd.Function):
     def forward(ctx, x, w, b, act):
         ctx.save_for_backward(x, w)
         ctx.act, ctx.b_dtype = act, b.dtype
-        return products.product(act(x), w, b)
+        return product(act(x), w, b)
 
     @staticmethod
     @once_differentiable
@@ -387,8 +453,8 @@ class _ActivatedLinear(torch.autograd.Function):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             a = ctx.act(x)
-        grad_w = products.product(a.detach().t(), grad)
-        (grad_x,) = torch.autograd.grad(a, x, products.product(grad, w.t()))
+        grad_w = product(a.detach().t(), grad)
+        (grad_x,) = torch.autograd.grad(a, x, product(grad, w.t()))
         return grad_x, grad_w, grad.sum(0, dtype=ctx.b_dtype), None
 
 
@@ -399,7 +465,7 @@ def activated_linear(
     if path(x) == 'plain':
         return plain_activated_linear(x, w, b, act)
     if not torch.is_grad_enabled():
-        return products.product(act(x), w.to(x.dtype), b.to(x.dtype))
+        return product(act(x), w.to(x.dtype), b.to(x.dtype))
     # Autocast would cast w here and once more for the gradient.
     return _ActivatedLinear.apply(x, w.to(x.dtype), b, act)
 
@@ -561,7 +627,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
         h, we = h.to(dtype), we.to(dtype)
         ctx.blocks, logsumexp, at_target = [], [], 0
         for rows, column, inside in _vocabulary_blocks(we, target):
-            logits = products.product(h, rows.t())
+            logits = product(h, rows.t())
             ctx.blocks.append(logits)
             z = full_precision(logits)
             at_column = z.gather(1, column)
@@ -589,8 +655,8 @@ class _TiedCrossEntropy(torch.autograd.Function):
             logits, blocks[i] = blocks[i], None
             d_logits = full_precision(logits).softmax(1).mul_(share[i] * grad)
             logits = d_logits.scatter_add_(1, column, inside * -grad).to(logits.dtype)
-            d_h += products.product(logits, rows)
-            products.product(logits.t(), h, out=d_rows[i])
+            d_h += product(logits, rows)
+            product(logits.t(), h, out=d_rows[i])
         return d_h.to(ctx.dtypes[0]), d_we.to(ctx.dtypes[1]), None, None
 
 
