@@ -15,8 +15,9 @@ import torch.nn.functional as F
 
 from gpt1.ops import functional
 from gpt1.ops.batches import Batch
-from gpt1.ops.functional import AttentionLayout, TiedEmbedding, dropout, full_precision, select
+from gpt1.ops.functional import AttentionLayout, dropout, full_precision, select
 from gpt1.ops.masks import DropoutMasks
+from gpt1.ops.tied import TiedEmbedding
 from utils import SPECIAL_TOKENS
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': functional.gelu}

@@ -43,8 +43,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from gpt1.ops.batches import Tree, collate
-from gpt1.ops.functional import onednn_product, product, rows_a_block, uses_onednn
+from gpt1.ops.functional import onednn_product, product, uses_onednn
 from gpt1.ops.masks import DropoutMasks
+from gpt1.ops.tied import rows_a_block
 from gpt1.run.parallel import keep_freed_memory
 from gpt1.run.precision import Precision, autocast
 from loss import JointLoss

@@ -63,8 +63,8 @@ from finetune import (
 
 from datasets import TASKS
 from gpt1.ops.batches import build_tree, collate
-from gpt1.ops.masks import DropoutMasks
 from gpt1.ops.functional import product
+from gpt1.ops.masks import DropoutMasks
 from gpt1.run.corpus import prepare, vocabulary_files
 from gpt1.run.parallel import keep_freed_memory
 from loss import JointLoss
