@@ -125,7 +125,7 @@ class Ours:
         batch.masks = DropoutMasks(int(torch.randint(2**63 - 1, ())))
         with self.autocast():
             losses = JointLoss(self.model, LM_COEF)(batch)
-        self.precision.backward(losses.mean())
+        self.precision.scale(losses.mean()).backward()
         self.precision.step(self.opt, losses.detach())
         self.opt.zero_grad(set_to_none=True)
 

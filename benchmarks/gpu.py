@@ -506,7 +506,9 @@ def compare_replicas(setup: Setup) -> Part:
             def step(_, module=module, calls=calls, cuts=cuts, scaled=scaled):
                 module.zero_grad()
                 batches = [finetune.lay_out(cut, config, False) for cut in cuts]
-                return calls.backward(batches, 1 / len(stories), scaled, True)
+                losses = calls(batches, scaled.name, last=True)
+                scaled.scale(losses.sum() / len(stories)).backward()
+                return losses.detach()
 
             seconds = median_seconds(step, range(setup.n_steps), device)
             gradients = torch.cat([p.grad.flatten() for p in module.parameters()])

@@ -140,7 +140,7 @@ class Ours:
     def update(self, ids):
         self.model.train()
         losses = self.losses(ids)
-        self.precision.backward(losses.mean())
+        self.precision.scale(losses.mean()).backward()
         self.precision.step(self.opt, losses.detach())
         self.opt.zero_grad(set_to_none=True)
 
