@@ -4,8 +4,7 @@ Where PyTorch needs a GPU, these tests put in its place what computes the same o
 this project's own code runs as it is.
 """
 
-import copy
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -54,39 +53,18 @@ class CPUReplicas(parallel._Devices):
         self.src_device_obj = devices[0]
 
     def replicate(self, module, device_ids):
-        """Return modules whose parameters are copies that pass on their gradients."""
-        replicas = []
-        for _ in device_ids:
-            replica = copy.deepcopy(module)
-            originals = dict(module.named_parameters())
-            for prefix, part in replica.named_modules():
-                for name in list(part._parameters):
-                    original = originals[f'{prefix}.{name}'.lstrip('.')]
-                    del part._parameters[name]
-                    setattr(part, name, original.clone())
-            replicas.append(replica)
-        return replicas
+        return [module] * len(device_ids)
 
     def parallel_apply(self, replicas, inputs, kwargs):
-        """Call each replica in a thread, as PyTorch does: it passes on whether autocast is on."""
-        results, is_on = {}, torch.is_autocast_enabled('cpu')
+        """Call each replica in a thread, which learns whether autocast is on, but not its type."""
+        is_on = torch.is_autocast_enabled('cpu')
 
-        def call(i):
-            try:
-                with torch.autocast('cpu', enabled=is_on):
-                    results[i] = replicas[i](*inputs[i], **kwargs[i])
-            except Exception as error:
-                results[i] = error
+        def call(replica, batches, options):
+            with torch.autocast('cpu', enabled=is_on):
+                return replica(*batches, **options)
 
-        threads = [threading.Thread(target=call, args=(i,)) for i in range(len(replicas))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for result in results.values():
-            if isinstance(result, Exception):
-                raise result
-        return [results[i] for i in range(len(replicas))]
+        with ThreadPoolExecutor(len(replicas)) as pool:
+            return list(pool.map(call, replicas, inputs, kwargs))
 
     def gather(self, outputs, output_device):
         return torch.cat(outputs)

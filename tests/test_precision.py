@@ -175,7 +175,7 @@ def test_a_damaged_state_is_refused(change):
 
 
 def allow_fp16(scale=precision.INITIAL_SCALE, path='cpu'):
-    """In the process of a run: compute in float16 on the CPU, beginning with a loss scale."""
+    """Compute in float16 on the CPU, beginning with a loss scale."""
     os.environ['GPT1_PATH'] = path
     parallel.check_precision = lambda name, devices: None
     precision.INITIAL_SCALE = scale
@@ -183,14 +183,11 @@ def allow_fp16(scale=precision.INITIAL_SCALE, path='cpu'):
 
 @pytest.fixture
 def fp16(monkeypatch):
-    """The same within this process."""
-
-    def allow(scale=precision.INITIAL_SCALE, path='cpu'):
-        monkeypatch.setenv('GPT1_PATH', path)
-        monkeypatch.setattr(parallel, 'check_precision', lambda name, devices: None)
-        monkeypatch.setattr(precision, 'INITIAL_SCALE', scale)
-
-    return allow
+    """`allow_fp16` for this test alone."""
+    monkeypatch.setenv('GPT1_PATH', '')
+    monkeypatch.setattr(parallel, 'check_precision', parallel.check_precision)
+    monkeypatch.setattr(precision, 'INITIAL_SCALE', precision.INITIAL_SCALE)
+    return allow_fp16
 
 
 def skipped(text):
@@ -229,43 +226,25 @@ def test_skipped_steps_are_done_again_and_do_not_count(command, other_command, f
     assert best == other_command.read('save', 'rocstories', 'best_params')
 
 
-def _overflow_in(update):
-    """The gradients of an update overflow once, after which the loss scale is another one."""
-    step = Precision.step
-
-    def failing(self, opt, losses):
-        if opt.t + 1 == update and self.n_skipped == 0:
-            opt.param_groups[0]['params'][0].grad[0] = math.inf
-        return step(self, opt, losses)
-
-    Precision.step = failing
-
-
-def _prepare():
-    """Before a run: allow fp16, and let update 3 overflow once."""
-    allow_fp16()
-    _overflow_in(3)
-
-
-def test_all_ranks_skip_together(command, other_command):
-    """The first rank alone meets the overflow; the sum of the gradients tells the other one."""
-    options = (*RUN, '--n_batch', 20, *NO_DROPOUT)
-    other_command.run(*options, patch=_prepare)
-    run_ranks(command, 2, *options, patch=_one_rank_overflows)
-    assert [update for update, _ in skipped(command.output)] == ['3']
-    for line, other in zip(command.log()[1:], other_command.log()[1:], strict=True):
-        assert line == pytest.approx(other, abs=2e-3)
-
-
-def _one_rank_overflows():
-    """The gradient of the loss is infinite on the first rank, once, in update 3."""
+def _overflow_of_the_first_rank():
+    """The gradient of its loss is infinite, once, in update 3."""
     allow_fp16()
     scale, done = Precision.scale, []
 
     def failing(self, loss):
         done.append(loss)
-        if len(done) == 3 and os.environ['RANK'] == '0':
+        if len(done) == 3 and os.environ.get('RANK', '0') == '0':
             loss = loss * math.inf
         return scale(self, loss)
 
     Precision.scale = failing
+
+
+def test_all_ranks_skip_together(command, other_command):
+    """The first rank alone meets the overflow; the sum of the gradients tells the other one."""
+    options = (*RUN, '--n_batch', 20, *NO_DROPOUT)
+    other_command.run(*options, patch=_overflow_of_the_first_rank)
+    run_ranks(command, 2, *options, patch=_overflow_of_the_first_rank)
+    assert [update for update, _ in skipped(command.output)] == ['3']
+    for line, other in zip(command.log()[1:], other_command.log()[1:], strict=True):
+        assert line == pytest.approx(other, abs=2e-3)

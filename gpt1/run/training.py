@@ -128,7 +128,7 @@ class Trainer:
         norm = None
         while norm is None:
             losses = self.steps.fit(lambda size: self._add_gradients(items, size), self.parallel)
-            norm = self.precision.step(self.opt, losses)
+            norm = self.precision.step(self.opt, losses)  # opt.step(), if no gradient overflows
             self.parallel.zero_grad()
         self.n_updates += 1
         return torch.cat([losses, norm.float().view(1)])
@@ -149,6 +149,7 @@ class Trainer:
             groups, weight = [[slice(0, 1)]], 0.0
         for group in groups:
             batches = [self._batch(items, cut) for cut in group]
+            # In the precision of the run. The last backward pass takes the mean over the ranks.
             step_losses = self.parallel(batches, self.precision.name, last=group is groups[-1])
             self.precision.scale(step_losses.sum() * weight).backward()
             if weight:
