@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_functional import TREES as ALL_TREES
-from test_resume import NO_DROPOUT
+from test_resume import NO_DROPOUT, assert_same_end
 from tiny_models import CONFIG
 from torch.overrides import TorchFunctionMode
 
@@ -213,30 +213,19 @@ class NothingWaits(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def test_no_part_of_an_update_waits_for_the_gpu(command, monkeypatch):
-    update, total = training.Trainer.update, Ranks.total
-
-    def watched(function):
-        def call(*args):
-            with NothingWaits():
-                return function(*args)
-
-        return call
-
-    monkeypatch.setattr(training.Trainer, 'update', watched(update))
-    monkeypatch.setattr(Ranks, 'total', watched(total))
-    assert train.main(command.argv('--n_iter', 1)) == 0
-
-
-# -------------------------------------------------------------------------------- whole runs
-
-
 def test_a_run_with_late_losses_and_saves_in_the_background(command, other_command, monkeypatch):
-    """Two runs of the kernels of a GPU, with dropout, end the same; so does one with a lag."""
+    """It ends as one without, which had the same dropout; no update waits for the GPU."""
     options = ('--n_iter', 2, '--save_every', 3, '--deterministic')
     try:
         assert train.main(other_command.argv(*options)) == 0
         make_trainer = train.make_trainer
+
+        def watched(function):
+            def call(*args):
+                with NothingWaits():
+                    return function(*args)
+
+            return call
 
         def as_on_a_gpu(*args):
             trainer = make_trainer(*args)
@@ -244,17 +233,14 @@ def test_a_run_with_late_losses_and_saves_in_the_background(command, other_comma
             trainer.saver = type(trainer.saver)(background=True)
             return trainer
 
+        monkeypatch.setattr(training.Trainer, 'update', watched(training.Trainer.update))
+        monkeypatch.setattr(Ranks, 'total', watched(Ranks.total))
         monkeypatch.setattr(train, 'make_trainer', as_on_a_gpu)
         assert train.main(command.argv(*options)) == 0
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
-    assert command.log()[1:] == other_command.log()[1:]
-    best, expected = (
-        torch.load(c.folder / 'save' / 'rocstories' / 'best_params', weights_only=True)
-        for c in (command, other_command)
-    )
-    assert all(torch.equal(best[name], value) for name, value in expected.items())
+    assert_same_end(command, other_command)
 
 
 def test_out_of_memory_halves_the_steps_and_frees_the_gpu(monkeypatch, capsys):
