@@ -15,8 +15,9 @@ import torch.nn.functional as F
 
 from gpt1.ops import functional
 from gpt1.ops.batches import Batch
-from gpt1.ops.functional import AttentionLayout, TiedEmbedding, dropout, full_precision, select
+from gpt1.ops.functional import AttentionLayout, dropout, full_precision, select
 from gpt1.ops.masks import DropoutMasks
+from gpt1.ops.tied import TiedEmbedding
 from utils import SPECIAL_TOKENS
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': functional.gelu}
@@ -130,13 +131,16 @@ class Block(nn.Module):
         self, x: torch.Tensor, layout: AttentionLayout, masks: DropoutMasks | None
     ) -> torch.Tensor:
         """x [tokens, n_embd] -> [tokens, n_embd]."""
-        n = self.ln_1(x + self.attn(x, layout, masks))
-        return self.ln_2(n + self.mlp(n, masks))
+        return self.rest(x, self.attn(x, layout, masks), masks)
 
     def at(self, x: torch.Tensor, layout: AttentionLayout, tokens: torch.Tensor) -> torch.Tensor:
         """Return the output at the chosen tokens alone. See `functional.attention_at`."""
-        n = self.ln_1(x[tokens] + self.attn.at(x, layout, tokens))
-        return self.ln_2(n + self.mlp(n, None))
+        return self.rest(x[tokens], self.attn.at(x, layout, tokens), None)
+
+    def rest(self, x: torch.Tensor, a: torch.Tensor, masks: DropoutMasks | None) -> torch.Tensor:
+        """Return the output of the layer from its input x and a, what attention makes of x."""
+        n = self.ln_1(x + a)
+        return self.ln_2(n + self.mlp(n, masks))
 
 
 class TransformerModel(nn.Module):

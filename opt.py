@@ -1,12 +1,11 @@
 """OpenAI's Adam and its learning-rate schedules."""
 
+import inspect
 import math
 from collections.abc import Iterable
 
 import numpy as np
 import torch
-
-from adamw import AdamW
 
 
 def _is_warmup(x: float, warmup: float) -> bool:
@@ -46,6 +45,19 @@ SCHEDULES = {
     'warmup_constant': warmup_constant,
     'warmup_cosine_to_zero': warmup_cosine_to_zero,
 }
+
+
+class AdamW(torch.optim.AdamW):
+    """`torch.optim.AdamW` whose methods do not import `torch._dynamo`, which takes seconds.
+
+    PyTorch wraps these methods to exclude them from compilation. Here, nothing is compiled.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
 
 
 class OpenAIAdam(AdamW):

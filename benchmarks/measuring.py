@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from benchmarks.others import make_weights
-from gpt1.ops.functional import rows_a_block
-from gpt1.ops.products import onednn_product, product, uses_onednn
+from gpt1.ops.functional import onednn_product, product, uses_onednn
+from gpt1.ops.tied import rows_a_block
 from gpt1.run.parallel import keep_freed_memory
 from gpt1.run.precision import DTYPES, Precision, autocast
 from model_pytorch import Config
@@ -58,7 +58,7 @@ class Ours:
         self.model.train()
         with self.autocast():
             losses = self.batch_losses(item)
-        self.precision.backward(losses.mean())
+        self.precision.scale(losses.mean()).backward()
         self.precision.step(self.opt, losses.detach())
         self.opt.zero_grad(set_to_none=True)
 

@@ -29,8 +29,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from gpt1.ops.batches import Batch
-from gpt1.ops.functional import TiedEmbedding, compute_dtype, dropout, path, select
+from gpt1.ops.functional import compute_dtype, dropout, path, select
 from gpt1.ops.masks import DropoutMasks
+from gpt1.ops.tied import TiedEmbedding
 from model_pytorch import Config
 from utils import InputError
 

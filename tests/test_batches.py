@@ -20,38 +20,29 @@ def as_lists(tree):
     return tree.trunk.tolist(), [branch.tolist() for branch in tree.branches]
 
 
-def build(layout, *texts, n_context=1):
+@pytest.mark.parametrize(
+    'layout, texts, n_context, trunk, branches',
+    [
+        ('text', [[1, 2]], 1, [START, 1, 2], [[CLASSIFY]]),
+        ('text', [[]], 1, [START], [[CLASSIFY]]),
+        ('pair', [[1, 2], [3]], 1, [START, 1, 2, DELIMITER, 3], [[CLASSIFY]]),
+        (
+            *('similarity', [[1, 2], [3]], 1, [START]),
+            [[1, 2, DELIMITER, 3, CLASSIFY], [3, DELIMITER, 1, 2, CLASSIFY]],
+        ),
+        ('choices', [[1, 2], [3], []], 1, [START, 1, 2, DELIMITER], [[3, CLASSIFY], [CLASSIFY]]),
+        (
+            'choices',
+            [[1], [2], [3], [4]],
+            2,
+            [START, 1, 2, DELIMITER],
+            [[3, CLASSIFY], [4, CLASSIFY]],
+        ),
+    ],
+)
+def test_the_tree_of_each_layout(layout, texts, n_context, trunk, branches):
     arrays = [np.array(text, dtype=np.uint16) for text in texts]
-    return as_lists(build_tree(arrays, layout, n_context, N_VOCAB))
-
-
-def test_tree_of_a_text():
-    assert build('text', [1, 2]) == ([START, 1, 2], [[CLASSIFY]])
-
-
-def test_tree_of_a_pair():
-    assert build('pair', [1, 2], [3]) == ([START, 1, 2, DELIMITER, 3], [[CLASSIFY]])
-
-
-def test_tree_of_a_similarity_has_both_orders():
-    branches = [[1, 2, DELIMITER, 3, CLASSIFY], [3, DELIMITER, 1, 2, CLASSIFY]]
-    assert build('similarity', [1, 2], [3]) == ([START], branches)
-
-
-def test_tree_of_choices():
-    branches = [[4, CLASSIFY], [5, 6, CLASSIFY]]
-    assert build('choices', [1, 2, 3], [4], [5, 6]) == ([START, 1, 2, 3, DELIMITER], branches)
-
-
-def test_tree_of_choices_with_two_texts_as_context():
-    branches = [[4, CLASSIFY], [5, CLASSIFY], [6, CLASSIFY]]
-    expected = [START, 1, 2, 3, DELIMITER], branches
-    assert build('choices', [1, 2], [3], [4], [5], [6], n_context=2) == expected
-
-
-def test_tree_of_empty_texts():
-    assert build('text', []) == ([START], [[CLASSIFY]])
-    assert build('choices', [], [], [1]) == ([START, DELIMITER], [[CLASSIFY], [1, CLASSIFY]])
+    assert as_lists(build_tree(arrays, layout, n_context, N_VOCAB)) == (trunk, branches)
 
 
 # ------------------------------------------------------------------------------- the slow version
@@ -132,9 +123,9 @@ def trees_of_a_task(draw):
 # ---------------------------------------------------------------------------------------- collate
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=80, deadline=None, database=None)
 @given(trees=trees_of_a_task(), share_context=st.booleans())
-def test_tokens_are_those_of_the_slow_version(trees, share_context):
+def test_a_batch_is_that_of_the_slow_version(trees, share_context):
     rows = slow_rows(trees, share_context)
     batch = collate(trees, FIRST_POSITION, share_context)
     length = round_up(max(map(len, rows)))
@@ -147,22 +138,25 @@ def test_tokens_are_those_of_the_slow_version(trees, share_context):
     assert batch.positions[:n].tolist() == positions
     slots = [r * length + c for r, row in enumerate(rows) for c in range(len(row))]
     assert batch.slots[:n].tolist() == slots
-    assert len(batch.ids) == len(batch.positions) == len(batch.slots)
+    # The tokens that fill up a batch take slots that are otherwise empty.
+    assert len(batch.slots.unique()) == len(batch.slots) == len(batch.ids) == len(batch.positions)
     assert len(batch.ids) == min(round_up(n), len(rows) * length)
-    if not share_context:
-        assert batch.branch is None
-        return
-    padded = [[token['branch'] for token in row] + [0] * (length - len(row)) for row in rows]
-    assert batch.branch.tolist() == padded
-
-
-@settings(max_examples=40, deadline=None, database=None)
-@given(trees=trees_of_a_task(), share_context=st.booleans())
-def test_no_token_shares_a_slot(trees, share_context):
-    """The tokens that fill up a batch take slots that are otherwise empty."""
-    batch = collate(trees, FIRST_POSITION, share_context)
-    assert len(batch.slots.unique()) == len(batch.slots)
     assert batch.slots.max() < batch.rows * batch.length
+    padded = [[token['branch'] for token in row] + [0] * (length - len(row)) for row in rows]
+    if share_context:
+        assert batch.branch.tolist() == padded
+    else:
+        assert batch.branch is None
+
+    assert batch.clf.tolist() == slow_clf(trees, share_context)
+    assert (batch.ids[batch.clf] == CLASSIFY).all()
+    n_rows = [1 if share_context else len(tree.branches) for tree in trees]
+    assert batch.row_example.tolist() == np.repeat(np.arange(len(trees)), n_rows).tolist()
+    n_choices = [len(tree.branches) for tree in trees]
+    if len(set(n_choices)) == 1:
+        assert batch.n_choices is None
+    else:
+        assert batch.n_choices.tolist() == n_choices
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -175,60 +169,11 @@ def test_predictions_are_those_of_the_slow_version(trees, share_context):
             expected.append((number, first + token['parent'], token['id'], token['weight']))
         first += len(row)
     batch = collate(trees, FIRST_POSITION, share_context)
-    found = list(
-        zip(
-            batch.lm_row.tolist(),
-            batch.lm_parent.tolist(),
-            batch.lm_target.tolist(),
-            batch.lm_weight.tolist(),
-        )
-    )
+    columns = batch.lm_row, batch.lm_parent, batch.lm_target, batch.lm_weight
+    found = list(zip(*(column.tolist() for column in columns)))
     assert len(found) == round_up(len(expected))
     assert all(weight == 0 for *_, weight in found[len(expected) :])
     np.testing.assert_allclose(sorted(found[: len(expected)]), sorted(expected), rtol=1e-12)
-
-
-@settings(max_examples=60, deadline=None, database=None)
-@given(trees=trees_of_a_task(), share_context=st.booleans())
-def test_classify_tokens_are_those_of_the_slow_version(trees, share_context):
-    batch = collate(trees, FIRST_POSITION, share_context)
-    assert batch.clf.tolist() == slow_clf(trees, share_context)
-    assert (batch.ids[batch.clf] == CLASSIFY).all()
-    n_choices = [len(tree.branches) for tree in trees]
-    if len(set(n_choices)) == 1:
-        assert batch.n_choices is None
-    else:
-        assert batch.n_choices.tolist() == n_choices
-
-
-@settings(max_examples=40, deadline=None, database=None)
-@given(trees=trees_of_a_task(), share_context=st.booleans())
-def test_rows_know_their_example(trees, share_context):
-    batch = collate(trees, FIRST_POSITION, share_context)
-    expected = []
-    for number, tree in enumerate(trees):
-        expected += [number] * (1 if share_context else len(tree.branches))
-    assert batch.row_example.tolist() == expected
-
-
-@settings(max_examples=40, deadline=None, database=None)
-@given(trees=trees_of_a_task())
-def test_both_layouts_weigh_the_same_predictions(trees):
-    """A prediction is known by its example, and by what it follows and predicts."""
-    totals = []
-    for share_context in (False, True):
-        batch = collate(trees, FIRST_POSITION, share_context)
-        examples = batch.row_example[batch.lm_row]
-        ids = batch.ids[batch.lm_parent]
-        positions = batch.positions[batch.lm_parent]
-        keys = torch.stack([examples, ids, positions, batch.lm_target], 1).tolist()
-        weights = {}
-        for key, weight in zip(map(tuple, keys), batch.lm_weight.tolist()):
-            weights[key] = weights.get(key, 0) + weight
-        totals.append({key: weight for key, weight in weights.items() if weight > 0})
-        n_sequences = sum(len(tree.branches) for tree in trees)
-        assert batch.lm_weight.sum().item() == pytest.approx(n_sequences)
-    assert totals[0] == pytest.approx(totals[1])
 
 
 def small_batch(**options):

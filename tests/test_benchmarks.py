@@ -10,7 +10,7 @@ from conftest import ROOT
 
 sys.path.insert(0, ROOT)
 from benchmarks import finetune, measuring, pretrain
-from gpt1.ops import products
+from gpt1.ops import functional
 from model_pytorch import Config
 
 CPU = torch.device('cpu')
@@ -91,13 +91,13 @@ def test_the_products_of_both_libraries_are_measured(capsys):
 def test_the_family_of_an_amd_processor(tmp_path, text, family):
     path = tmp_path / 'cpuinfo'
     path.write_text(text)
-    assert products.amd_family(str(path)) == family
+    assert functional.amd_family(str(path)) == family
 
 
 def test_the_family_on_windows(monkeypatch):
     name = 'AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD'
-    monkeypatch.setattr(products.platform, 'processor', lambda: name)
-    assert products.amd_family('nowhere') == 26
+    monkeypatch.setattr(functional.platform, 'processor', lambda: name)
+    assert functional.amd_family('nowhere') == 26
 
 
 def test_the_floor_counts_half_of_the_products_of_attention():

@@ -3,34 +3,28 @@
 The 'cuda' path runs on the CPU here: PyTorch has the same operations there.
 """
 
-import math
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from gpt1.ops import functional, products
+from gpt1.ops import functional
 from gpt1.ops.batches import build_tree, collate
 from gpt1.ops.functional import (
-    TiedEmbedding,
     activated_linear,
     attention,
-    attention_at,
     attention_layout,
     dropout,
     gelu,
     linear,
     plain_activated_linear,
     plain_attention,
-    plain_cross_entropy,
     plain_dropout,
-    plain_embed,
     plain_gelu,
     plain_linear,
+    product,
 )
 from gpt1.ops.masks import DropoutMasks
-from gpt1.ops.products import product
 from model_pytorch import ACT_FNS
 
 N_HEAD = 2
@@ -54,7 +48,7 @@ def library(request, monkeypatch):
     if is_onednn and not torch.backends.mkldnn.is_available():
         pytest.skip('PyTorch without oneDNN')
     monkeypatch.setattr(
-        products, 'uses_onednn', lambda x, w: is_onednn and x.dtype == torch.float32
+        functional, 'uses_onednn', lambda x, w: is_onednn and x.dtype == torch.float32
     )
 
 
@@ -110,22 +104,15 @@ def test_the_path_follows_from_the_device_unless_it_is_chosen(monkeypatch):
 
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize('tokens', [1, 5, 64])
-def test_linear(path, library, tokens, dtype, tolerance):
+@pytest.mark.parametrize('part', [slice(None), slice(10), slice(10, None)], ids=str)
+def test_linear(path, library, tokens, part, dtype, tolerance):
+    """Also with some of the columns of a matrix."""
     x, w, b = (random(*shape, dtype=dtype) for shape in [(tokens, 24), (24, 30), (30,)])
-    assert_equal_operations(linear, plain_linear, x, w, b, tolerance=tolerance)
 
+    def columns(function):
+        return lambda x, w, b: function(x, w[:, part], b[part])
 
-@pytest.mark.parametrize('part', [slice(10), slice(10, None)])
-def test_linear_with_some_columns_of_a_matrix(path, library, part):
-    x, w, b = (random(*shape, dtype=torch.float32) for shape in [(5, 24), (24, 30), (30,)])
-    assert_equal_operations(
-        lambda x, w, b: linear(x, w[:, part], b[part]),
-        lambda x, w, b: plain_linear(x, w[:, part], b[part]),
-        x,
-        w,
-        b,
-        tolerance=1e-5,
-    )
+    assert_equal_operations(columns(linear), columns(plain_linear), x, w, b, tolerance=tolerance)
 
 
 @pytest.mark.parametrize('afn', ACT_FNS)
@@ -192,6 +179,7 @@ def test_dropout(path):
         torch.manual_seed(0)  # for the 'cuda' path, which draws from PyTorch's generator
         return dropout(x, p, DropoutMasks(3))
 
+    assert dropout(x, 0, None) is x
     keep = (fast(x) != 0).flatten()
     assert abs(keep.double().mean() - 0.75) < 0.06
     assert_equal_operations(fast, lambda x: plain_dropout(x, p, GivenMask(keep)), x)
@@ -206,11 +194,6 @@ def test_dropout_of_the_plain_and_the_cpu_path_draw_the_same_masks(monkeypatch):
         results.append([dropout(x, 0.25, masks) for _ in range(3)])
     torch.testing.assert_close(*results, rtol=0, atol=1e-12)
     assert not torch.equal(results[0][0], results[0][1])
-
-
-def test_dropout_with_probability_0_does_nothing(path):
-    x = random(3, 4)
-    assert dropout(x, 0, None) is x
 
 
 # ----------------------------------------------------------------------------------- attention
@@ -287,54 +270,6 @@ def test_attention_of_the_cuda_path_with_dropout(monkeypatch, share_context):
     assert_equal_operations(fast, lambda qkv: plain_attention(qkv, layout, p, masks), qkv)
 
 
-def test_a_token_sees_the_trunk_and_its_own_branch(path):
-    """A change of a token changes the outputs of the tokens that see it, and no others."""
-    batch = collate(TREES[:1], FIRST_POSITION, share_context=True)
-    layout = attention_layout(batch, N_HEAD)
-    n_trunk, branches = len(TREES[0].trunk), TREES[0].branches
-    first = n_trunk + len(branches[0])
-    qkv = random(len(batch.ids), 3 * N_HEAD * 5).detach()
-    before = attention(qkv, layout, 0, None)
-
-    def changed_by(token):
-        other = qkv.clone()
-        other[token] += 1
-        after = attention(other, layout, 0, None)
-        return torch.nonzero((after != before).any(1)).flatten().tolist()
-
-    end = first + len(branches[1])
-    n_tokens = len(batch.ids)
-    assert set(changed_by(2)) >= set(range(2, end))
-    assert set(changed_by(2)) <= set(range(2, n_tokens))
-    assert changed_by(n_trunk) == list(range(n_trunk, first))
-    assert set(changed_by(first)) & set(range(end)) == set(range(first, end))
-
-
-@BOTH_LAYOUTS
-@pytest.mark.parametrize('n', [1, 2])
-def test_attention_at_some_tokens(path, share_context, n):
-    layout, n_tokens = make_layout(share_context)
-    width = N_HEAD * 5
-    qkv = random(n_tokens, 3 * width)
-    batch = collate(TREES, FIRST_POSITION, share_context)
-    last = batch.clf[:, -1] if share_context else batch.clf.flatten()
-    tokens = torch.stack([last, last - 1], 1)[:, :n].flatten()
-    assert_equal_operations(
-        lambda qkv: attention_at(qkv[tokens, :width], qkv[:, width:], layout, tokens),
-        lambda qkv: plain_attention(qkv, layout, 0, None)[tokens],
-        qkv,
-    )
-
-
-@BOTH_LAYOUTS
-def test_gradient_of_attention_by_finite_differences(monkeypatch, share_context):
-    monkeypatch.setenv('GPT1_PATH', 'cpu')
-    batch = collate(TREES[3:], FIRST_POSITION, share_context)
-    layout = attention_layout(batch, N_HEAD)
-    qkv = random(len(batch.ids), 3 * N_HEAD * 2)
-    assert torch.autograd.gradcheck(lambda x: attention(x, layout, 0.3, DropoutMasks(3)), qkv)
-
-
 # ---------------------------------------------------------------------------------- activation
 
 
@@ -348,259 +283,8 @@ def test_gelu(path):
         torch.testing.assert_close(results, expected, rtol=tolerance, atol=20 * tolerance)
 
 
-def test_plain_gelu_is_the_tanh_form_of_pytorch():
-    x = random(1000)
-    torch.testing.assert_close(plain_gelu(x), F.gelu(x, approximate='tanh'), rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize('name', ['cpu', 'cuda'])
 def test_gelu_in_bf16_rounds_only_the_result(monkeypatch, name):
     monkeypatch.setenv('GPT1_PATH', name)
     x = random(1000, dtype=torch.bfloat16)
     torch.testing.assert_close(gelu(x), plain_gelu(x.float()).bfloat16())
-
-
-# -------------------------------------------------------------------------- the tied embedding
-
-IDS = torch.tensor([3, 7, 3, 0, 3])
-POSITIONS = torch.tensor([40, 41, 42, 40, 7])  # 7: both uses may add to the same row
-TARGET = torch.tensor([0, 7, 49, 3])
-
-
-def tied_loss(weight, p, masks, has_lm=True):
-    """A loss of both uses of the matrix, and the embedding. 'cuda' draws from a fixed seed."""
-    torch.manual_seed(0)
-    embedding = TiedEmbedding(weight, IDS, POSITIONS, p, masks)
-    loss = (embedding.h**2).sum()
-    if has_lm:
-        losses = embedding.cross_entropy(embedding.h[:4], TARGET)
-        loss = loss + (losses * torch.arange(1, 5)).sum()
-    return loss, embedding
-
-
-def plain_tied_loss(weight, p, masks, has_lm=True):
-    h, we = plain_embed(weight, IDS, POSITIONS, p, masks)
-    loss = (h**2).sum()
-    if has_lm:
-        losses = plain_cross_entropy(h[:4], we, TARGET)
-        loss = loss + (losses * torch.arange(1, 5)).sum()
-    return loss
-
-
-@pytest.mark.parametrize('has_lm', [False, True])
-@pytest.mark.parametrize('p', [0, 0.3])
-def test_embedding_and_cross_entropy(path, p, has_lm):
-    weight = random(50, 6)
-    _, embedding = tied_loss(weight, p, DropoutMasks(3))
-    masks = GivenMask(embedding.matrix != 0)
-    expected = value_and_gradients(lambda w: plain_tied_loss(w, p, masks, has_lm), weight)
-    result = value_and_gradients(lambda w: tied_loss(w, p, DropoutMasks(3), has_lm)[0], weight)
-    assert_close(result, expected, 1e-10)
-    torch.testing.assert_close(embedding.matrix, weight * (embedding.matrix != 0) / (1 - p))
-
-
-@pytest.mark.parametrize('p', [0, 0.3])
-def test_gradients_of_two_batches_add_up(path, p):
-    weight = random(50, 6)
-    before = weight.detach().clone()
-    expected = 0
-    for seed in (1, 2):
-        loss, _ = tied_loss(weight, p, DropoutMasks(seed))
-        expected = expected + torch.autograd.grad(loss, weight)[0].clone()
-    for seed in (1, 2):
-        tied_loss(weight, p, DropoutMasks(seed))[0].backward()
-    torch.testing.assert_close(weight.grad, expected)
-    assert torch.equal(weight, before)
-
-
-def test_embedding_of_the_plain_and_the_cpu_path_draw_the_same_mask(monkeypatch):
-    """Over more rows than one block of the CPU's cache, with a width that 8 does not divide."""
-    weight = random(5000, 257)
-    results = []
-    for path in ('plain', 'cpu'):
-        monkeypatch.setenv('GPT1_PATH', path)
-        embedding = TiedEmbedding(weight, IDS, POSITIONS, 0.1, DropoutMasks(3))
-        results.append([embedding.h, embedding.matrix])
-    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
-    is_kept = (results[0][1] != 0).double()
-    for part in is_kept.split(1000):
-        assert abs(part.mean() - 0.9) < 0.005
-
-
-# The blocks have 1,024 rows on a CPU and 8,192 on a GPU.
-@pytest.mark.parametrize(
-    'name, rows',
-    [('cpu', n) for n in (1023, 1024, 1025, 2500)] + [('cuda', n) for n in (8191, 8192, 8193)],
-)
-@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-@pytest.mark.parametrize('p', [0, 0.3])
-def test_cross_entropy_in_blocks_of_rows(monkeypatch, library, name, rows, dtype, tolerance, p):
-    monkeypatch.setenv('GPT1_PATH', name)
-    weight, h = random(rows, 16, dtype=dtype), random(6, 16, seed=1, dtype=dtype)
-    target = torch.tensor([0, 5, rows - 1, rows - 2, 1000, min(1024, rows - 1)])
-    kept = []
-
-    def fast(h, weight):
-        torch.manual_seed(0)
-        embedding = TiedEmbedding(weight, IDS, POSITIONS, p, DropoutMasks(3))
-        kept.append(embedding.matrix.detach() != 0)
-        return embedding.cross_entropy(h, target) + embedding.h.sum()
-
-    results = value_and_gradients(fast, h, weight)
-
-    def plain(h, weight):
-        h0, we = plain_embed(weight, IDS, POSITIONS, p, GivenMask(kept[0]))
-        return plain_cross_entropy(h, we, target) + h0.sum()
-
-    assert_close(results, value_and_gradients(plain, h, weight), tolerance)
-
-
-@pytest.mark.parametrize('p', [0, 0.3])
-def test_gradient_of_cross_entropy_by_finite_differences(monkeypatch, p):
-    monkeypatch.setenv('GPT1_PATH', 'cpu')
-
-    def losses(h, weight):
-        embedding = TiedEmbedding(weight, IDS, POSITIONS, p, DropoutMasks(3))
-        return embedding.cross_entropy(h + embedding.h[:4], TARGET).sum()
-
-    # gradcheck runs backward() more than once on one graph, which the loss does not allow.
-    tensors = [random(4, 3), random(50, 3, seed=1)]
-    gradients = torch.autograd.grad(losses(*tensors), tensors)
-    for tensor, gradient in zip(tensors, gradients):
-        for place in range(0, tensor.numel(), 7):
-            assert gradient.flatten()[place].item() == pytest.approx(
-                slope(losses, tensors, tensor, place), abs=1e-7
-            )
-
-
-def slope(function, tensors, tensor, place, step=1e-5):
-    """The derivative of a function with respect to one entry of one of its tensors."""
-    entries = tensor.detach().view(-1)
-    values = []
-    for shift in (step, -2 * step):
-        entries[place] += shift
-        values.append(function(*tensors).item())
-    entries[place] += step
-    return (values[0] - values[1]) / (2 * step)
-
-
-def test_cross_entropy_of_very_sure_predictions_is_finite(path):
-    h = (300 * random(4, 6)).detach().requires_grad_()
-    weight = random(50, 6, seed=1)
-    embedding = TiedEmbedding(weight, IDS, POSITIONS, 0, None)
-    losses = embedding.cross_entropy(h, TARGET)
-    assert losses.isfinite().all()
-    assert losses.max() > 100
-    assert_close([losses], [plain_cross_entropy(h, weight, TARGET)], 1e-10)
-    (losses.sum() + embedding.h.sum()).backward()
-    assert h.grad.isfinite().all()
-    assert weight.grad.isfinite().all()
-
-
-def test_the_gradient_overwrites_the_matrix_after_dropout(monkeypatch):
-    monkeypatch.setenv('GPT1_PATH', 'cpu')
-    weight = random(3000, 400, dtype=torch.float32)
-    loss, embedding = tied_loss(weight, 0.3, DropoutMasks(3))
-    place = embedding.matrix.data_ptr()
-    loss.backward()
-    assert weight.grad.data_ptr() == place
-
-
-def test_the_gradient_overwrites_the_matrix_in_bf16(monkeypatch):
-    """The float32 gradient is written over the memory that ends with the bfloat16 matrix."""
-    monkeypatch.setenv('GPT1_PATH', 'cpu')
-    weight = random(3000, 400, dtype=torch.float32)
-    with torch.autocast('cpu', torch.bfloat16):
-        loss, embedding = tied_loss(weight, 0.3, DropoutMasks(3))
-    assert embedding.matrix.dtype == torch.bfloat16
-    place = embedding.matrix.data_ptr() - 2 * weight.numel()
-    loss.backward()
-    assert weight.grad.dtype == torch.float32
-    assert weight.grad.data_ptr() == place
-
-
-@pytest.mark.parametrize('name', ['cpu', 'cuda'])
-@pytest.mark.parametrize('p', [0, 0.3])
-def test_a_second_backward_pass_is_an_error(monkeypatch, name, p):
-    monkeypatch.setenv('GPT1_PATH', name)
-    loss, _ = tied_loss(random(50, 6), p, DropoutMasks(3))
-    loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match='call it only once'):
-        loss.backward()
-
-
-@pytest.mark.parametrize('name', ['cpu', 'cuda'])
-def test_the_gradient_of_a_dropped_entry_is_0(monkeypatch, name):
-    monkeypatch.setenv('GPT1_PATH', name)
-    weight = random(50, 6)
-    loss, embedding = tied_loss(weight, 0.3, DropoutMasks(3))
-    keep = embedding.matrix.detach() != 0
-    loss.backward()
-    assert torch.equal(weight.grad != 0, keep)
-
-
-def test_the_gradient_of_the_embedding_is_repeatable(monkeypatch):
-    """To the last bit, although many tokens share a row and two threads add them up."""
-    monkeypatch.setenv('GPT1_PATH', 'cpu')
-    weight, grad = random(300, 128, dtype=torch.float32), random(1280, 128, dtype=torch.float32)
-    ids = torch.arange(1280) % 40
-
-    def gradient():
-        h = TiedEmbedding(weight, ids, ids + 100, 0, None).h
-        return torch.autograd.grad(h, weight, grad)[0]
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        first = gradient()
-        assert all(torch.equal(gradient(), first) for _ in range(10))
-    finally:
-        torch.set_num_threads(threads)
-
-
-# ------------------------------------------------------------------------------------ bfloat16
-
-
-@pytest.mark.parametrize('name', ['cpu', 'cuda'])
-def test_embedding_in_bf16_rounds_the_matrix_but_not_the_states(monkeypatch, name):
-    monkeypatch.setenv('GPT1_PATH', name)
-    weight = random(50, 6, dtype=torch.float32)
-    with torch.autocast('cpu', torch.bfloat16):
-        embedding = TiedEmbedding(weight, IDS, POSITIONS, 0.5, DropoutMasks(3))
-    keep = embedding.matrix.detach() != 0
-    dropped = weight * keep * 2
-    torch.testing.assert_close(embedding.h, dropped[IDS] + dropped[POSITIONS])
-    torch.testing.assert_close(embedding.matrix.float(), dropped, rtol=2**-8, atol=0)
-    (gradient,) = torch.autograd.grad(embedding.h.sum(), weight)
-    expected = torch.autograd.grad((dropped[IDS] + dropped[POSITIONS]).sum(), weight)
-    torch.testing.assert_close(gradient, expected[0])
-
-
-@pytest.mark.parametrize('name', ['cpu', 'cuda'])
-@pytest.mark.parametrize('p', [0, 0.3])
-@pytest.mark.parametrize('rows', [50, 2500])
-def test_bf16_rounds_the_products_only(monkeypatch, name, p, rows):
-    """The losses are those of the rounded logits, with sums in float32."""
-    monkeypatch.setenv('GPT1_PATH', name)
-    h, weight = random(4, 6, dtype=torch.float32), random(rows, 6, seed=1, dtype=torch.float32)
-    with torch.autocast('cpu', torch.bfloat16):
-        torch.manual_seed(0)
-        embedding = TiedEmbedding(weight, IDS, POSITIONS, p, DropoutMasks(3))
-        keep = embedding.matrix.detach() != 0
-        losses = embedding.cross_entropy(h, TARGET)
-    assert losses.dtype == torch.float32
-    dropped = weight * keep / (1 - p)
-    expected = plain_cross_entropy(h.bfloat16(), embedding.matrix.bfloat16(), TARGET)
-    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
-    gradients = torch.autograd.grad(losses.sum() + 0 * embedding.h.sum(), (h, weight))
-    plain = torch.autograd.grad(plain_cross_entropy(h, dropped, TARGET).sum(), (h, weight))
-    for gradient, other in zip(gradients, plain):
-        assert gradient.dtype == torch.float32
-        assert (gradient - other).norm() < 0.02 * other.norm()
-
-
-def test_full_precision_converts_bf16_only():
-    assert functional.full_precision(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
-    for dtype in (torch.float32, torch.float64):
-        assert functional.full_precision(torch.zeros(1, dtype=dtype)).dtype == dtype
-    assert math.isinf(functional.full_precision(torch.tensor(math.inf, dtype=torch.bfloat16)))

@@ -11,7 +11,7 @@ import torch
 from conftest import GOLDEN, PROCESSES, child
 from plain_model import joint_losses, padded_sequences, task_head
 from test_pretrain import text  # noqa: F401 (a fixture)
-from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, encoder
+from tiny_models import MODEL_DIR, encoder
 
 import convert
 import generate
@@ -19,9 +19,6 @@ import train
 from gpt1.lstm import LSTMConfig, make_config
 from gpt1.ops.batches import Tree, collate, collate_windows
 from gpt1.parsing import parse_train_args
-from gpt1.run.encoding import encode_dataset
-from gpt1.run.parallel import predict
-from gpt1.tasks.task import Example
 from gpt1.weights.open import open_model, open_weights
 from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
 from loss import JointLoss
@@ -115,16 +112,6 @@ def test_windows_of_pre_training_start_without_a_past():
     torch.testing.assert_close(losses, torch.stack(expected))
 
 
-def test_a_sequence_does_not_depend_on_its_neighbours_in_a_batch():
-    model = make_model(layout='choices').eval()
-    trees = make_trees('choices')
-    together, lm = model(collate(trees, CONFIG.first_position, False))
-    for i, tree in enumerate(trees):
-        alone, lm_alone = model(collate([tree], CONFIG.first_position, False))
-        torch.testing.assert_close(together[i : i + 1], alone)
-        torch.testing.assert_close(lm[3 * i : 3 * i + 3], lm_alone)
-
-
 def test_dropout_acts_on_the_embedding_and_on_the_output_only():
     for name, same in (('embd_pdrop', False), ('resid_pdrop', False), ('attn_pdrop', True)):
         values = {**vars(CONFIG), name: 0.5}
@@ -144,22 +131,6 @@ def test_shared_rows_are_refused():
     model = make_model(layout='choices')
     with pytest.raises(ValueError, match='separate rows'):
         model(collate(make_trees('choices'), CONFIG.first_position, True))
-
-
-@pytest.mark.parametrize('name', SOME_TASKS)
-def test_predictions_are_those_of_single_examples(name):
-    task = SOME_TASKS[name]
-    config = LSTMConfig(n_vocab=encoder().n_vocab, n_embd=8, lstm_units=7)
-    torch.manual_seed(0)
-    model = DoubleHeadModel(config, task.layout, task.n_out)
-    init_weights(model, std=0.5)
-    examples = [Example(str(i), TEXTS[name], None) for i in range(3)]
-    examples[1] = Example('1', tuple(f'{words} {words}' for words in TEXTS[name]), None)
-    data = encode_dataset(examples, encoder(), task, 60)
-    logits = predict(model, data)
-    for i in range(3):
-        batch = collate([data.tree(i)], config.first_position, False)
-        torch.testing.assert_close(logits[i : i + 1], model(batch, lm=False)[0].detach())
 
 
 def test_bfloat16_is_close():
@@ -287,6 +258,16 @@ def test_pre_train_fine_tune_and_predict(tmp_path, text, capsys):  # noqa: F811
     assert 'cannot be resumed' in printed and 'lstm_units was 12' in printed
 
 
+def test_an_lstm_s_folder_makes_train_py_use_an_lstm(tmp_path, capsys):
+    write_weights(tmp_path)
+    argv = ['--dataset', 'rte', '--model_dir', str(tmp_path)]
+    args = parse_train_args(argv)
+    assert isinstance(make_config(vars(args), n_vocab=3, n_ctx=4), LSTMConfig)
+    with pytest.raises(SystemExit):
+        parse_train_args([*argv, '--n_head=1', '--model=transformer'])
+    assert 'of the kind lstm' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     'argv, message',
     [
@@ -301,21 +282,6 @@ def test_options_that_an_lstm_cannot_have_are_refused(argv, message, capsys):
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
-
-
-def test_an_lstm_s_folder_makes_train_py_use_an_lstm(tmp_path, capsys):
-    write_weights(tmp_path)
-    args = parse_train_args(['--dataset', 'rte', '--model_dir', str(tmp_path)])
-    assert isinstance(make_config(vars(args), n_vocab=3, n_ctx=4), LSTMConfig)
-    with pytest.raises(SystemExit):
-        parse_train_args(
-            [
-                *('--dataset', 'rte', '--model_dir', str(tmp_path)),
-                '--n_head=1',
-                '--model=transformer',
-            ]
-        )
-    assert 'of the kind lstm' in capsys.readouterr().err
 
 
 class OnGPU(torch.Tensor):

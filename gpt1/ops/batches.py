@@ -155,58 +155,104 @@ def collate(
         tree_rows = _rows_of(tree, share_context)
         rows += tree_rows
         row_example += [example] * len(tree_rows)
-    parts = [part for row in rows for part in row]
-    part_lengths = np.array([len(part.ids) for part in parts])
-    part_ends = np.cumsum(part_lengths)
-    row_lengths = np.array([sum(len(part.ids) for part in row) for row in rows])
-    row_starts = np.cumsum(row_lengths) - row_lengths
-    length = round_up(int(row_lengths.max()))
-
-    ids = np.concatenate([part.ids for part in parts])
-    index = np.arange(len(ids))
-    row = np.repeat(np.arange(len(rows)), row_lengths)
-    first = np.repeat([part.position for part in parts], part_lengths)
-    position = first + index - np.repeat(part_ends - part_lengths, part_lengths)
-    slots = row * length + index - row_starts[row]
-    # The parent of a token is the token before it. Only the first token of a second or later
-    # branch has another one, the end of the trunk: there the positions jump back.
-    follows = np.diff(position, prepend=-1) == 1
-    parent = np.where(follows, index - 1, row_starts[row] + position - 1)
-    predicted = position > 0
-    weight = np.repeat([part.weight for part in parts], part_lengths)
-
-    branch = None
-    if share_context:
-        branch = np.zeros(len(rows) * length, dtype=np.int32)
-        branch[slots] = np.repeat([part.branch for part in parts], part_lengths)
-        branch = torch.from_numpy(branch.reshape(len(rows), length))
-    # `_classify_` ends each branch. In a row, branches follow the trunk.
-    is_branch = [part is not row[0] for row in rows for part in row]
-    clf, n_choices = _classify_tokens(trees, (part_ends - 1)[is_branch], share_context)
-
-    n_tokens, n_predictions = round_up(len(ids)), round_up(int(predicted.sum()))
-    unused = np.setdiff1d(np.arange(len(rows) * length), slots)[: n_tokens - len(ids)]
-    n_tokens = len(ids) + len(unused)
-
-    def filled(array, size):
-        return torch.from_numpy(np.pad(array, (0, size - len(array))))
-
+    tokens, branch_ends = _flatten(rows)
+    slots, length = _place(tokens)
+    clf, n_choices = _classify_tokens(trees, branch_ends, share_context)
     return Batch(
-        ids=filled(ids, n_tokens),
-        positions=first_position + filled(position, n_tokens),
-        slots=torch.from_numpy(np.append(slots, unused)),
-        lm_parent=filled(parent[predicted], n_predictions),
-        lm_target=filled(ids[predicted], n_predictions),
-        lm_weight=filled(weight[predicted], n_predictions),
-        lm_row=filled(row[predicted], n_predictions),
+        **_padded_tokens(tokens, slots, len(rows) * length, first_position),
+        **_padded_predictions(tokens),
         rows=len(rows),
         length=length,
-        branch=branch,
+        branch=_padded_branches(tokens, slots, len(rows), length) if share_context else None,
         row_example=torch.tensor(row_example),
         clf=clf,
         n_choices=n_choices,
         target=None if target is None else torch.from_numpy(target),
     )
+
+
+class _Tokens(NamedTuple):
+    """The tokens of all rows, one row after another: arrays [tokens]."""
+
+    ids: np.ndarray
+    row: np.ndarray
+    place: np.ndarray  # in the row
+    position: np.ndarray  # in the sequence
+    branch: np.ndarray  # 0: trunk
+    weight: np.ndarray  # in the LM loss of the row
+
+
+def _flatten(rows: list[list[_Part]]) -> tuple[_Tokens, np.ndarray]:
+    """Return the tokens of all parts, and the last token of every branch, in order."""
+    parts = [part for row in rows for part in row]
+    lengths = np.array([len(part.ids) for part in parts])
+    row_lengths = np.array([sum(len(part.ids) for part in row) for row in rows])
+
+    def in_order(lengths):
+        """0, 1, ... in each of the stretches of these lengths."""
+        starts = np.cumsum(lengths) - lengths
+        return np.arange(lengths.sum()) - np.repeat(starts, lengths)
+
+    tokens = _Tokens(
+        ids=np.concatenate([part.ids for part in parts]),
+        row=np.repeat(np.arange(len(rows)), row_lengths),
+        place=in_order(row_lengths),
+        position=np.repeat([part.position for part in parts], lengths) + in_order(lengths),
+        branch=np.repeat([part.branch for part in parts], lengths),
+        weight=np.repeat([part.weight for part in parts], lengths),
+    )
+    is_branch = [part is not row[0] for row in rows for part in row]  # a row begins with its trunk
+    return tokens, (np.cumsum(lengths) - 1)[is_branch]
+
+
+def _place(tokens: _Tokens) -> tuple[np.ndarray, int]:
+    """Return the place of each token in the padded rows, [tokens], and the rows' length."""
+    length = round_up(int(tokens.place.max()) + 1)
+    return tokens.row * length + tokens.place, length
+
+
+def _padded_branches(tokens, slots, n_rows, length):
+    """Return `Batch.branch`."""
+    branch = np.zeros(n_rows * length, dtype=np.int32)
+    branch[slots] = tokens.branch
+    return torch.from_numpy(branch.reshape(n_rows, length))
+
+
+def _padded_predictions(tokens: _Tokens) -> dict[str, torch.Tensor]:
+    """Return what is predicted from what: `lm_...` of a `Batch`."""
+    index = np.arange(len(tokens.ids))
+    # The parent of a token is the token before it. Only the first token of a second or later
+    # branch has another one, the end of the trunk: there the positions jump back.
+    follows = np.diff(tokens.position, prepend=-1) == 1
+    row_start = index - tokens.place
+    parent = np.where(follows, index - 1, row_start + tokens.position - 1)
+    predicted = tokens.position > 0
+    columns = {
+        'lm_parent': parent,
+        'lm_target': tokens.ids,
+        'lm_weight': tokens.weight,
+        'lm_row': tokens.row,
+    }
+    n = round_up(int(predicted.sum()))
+    return {name: _padded(column[predicted], n) for name, column in columns.items()}
+
+
+def _padded_tokens(tokens, slots, n_slots, first_position) -> dict[str, torch.Tensor]:
+    """Return the tokens of a `Batch`. Those that fill it up take slots that are left."""
+    n = len(slots)
+    is_used = np.zeros(n_slots, dtype=bool)
+    is_used[slots] = True
+    unused = np.flatnonzero(~is_used)[: round_up(n) - n]
+    n += len(unused)
+    return {
+        'ids': _padded(tokens.ids, n),
+        'positions': first_position + _padded(tokens.position, n),
+        'slots': torch.from_numpy(np.append(slots, unused)),
+    }
+
+
+def _padded(array, n):
+    return torch.from_numpy(np.pad(array, (0, n - len(array))))
 
 
 def _classify_tokens(trees, tokens, share_context):

@@ -15,6 +15,8 @@ The environment variable GPT1_PATH selects one of them for all operations:
 
 import math
 import os
+import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,8 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from gpt1.ops import products
-from gpt1.ops.masks import DropoutMasks, drop, flat_mask, unpack
+from gpt1.ops.masks import DropoutMasks, drop, flat_mask
 
 PATHS = ('plain', 'cpu', 'cuda')
 
@@ -56,6 +57,71 @@ def select(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 # ------------------------------------------------------------------------------------ products
 
+ZEN_5 = 26  # the family of AMD's processors in which AVX-512 has units of its full width
+
+
+def amd_family(cpuinfo: str = '/proc/cpuinfo') -> int:
+    """Return the family of this processor if it is made by AMD, else 0."""
+    try:
+        with open(cpuinfo, encoding='ascii', errors='replace') as f:
+            text = f.read(4096)
+    except OSError:  # not Linux
+        text = platform.processor()
+    family = re.search(r'family\s*:?\s*(\d+)', text, re.IGNORECASE)
+    return int(family.group(1)) if family and 'AuthenticAMD' in text else 0
+
+
+# PyTorch computes float32 products with Intel's MKL, which does not use AVX-512 on AMD's
+# processors. oneDNN, which PyTorch uses for bfloat16, does. On Zen 5 it is twice as fast as MKL.
+# On Zen 4, which has the same instructions but executes each in two halves, and on Zen 3, which has
+# none, MKL is faster (benchmarks/finetune.py measures both). So the family decides, and not the
+# instructions. A measurement would be right more often, but its noise would change results from
+# run to run.
+ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and amd_family() >= ZEN_5
+    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+)
+ONEDNN_MIN_SIZE = 1 << 24  # multiply-adds; preparing a new shape costs oneDNN half a millisecond
+
+
+def uses_onednn(x: torch.Tensor, w: torch.Tensor) -> bool:
+    """Return whether oneDNN computes the product x w: large float32 products on a CPU."""
+    return (
+        ONEDNN
+        and x.dtype == torch.float32
+        and x.device.type == 'cpu'
+        and len(x) * w.numel() >= ONEDNN_MIN_SIZE
+        and not torch.is_autocast_enabled('cpu')
+    )
+
+
+def onednn_product(
+    a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return a b, plus `bias` if given, by oneDNN: a [n, k], b [k, m], bias [m], all float32."""
+    if not (b.is_contiguous() or b.t().is_contiguous()):
+        b = b.contiguous()  # oneDNN is a thousand times slower on a slice of a matrix
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
+
+
+def product(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return a b, plus `bias` if given, by the faster library. Records no gradient.
+
+    a [n, k], b [k, m], bias [m]; the result [n, m] is written to `out` if given.
+    """
+    if not uses_onednn(a, b):
+        if bias is None:
+            return torch.mm(a, b, out=out)
+        return torch.addmm(bias, a, b, out=out)
+    result = onednn_product(a, b, bias)
+    return result if out is None else out.copy_(result)
+
 
 def plain_linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return x w + b for x [tokens, nx], w [nx, nf], b [nf]."""
@@ -66,20 +132,20 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, b):
         ctx.save_for_backward(x, w)
-        return products.product(x, w, b)
+        return product(x, w, b)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
-        return products.product(grad, w.t()), products.product(x.t(), grad), grad.sum(0)
+        return product(grad, w.t()), product(x.t(), grad), grad.sum(0)
 
 
 def linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """`plain_linear` by the faster library."""
     if path(x) == 'plain':
         return plain_linear(x, w, b)
-    if products.uses_onednn(x, w):
+    if uses_onednn(x, w):
         return _Linear.apply(x, w, b)
     return torch.addmm(b, x, w)
 
@@ -378,7 +444,7 @@ class _ActivatedLinear(torch.autograd.Function):
     def forward(ctx, x, w, b, act):
         ctx.save_for_backward(x, w)
         ctx.act, ctx.b_dtype = act, b.dtype
-        return products.product(act(x), w, b)
+        return product(act(x), w, b)
 
     @staticmethod
     @once_differentiable
@@ -387,8 +453,8 @@ class _ActivatedLinear(torch.autograd.Function):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             a = ctx.act(x)
-        grad_w = products.product(a.detach().t(), grad)
-        (grad_x,) = torch.autograd.grad(a, x, products.product(grad, w.t()))
+        grad_w = product(a.detach().t(), grad)
+        (grad_x,) = torch.autograd.grad(a, x, product(grad, w.t()))
         return grad_x, grad_w, grad.sum(0, dtype=ctx.b_dtype), None
 
 
@@ -399,213 +465,6 @@ def activated_linear(
     if path(x) == 'plain':
         return plain_activated_linear(x, w, b, act)
     if not torch.is_grad_enabled():
-        return products.product(act(x), w.to(x.dtype), b.to(x.dtype))
+        return product(act(x), w.to(x.dtype), b.to(x.dtype))
     # Autocast would cast w here and once more for the gradient.
     return _ActivatedLinear.apply(x, w.to(x.dtype), b, act)
-
-
-# ------------------------------------------------------------------------- the tied embedding
-
-
-def plain_embed(
-    weight: torch.Tensor, ids: torch.Tensor, positions: torch.Tensor, p: float, masks: DropoutMasks
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embed tokens and positions (paper, section 3.1). Dropout acts on the *matrix*.
-
-    weight [rows, n_embd]; ids and positions [tokens] are rows of it. Returns the states
-    h [tokens, n_embd] and the matrix after dropout, which the LM head uses again.
-    """
-    we = weight
-    if p > 0:
-        keep = unpack(masks.keep('embd', tuple(weight.shape), p), weight.shape[1])
-        we = weight * keep.to(weight.device) / (1 - p)
-    return select(we, ids) + select(we, positions), we
-
-
-def plain_cross_entropy(h: torch.Tensor, we: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of softmax(h we^T) at each target: [predictions].
-
-    h [predictions, n_embd], we [rows, n_embd], target [predictions].
-    """
-    return F.cross_entropy(full_precision(h @ we.t()), target, reduction='none')
-
-
-class TiedEmbedding:
-    """The embedding matrix as one batch uses it: to embed the tokens and, tied, in the LM head.
-
-    In training, dropout acts on the matrix: one mask for the whole batch, seen by both uses.
-
-    Both uses add to one gradient, which is as large as the matrix: 31 million entries at full
-    size. It needs no memory of its own if there is dropout: the matrix after dropout is a private
-    copy, so the gradient is written over it. Three rules make that safe:
-
-    1. Only this object holds the copy, and it lives for one batch.
-    2. `cross_entropy` is called at most once. Its backward pass, the last reader of the copy,
-       writes the gradient of the copy over it.
-    3. The backward pass of the look-up runs after it. It applies the dropout mask to that array,
-       adds the gradient of the embedded tokens and returns the array as the weight's gradient.
-    """
-
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        p: float,
-        masks: DropoutMasks | None,
-    ):
-        self.path = path(weight)
-        self.is_private = p > 0
-        if self.path == 'plain':
-            self.h, self.matrix = plain_embed(weight, ids, positions, p, masks)
-            return
-        dtype = compute_dtype(weight)
-        self.h, self.matrix = _Embed.apply(weight, ids, positions, p, masks, dtype)
-
-    def cross_entropy(self, h: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """`plain_cross_entropy` with the matrix of this batch: [predictions]."""
-        if self.path == 'plain':
-            return plain_cross_entropy(h, self.matrix, target)
-        return _TiedCrossEntropy.apply(h, self.matrix, target, self.is_private)
-
-
-class _Embed(torch.autograd.Function):
-    """See `TiedEmbedding`. Returns the states and the matrix, in `dtype` if there is dropout."""
-
-    @staticmethod
-    def forward(ctx, weight, ids, positions, p, masks, dtype):
-        ctx.set_materialize_grads(False)
-        ctx.weight, ctx.p, ctx.room = weight.detach(), p, None
-        keep = None
-        if p == 0:
-            we = weight.detach()
-        elif path(weight) == 'cuda':
-            we, keep = torch.native_dropout(weight, p, True)
-        else:
-            keep = masks.keep('embd', tuple(weight.shape), p)  # packed
-            # `room` will hold the float32 gradient. Until then it holds the matrix; a matrix in
-            # bfloat16 takes the second half of it.
-            ctx.room = torch.empty_like(weight)
-            we = ctx.room.flatten().view(dtype)[-weight.numel() :].view(weight.shape)
-            for block, bits, out in zip(*_row_blocks(weight, keep, we)):
-                out.copy_(drop(block, _unpacked(bits, block), p))
-        ctx.save_for_backward(ids, positions, keep)
-        if we.dtype == weight.dtype:
-            return we[ids] + we[positions], we
-        h = sum(weight[index] * _unpacked(keep[index], weight) for index in (ids, positions))
-        return h.mul_(1 / (1 - p)), we
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_h, grad_we):
-        ids, positions, keep = ctx.saved_tensors
-        scale = 1 / (1 - ctx.p)
-        if grad_we is None:  # the LM head was not used
-            grad = torch.zeros_like(ctx.weight)
-        elif keep is None:
-            grad = grad_we.to(ctx.weight.dtype)
-        else:
-            grad = _masked_gradient(grad_we, keep, scale, ctx.weight, ctx.room)
-        for index in (ids, positions):
-            rows = grad_h
-            if keep is not None:
-                rows = grad_h * _unpacked(keep[index], ctx.weight) * scale
-            if grad.is_cuda:
-                grad.index_put_((index,), rows, accumulate=True)
-            else:
-                # index_put_ adds the rows of one index in an order that changes from run to run.
-                grad.index_add_(0, index, rows)
-        ctx.room = None
-        return grad, None, None, None, None, None
-
-
-def _masked_gradient(grad_we, keep, scale, weight, room):
-    """Return the weight's gradient, given that of the matrix after dropout; in place if it can."""
-    in_place = grad_we.dtype == weight.dtype
-    if in_place:
-        grad = grad_we
-    else:
-        grad = torch.empty_like(weight) if room is None else room
-    # From the front: a block of `room` is written after the bfloat16 block in it has been read.
-    for out, block, bits in zip(*_row_blocks(grad, grad_we, keep)):
-        block = block.to(weight.dtype).mul_(_unpacked(bits, out)).mul_(scale)
-        if not in_place:
-            out.copy_(block)
-    return grad
-
-
-def _unpacked(keep, like):
-    """Return a mask with one entry for each column of `like`. CUDA's masks are bool already."""
-    return keep if keep.dtype == torch.bool else unpack(keep, like.shape[-1])
-
-
-def _row_blocks(*matrices):
-    """Split matrices with the same number of rows into blocks that fit a CPU's cache."""
-    rows, columns = matrices[0].shape
-    size = rows if path(matrices[0]) == 'cuda' else max(1, (1 << 20) // columns)
-    return [matrix.split(size) for matrix in matrices]
-
-
-class _TiedCrossEntropy(torch.autograd.Function):
-    """`plain_cross_entropy` in blocks of the matrix's rows.
-
-    All logits (8 stories: 34 million entries) are kept once, and their gradient never: that of a
-    block takes its place. A CPU finds a block in its cache for all that is done to it.
-    """
-
-    @staticmethod
-    def forward(ctx, h, we, target, is_private):
-        dtype = compute_dtype(h)
-        ctx.dtypes = h.dtype, we.dtype
-        ctx.overwrites_we = is_private and we.dtype == dtype
-        h, we = h.to(dtype), we.to(dtype)
-        ctx.blocks, logsumexp, at_target = [], [], 0
-        for rows, column, inside in _vocabulary_blocks(we, target):
-            logits = products.product(h, rows.t())
-            ctx.blocks.append(logits)
-            z = full_precision(logits)
-            at_column = z.gather(1, column)
-            at_target = at_target + at_column * inside
-            # This takes half the time of z.logsumexp(1).
-            logsumexp.append(at_column - z.log_softmax(1).gather(1, column))
-        logsumexp = torch.stack(logsumexp)  # [blocks, predictions, 1]
-        total = logsumexp.logsumexp(0)
-        share = (logsumexp - total).exp()  # of the probability, in each block
-        ctx.save_for_backward(h, we, target, share)
-        return (total - at_target).squeeze(1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        if ctx.blocks is None:
-            raise RuntimeError('the LM loss frees its logits in backward(): call it only once')
-        h, we, target, share = ctx.saved_tensors
-        blocks, ctx.blocks = ctx.blocks, None
-        grad = grad.to(share.dtype)[:, None]
-        d_h = torch.zeros_like(h, dtype=share.dtype)
-        d_we = we.detach() if ctx.overwrites_we else torch.empty_like(we)
-        d_rows = d_we.split(rows_a_block(we))
-        for i, (rows, column, inside) in enumerate(_vocabulary_blocks(we, target)):
-            logits, blocks[i] = blocks[i], None
-            d_logits = full_precision(logits).softmax(1).mul_(share[i] * grad)
-            logits = d_logits.scatter_add_(1, column, inside * -grad).to(logits.dtype)
-            d_h += products.product(logits, rows)
-            products.product(logits.t(), h, out=d_rows[i])
-        return d_h.to(ctx.dtypes[0]), d_we.to(ctx.dtypes[1]), None, None
-
-
-def rows_a_block(we: torch.Tensor) -> int:
-    """Return how many rows of the matrix `_TiedCrossEntropy` takes at a time."""
-    return 1 << 13 if path(we) == 'cuda' else 1 << 10
-
-
-def _vocabulary_blocks(we, target):
-    """Yield blocks of rows of `we`, each with the column of every target and whether it is there.
-
-    column and inside are [predictions, 1]; a target outside the block has any column.
-    """
-    size = rows_a_block(we)
-    for i, rows in enumerate(we.split(size)):
-        column = target[:, None] - i * size
-        inside = column.clamp(0, len(rows) - 1)
-        yield rows, inside, column == inside

@@ -45,8 +45,7 @@ class CachedModel:
             keys, values = cache[:, :, :, :end]
             a = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
             a = a.transpose(1, 2).reshape(rows * new, -1)
-            n = block.ln_1(h + block.attn.c_proj(a))
-            h = block.ln_2(n + block.mlp(n, None))
+            h = block.rest(h, block.attn.c_proj(a), None)
         self.length = end
         return h.view(rows, new, -1)[:, -1] @ embed[: config.first_position].t()
 

@@ -115,7 +115,7 @@ import torch
 
 from datasets import find_dprd, find_or_make, read_data
 from gpt1.ops.batches import Tree, collate
-from gpt1.ops.functional import plain_cross_entropy
+from gpt1.ops.tied import plain_cross_entropy
 from gpt1.paper.published import ZERO_SHOT_CHANCE as CHANCE
 from gpt1.paper.published import ZERO_SHOT_TITLES as TITLES
 from gpt1.run import record

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from gpt1.ops.batches import Batch, collate
 from gpt1.ops.functional import PATHS
 from gpt1.run.encoding import EncodedDataset
-from gpt1.run.precision import Precision, autocast, check_precision, set_tf32
+from gpt1.run.precision import autocast, check_precision, set_tf32
 from gpt1.text.workers import available_cores
 from utils import InputError, OutOfMemory, Stopped, is_out_of_memory
 
@@ -365,44 +365,47 @@ class _Devices(DataParallel):
     """`nn.DataParallel` over batches that are already cut: one for each device."""
 
     def scatter(self, batches, kwargs, device_ids):
-        moved = [(batch.to(device),) for batch, device in zip(batches, device_ids)]
+        moved = [(to_device(batch, device),) for batch, device in zip(batches, device_ids)]
         return moved, [kwargs for _ in moved]
 
 
 class ParallelModule:
-    """A module whose `forward` takes batches, one for each device of this process.
+    """A module that is called with batches, one for each device of this process.
 
     Only this object holds the wrapper that PyTorch needs, so that `Ranks` can destroy it.
     """
 
     def __init__(self, module: nn.Module, ranks: Ranks):
         self.module = module
-        self.devices = ranks.devices
+        self.device = ranks.devices[0]
+        self.is_distributed = ranks.size > 1
         self.exchanging = False  # whether the ranks may be exchanging gradients
         self._wrapper = _InPrecision(module)
-        if ranks.size > 1:
+        if self.is_distributed:
             # It also copies the parameters of rank 0 to all ranks.
             self._wrapper = DistributedDataParallel(self._wrapper, gradient_as_bucket_view=True)
-        elif len(self.devices) > 1:
-            self._wrapper = _Devices(self._wrapper, self.devices)
+        elif len(ranks.devices) > 1:
+            self._wrapper = _Devices(self._wrapper, ranks.devices)
 
-    def backward(self, batches: Sequence[Batch], scale: float, precision: Precision, last: bool):
-        """Add the gradients of `scale` times the summed losses. Return the losses, [items].
+    def __call__(self, batches: Sequence[Batch], precision: str, last: bool) -> torch.Tensor:
+        """Return the losses of all batches, [items].
 
-        last  whether this is the last step of the update: then the ranks sum their gradients
+        last  whether this is the last step of an update: its backward pass takes the mean of the
+              gradients over the ranks
         """
         wrapper = self._wrapper
-        distributed = isinstance(wrapper, DistributedDataParallel)
-        if distributed:
+        if self.is_distributed:
             wrapper.require_backward_grad_sync = last
         if not isinstance(wrapper, DataParallel):
-            batches = [to_device(batch, self.devices[0]) for batch in batches]
-        elif self.devices[0].type == 'cuda':
-            batches = [batch.pin_memory() for batch in batches]
-        losses = wrapper(*batches, precision=precision.name)
-        self.exchanging = distributed and last
-        precision.backward(losses.sum() * scale)
-        return losses.detach()
+            batches = [to_device(batch, self.device) for batch in batches]
+        losses = wrapper(*batches, precision=precision)
+        self.exchanging = self.is_distributed and last
+        return losses
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of an update: the next one begins."""
+        self.module.zero_grad(set_to_none)
+        self.exchanging = False
 
     def close(self) -> None:
         """Destroy the wrapper."""
@@ -444,7 +447,6 @@ class StepSize:
         The gradients of `module` are cleared in between. Other ranks wait meanwhile, so it can
         not be repeated once the ranks exchange gradients. Raises OutOfMemory.
         """
-        module.exchanging = False
         while True:
             try:
                 return attempt(self.size)
@@ -453,7 +455,7 @@ class StepSize:
                     raise
                 self._halve(module, error)
             # After the except clause, so that the error no longer keeps the tensors alive.
-            getattr(module, 'module', module).zero_grad(set_to_none=True)
+            module.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             tqdm.write(
                 f'out of memory: continuing with steps of {self.size} {self.unit}; {self.same}',
@@ -461,7 +463,7 @@ class StepSize:
             )
 
     def _halve(self, module, error):
-        if module.exchanging:
+        if getattr(module, 'exchanging', False):
             raise OutOfMemory(
                 f'out of memory with {self.size} {self.unit} at a time, while the processes were '
                 f'exchanging gradients; continue with --resume and {self.option}'
@@ -471,74 +473,6 @@ class StepSize:
                 f'out of memory with 1 of the {self.unit} at a time; nothing smaller is possible'
             ) from error
         self.size = (self.size + 1) // 2
-
-
-# ---------------------------------------------------------------------------------------- losses
-
-
-class LossMeter:
-    """The losses of each update on their way from the device.
-
-    They are read `lag` updates later, so that nothing waits for a GPU. The lag is a fixed number,
-    not "what has arrived", so that all ranks stop after the same update.
-    """
-
-    def __init__(self, unit: str, names: Callable, lag: int):
-        """`unit` and `names(items)` are what to call the items in an error message."""
-        self.unit, self.names, self.lag = unit, names, lag
-        self.pending = []  # (update, its items, figures on the host, event: they have arrived)
-        self.loss = math.nan  # mean of the newest update that was read
-        self.stop = False  # whether a rank was asked to stop
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the losses before an evaluation."""
-        self.sum, self.n = 0.0, 0
-
-    @property
-    def mean(self) -> float:
-        """The mean loss of the updates since the last evaluation."""
-        return self.sum / max(self.n, 1)
-
-    def add(self, n_updates: int, items: np.ndarray, figures: torch.Tensor) -> None:
-        """Add an update. figures [items + 2]: losses, the gradients' norm, a signal or 0."""
-        event = None
-        if figures.is_cuda:
-            device = figures.device  # it may be another one than PyTorch's current device
-            host = torch.empty_like(figures, device='cpu', pin_memory=True)
-            figures = host.copy_(figures, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(device))
-        self.pending.append((n_updates, items, figures, event))
-        while len(self.pending) > self.lag:
-            self._read()
-
-    def drain(self) -> None:
-        """Read all that is pending."""
-        while self.pending:
-            self._read()
-
-    def _read(self):
-        n_updates, items, figures, event = self.pending.pop(0)
-        if event:
-            event.synchronize()
-        *losses, norm, stop = figures.tolist()
-        self.loss = sum(losses) / len(losses)
-        self.stop = self.stop or stop > 0
-        self.sum += self.loss
-        self.n += 1
-        if not math.isfinite(self.loss) or not math.isfinite(norm):
-            raise InputError(self._not_finite(n_updates, items, losses, norm))
-
-    def _not_finite(self, n_updates, items, losses, norm):
-        wrong = [i for i, loss in zip(items, losses) if not math.isfinite(loss)]
-        what = f'the loss is {self.loss}' if wrong else f"the gradients' norm is {norm}"
-        names = self.names(wrong or items)
-        more = f' and {len(names) - 8} more' if len(names) > 8 else ''
-        return (
-            f'update {n_updates}: {what} ({self.unit} {", ".join(names[:8])}{more}); earlier '
-            'checkpoints are kept. A lower --lr may help'
-        )
 
 
 # ------------------------------------------------------------------------------------ prediction

@@ -60,14 +60,12 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 class Precision:
     """The precision of a run, and its loss scale.
 
-    The gradients of fp16 would become 0 where they are small, so the loss is multiplied by a scale
-    and the gradients are divided by it before they are clipped. If they overflow, the step is
-    skipped: no parameter, no moment of Adam and no count of updates changes. The scale is halved,
-    and the update is done again on the same items with the same dropout masks. So an epoch has the
-    same updates in every precision, and a checkpoint needs to hold no more than the scale. After
-    2,000 updates without a skipped step, the scale doubles.
-
-    All ranks skip together: they see the same sum of the gradients.
+    Small gradients of fp16 would become 0, so the loss is multiplied by a scale and the gradients
+    are divided by it before they are clipped. If they overflow, the step is skipped: nothing
+    changes but the scale, which is halved, and the update is done again on the same items with the
+    same dropout masks. So an epoch has the same updates in every precision. After 2,000 updates
+    without a skipped step, the scale doubles. All ranks skip together: they see the same sum of the
+    gradients.
     """
 
     def __init__(self, name: str, device: torch.device, first: bool = True):
@@ -82,12 +80,12 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, INITIAL_SCALE, enabled=name == 'fp16')
         set_tf32(name)
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of the scaled loss."""
-        self.scaler.scale(loss).backward()
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return the loss to differentiate: multiplied by the loss scale."""
+        return self.scaler.scale(loss)
 
     def step(self, opt: torch.optim.Optimizer, losses: torch.Tensor) -> torch.Tensor | None:
-        """Do the step of an optimizer. Return its result, or None if the update is to be repeated.
+        """Return `opt.step()`, or None if the gradients overflow: the update is to be repeated.
 
         losses  of the items. If they are not finite, or the scale cannot become smaller, no repeat
                 helps: the result is then infinity.
@@ -108,7 +106,7 @@ class Precision:
             )
         return None
 
-    def figures(self) -> dict:
+    def log_values(self) -> dict:
         """Return what a line of the log tells about the loss scale."""
         if not self.scaler.is_enabled():
             return {}

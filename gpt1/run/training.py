@@ -1,7 +1,16 @@
 """The training loop, for fine-tuning and pre-training.
 
-`Trainer` knows updates, steps that fit the memory, ranks, signals, checkpoints and the log. It
-knows nothing of stories or windows of text: that is the `Job` of train.py or pretrain.py.
+`Trainer.update` is an update: forward and backward of each step, and the step of the optimizer.
+On one device in float32, and without what makes it fit the memory, it is
+
+    for cut in steps:
+        losses = module(batch_of(items[cut]))           # loss.JointLoss or model_pytorch.LMModel
+        (losses.sum() / len(items)).backward()
+    opt.step()                                          # opt.OpenAIAdam
+    opt.zero_grad()
+
+`Trainer.run` does the updates, evaluations and checkpoints of a run. It knows nothing of stories or
+windows of text: that is the `Job` of train.py or pretrain.py.
 
 The random numbers of dropout follow from the seed, the update and the place in the batch, and the
 order of an epoch from the seed and the epoch. So a checkpoint holds no random state, and an update
@@ -9,10 +18,11 @@ is the same on any number of devices.
 """
 
 import json
+import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +31,7 @@ from tqdm import tqdm
 from gpt1.ops.batches import Batch
 from gpt1.ops.masks import DropoutMasks, dropout_seed
 from gpt1.run.checkpoint import Saver, StopSignals, check_identity, same_form
-from gpt1.run.parallel import LossMeter, Ranks, StepSize, step_cuts
+from gpt1.run.parallel import Ranks, StepSize, step_cuts
 from gpt1.run.precision import Precision
 from opt import OpenAIAdam
 from utils import BAR, InputError, ResultLogger, Stopped, is_out_of_memory
@@ -117,33 +127,38 @@ class Trainer:
         """
         norm = None
         while norm is None:
-            losses = self.steps.fit(lambda size: self._accumulate(items, size), self.parallel)
-            norm = self.precision.step(self.opt, losses)
-            self.opt.zero_grad(set_to_none=True)
+            losses = self.steps.fit(lambda size: self._add_gradients(items, size), self.parallel)
+            norm = self.precision.step(self.opt, losses)  # opt.step(), if no gradient overflows
+            self.parallel.zero_grad()
         self.n_updates += 1
         return torch.cat([losses, norm.float().view(1)])
 
-    def _accumulate(self, items, step_size):
-        """Add up the gradients, step by step (a "tower" of the original). Returns the losses."""
+    def _add_gradients(self, items, step_size):
+        """Forward and backward, step by step (a "tower" of the original). Returns the losses.
+
+        The ranks share the steps. Where a process has several devices, each does a step of a group.
+        """
         self.module.train()
         losses = torch.zeros(len(items), device=self.device)
-        ranks = self.ranks
-        mine = step_cuts(len(items), self.step_size, step_size, ranks.rank, ranks.size)
-        n_devices = len(self.ranks.devices)
-        groups = [mine[i : i + n_devices] for i in range(0, len(mine), n_devices)]
-        # DistributedDataParallel takes the mean over the ranks, so the sum is multiplied by them.
-        scale = self.ranks.size / len(items)
-        if not groups:  # a rank without a step takes part in the sum of the gradients
-            groups, scale = [[slice(0, 1)]], 0.0
+        ranks, n_devices = self.ranks, len(self.ranks.devices)
+        cuts = step_cuts(len(items), self.step_size, step_size, ranks.rank, ranks.size)
+        groups = [cuts[i : i + n_devices] for i in range(0, len(cuts), n_devices)]
+        # The ranks take the mean of their gradients, so the sum is multiplied by their number.
+        weight = ranks.size / len(items)
+        if not groups:  # a rank without a step takes part in the mean
+            groups, weight = [[slice(0, 1)]], 0.0
         for group in groups:
             batches = [self._batch(items, cut) for cut in group]
-            last = group is groups[-1]
-            part = self.parallel.backward(batches, scale, self.precision, last)
-            if scale:
-                losses[group[0].start : group[-1].stop] = part
-        return self.ranks.sum_(losses)
+            # In the precision of the run. The last backward pass takes the mean over the ranks.
+            step_losses = self.parallel(batches, self.precision.name, last=group is groups[-1])
+            self.precision.scale(step_losses.sum() * weight).backward()
+            if weight:
+                losses[group[0].start : group[-1].stop] = step_losses.detach()
+            del step_losses  # and its graph, before the next step
+        return ranks.sum_(losses)
 
     def _batch(self, items, cut):
+        """Return the batch of a step. Its dropout masks depend on its place in the update alone."""
         batch = self.job.collate(items[cut])
         batch.masks = self.job.masks(batch, self.seed, self.n_updates, cut.start)
         return batch
@@ -183,9 +198,9 @@ class Trainer:
             if number == done:
                 bar = self._bar(epoch, done, len(items))
             started = time.monotonic()
-            figures = self.update(items)
+            values = self.update(items)
             stop = self.ranks.total(signals.received)
-            self.meter.add(self.n_updates, items, torch.cat([figures, stop]))
+            self.meter.add(self.n_updates, items, torch.cat([values, stop]))
             self.seconds += time.monotonic() - started
             lr = self.opt.param_groups[0]['lr']
             bar.set_postfix(loss=f'{self.meter.loss:.3f}', lr=f'{lr:.1e}', refresh=False)
@@ -224,7 +239,7 @@ class Trainer:
 
     def _evaluate(self, logger, save):
         """Evaluate. Nothing that can fail comes between the line of scores and its checkpoint."""
-        line = {**self.job.evaluate(self), **self.precision.figures()}
+        line = {**self.job.evaluate(self), **self.precision.log_values()}
         self.evaluated = self.n_updates
         self.meter.reset()
         self.seconds = 0.0
@@ -292,3 +307,71 @@ class Trainer:
             ) from error
         self.n_updates, self.evaluated = n_updates, evaluated
         return log
+
+
+# ---------------------------------------------------------------------------------------- losses
+
+
+class LossMeter:
+    """The losses of each update on their way from the device.
+
+    They are read `lag` updates later, so that nothing waits for a GPU. The lag is a fixed number,
+    not "what has arrived", so that all ranks stop after the same update.
+    """
+
+    def __init__(self, unit: str, names: Callable, lag: int):
+        """`unit` and `names(items)` are what to call the items in an error message."""
+        self.unit, self.names, self.lag = unit, names, lag
+        self.pending = []  # (update, its items, values on the host, event: they have arrived)
+        self.loss = math.nan  # mean of the newest update that was read
+        self.stop = False  # whether a rank was asked to stop
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the losses before an evaluation."""
+        self.sum, self.n = 0.0, 0
+
+    @property
+    def mean(self) -> float:
+        """The mean loss of the updates since the last evaluation."""
+        return self.sum / max(self.n, 1)
+
+    def add(self, n_updates: int, items: np.ndarray, values: torch.Tensor) -> None:
+        """Add an update. values [items + 2]: losses, the gradients' norm, a signal or 0."""
+        event = None
+        if values.is_cuda:
+            device = values.device  # it may be another one than PyTorch's current device
+            host = torch.empty_like(values, device='cpu', pin_memory=True)
+            values = host.copy_(values, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(device))
+        self.pending.append((n_updates, items, values, event))
+        while len(self.pending) > self.lag:
+            self._read()
+
+    def drain(self) -> None:
+        """Read all that is pending."""
+        while self.pending:
+            self._read()
+
+    def _read(self):
+        n_updates, items, values, event = self.pending.pop(0)
+        if event:
+            event.synchronize()
+        *losses, norm, stop = values.tolist()
+        self.loss = sum(losses) / len(losses)
+        self.stop = self.stop or stop > 0
+        self.sum += self.loss
+        self.n += 1
+        if not math.isfinite(self.loss) or not math.isfinite(norm):
+            raise InputError(self._not_finite(n_updates, items, losses, norm))
+
+    def _not_finite(self, n_updates, items, losses, norm):
+        wrong = [i for i, loss in zip(items, losses) if not math.isfinite(loss)]
+        what = f'the loss is {self.loss}' if wrong else f"the gradients' norm is {norm}"
+        names = self.names(wrong or items)
+        more = f' and {len(names) - 8} more' if len(names) > 8 else ''
+        return (
+            f'update {n_updates}: {what} ({self.unit} {", ".join(names[:8])}{more}); earlier '
+            'checkpoints are kept. A lower --lr may help'
+        )
