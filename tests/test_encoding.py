@@ -237,7 +237,7 @@ def test_the_number_of_processes_changes_nothing(monkeypatch, chunk, n):
 
 
 def test_few_texts_are_encoded_in_this_process(monkeypatch):
-    monkeypatch.setattr('gpt1.text.workers.multiprocessing.Process', None)
+    monkeypatch.setattr('gpt1.text.workers.ProcessPoolExecutor', None)
     monkeypatch.setattr('gpt1.text.workers.available_cores', lambda: 2)
     assert len(encode([Example('x', ('ab', 'c'), 0)] * 100, PAIR)) == 100
     monkeypatch.setattr('gpt1.run.encoding.MANY', 200)
