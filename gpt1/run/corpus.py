@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
 from gpt1.run.encoding import id_type
+from gpt1.run.record import read_file
 from gpt1.text.text_files import (
     TextBlock,
     TextFile,
@@ -272,11 +273,11 @@ def prepare(
 
     source = describe_source(texts, n_merges, vocabulary, coverage)
     made = made_from(source, out)
-    record = read_record(tokens_record)
+    record = read_file(tokens_record)
     if made.items() <= record.items() and is_complete(tokens_path, record):
         print(f'encoded   already, in {tokens_path}{unknown_share(record)}', flush=True)
         return
-    if read_record(vocabulary_record) != made:
+    if read_file(vocabulary_record) != made:
         check_replaceable(out, work)
         if vocabulary:
             copy_vocabulary(vocabulary, out)
@@ -314,16 +315,6 @@ def made_from(source: dict, out: str) -> dict:
     """The record of the vocabulary in `out`, as it is, if it was made from `source`."""
     paths = filter(os.path.isfile, vocabulary_files(out))
     return {'source': source, 'files': [file_hash(path) for path in paths]}
-
-
-def read_record(path: str) -> dict:
-    """Read a small JSON file that `prepare` wrote. Returns {} if it is missing or damaged."""
-    try:
-        with open(path, encoding='utf-8') as f:
-            record = json.load(f)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def write_record(path: str, record: dict) -> None:
@@ -384,10 +375,10 @@ def unknown_share(record: dict) -> str:
 
 def source_texts(work: str) -> list:
     """Return of each text that `prepare` has encoded its name, its size and its hash."""
-    return read_record(os.path.join(work, 'tokens.json'))['source']['texts']
+    return read_file(os.path.join(work, 'tokens.json'))['source']['texts']
 
 
 def open_tokens(work: str) -> tuple[np.ndarray, str]:
     """Open what `prepare` wrote: the token ids, mapped from the file, and their hash."""
-    record = read_record(os.path.join(work, 'tokens.json'))
+    record = read_file(os.path.join(work, 'tokens.json'))
     return np.memmap(os.path.join(work, 'tokens.bin'), record['dtype'], 'r'), record['hash']

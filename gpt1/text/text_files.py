@@ -148,14 +148,11 @@ def shorten(names: list[str]) -> str:
     return shown if len(names) <= 5 else f'{shown} and {len(names) - 5:,} more'
 
 
-def file_hash(path: str, kind: str = 'blake2b') -> list:
-    """The size of a file in bytes, and the hash of its content. Raises InputError.
-
-    kind  'blake2b', or 'sha256', which some processors compute much faster
-    """
+def file_hash(path: str) -> list:
+    """The size of a file in bytes, and the hash of its content (BLAKE2b). Raises InputError."""
     try:
         with open(path, 'rb') as f:
-            digest = hashlib.file_digest(f, kind).hexdigest()
+            digest = hashlib.file_digest(f, 'blake2b').hexdigest()
             return [os.path.getsize(path), digest]
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error
