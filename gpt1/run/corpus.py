@@ -20,10 +20,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
-from gpt1.run.encoding import id_type
+from gpt1.run.encoding import id_type, progress_bar
 from gpt1.run.record import read_file
 from gpt1.text.text_files import (
     TextBlock,
@@ -34,6 +33,7 @@ from gpt1.text.text_files import (
     shorten,
 )
 from gpt1.text.workers import Workers
+from gpt1.weights.vocabulary import save_vocabulary
 from text_utils import (
     TextEncoder,
     english_tokenizer,
@@ -163,17 +163,14 @@ def write_vocabulary(
     The symbols are `<unk>`, the characters, the characters at the end of a word, the results of the
     merges, and the newline. Raises WriteError.
     """
-    characters, merges = list(characters), list(merges)
+    merges = list(merges)
     symbols = ['<unk>', *characters]
-    symbols += [character + '</w>' for character in characters]
+    symbols += [f'{character}</w>' for character in symbols[1:]]
     symbols += [left + right for left, right in merges]
     symbols.append('\n</w>')
-    encoder_path, merges_path = vocabulary_files(folder)
-    with whole_file(encoder_path) as f:
-        json.dump({symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}, f)
-    with whole_file(merges_path) as f:
-        f.write('#version: 0.2\n')
-        f.writelines(f'{left} {right}\n' for left, right in merges)
+    encoder = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    save_vocabulary(TextEncoder.from_vocabulary(encoder, ranks), folder)
 
 
 def vocabulary_files(folder: str) -> list[str]:
@@ -224,15 +221,8 @@ def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
 
 def all_blocks(texts: list[TextFile], what: str) -> Iterator[TextBlock]:
     """The blocks of all texts, with a progress bar that says what is done with them."""
-    with tqdm(
-        total=sum(os.path.getsize(text.path) for text in texts),
-        unit='B',
-        unit_scale=True,
-        desc=what,
-        leave=False,
-        dynamic_ncols=True,
-        disable=None,
-    ) as bar:
+    n_bytes = sum(os.path.getsize(text.path) for text in texts)
+    with progress_bar(n_bytes, 'B', what, unit_scale=True) as bar:
         for text in texts:
             yield from read_blocks(text.path, bar.update)
 
