@@ -302,20 +302,15 @@ def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
     except (ValueError, RecursionError) as error:
         reason = str(error)[:80]
         raise InputError(f'{path} is not a vocabulary: it is not JSON ({reason})') from error
-    if not _is_vocabulary(encoder):
+    ids = list(encoder.values()) if isinstance(encoder, dict) else []
+    # `type` and not `isinstance`, since true and false are integers too.
+    are_ids = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
+    if not ids or not are_ids:
         raise InputError(
             f'{path} is not a vocabulary: expected a JSON object from symbols to the ids '
             '0, 1, 2, ..., each once'
         )
     return encoder
-
-
-def _is_vocabulary(encoder: object) -> bool:
-    if not isinstance(encoder, dict) or not encoder:
-        return False
-    ids = list(encoder.values())
-    # `type` and not `isinstance`, since true and false are integers too.
-    return all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
 
 
 def read_merges(path: str | os.PathLike) -> dict[tuple[str, str], int]:
@@ -329,17 +324,13 @@ def read_merges(path: str | os.PathLike) -> dict[tuple[str, str], int]:
             f'{path} is not a merges file: its first line should be a comment such as '
             '"#version: 0.2"'
         )
-    merges = {}
-    for number, line in enumerate(lines[1:], start=2):
-        pair = tuple(line.split())
-        if not pair:
-            continue
-        if len(pair) != 2:
+    pairs = {number: tuple(line.split()) for number, line in enumerate(lines[1:], start=2)}
+    for number, pair in pairs.items():
+        if len(pair) not in (0, 2):
             raise InputError(
                 f'{path} is not a merges file: line {number} has {len(pair)} symbols, expected two'
             )
-        merges[pair] = number
-    return merges
+    return {pair: number for number, pair in pairs.items() if pair}
 
 
 def _read_text(path: str | os.PathLike, what: str) -> str:

@@ -9,7 +9,6 @@ part: they split the blocks into words and encode them. The result does not depe
 of workers.
 """
 
-import functools
 import hashlib
 import itertools
 import json
@@ -21,19 +20,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
+from gpt1.run.encoding import id_type, progress_bar
+from gpt1.run.record import read_file
 from gpt1.text.text_files import (
-    Block,
-    Text,
+    TextBlock,
+    TextFile,
     file_hash,
     find_texts,
-    pipes_on_disk,
     read_blocks,
     shorten,
 )
 from gpt1.text.workers import Workers
+from gpt1.weights.vocabulary import save_vocabulary
 from text_utils import (
     TextEncoder,
     english_tokenizer,
@@ -43,8 +43,6 @@ from text_utils import (
 )
 from utils import InputError, whole_file
 
-ENCODER = ENCODER_FILE  # OpenAI's file names, whatever the number of merges
-MERGES = MERGES_FILE
 COVERAGE = 0.9995  # share of a text's characters that a learned vocabulary can write
 MIN_CHARACTERS = 256  # that a learned vocabulary keeps in any case; OpenAI's has 238
 LONGEST_WORD = 128  # characters; a longer word is learned from in pieces
@@ -54,7 +52,7 @@ MAX_COUNTED = 1 << 25  # characters of all different words that are counted at a
 # --------------------------------------------------------------------------------------- vocabulary
 
 
-def count_words(block: Block) -> Counter:
+def count_words(block: TextBlock) -> Counter:
     """How often each word of a block occurs. A very long word is counted in pieces."""
     counts = Counter()
     for line in block.decode().split('\n'):
@@ -165,43 +163,26 @@ def write_vocabulary(
     The symbols are `<unk>`, the characters, the characters at the end of a word, the results of the
     merges, and the newline. Raises WriteError.
     """
-    characters, merges = list(characters), list(merges)
+    merges = list(merges)
     symbols = ['<unk>', *characters]
-    symbols += [character + '</w>' for character in characters]
+    symbols += [f'{character}</w>' for character in symbols[1:]]
     symbols += [left + right for left, right in merges]
     symbols.append('\n</w>')
-    encoder_path, merges_path = vocabulary_files(folder)
-    with whole_file(encoder_path) as f:
-        json.dump({symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}, f)
-    with whole_file(merges_path) as f:
-        f.write('#version: 0.2\n')
-        f.writelines(f'{left} {right}\n' for left, right in merges)
+    encoder = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    save_vocabulary(TextEncoder.from_vocabulary(encoder, ranks), folder)
 
 
 def vocabulary_files(folder: str) -> list[str]:
-    """The paths of the two files of a vocabulary: symbols, merges."""
-    return [os.path.join(folder, name) for name in (ENCODER, MERGES)]
-
-
-def vocabulary_hashes(folder: str) -> list:
-    return [file_hash(path) for path in vocabulary_files(folder)]
+    """The paths of a vocabulary's files, symbols and merges: OpenAI's names, whatever its size."""
+    return [os.path.join(folder, name) for name in (ENCODER_FILE, MERGES_FILE)]
 
 
 # ----------------------------------------------------------------------------------------- encoding
 
 
-@functools.lru_cache(maxsize=1)
-def text_encoder(folder: str, hashes: str) -> TextEncoder:
-    """The encoder of a folder. `hashes` changes when the files in the folder do."""
-    return TextEncoder(*vocabulary_files(folder))
-
-
-def encode_block(block: Block, folder: str, hashes: str, dtype: str) -> bytes:
-    """The token ids of a block, as the bytes of an array.
-
-    The id of the newline follows each line that is not blank.
-    """
-    encoder = text_encoder(folder, hashes)
+def encode_block(encoder: TextEncoder, block: TextBlock) -> np.ndarray:
+    """The token ids of a block. The id of the newline follows each line that is not blank."""
     newline = encoder.encoder.get('\n</w>', 0)
     # No newline follows what comes last. It is empty, unless the block ends within a line.
     *lines, last = encoder.encode_all(block.decode().split('\n'))
@@ -210,55 +191,44 @@ def encode_block(block: Block, folder: str, hashes: str, dtype: str) -> bytes:
         ids += line
         if line:
             ids.append(newline)
-    return np.array(ids + last, dtype).tobytes()
+    return np.array(ids + last, id_type(encoder))
 
 
-def encode_texts(texts: list[Text], folder: str, path: str, workers: Workers) -> dict:
+def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
     """Encode texts with the vocabulary of `folder`, and write the ids to the file `path`.
 
     Returns the number of tokens, how many of them are unknown (id 0), their type and their hash.
     """
-    n_symbols = len(read_vocabulary(vocabulary_files(folder)[0]))
-    dtype = 'uint16' if n_symbols <= 1 << 16 else 'uint32'
-    hashes = str(vocabulary_hashes(folder))
-    encode = functools.partial(encode_block, folder=folder, hashes=hashes, dtype=dtype)
+    encoder = TextEncoder(*vocabulary_files(folder))
+    encoder.encode('a')  # loads the tokenizer, which forked processes then have
     digest = hashlib.blake2b()
     n_tokens = n_known = 0
-    with whole_file(path, 'wb') as f:
-        for data in workers.map(encode, all_blocks(texts, 'encoding')):
-            f.write(data)
-            digest.update(data)
-            ids = np.frombuffer(data, dtype)
+    with whole_file(path, 'wb') as f, Workers(shared=encoder) as workers:
+        for ids in workers.map(encode_block, all_blocks(texts, 'encoding')):
+            f.write(ids.data)
+            digest.update(ids.data)
             n_tokens += len(ids)
             n_known += int(np.count_nonzero(ids))
         if not n_tokens:
             raise no_words(texts)
-    text_encoder.cache_clear()  # if this process did the work, it now frees the memory
     return {
         'n_tokens': n_tokens,
         'n_unknown': n_tokens - n_known,
-        'dtype': dtype,
+        'dtype': np.dtype(id_type(encoder)).name,
         'hash': digest.hexdigest(),
     }
 
 
-def all_blocks(texts: list[Text], what: str) -> Iterator[Block]:
+def all_blocks(texts: list[TextFile], what: str) -> Iterator[TextBlock]:
     """The blocks of all texts, with a progress bar that says what is done with them."""
-    with tqdm(
-        total=sum(os.path.getsize(text.path) for text in texts),
-        unit='B',
-        unit_scale=True,
-        desc=what,
-        leave=False,
-        dynamic_ncols=True,
-        disable=None,
-    ) as bar:
+    n_bytes = sum(os.path.getsize(text.path) for text in texts)
+    with progress_bar(n_bytes, 'B', what, unit_scale=True) as bar:
         for text in texts:
-            yield from read_blocks(text, bar.update)
+            yield from read_blocks(text.path, bar.update)
 
 
-def no_words(texts: list[Text]) -> InputError:
-    names = shorten([text.shown for text in texts])
+def no_words(texts: list[TextFile]) -> InputError:
+    names = shorten([text.path for text in texts])
     return InputError(f'the text is empty: there are no words in {names}')
 
 
@@ -291,31 +261,25 @@ def prepare(
     tokens_record = os.path.join(work, 'tokens.json')
     vocabulary_record = os.path.join(work, 'vocabulary.json')
 
-    with pipes_on_disk(texts, work) as texts:
-        source = describe_source(texts, n_merges, vocabulary, coverage)
-        record = read_record(tokens_record)
-        if is_made_from(source, record, out) and is_complete(tokens_path, record):
-            print(f'encoded   already, in {tokens_path}{unknown_share(record)}', flush=True)
-            return
-        has_vocabulary = is_made_from(source, read_record(vocabulary_record), out)
-        if not has_vocabulary:
-            check_replaceable(out, work)
-
-        with Workers() as workers:
-            if not has_vocabulary:
-                if vocabulary:
-                    copy_vocabulary(vocabulary, out)
-                else:
-                    learn_vocabulary(texts, out, n_merges, coverage, workers)
-            made = {'source': source, 'files': vocabulary_hashes(out)}
-            with whole_file(vocabulary_record) as f:
-                json.dump(made, f)
-            started = time.monotonic()
-            record = encode_texts(texts, out, tokens_path, workers)
-            seconds = time.monotonic() - started
-        with whole_file(tokens_record) as f:
-            json.dump({**made, **record}, f)
-        megabytes = sum(os.path.getsize(text.path) for text in texts) / 1e6
+    source = describe_source(texts, n_merges, vocabulary, coverage)
+    made = made_from(source, out)
+    record = read_file(tokens_record)
+    if made.items() <= record.items() and is_complete(tokens_path, record):
+        print(f'encoded   already, in {tokens_path}{unknown_share(record)}', flush=True)
+        return
+    if read_file(vocabulary_record) != made:
+        check_replaceable(out, work)
+        if vocabulary:
+            copy_vocabulary(vocabulary, out)
+        else:
+            learn_vocabulary(texts, out, n_merges, coverage)
+        made = made_from(source, out)
+        write_record(vocabulary_record, made)
+    started = time.monotonic()
+    record = encode_corpus(texts, out, tokens_path)
+    seconds = time.monotonic() - started
+    write_record(tokens_record, {**made, **record})
+    megabytes = sum(os.path.getsize(text.path) for text in texts) / 1e6
     files = '1 file' if len(texts) == 1 else f'{len(texts):,} files'
     print(
         f'encoded   {files} of {megabytes:,.1f} MB into {record["n_tokens"]:,} tokens '
@@ -325,46 +289,37 @@ def prepare(
 
 
 def describe_source(
-    texts: list[Text], n_merges: int, vocabulary: str | None, coverage: float
+    texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float
 ) -> dict:
     """All that the result depends on: the texts, and the vocabulary or how it is learned."""
     source = {'texts': [[text.name, *file_hash(text.path)] for text in texts]}
     if not vocabulary:
         return {**source, 'n_merges': n_merges, 'coverage': coverage}
-    encoder_path, merges_path = vocabulary_files(vocabulary)
-    read_vocabulary(encoder_path)
-    read_merges(merges_path)
-    return {**source, 'vocabulary': vocabulary_hashes(vocabulary)}
+    paths = vocabulary_files(vocabulary)
+    read_vocabulary(paths[0])
+    read_merges(paths[1])
+    return {**source, 'vocabulary': [file_hash(path) for path in paths]}
 
 
-def read_record(path: str) -> dict:
-    """Read a small JSON file that `prepare` wrote. Returns {} if it is missing or damaged."""
-    try:
-        with open(path, encoding='utf-8') as f:
-            record = json.load(f)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
+def made_from(source: dict, out: str) -> dict:
+    """The record of the vocabulary in `out`, as it is, if it was made from `source`."""
+    paths = filter(os.path.isfile, vocabulary_files(out))
+    return {'source': source, 'files': [file_hash(path) for path in paths]}
 
 
-def is_made_from(source: dict, record: dict, out: str) -> bool:
-    """Whether `record` says that the vocabulary in `out`, as it is, was made from `source`."""
-    return (
-        record.get('source') == source
-        and all(map(os.path.isfile, vocabulary_files(out)))
-        and record.get('files') == vocabulary_hashes(out)
-    )
+def write_record(path: str, record: dict) -> None:
+    with whole_file(path) as f:
+        json.dump(record, f)
 
 
 def is_complete(tokens_path: str, record: dict) -> bool:
-    """Whether a file of token ids has the size that its record says, and that record is valid."""
-    n_tokens, n_unknown = record.get('n_tokens'), record.get('n_unknown')
-    if type(n_tokens) is not int or type(n_unknown) is not int or not 0 <= n_unknown <= n_tokens:
+    """Whether a record is valid, and the file of token ids has the size that it says."""
+    kinds = {'n_tokens': int, 'n_unknown': int, 'dtype': str, 'hash': str}
+    if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
         return False
-    if record.get('dtype') not in ('uint16', 'uint32') or not isinstance(record.get('hash'), str):
-        return False
-    size = n_tokens * np.dtype(record['dtype']).itemsize
-    return os.path.isfile(tokens_path) and os.path.getsize(tokens_path) == size > 0
+    itemsize = {'uint16': 2, 'uint32': 4}.get(record['dtype'], 0)
+    is_there = os.path.isfile(tokens_path)
+    return is_there and os.path.getsize(tokens_path) == record['n_tokens'] * itemsize > 0
 
 
 def check_replaceable(out: str, work: str) -> None:
@@ -387,11 +342,10 @@ def copy_vocabulary(source: str, target: str) -> None:
             shutil.copyfileobj(f, g)
 
 
-def learn_vocabulary(
-    texts: list[Text], out: str, n_merges: int, coverage: float, workers: Workers
-) -> None:
+def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: float) -> None:
     """Learn byte pairs from texts and write the vocabulary to the folder `out`."""
-    tokens = count_tokens(workers.map(count_words, all_blocks(texts, 'counting words')))
+    with Workers() as workers:
+        tokens = count_tokens(workers.map(count_words, all_blocks(texts, 'counting words')))
     if not tokens:
         raise no_words(texts)
     characters, merges = learn_byte_pairs(tokens, n_merges, coverage)
@@ -411,10 +365,10 @@ def unknown_share(record: dict) -> str:
 
 def source_texts(work: str) -> list:
     """Return of each text that `prepare` has encoded its name, its size and its hash."""
-    return read_record(os.path.join(work, 'tokens.json'))['source']['texts']
+    return read_file(os.path.join(work, 'tokens.json'))['source']['texts']
 
 
 def open_tokens(work: str) -> tuple[np.ndarray, str]:
     """Open what `prepare` wrote: the token ids, mapped from the file, and their hash."""
-    record = read_record(os.path.join(work, 'tokens.json'))
+    record = read_file(os.path.join(work, 'tokens.json'))
     return np.memmap(os.path.join(work, 'tokens.bin'), record['dtype'], 'r'), record['hash']

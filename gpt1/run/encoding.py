@@ -262,14 +262,7 @@ def encode_data(data: Data, encoder: TextEncoder, task: Task, n_ctx: int) -> Enc
     """Encode a data set, with a progress bar."""
     sets = [data.train, *data.valid.values(), *data.test.values()]
     n_texts = sum(len(example.texts) for examples in sets for example in examples)
-    with tqdm(
-        total=n_texts,
-        unit=' texts',
-        desc='encoding',
-        leave=False,
-        dynamic_ncols=True,
-        disable=None,
-    ) as bar:
+    with progress_bar(n_texts, ' texts', 'encoding') as bar:
 
         def encode(examples):
             return encode_dataset(examples, encoder, task, n_ctx, bar.update)
@@ -279,6 +272,13 @@ def encode_data(data: Data, encoder: TextEncoder, task: Task, n_ctx: int) -> Enc
             {name: encode(examples) for name, examples in data.valid.items()},
             {name: encode(examples) for name, examples in data.test.items()},
         )
+
+
+def progress_bar(total: int, unit: str, what: str, **options) -> tqdm:
+    """A bar for a terminal, which leaves nothing behind."""
+    return tqdm(
+        total=total, unit=unit, desc=what, leave=False, dynamic_ncols=True, disable=None, **options
+    )
 
 
 def array_hash(arrays: Iterable[np.ndarray]) -> str:
