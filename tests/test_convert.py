@@ -10,19 +10,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from tiny_models import MODEL_DIR, REGRESSION, SIZES, SOME_TASKS, TEXTS, encoder, save_finetuned
 
 import convert
 from gpt1.files import MODEL_FILES
-from gpt1.ops.batches import build_tree, collate
+from gpt1.ops.batches import build_tree, collate, collate_windows
 from gpt1.parsing import parse_train_args
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
 from gpt1.settings import model_settings
 from gpt1.tasks.task import Example, decode
-from gpt1.weights import huggingface
-from gpt1.weights.open import open_model, open_weights, save_pretrained_settings
+from gpt1.weights import export
+from gpt1.weights.open import open_model
+from gpt1.weights.pretrained import open_weights, save_pretrained_settings
 from text_utils import TextEncoder
 
 transformers = pytest.importorskip('transformers')
@@ -70,6 +70,8 @@ def test_a_pre_trained_model(tmp_path):
     with torch.no_grad():
         wanted = theirs(torch.tensor([ids])).logits[0]
     assert theirs.config.vocab_size == opened.encoder.n_vocab
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
+    assert tokenizer('Ella had no tape.')['input_ids'] == opened.encoder.encode('Ella had no tape.')
     found = lm_logits(opened.model, ids)[:, : opened.encoder.n_vocab]
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
@@ -107,7 +109,7 @@ def test_classes_and_numbers(tmp_path, name, capsys):
     torch.testing.assert_close(sum(parts), wanted, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize('mean, std', [(2000, 5), (0, 1e-3), (1e6, 1e5)])
+@pytest.mark.parametrize('mean, std', [(2000, 5), (0, 1e-3)])
 def test_a_regression_of_any_unit(tmp_path, mean, std, capsys):
     """Also after the way back."""
     task = replace(REGRESSION, mean=float(mean), std=float(std))
@@ -123,37 +125,32 @@ def test_a_regression_of_any_unit(tmp_path, mean, std, capsys):
 
 
 @pytest.mark.parametrize('name', ['mnli', 'sst2'])
-def test_no_text_has_the_token_for_padding(tmp_path, name):
-    """Earlier versions of the library classify the token before the first one of padding."""
-    save_finetuned(tmp_path, SOME_TASKS[name])
-    hf = there(tmp_path, tmp_path)
-    padding = transformers.AutoConfig.from_pretrained(hf).pad_token_id
-    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
-    ids = tokenizer(*['\u2603 snow'] * len(TEXTS[name]))['input_ids']
-    assert encoder().encoder['<unk>'] in ids and padding not in ids
-    assert tokenizer.pad_token_id == padding < open_weights(str(hf)).n_rows
-
-
-@pytest.mark.parametrize('name', ['mnli', 'sst2'])
 def test_a_batch_with_padding(tmp_path, name):
+    """No text has its token: earlier versions of the library classify the token before it."""
     save_finetuned(tmp_path, SOME_TASKS[name])
     hf = there(tmp_path, tmp_path)
     theirs = transformers.OpenAIGPTForSequenceClassification.from_pretrained(hf).eval()
-    opened = open_model(str(tmp_path))
-    examples = [TEXTS[name], tuple(text * 3 for text in TEXTS[name])]
-    rows = [sequences(opened, texts)[0] for texts in examples]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
     padding = theirs.config.pad_token_id
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+    assert tokenizer.pad_token_id == padding < open_weights(str(hf)).n_rows
+    texts = [
+        TEXTS[name],
+        tuple(text * 3 for text in TEXTS[name]),
+        ('\u2603 snow',) * len(TEXTS[name]),
+    ]
+    rows = [tokenizer(*pair)['input_ids'] for pair in texts]
+    assert encoder().encoder['<unk>'] in rows[2] and not any(padding in row for row in rows)
+    batch = tokenizer.pad({'input_ids': rows}, return_tensors='pt')
     with torch.no_grad():
-        found = theirs(ids, attention_mask=(ids != padding).long()).logits
-    for row, texts in zip(found, examples):
-        torch.testing.assert_close(row, our_logits(opened, texts), atol=1e-4, rtol=0)
+        found = theirs(**batch).logits
+    opened = open_model(str(tmp_path))
+    for row, example in zip(found, texts):
+        torch.testing.assert_close(row, our_logits(opened, example), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
     'name, labels, problem',
     [
-        ('mnli', ['entailment', 'neutral', 'contradiction'], 'single_label_classification'),
         ('stsb', ['0', '1', '2', '3', '4', '5'], 'single_label_classification'),
         ('regression', ['custom'], 'regression'),
     ],
@@ -163,8 +160,6 @@ def test_the_config_names_the_classes(tmp_path, name, labels, problem):
     save_finetuned(tmp_path, task)
     config = transformers.AutoConfig.from_pretrained(there(tmp_path, tmp_path))
     assert config.problem_type == problem and config.num_labels == task.n_out
-    if task.labels is not None:
-        labels = list(task.labels)
     assert config.id2label == dict(enumerate(labels))
     assert config.label2id == {label: i for i, label in enumerate(labels)}
 
@@ -204,13 +199,6 @@ def test_the_tokenizer_makes_the_sequences_of_the_task(tmp_path, name):
         found = [tokenizer(*TEXTS[name])['input_ids']]
     assert found == wanted
     assert tokenizer(TEXTS[name][0]).keys() == {'input_ids', 'attention_mask'}
-
-
-def test_the_tokenizer_of_a_pre_trained_model_adds_nothing(tmp_path):
-    hf = there(tmp_path, '--n_head', '4', MODEL_DIR)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
-    text = "Ella had no tape. She didn't go."
-    assert tokenizer(text)['input_ids'] == encoder().encode(text)
 
 
 def test_the_librarys_pipeline_gives_our_probabilities(tmp_path):
@@ -334,16 +322,10 @@ def test_a_model_that_the_library_made(tmp_path, kind):
     with torch.no_grad():
         wanted = theirs(torch.tensor([ids])).logits
     embed = opened.model.transformer.embed.weight.detach()
-    batch = collate_ids(ids, opened.model.config.first_position)
+    batch = collate_windows(np.array([ids]), opened.model.config.first_position)
     with torch.no_grad():
         h, _ = opened.model.transformer(batch)
     torch.testing.assert_close(h @ embed[:9].t(), wanted.reshape(5, 9), atol=1e-4, rtol=0)
-
-
-def collate_ids(ids, first_position):
-    from gpt1.ops.batches import collate_windows
-
-    return collate_windows(np.array([ids]), first_position)
 
 
 def library_model(folder, added, version, kind='OpenAIGPTDoubleHeadsModel', **options):
@@ -426,41 +408,29 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert after == before
 
 
-@pytest.mark.parametrize('source', ['nothing', 'empty'])
-def test_a_source_that_is_no_model(tmp_path, capsys, source):
+def test_a_source_or_a_target_that_is_none(tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
-    argv = [str(tmp_path / source), str(tmp_path / 'target')]
-    try:
-        status = convert.main(argv)
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    error = capsys.readouterr().err
-    assert error.startswith('convert.py: error: ') and error.count('\n') == 1
-    assert source in error
-    assert not os.path.exists(tmp_path / 'target')
-
-
-def test_a_target_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / 'file').write_text('')
-    assert convert.main([MODEL_DIR, str(tmp_path / 'file'), '--n_head', '4']) == 2
-    assert 'cannot write' in capsys.readouterr().err
+    for source, target in (('nothing', 'x'), ('empty', 'x'), (MODEL_DIR, 'file')):
+        try:
+            status = convert.main([str(tmp_path / source), str(tmp_path / target), '--n_head=4'])
+        except SystemExit as stop:
+            status = stop.code
+        assert status == 2
+        error = capsys.readouterr().err
+        assert error.startswith('convert.py: error: ') and error.count('\n') == 1
+        assert (source if target == 'x' else target) in error
+    assert not os.path.exists(tmp_path / 'x')
 
 
 def test_a_half_written_folder_has_no_config(tmp_path, monkeypatch):
     """It is written last, so that a folder with a config is complete."""
     written = []
-    whole_file = huggingface.whole_file
+    whole_file = export.whole_file
     monkeypatch.setattr(
-        huggingface,
+        export,
         'whole_file',
         lambda path, *mode: written.append(os.path.basename(path)) or whole_file(path, *mode),
     )
     there(tmp_path, MODEL_DIR, '--n_head', '4')
     assert written[-1] == 'config.json' and 'model.safetensors' in written
-
-
-def test_the_regression_task_is_one(tmp_path):
-    """A check of the tests' own table."""
-    assert REGRESSION.n_out == 1 and REGRESSION.labels is None
-    assert os.path.samefile(ROOT, pathlib.Path(convert.__file__).parent)

@@ -131,12 +131,12 @@ def fingerprint_vocabulary(encoder: TextEncoder) -> str:
 
 
 def vocabulary_facts(encoder: TextEncoder) -> dict:
-    """Return what the settings of a model tell about its vocabulary."""
+    """Return the vocabulary facts that the settings of a model keep."""
     return {'n_vocab': encoder.n_vocab, 'vocabulary': fingerprint_vocabulary(encoder)}
 
 
 def check_vocabulary(encoder: TextEncoder, settings: dict, where: str) -> None:
-    """Raise InputError if the settings of a model tell of another vocabulary.
+    """Raise InputError if the settings of a model declare another vocabulary.
 
     where  the folder of the vocabulary, for the message
     """
