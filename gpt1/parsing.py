@@ -140,8 +140,8 @@ def _parse(parser: Parser, script: str, argv, model_option: str) -> tuple[Namesp
     typed = vars(parser.parse_args(argv))
     values = {option.name: option.default(script) for option in options_of(script)}
     values.update(typed)
-    places = {option.name for option in options_of(script) if option.exists}
-    check_paths(parser, **{name: typed[name] for name in places & typed.keys()})
+    places = [option.name for option in options_of(script) if option.exists]
+    check_paths(parser, **{name: typed[name] for name in places if name in typed})
     if script == TRAIN and values['model_dir'] is None:
         values['model_dir'] = find_model_dir()
     folder = values[model_option]
