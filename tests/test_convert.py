@@ -14,7 +14,7 @@ from tiny_models import MODEL_DIR, REGRESSION, SIZES, SOME_TASKS, TEXTS, encoder
 
 import convert
 from gpt1.files import MODEL_FILES
-from gpt1.ops.batches import build_tree, collate, collate_windows
+from gpt1.ops.batches import collate_windows
 from gpt1.parsing import parse_train_args
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
@@ -23,27 +23,27 @@ from gpt1.tasks.task import Example, decode
 from gpt1.weights import export
 from gpt1.weights.open import open_model
 from gpt1.weights.pretrained import open_weights, save_pretrained_settings
-from text_utils import TextEncoder
 
 transformers = pytest.importorskip('transformers')
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
 
 
 def lm_logits(model, ids):
     """The logits after each of the ids, over the vocabulary and the special tokens."""
     n_rows = model.config.first_position
-    tree = build_tree([np.array(ids[1:])], 'text', 1, encoder().n_vocab)
-    tree = tree._replace(trunk=np.array(ids))
-    batch = collate([tree], n_rows, share_context=False)
-    with torch.no_grad():
-        h, _ = model.transformer(batch)
-    return h[: len(ids)] @ model.transformer.embed.weight[:n_rows].detach().t()
+    h, _ = model.transformer(collate_windows(np.array([ids]), n_rows))
+    return h @ model.transformer.embed.weight[:n_rows].t()
 
 
 def our_logits(opened, texts):
     """The logits of an example, [n]."""
     data = encode_dataset([Example('1', texts, None)], opened.encoder, opened.task, 60)
-    with torch.no_grad():
-        return predict(opened.model, data)[0]
+    return predict(opened.model, data)[0]
 
 
 def sequences(opened, texts):
@@ -67,8 +67,7 @@ def test_a_pre_trained_model(tmp_path):
     theirs = transformers.OpenAIGPTLMHeadModel.from_pretrained(hf).eval()
     opened = open_model(MODEL_DIR, n_head=4)
     ids = opened.encoder.encode('Ella had no tape. She went to the store at night.')
-    with torch.no_grad():
-        wanted = theirs(torch.tensor([ids])).logits[0]
+    wanted = theirs(torch.tensor([ids])).logits[0]
     assert theirs.config.vocab_size == opened.encoder.n_vocab
     tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
     assert tokenizer('Ella had no tape.')['input_ids'] == opened.encoder.encode('Ella had no tape.')
@@ -84,8 +83,7 @@ def test_multiple_choices(tmp_path, name):
     opened = open_model(str(tmp_path))
     logits = our_logits(opened, TEXTS[name])
     for k, ids in enumerate(sequences(opened, TEXTS[name])):
-        with torch.no_grad():
-            out = theirs(ids[None, None], mc_token_ids=torch.tensor([[len(ids) - 1]]))
+        out = theirs(ids[None, None], mc_token_ids=torch.tensor([[len(ids) - 1]]))
         torch.testing.assert_close(out.mc_logits[0, 0], logits[k], atol=1e-4, rtol=0)
         wanted = lm_logits(opened.model, ids.tolist())
         torch.testing.assert_close(out.logits[0, 0], wanted, atol=1e-4, rtol=0)
@@ -100,9 +98,12 @@ def test_classes_and_numbers(tmp_path, name, capsys):
     assert ('sum of those of its two orders' in printed) == (name in ('qqp', 'stsb'))
     assert ('mean, weighted by' in printed) == (name == 'stsb') and 'bias' not in printed
     theirs = transformers.OpenAIGPTForSequenceClassification.from_pretrained(hf).eval()
+    task, config = SOME_TASKS[name], theirs.config
+    labels = {'stsb': list('012345'), 'regression': ['custom']}.get(name, task.labels)
+    assert config.id2label == dict(enumerate(labels)) and config.num_labels == task.n_out
+    assert (config.problem_type == 'regression') == (name == 'regression')
     opened = open_model(str(tmp_path))
-    with torch.no_grad():
-        parts = [theirs(ids[None]).logits[0] for ids in sequences(opened, TEXTS[name])]
+    parts = [theirs(ids[None]).logits[0] for ids in sequences(opened, TEXTS[name])]
     wanted = our_logits(opened, TEXTS[name])
     if name == 'regression':
         wanted = torch.from_numpy(decode(opened.task, wanted[None])).float()
@@ -141,45 +142,26 @@ def test_a_batch_with_padding(tmp_path, name):
     rows = [tokenizer(*pair)['input_ids'] for pair in texts]
     assert encoder().encoder['<unk>'] in rows[2] and not any(padding in row for row in rows)
     batch = tokenizer.pad({'input_ids': rows}, return_tensors='pt')
-    with torch.no_grad():
-        found = theirs(**batch).logits
+    found = theirs(**batch).logits
     opened = open_model(str(tmp_path))
     for row, example in zip(found, texts):
         torch.testing.assert_close(row, our_logits(opened, example), atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(
-    'name, labels, problem',
-    [
-        ('stsb', ['0', '1', '2', '3', '4', '5'], 'single_label_classification'),
-        ('regression', ['custom'], 'regression'),
-    ],
-)
-def test_the_config_names_the_classes(tmp_path, name, labels, problem):
-    task = SOME_TASKS[name]
-    save_finetuned(tmp_path, task)
-    config = transformers.AutoConfig.from_pretrained(there(tmp_path, tmp_path))
-    assert config.problem_type == problem and config.num_labels == task.n_out
-    assert config.id2label == dict(enumerate(labels))
-    assert config.label2id == {label: i for i, label in enumerate(labels)}
 
 
 def test_a_bias_that_does_not_fit_is_reported(tmp_path, capsys):
     """With the normalization as drawn (gain 1, bias 0) no weight can replace a bias."""
     task = SOME_TASKS['mnli']
     model = save_finetuned(tmp_path, task)
-    with torch.no_grad():
-        model.transformer.h[-1].ln_2.g.fill_(1)
-        model.transformer.h[-1].ln_2.b.fill_(0)
-        model.task_head.linear.bias.copy_(torch.tensor([0.5, -0.25, 0.125]))
+    model.transformer.h[-1].ln_2.g.fill_(1)
+    model.transformer.h[-1].ln_2.b.fill_(0)
+    model.task_head.linear.bias.copy_(torch.tensor([0.5, -0.25, 0.125]))
     torch.save(model.state_dict(), tmp_path / 'best_params')
     hf = there(tmp_path, tmp_path)
     assert 'add 0.5, -0.25, 0.125 to its logits' in capsys.readouterr().out
     theirs = transformers.OpenAIGPTForSequenceClassification.from_pretrained(hf).eval()
     opened = open_model(str(tmp_path))
     [ids] = sequences(opened, TEXTS['mnli'])
-    with torch.no_grad():
-        found = theirs(ids[None]).logits[0] + torch.tensor([0.5, -0.25, 0.125])
+    found = theirs(ids[None]).logits[0] + torch.tensor([0.5, -0.25, 0.125])
     torch.testing.assert_close(found, our_logits(opened, TEXTS['mnli']), atol=1e-4, rtol=0)
     assert convert.main([str(hf), str(tmp_path / 'back')]) == 0  # it comes back with its bias
     assert_same_model(open_model(str(tmp_path / 'back')), opened, exact=True)
@@ -298,56 +280,39 @@ def test_a_fine_tuned_model_that_the_library_saved_again(tmp_path, name, kind, m
     )
 
 
-@pytest.mark.parametrize('kind', ['OpenAIGPTLMHeadModel', 'OpenAIGPTDoubleHeadsModel'])
-def test_a_model_that_the_library_made(tmp_path, kind):
-    """One without our settings and special tokens is a pre-trained model."""
-    symbols = ['<unk>', 'a', 'b', 'c', 'a</w>', 'b</w>', 'c</w>', 'ab', 'abc</w>']
-    config = transformers.OpenAIGPTConfig(
-        vocab_size=9, n_positions=12, n_embd=8, n_layer=2, n_head=2, afn='gelu'
-    )
-    theirs = getattr(transformers, kind)(config).eval()
-    hf = tmp_path / 'hf'
-    theirs.save_pretrained(hf)
-    tokenizer = transformers.OpenAIGPTTokenizer(
-        vocab={symbol: i for i, symbol in enumerate(symbols)},
-        merges=[('a', 'b'), ('ab', 'c</w>')],
-    )
-    tokenizer.save_pretrained(hf)
-    assert convert.main([str(hf), str(tmp_path / 'openai')]) == 0
-    paths = [str(tmp_path / 'openai' / name) for name in MODEL_FILES[:2]]
-    assert TextEncoder(*paths).encode('ABC c') == [8, 6]
-    opened = open_model(str(tmp_path / 'openai'))
-    assert not opened.finetuned and opened.model.config.n_head == 2
-    ids = [1, 4, 8, 0, 3]
-    with torch.no_grad():
-        wanted = theirs(torch.tensor([ids])).logits
-    embed = opened.model.transformer.embed.weight.detach()
-    batch = collate_windows(np.array([ids]), opened.model.config.first_position)
-    with torch.no_grad():
-        h, _ = opened.model.transformer(batch)
-    torch.testing.assert_close(h @ embed[:9].t(), wanted.reshape(5, 9), atol=1e-4, rtol=0)
-
-
 def library_model(folder, added, version, kind='OpenAIGPTDoubleHeadsModel', **options):
     """A model of the library with added tokens, as a version of it writes them."""
     symbols = ['<unk>', 'a', 'b', 'c', 'a</w>', 'b</w>', 'c</w>', 'ab', 'abc</w>']
-    sizes = {'n_positions': 12, 'n_embd': 8, 'n_layer': 1, 'n_head': 2, 'afn': 'gelu'}
+    sizes = {'n_positions': 12, 'n_embd': 8, 'n_layer': 2, 'n_head': 2, 'afn': 'gelu'}
     torch.manual_seed(0)
     config = transformers.OpenAIGPTConfig(vocab_size=9 + len(added), **sizes, **options)
     theirs = getattr(transformers, kind)(config).eval()
     theirs.save_pretrained(folder)
     vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
-    merges = [('a', 'b'), ('ab', 'c</w>')]
     if version == 4:
         ids = {token: 9 + i for i, token in enumerate(added)}
         (folder / 'vocab.json').write_text(json.dumps(vocabulary))
         (folder / 'added_tokens.json').write_text(json.dumps(ids))
         (folder / 'merges.txt').write_text('#version: 0.2\na b\nab c</w>\n')
     else:
+        merges = [('a', 'b'), ('ab', 'c</w>')]
         tokenizer = transformers.OpenAIGPTTokenizer(vocab=vocabulary, merges=merges)
         tokenizer.add_tokens(added)
         tokenizer.save_pretrained(folder)
     return theirs
+
+
+@pytest.mark.parametrize('kind', ['OpenAIGPTLMHeadModel', 'OpenAIGPTDoubleHeadsModel'])
+def test_a_model_that_the_library_made(tmp_path, kind):
+    """One without our settings and special tokens is a pre-trained model."""
+    theirs = library_model(tmp_path / 'hf', [], 5, kind)
+    assert convert.main([str(tmp_path / 'hf'), str(tmp_path / 'openai')]) == 0
+    opened = open_model(str(tmp_path / 'openai'))
+    assert opened.encoder.encode('ABC c') == [8, 6]
+    assert not opened.finetuned and opened.model.config.n_head == 2
+    ids = [1, 4, 8, 0, 3]
+    wanted = theirs(torch.tensor([ids])).logits.reshape(5, 9)
+    torch.testing.assert_close(lm_logits(opened.model, ids)[:, :9], wanted, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize('version', [4, 5])
@@ -363,8 +328,7 @@ def test_the_special_tokens_of_the_librarys_own_example(tmp_path, version, first
     assert ids == (9, 8, 10, 6, 11)
     start, classify, delimiter = range(9 + len(first), 12 + len(first))
     row = torch.tensor([[[start, 8, delimiter, 6, classify]]])
-    with torch.no_grad():
-        wanted = theirs(row, mc_token_ids=torch.tensor([[4]])).mc_logits[0, 0]
+    wanted = theirs(row, mc_token_ids=torch.tensor([[4]])).mc_logits[0, 0]
     found = our_logits(opened, ('ABC', 'c', 'c'))
     torch.testing.assert_close(found, wanted.expand(2), atol=1e-4, rtol=0)
 

@@ -24,9 +24,8 @@ from tiny_models import (
 from gpt1.run.checkpoint import Saver
 from gpt1.settings import read_settings
 from gpt1.weights.export import save_huggingface
-from gpt1.weights.huggingface import HuggingFaceWeights
 from gpt1.weights.open import open_model
-from gpt1.weights.openai import OpenAIShards, load_openai_pretrained_model
+from gpt1.weights.openai import load_openai_pretrained_model
 from gpt1.weights.parameters import load_parameters, read_parameters
 from gpt1.weights.pretrained import open_weights, save_pretrained_settings
 from gpt1.weights.vocabulary import (
@@ -168,20 +167,6 @@ def test_shapes_and_numbers_of_shards_are_checked(tmp_path):
 
 
 # Hugging Face folders
-
-
-def test_the_same_arrays_from_both_formats(huggingface):
-    shards, weights = open_weights(MODEL_DIR), open_weights(str(huggingface))
-    assert isinstance(shards, OpenAIShards) and isinstance(weights, HuggingFaceWeights)
-    for name in ('n_layer', 'n_positions', 'n_vocab', 'n_embd'):
-        assert getattr(shards, name) == getattr(weights, name)
-    n_arrays = 2 + 12 * shards.n_layer
-    for a, b in zip(shards.read(0, n_arrays), weights.read(0, n_arrays), strict=True):
-        assert a.dtype == b.dtype == np.float32
-        np.testing.assert_array_equal(a, b)
-    [array] = weights.read(5, 1)
-    np.testing.assert_array_equal(array, next(shards.read(5, 1)))
-    assert weights.special_rows() is None and weights.classifier() is None
 
 
 def rewrite(folder, change, file='model.safetensors'):

@@ -5,6 +5,7 @@ Nothing in them can run code or ask for more memory than the file has bytes. Wha
 """
 
 import os
+import pickletools
 import zipfile
 
 import torch
@@ -22,6 +23,8 @@ def load_file(path: str) -> object:
         zipped = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 are not
         if zipped:
             _check_archive(path)
+        else:
+            _check_pickles(path)
         mapped = zipped and _is_utf8(path)
         return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except OSError as error:
@@ -55,3 +58,25 @@ def _check_archive(path: str) -> None:
         damaged = archive.testzip()
         if damaged:
             raise ValueError(f'the checksum of {damaged} is wrong')
+        for entry in entries:
+            if entry.filename.endswith('.pkl'):
+                _check_pickle(archive.read(entry))
+
+
+def _check_pickles(path: str) -> None:
+    """Do the same for the old format: five pickles, then the numbers."""
+    with open(path, 'rb') as f:
+        for _ in range(5):
+            _check_pickle(f)
+
+
+def _check_pickle(pickle) -> None:
+    """Raise ValueError if a pickle has more tuples than any model.
+
+    Python's stack overflows when it hashes a tuple that is nested a million times.
+    """
+    n_tuples = 0
+    for opcode, *_ in pickletools.genops(pickle):
+        n_tuples += opcode.name.startswith('TUPLE')
+        if n_tuples > 100_000:
+            raise ValueError('it has more tuples than any model')
