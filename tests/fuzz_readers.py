@@ -768,7 +768,7 @@ class Tokenizer(HuggingFace):
             json.dump({'model': {'vocab': encoder.encoder, 'merges': merges}}, f)
 
     def read_file(self, path):
-        symbols, merges = read_vocabulary_of(self.source)
+        symbols, merges, _ = read_vocabulary_of(self.source)
         assert sorted(symbols.values()) == list(range(len(symbols)))
         assert TextEncoder.from_vocabulary(symbols, merges).encode('a')
 

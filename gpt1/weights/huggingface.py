@@ -17,7 +17,7 @@ from gpt1.files import HUGGINGFACE_WEIGHTS
 from gpt1.settings import check_settings, read_json, settings_of_config
 from gpt1.weights.openai import Weights, model_shapes
 from gpt1.weights.safe_load import load_file
-from gpt1.weights.vocabulary import read_added_tokens
+from gpt1.weights.vocabulary import read_vocabulary_of
 from utils import SPECIAL_TOKENS, InputError, check_not_pointer, is_out_of_memory
 
 # The parts of a layer, in OpenAI's order. Each has a weight and a bias.
@@ -165,9 +165,10 @@ class HuggingFaceWeights(Weights):
                 )
             return n_vocab, list(range(n_vocab, n_vocab + n_special)) if n_more else None
         try:
-            n_vocab, added = read_added_tokens(self.folder)
+            symbols, _, added = read_vocabulary_of(self.folder)
         except InputError:  # the vocabulary is elsewhere
             return self.n_rows, None
+        n_vocab = len(symbols)
         if set(added.values()) != set(range(n_vocab, self.n_rows)):
             return self.n_rows, None
         rows = [added[token] for token in SPECIAL_TOKENS if token in added]
