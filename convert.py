@@ -10,27 +10,26 @@ what belongs to it. Nothing is lost on the way there and back; the head of a reg
 the units of its data there.
 
 Hugging Face's classes for the folder are OpenAIGPTLMHeadModel for a pre-trained model,
-OpenAIGPTDoubleHeadsModel for multiple choices, and OpenAIGPTForSequenceClassification for other
+OpenAIGPTDoubleHeadsModel for multiple choice, and OpenAIGPTForSequenceClassification for other
 tasks. AutoTokenizer gives the sequences that they were trained on, special tokens included.
 """
 
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.files import MODEL_FILES
+from gpt1.files import MODEL_FILES, PARAMETERS_FILE
 from gpt1.parsing import Parser, add_model_options, check_file, check_paths
-from utils import InputError, check_writable, exit_status, whole_file
+from utils import InputError, check_writable, exit_status
 
 # Files that a conversion writes, and that a target must therefore not have.
 WRITTEN = (
     *MODEL_FILES,
     'settings.json',
-    'best_params',
+    PARAMETERS_FILE,
     'config.json',
     'model.safetensors',
     'vocab.json',
@@ -56,26 +55,6 @@ def parse_args(argv=None):
     return args
 
 
-ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which is slow to import
-
-import torch
-
-from gpt1.lstm import refuse_lstm
-from gpt1.weights.huggingface import save_huggingface
-from gpt1.weights.open import (
-    PARAMETERS_FILE,
-    OpenedModel,
-    is_huggingface,
-    open_model,
-    open_weights,
-    save_finetuned_settings,
-    save_pretrained_settings,
-    sign,
-)
-from gpt1.weights.openai import save_openai_shards
-from gpt1.weights.vocabulary import save_vocabulary
-
-
 def check_target(source: str, target: str) -> None:
     """Raise InputError if the target cannot be written to, or something in it would be lost."""
     folder = source if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
@@ -88,51 +67,35 @@ def check_target(source: str, target: str) -> None:
             raise InputError(f'{path} exists; give a folder without a model')
 
 
-def save_ours(opened: OpenedModel, folder: str) -> None:
-    """Write a model as this program's scripts do: OpenAI's files, or best_params.
-
-    Raises WriteError.
-    """
-    config = opened.model.config
-    sizes = {name: getattr(config, name) for name in ('n_embd', 'n_head', 'n_layer', 'afn')}
-    settings = {'n_ctx': config.n_ctx, **opened.settings, **sizes}
-    if opened.finetuned:
-        save_finetuned_settings(folder, settings, opened.task, opened.encoder)
-        sign(opened.model, settings, opened.task, opened.encoder)
-        with whole_file(os.path.join(folder, PARAMETERS_FILE), 'wb') as f:
-            torch.save(opened.model.state_dict(), f)
-    else:
-        save_vocabulary(opened.encoder, folder)
-        save_pretrained_settings(folder, settings, opened.encoder)
-        save_openai_shards(opened.model, folder)
-
-
 def run(args) -> None:
     """Convert. Raises InputError."""
     check_target(args.source, args.target)
+
+    from gpt1.lstm import refuse_lstm
+    from gpt1.weights.export import save_huggingface, save_ours
+    from gpt1.weights.open import open_model
+    from gpt1.weights.pretrained import is_huggingface, open_weights
+
     opened = open_model(args.source, args.model_dir, args.n_head, args.afn)
     refuse_lstm(opened.model.config, args.source, 'Hugging Face has no such model to convert it to')
-    notes = []
+    warnings = []
     if is_huggingface(args.source):
         save_ours(opened, args.target)
         if not opened.finetuned and open_weights(args.source).classifier() is not None:
-            notes.append(
+            warnings.append(
                 'its classifier is left out: without the tokens _start_, _delimiter_ and '
                 '_classify_, it is not that of a model that was fine-tuned as this program does'
             )
     else:
-        notes = save_huggingface(
-            opened.model, opened.encoder, opened.settings, opened.task, args.target
-        )
+        warnings = save_huggingface(opened, args.target)
     print(f'{args.target}: {", ".join(sorted(os.listdir(args.target)))}')
-    for note in notes:
-        print(f'note: {note}')
+    for warning in warnings:
+        print(f'warning: {warning}')
 
 
 def main(argv=None) -> int:
     """Run the command. Returns the exit status."""
-    args = parse_args(argv) if ARGS is None else ARGS
-    return exit_status('convert.py', run, args)
+    return exit_status('convert.py', run, parse_args(argv))
 
 
 if __name__ == '__main__':

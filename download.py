@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import ssl
 import sys
 import tarfile
 import time
@@ -22,14 +23,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import requests
 from filelock import FileLock, Timeout
-from requests.exceptions import ChunkedEncodingError, SSLError
+from requests.exceptions import ChunkedEncodingError
 from tqdm import tqdm
 
 from gpt1.options import number
@@ -138,6 +138,7 @@ DATA_SETS = {
 }
 # fmt: on
 TERMS = {'race': 'http://www.cs.cmu.edu/~glai1/data/race/ (for research only; there is a form)'}
+BYTES = {'unit': 'B', 'unit_scale': True, 'disable': None}  # a progress bar, on a terminal only
 BY_REQUEST = {'rocstories': 'https://cs.rochester.edu/nlp/rocstories/'}
 
 
@@ -145,7 +146,7 @@ BY_REQUEST = {'rocstories': 'https://cs.rochester.edu/nlp/rocstories/'}
 
 
 def is_right(path: str, digest: str) -> bool:
-    """Whether a file has a digest, see `Remote`; true if that is not known."""
+    """Return whether a file has a digest, see `Remote`; True if that is not known."""
     git = hashlib.sha1(b'blob %d\0' % os.path.getsize(path))
     with open(path, 'rb') as f:
         found = hashlib.file_digest(f, (lambda: git) if len(digest) == 40 else 'sha256')
@@ -153,7 +154,10 @@ def is_right(path: str, digest: str) -> bool:
 
 
 def is_there(path: str, remote: Remote) -> bool:
-    """Whether the file was fetched already. Raises InputError if another file is at its place."""
+    """Return whether the file was fetched already.
+
+    Raises InputError if another file is at its place.
+    """
     if not os.path.exists(path):
         return False
     if not is_right(path, remote.digest):
@@ -190,29 +194,32 @@ class Client:
             return
         part = f'{path}.part'
         is_old = _file_size(part) > 0  # of an earlier run
+        digest = self._receive_all(remote, part, hint)
+        if not is_right(part, digest) and is_old:
+            os.unlink(part)  # once more, from the start
+            digest = self._receive_all(remote, part, hint)
+        if not is_right(part, digest):
+            os.unlink(part)
+            raise InputError(
+                f'{remote.url} is not the published file: its hash is not {digest}; {hint}'
+            )
+        os.replace(part, path)
+
+    def _receive_all(self, remote: Remote, part: str, hint: str) -> str:
+        """Complete `part`, in several attempts if need be. Returns the digest it should have."""
         failures = 0
         while True:
             before = _file_size(part)
             try:
-                digest = self._receive(remote, part)
+                return self._receive(remote, part)
             except requests.RequestException as error:
                 failures = 1 if _file_size(part) > before else failures + 1
-                if failures > self.retries or not _may_pass(error):
-                    again = 'run the same command again to resume, or ' if _may_pass(error) else ''
-                    raise InputError(
-                        f'cannot fetch {remote.url}: {_reason(error)}; {again}{hint}'
-                    ) from error
+                reason, may_pass = _explain(error)
+                if failures > self.retries or not may_pass:
+                    again = 'run the same command again to resume, or ' if may_pass else ''
+                    message = f'cannot fetch {remote.url}: {reason}; {again}{hint}'
+                    raise InputError(message) from error
                 time.sleep(min(0.5 * 2 ** (failures - 1), 60))
-                continue
-            if is_right(part, digest):
-                break
-            os.unlink(part)
-            if not is_old:
-                raise InputError(
-                    f'{remote.url} is not the published file: its hash is not {digest}; {hint}'
-                )
-            is_old = False  # once more, from the start
-        os.replace(part, path)
 
     def _receive(self, remote: Remote, part: str) -> str:
         """Append what `part` lacks of a file to it. Returns the digest that it should have.
@@ -234,15 +241,7 @@ class Client:
             if response.status_code != 206 or not sent_range.startswith(f'bytes {start}-'):
                 start = 0  # the server sends the whole file
             end = start + int(response.headers.get('Content-Length', 0))
-            bar = tqdm(
-                desc=remote.name,
-                total=end,
-                initial=start,
-                unit='B',
-                unit_scale=True,
-                leave=False,
-                disable=None,  # only on a terminal
-            )
+            bar = tqdm(desc=remote.name, total=end, initial=start, leave=False, **BYTES)
             with bar, open(part, 'r+b' if start else 'wb', buffering=0) as f:
                 f.seek(start)
                 for chunk in response.iter_content(1024):  # what a cut connection may lose
@@ -257,12 +256,12 @@ class Client:
 
 
 def _file_size(path: str) -> int:
-    """The size of a file; 0 if there is none."""
+    """Return the size of a file; 0 if there is none."""
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _digest_of(response: requests.Response) -> str:
-    """The digest of a file that a server such as Hugging Face's tells; '' if it does not."""
+    """Return the digest of a file that a server such as Hugging Face's tells; '' if none."""
     for answer in [*response.history, response]:
         tag = answer.headers.get('X-Linked-ETag') or answer.headers.get('ETag', '')
         if re.fullmatch('"([0-9a-f]{64}|[0-9a-f]{40})"', tag):
@@ -270,27 +269,21 @@ def _digest_of(response: requests.Response) -> str:
     return ''
 
 
-def _may_pass(error: requests.RequestException) -> bool:
-    """Whether the same request may succeed later."""
+def _explain(error: requests.RequestException) -> tuple[str, bool]:
+    """Return what failed, in a few words, and whether the same request may succeed later."""
     if error.response is not None:
-        return error.response.status_code in (429, 500, 502, 503, 504)
-    if isinstance(error, SSLError):
-        return 'CERTIFICATE_VERIFY_FAILED' not in str(error)
-    return isinstance(error, (requests.ConnectionError, requests.Timeout, ChunkedEncodingError))
-
-
-def _reason(error: requests.RequestException) -> str:
-    """What failed, in a few words."""
-    if error.response is not None:
-        return f'the server answers {error.response.status_code} {error.response.reason}'
+        status = error.response.status_code
+        reason = f'the server answers {status} {error.response.reason}'
+        return reason, status in (429, 500, 502, 503, 504)
     if isinstance(error, ChunkedEncodingError):
-        return 'the connection was cut'
+        return 'the connection was cut', True
     cause = error
     while cause.__context__ is not None:
         cause = cause.__context__
-    if isinstance(error, SSLError):
-        return f'its certificate is not valid: {getattr(cause, "verify_message", cause)}'
-    return str(getattr(cause, 'strerror', None) or cause)[:150]
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f'its certificate is not valid: {cause.verify_message}', False
+    reason = str(getattr(cause, 'strerror', None) or cause)[:150]
+    return reason, isinstance(error, (requests.ConnectionError, requests.Timeout))
 
 
 @contextlib.contextmanager
@@ -421,44 +414,25 @@ def unpack(path: str, folder: str, target: str) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
+    """Parse the command line. Ends the process if something is wrong."""
     parser = Parser(
         prog='download.py',
         usage='python download.py [NAME ...] [options]',
         description=__doc__,
-        epilog=describe_names(),
+        epilog=list_names(),
     )
-    parser.add_argument(
-        'names', nargs='*', metavar='NAME', help='what to fetch, see below (default: weights)'
-    )
-    parser.add_argument(
-        '--source',
-        choices=('github', 'huggingface'),
-        default='github',
-        help="of the weights: OpenAI's files on GitHub, or the model on Hugging Face. "
-        'The environment variable HF_ENDPOINT names a mirror of Hugging Face',
-    )
-    parser.add_argument('--model_dir', default='model/', help='folder for the weights')
-    parser.add_argument('--data_dir', default='data/', help='folder for the data sets')
-    parser.add_argument(
-        '--accept_terms', action='store_true', help='say that you accept the terms of use of race'
-    )
-    parser.add_argument(
-        '--url',
-        help='address of a copy of the folder model/ of openai/finetune-transformer-lm '
-        '(default: on GitHub)',
-    )
-    parser.add_argument(
-        '--retries',
-        type=number(int, 0, 100),
-        default=6,
-        help='attempts after one that brought nothing; the pauses double',
-    )
-    parser.add_argument(
-        '--timeout',
-        type=number(float, 0, 3600, but=[0]),
-        default=30,
-        help='seconds to wait for the server',
-    )
+    add = parser.add_argument
+    add('names', nargs='*', metavar='NAME', help='what to fetch, see below (default: weights)')
+    sources = ('github', 'huggingface')
+    text = 'of the weights; the environment variable HF_ENDPOINT names a mirror of Hugging Face'
+    add('--source', choices=sources, default='github', help=text)
+    add('--model_dir', default='model/', help='folder for the weights')
+    add('--data_dir', default='data/', help='folder for the data sets')
+    add('--accept_terms', action='store_true', help='accept the terms of use of race')
+    add('--url', help='address of a copy of the folder model/ of openai/finetune-transformer-lm')
+    retries, seconds = number(int, 0, 100), number(float, 0, 3600, but=[0])
+    add('--retries', type=retries, default=6, help='attempts in a row that may bring nothing')
+    add('--timeout', type=seconds, default=30, help='seconds to wait for the server')
     args = parser.parse_args(argv)
     args.names = args.names or ['weights']
     for name in args.names:
@@ -467,8 +441,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-def describe_names() -> str:
-    """What can be fetched, for --help."""
+def list_names() -> str:
+    """Return what can be fetched, for --help."""
     sizes = {name: sum(file.size for file in files) for name, (_, *files) in DATA_SETS.items()}
     lines = ['NAME can be:', '']
     for name, size in {'weights': WEIGHTS_SIZE, **sizes}.items():
@@ -510,6 +484,7 @@ def run(args: Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns the exit status."""
     return exit_status('download.py', run, parse_args(argv))
 
 

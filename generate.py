@@ -12,8 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
@@ -32,39 +31,24 @@ def parse_args(argv=None):
     )
     parser.add_argument('text', nargs='?', help='the text to continue (default: standard input)')
     group = parser.add_argument_group('what to draw')
-    group.add_argument(
-        '--length',
-        type=number(int, 1, 10**6),
-        default=60,
-        help='number of tokens to add; a fine-tuned model may stop earlier',
-    )
-    group.add_argument(
-        '--n_samples', type=number(int, 1, 1000), default=1, help='number of continuations'
-    )
-    group.add_argument(
-        '--temperature',
-        type=number(float, 0, 1000),
-        default=1.0,
-        help='below 1: likelier and less varied text; 0: always the likeliest token',
-    )
-    group.add_argument(
-        '--top_k',
-        type=number(int, 0, 10**6),
-        default=40,
-        help='draw from this number of the likeliest tokens; 0: from all',
-    )
-    group.add_argument(
-        '--top_p',
-        type=number(float, 0, 1),
-        default=1.0,
-        help='draw from the likeliest tokens that together have this probability',
-    )
-    group.add_argument(
-        '--seed',
-        type=number(int, 0, 2**63 - 1),
-        default=42,
-        help='the same seed draws the same texts',
-    )
+    numbers = {  # name: (what it accepts, default, help)
+        'length': (number(int, 1, 10**6), 60, 'tokens to add; a fine-tuned model may stop earlier'),
+        'n_samples': (number(int, 1, 1000), 1, 'number of continuations'),
+        'temperature': (
+            number(float, 0, 1000),
+            1.0,
+            'below 1: likelier and less varied text; 0: always the likeliest token',
+        ),
+        'top_k': (number(int, 0, 10**6), 40, 'draw from the likeliest tokens only; 0: from all'),
+        'top_p': (
+            number(float, 0, 1),
+            1.0,
+            'draw from the likeliest tokens that together have this probability',
+        ),
+        'seed': (number(int, 0, 2**63 - 1), 42, 'the same seed draws the same texts'),
+    }
+    for name, (kind, default, help) in numbers.items():
+        group.add_argument(f'--{name}', type=kind, default=default, help=help)
     group = parser.add_argument_group('the model')
     group.add_argument(
         '--params',
@@ -75,14 +59,6 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     check_paths(parser, params=args.params, model_dir=args.model_dir)
     return args
-
-
-ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which is slow to import
-
-from gpt1.lstm import refuse_lstm
-from gpt1.ops.sampling import generate
-from gpt1.run.parallel import find_devices
-from gpt1.weights.open import open_model
 
 
 def read_text(args) -> str:
@@ -123,64 +99,70 @@ def print_text(start: str, ids: list[int], sample: Iterable[int], encoder, strea
     print(encoder.decode(shown)[n_printed:])
 
 
+def draw_samples(args, opened, ids: list[int]) -> Iterator[Iterator[int]]:
+    """Yield the tokens of each sample; of a single one while they are drawn."""
+    from gpt1.ops.sampling import generate
+
+    start = [opened.encoder.n_vocab] if opened.finetuned else []
+    for first in range(0, args.n_samples, GROUP):
+        tokens = generate(
+            opened.model,
+            start + ids,
+            args.length,
+            min(GROUP, args.n_samples - first),
+            args.temperature,
+            args.top_k,
+            args.top_p,
+            (args.seed + first) % 2**63,
+            special=opened.finetuned,
+        )
+        if args.n_samples == 1:
+            yield (token for (token,) in tokens)
+        else:
+            yield from map(iter, zip(*tokens))
+
+
 def run(args) -> None:
     """Print the text with each of its continuations. Raises InputError."""
     text = read_text(args)
+
+    from gpt1.lstm import refuse_lstm
+    from gpt1.run.parallel import find_devices
+    from gpt1.weights.open import open_model
+
     [device] = find_devices(args.device, 1)
     if args.params:
         opened = open_model(args.params, args.model_dir, args.n_head, args.afn)
     else:
         opened = open_model(args.model_dir, None, args.n_head, args.afn)
     if is_sample_model(opened.path):
-        print("our sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
+        print("sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
     refuse_lstm(opened.model.config, opened.path, 'generate.py continues texts with a transformer')
-    model, encoder = opened.model.to(device), opened.encoder
+    opened.model.to(device)
+    encoder, n_ctx = opened.encoder, opened.model.config.n_ctx
     ids = encoder.encode(text)
     if not ids:
         raise InputError(
             'there is no text to continue; for example: python generate.py "Rick grew up in a '
             'troubled household."'
         )
-    n_ctx = model.config.n_ctx
     if len(ids) + args.length >= n_ctx:
         print(
             f'the model has {n_ctx} positions: of a longer text it sees the last {n_ctx // 2} to '
             f'{n_ctx} tokens',
             file=sys.stderr,
         )
-
-    def draw(n_samples, seed):
-        start = [encoder.n_vocab] if opened.finetuned else []
-        return generate(
-            model,
-            start + ids,
-            args.length,
-            n_samples,
-            args.temperature,
-            args.top_k,
-            args.top_p,
-            seed,
-            special=opened.finetuned,
-        )
-
-    start = text.rstrip()
-    if args.n_samples == 1 and sys.stdout.isatty():
-        sample = (token for (token,) in draw(1, args.seed))
-        print_text(start, ids, sample, encoder, stream=True)
-        return
-    numbers = itertools.count(1)
-    for first in range(0, args.n_samples, GROUP):
-        n_samples = min(GROUP, args.n_samples - first)
-        for sample in zip(*draw(n_samples, (args.seed + first) % 2**63)):
-            if args.n_samples > 1:
-                print(f'--- {next(numbers)} ---')
-            print_text(start, ids, sample, encoder, stream=False)
+    is_single = args.n_samples == 1
+    for n, sample in enumerate(draw_samples(args, opened, ids), 1):
+        if not is_single:
+            print(f'--- {n} ---')
+        stream = is_single and sys.stdout.isatty()
+        print_text(text.rstrip(), ids, sample, encoder, stream)
 
 
 def main(argv=None) -> int:
     """Run the command. Returns the exit status."""
-    args = parse_args(argv) if ARGS is None else ARGS
-    return exit_status('generate.py', run, args, is_result=True)
+    return exit_status('generate.py', run, parse_args(argv), is_result=True)
 
 
 if __name__ == '__main__':

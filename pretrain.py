@@ -50,8 +50,8 @@ from gpt1.run.parallel import (
 )
 from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
-from gpt1.weights.open import open_weights, save_pretrained_settings
 from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
+from gpt1.weights.pretrained import open_weights, save_pretrained_settings
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam

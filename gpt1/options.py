@@ -1,9 +1,7 @@
-"""The command-line options of the scripts, and the settings that a model brings along.
+"""The options of `train.py` and `pretrain.py`, each declared once, in `OPTIONS`.
 
-Every option of `train.py` and `pretrain.py` is declared once, in `OPTIONS`. Parsing, `--help`, the
-check of `settings.json` and what `--resume` may change all follow from this table.
-
-This module does not import PyTorch, so that `--help` and wrong options are answered at once.
+Parsing, `--help`, the check of `settings.json` and what `--resume` may change follow from this
+table. Nothing here imports PyTorch, so that `--help` and wrong options are answered at once.
 """
 
 import argparse
@@ -62,19 +60,13 @@ class Number:
     high: float
     but: tuple[float, ...] = ()
 
-    def accepts(self, value: object) -> bool:
-        types = (int,) if self.kind is int else (int, float)  # a bool is neither
-        if type(value) not in types or value in self.but or value == math.inf:
-            return False
-        return self.low <= value <= self.high
-
     def __call__(self, text: str) -> int | float:
         """Convert what was typed. Raises argparse.ArgumentTypeError."""
         try:
             value = self.kind(text)
         except ValueError:
             value = None
-        if not self.accepts(value):
+        if not accepts(self, value):
             raise argparse.ArgumentTypeError(f'{text[:40]!r} given, expected {self}')
         return value
 
@@ -90,6 +82,25 @@ class Number:
 def number(kind: type, low: float, high: float = math.inf, but: Iterable[float] = ()) -> Number:
     """Return the `type` of an option for numbers from `low` to `high`, but none of `but`."""
     return Number(kind, low, high, tuple(but))
+
+
+def accepts(kind: object, value: object) -> bool:
+    """Return whether an option of a kind (see `Option`) may have a value that was not typed."""
+    if isinstance(kind, Number):
+        types = (int,) if kind.kind is int else (int, float)  # a bool is neither
+        if type(value) not in types or value in kind.but or value == math.inf:
+            return False
+        return kind.low <= value <= kind.high
+    if isinstance(kind, tuple):
+        return isinstance(value, str) and value in kind
+    return isinstance(value, kind)
+
+
+def expected(kind: object) -> str:
+    """Return what an option of a kind accepts, in words."""
+    if isinstance(kind, tuple):
+        return 'one of ' + ', '.join(kind)
+    return str(kind) if isinstance(kind, Number) else f'a {kind.__name__}'
 
 
 # ----------------------------------------------------------------------------- the table of options
@@ -129,22 +140,6 @@ class Option:
     def default(self, script: str) -> object:
         return self.train if script == TRAIN else self.pretrain
 
-    def accepts(self, value: object) -> bool:
-        """Return whether `value`, read from a JSON file, is a value of this option."""
-        if isinstance(self.kind, Number):
-            return self.kind.accepts(value)
-        if isinstance(self.kind, tuple):
-            return isinstance(value, str) and value in self.kind
-        return isinstance(value, self.kind)
-
-    @property
-    def expected(self) -> str:
-        """What the option accepts, in words."""
-        if isinstance(self.kind, tuple):
-            return 'one of ' + ', '.join(self.kind)
-        names = {str: 'a text', bool: 'true or false', list: 'a list'}
-        return names.get(self.kind) or str(self.kind)
-
 
 def both(name: str, kind: object, default: object, help: str, **more) -> Option:
     """Return an option of `train.py` and `pretrain.py` with the same default value."""
@@ -173,27 +168,28 @@ OPTIONS = {
         train_only('desc', str, None, free=True,
             help='name of the run, of its log and its parameters (default: that of the data set)'),
         train_only('submit', bool, False,
-            help='keep the parameters with the best validation score, and predict the test set '
-                 'with them'),
+            help='keep the parameters with the best validation score; predict the test set with '
+                 'them'),
         train_only('analysis', bool, False, free=True,
             help='at the end, print the scores and write a report to <desc>/ in --analysis_dir; '
                  'needs --submit'),
         train_only('tensorboard', bool, False, free=True,
-            help="write the log's figures for TensorBoard too, to <desc>/ in --log_dir (ours)"),
+            help="[new] also write TensorBoard events, to <desc>/ in --log_dir"),
         pretrain_only('text', list, None, free=True, required=True, exists=True,
-            help='text files, or folders of text files (.txt, .jsonl, .parquet; also compressed)'),
+            help='files of text or folders of them: .txt; .jsonl, .ndjson or .json lines; '
+                 '.parquet; all but the last also with .gz, .xz or .zst'),
         pretrain_only('out', str, None, free=True, required=True, metavar='DIR',
             help='folder for the vocabulary, the weights, the log and the learning curve'),
         pretrain_only('init', str, None, free=True, exists=True, metavar='DIR',
-            help='start from the weights and the vocabulary in this folder (ours)'),
+            help='[new] start from the weights and the vocabulary in this folder'),
         both('seed', number(int, 0, 2**32 - 1), 42, help='seed of all random numbers'),
     ],
     'folders and files': [
         train_only('data_dir', str, None, free=True, exists=True,
-            help='folder of the data (default: data/, or our sample while the data are not there)'),
+            help='folder of the data (default: data/, or the bundled sample if it is empty)'),
         train_only('model_dir', str, None, free=True, exists=True,
-            help='folder of the weights and the vocabulary: of OpenAI, pretrain.py or Hugging Face '
-                 '(default: model/, or our sample while there are none)'),
+            help='folder of the weights and the vocabulary: from OpenAI, pretrain.py or Hugging '
+                 'Face (default: model/, or the bundled sample if it has no weights)'),
         train_only('encoder_path', str, None, free=True, exists=True,
             help=f'the vocabulary (default: {ENCODER_FILE} in --model_dir)'),
         train_only('bpe_path', str, None, free=True, exists=True,
@@ -205,33 +201,31 @@ OPTIONS = {
         train_only('analysis_dir', str, 'analysis/', free=True,
             help='for <desc>/report.md and its pictures'),
         train_only('cache_dir', str, 'cache/', free=True,
-            help='for large data sets, encoded, which the next run need not read again; it can be '
-                 'deleted at any time (ours)'),
+            help='[new] cache of encoded data sets; safe to delete'),
     ],
     'vocabulary': [
         pretrain_only('n_merges', number(int, 0, 10**6), 40000,
             help='byte pairs to learn from the text'),
         pretrain_only('coverage', number(float, 0.5, 1), 0.9995,
-            help="share of the text's characters that a learned vocabulary keeps; the rarest are "
-                 '<unk> (ours)'),
+            help="[new] share of the text's characters that a learned vocabulary keeps; the rarest "
+                 'are <unk>'),
         pretrain_only('vocabulary', str, None, free=True, exists=True, metavar='DIR',
             help=f'use {ENCODER_FILE} and {MERGES_FILE} of this folder; do not learn them'),
     ],
     'data': [
         train_only('n_valid', COUNT, 374,
-            help='examples set aside for validation where the data have no validation set (custom: '
-                 'a tenth)'),
+            help='size of the validation split if the data set has none (custom: a tenth)'),
         train_only('regression', bool, False,
-            help='custom data: the labels are real numbers, not classes (ours)'),
+            help='[new] custom data: the labels are real numbers, not classes'),
         train_only('symmetric', bool, False,
-            help='custom data: the order of the two texts means nothing (ours)'),
+            help='[new] custom data: the order of the two texts does not matter'),
         train_only('positive', str, None, metavar='CLASS',
-            help='custom data: the class that F1 is of (default: the rarer of two; of more, the '
-                 'mean over all) (ours)'),
+            help='[new] custom data: the class that F1 is computed for (default: the rarer of two; '
+                 'of more, the mean over all)'),
     ],
     'model': [
         both('model', MODELS, 'transformer', setting='model',
-            help="the paper's transformer, or the LSTM that it is compared with: a single layer "
+            help="the paper's transformer, or the single-layer LSTM that it is compared with "
                  '(paper, section 5)'),
         both('n_ctx', number(int, 6, 10**6), 512, setting='model',
             help='length of the longest sequence in tokens; longer texts are cut'),
@@ -260,34 +254,33 @@ OPTIONS = {
         train_only('lm_coef', WEIGHT, 0.5,
             help="weight of the language-model loss beside the classifier's"),
         train_only('share_context', bool, False,
-            help='compute the tokens that the sequences of an example have in common once: faster, '
-                 'the same loss; with dropout they then share its masks too. The default where '
-                 'dropout is off (ours)'),
+            help="[new] encode the shared prefix of an example's sequences once: faster, the same "
+                 'loss; with dropout, its masks are shared too. The default where dropout is off'),
         pretrain_only('heldout', number(float, 0, 0.5, but=[0]), 0.01,
-            help='share of the text, at its end, to measure the perplexity on; at most 1,024 '
-                 'windows (ours)'),
+            help='[new] fraction of the text (its end) held out for perplexity; at most 1,024 '
+                 'windows'),
         pretrain_only('eval_every', COUNT, 1000, free=True,
-            help='evaluate after this many updates (ours)'),
+            help='[new] evaluate after this many updates'),
         pretrain_only('zero_shot', bool, False, free=True,
-            help='log what the model knows without fine-tuning (zero_shot.py) after 1,000, 2,000, '
-                 '4,000, 8,000 updates and 1, 2, 4, ... epochs; of a small text earlier (ours)'),
+            help='[new] log zero-shot scores after 1,000, 2,000, 4,000, 8,000 updates (earlier for '
+                 'small texts) and 1, 2, 4, ... epochs'),
         pretrain_only('zero_shot_data', str, None, free=True, exists=True, metavar='DIR',
-            help="folder of the data for --zero_shot (default: data/, or made-up data where one "
-                 'is not there)'),
+            help="[new] folder of the data for --zero_shot (default: data/; made-up data replace "
+                 'what is missing)'),
     ],
     'optimizer': [
         train_only('opt', ('adam',), 'adam', help="OpenAI's Adam with decoupled weight decay"),
         Option('lr', WEIGHT, train=6.25e-5, pretrain=2.5e-4, setting='advice',
             help='peak learning rate'),
         train_only('lr_schedule', SCHEDULES, 'warmup_linear', metavar='NAME',
-            help='course of the learning rate: ' + ', '.join(SCHEDULES)),
+            help='learning-rate schedule: ' + ', '.join(SCHEDULES)),
         train_only('lr_warmup', number(float, 0, 1), 0.002,
-            help='share of all updates in which the learning rate rises; 0: none'),
+            help='fraction of updates used for warm-up; 0: none'),
         pretrain_only('warmup_updates', number(int, 0, 10**9), 2000,
-            help='updates in which the learning rate rises; then a cosine takes it to 0'),
+            help='warm-up updates, followed by cosine decay to 0'),
         train_only('schedule_t', ('before', 'after'), 'before',
-            help="the schedule counts the updates before the present one, as OpenAI's program did "
-                 'in 2018, or after it (ours)'),
+            help="[new] take the learning rate from the counter of updates before it is increased "
+                 '(as in 2018), or after'),
         both('max_grad_norm', number(float, -1, 10**6), 1,
             help="clip the gradients' global norm to this; 0 or less: do not clip"),
         both('l2', WEIGHT, 0.01, help='weight decay, of parameters of more than one dimension'),
@@ -299,25 +292,26 @@ OPTIONS = {
     ],
     'hardware': [
         train_only('n_gpu', SIZE, 4, free=True,
-            help='n_batch * n_gpu examples make an update, on however many devices'),
+            help='multiplies the batch: an update has n_batch * n_gpu examples, whatever the '
+                 'hardware'),
         both('device', str, 'auto', free=True,
-            help='auto, cpu, cuda, or one device such as cuda:1 (ours)'),
+            help='[new] auto, cpu, cuda, or one device such as cuda:1'),
         both('precision', ('fp32', 'tf32', 'bf16', 'fp16'), 'fp32',
-            help='precision of the matrix products; tf32 and fp16 need a GPU (ours)'),
+            help='[new] precision of the matrix products; tf32 and fp16 need a GPU'),
         train_only('deterministic', bool, False, free=True,
-            help='the same seed gives the same bytes on the same GPU too, more slowly; on a CPU it '
-                 'does with the same number of threads (ours)'),
+            help='[new] the same seed gives the same bytes on the same GPU too, more slowly; on a '
+                 'CPU, with the same number of threads, it always does'),
     ],
-    'resuming (ours)': [
+    'resuming': [
         both('resume', bool, False, free=True,
-            help='continue from the last checkpoint of this run, if there is one'),
+            help='[new] continue from the last checkpoint of this run, if there is one'),
         Option('save_every', number(int, 0, 10**9), train=100, pretrain=1000, free=True,
-            help='updates between two checkpoints; 0: write one at the end of each epoch only'),
+            help='[new] updates between two checkpoints; 0: only at the end of each epoch'),
     ],
-    'for fine-tuning (ours)': [
+    'for fine-tuning': [
         pretrain_only('settings', list, (), free=True, metavar='NAME=VALUE',
-            help='default values for train.py, kept in settings.json beside the sizes, the dropout '
-                 'rates and a quarter of --lr; for example n_iter=5'),
+            help='[new] default values for train.py, for example n_iter=5; settings.json keeps '
+                 'them with the sizes, the dropout rates and a quarter of --lr'),
     ],
 }
 # fmt: on
@@ -338,12 +332,3 @@ def options_of(script: str) -> list[Option]:
 def free_on_resume(script: str) -> set[str]:
     """Return the names of the options that a resumed run of `script` may change."""
     return {option.name for option in options_of(script) if option.free}
-
-
-# ------------------------------------------------------------------------------------------ parsing
-
-
-# -------------------------------------------------------------------------- the settings of a model
-
-
-# -------------------------------------------------------------------------------- the default model

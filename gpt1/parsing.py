@@ -5,12 +5,13 @@ This module does not import PyTorch, so that `--help` and wrong options are answ
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import sys
+import textwrap
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from gpt1.options import (
     ABSENT,
@@ -28,36 +29,24 @@ from gpt1.options import (
 from gpt1.settings import check_settings, find_model_dir, read_settings
 from utils import InputError
 
+NEW = "[new]: not in OpenAI's program"
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows default values, short names for values, and the line breaks of indented lines."""
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows default values, and short names for values."""
 
     def _get_default_metavar_for_optional(self, action):
         """Return N for a whole number, X for a number, DIR for a folder, FILE for a file."""
         if isinstance(action.type, Number):
             return 'N' if action.type.kind is int else 'X'
-        if action.dest.endswith('_dir'):
-            return 'DIR'
-        if action.dest.endswith('_path'):
-            return 'FILE'
-        return super()._get_default_metavar_for_optional(action)
+        names = {'dir': 'DIR', 'path': 'FILE'}
+        ending = action.dest.rpartition('_')[2]
+        return names.get(ending) or super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action):
         if action.default in (None, False) or action.default == []:
             return action.help
         return super()._get_help_string(action)
-
-    def _fill_text(self, text, width, indent):
-        """Fill the paragraphs; keep empty lines and lines that begin with a space as they are."""
-        blocks = []
-        fill = super()._fill_text
-        lines = text.strip().splitlines()
-        for keep, block in itertools.groupby(lines, lambda line: line.startswith(' ') or not line):
-            if keep:
-                blocks.extend(block)
-            else:
-                blocks.append(fill(' '.join(block), width, indent))
-        return '\n'.join(blocks)
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,7 +56,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=HelpFormatter, **kwargs)
 
     def error(self, message):
-        self.exit(2, f'{self.prog}: error: {" ".join(message.split())}; see --help\n')
+        self.refuse(f'{message}; see --help')
+
+    def refuse(self, message: str) -> NoReturn:
+        """End the process with status 2 and one line on stderr."""
+        self.exit(2, f'{self.prog}: error: {" ".join(message.split())}\n')
 
     def parse_known_args(self, args=None, namespace=None):
         """Refuse what is not text in this locale, and could not be written to a log."""
@@ -82,11 +75,31 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
+def check_paths(parser: Parser, **paths: str | Sequence[str] | None) -> None:
+    """End the process with status 2 and one line if a path of an option does not exist.
+
+    paths  {name of the option: path or paths, or None where it was not given}
+    """
+    for option, value in paths.items():
+        for path in [value] if isinstance(value, str) else value or ():
+            if not os.path.exists(path):
+                parser.refuse(f'--{option} {path}: no such file or folder')
+
+
+def check_file(parser: Parser, path: str) -> None:
+    """Do what `check_paths` does, for an argument without a name."""
+    if not os.path.exists(path):
+        parser.refuse(f'no such file or folder: {path}')
+
+
+# --------------------------------------------------------------------------- the table of options
+
+
 def _add_option(group, option: Option, script: str) -> None:
     """Declare an option for argparse. Its default is left out: `_parse` fills it in."""
     default = option.default(script)
     arguments = {
-        'help': option.help.replace('%', '%%'),
+        'help': option.help,
         'default': argparse.SUPPRESS,
         'required': option.required,
         'metavar': option.metavar,
@@ -127,7 +140,8 @@ def _parse(parser: Parser, script: str, argv, model_option: str) -> tuple[Namesp
     typed = vars(parser.parse_args(argv))
     values = {option.name: option.default(script) for option in options_of(script)}
     values.update(typed)
-    _check_typed_paths(typed, script)
+    places = [option.name for option in options_of(script) if option.exists]
+    check_paths(parser, **{name: typed[name] for name in places if name in typed})
     if script == TRAIN and values['model_dir'] is None:
         values['model_dir'] = find_model_dir()
     folder = values[model_option]
@@ -139,13 +153,7 @@ def _parse(parser: Parser, script: str, argv, model_option: str) -> tuple[Namesp
     return Namespace(**values), set(typed)
 
 
-def _check_typed_paths(typed: dict, script: str) -> None:
-    """Raise InputError if a file or folder that must exist does not."""
-    for option in options_of(script):
-        if option.exists and option.name in typed:
-            paths = typed[option.name] if option.kind is list else [typed[option.name]]
-            for path in paths:
-                _check_exists(option.name, path)
+# ------------------------------------------------------------------------------------- train.py
 
 
 def parse_train_args(argv=None) -> Namespace:
@@ -157,24 +165,30 @@ def parse_train_args(argv=None) -> Namespace:
         TRAIN,
         usage='python train.py --dataset NAME [options]',
         description='Fine-tune GPT-1 on one of the tasks of its paper, or on your own data.\n\n'
-        f'NAME is one of {", ".join(DATASETS)}.',
-        epilog="Default values are those of OpenAI's program, except where a line ends in (ours).",
+        + textwrap.fill(f'NAME is one of {", ".join(DATASETS)}.', 80),
+        epilog=f"Default values are those of OpenAI's program.\n{NEW}",
     )
-    with _exit_on_input_error(parser):
+    try:
         args, typed = _parse(parser, TRAIN, argv, 'model_dir')
-        if args.dataset is None:
-            raise InputError(
-                'which data set? For example: python train.py --dataset rocstories --submit '
-                '--analysis'
-            )
-        if args.desc is None:
-            args.desc = args.dataset
-        if args.n_transfer is None:
-            args.n_transfer = args.n_layer
-        if args.dataset != 'rocstories' and 'n_valid' not in typed:
-            args.n_valid = None  # as many as usual for the data set
+        _complete_train_args(args, typed)
         _check_train_args(args)
+    except InputError as error:
+        parser.refuse(str(error))
     return args
+
+
+def _complete_train_args(args: Namespace, typed: set[str]) -> None:
+    """Fill in the defaults that depend on other options. Raises InputError."""
+    if args.dataset is None:
+        raise InputError(
+            'which data set? For example: python train.py --dataset rocstories --submit --analysis'
+        )
+    if args.desc is None:
+        args.desc = args.dataset
+    if args.n_transfer is None:
+        args.n_transfer = args.n_layer
+    if args.dataset != 'rocstories' and 'n_valid' not in typed:
+        args.n_valid = None  # the default of the task
 
 
 def _check_train_args(args: Namespace) -> None:
@@ -212,6 +226,9 @@ def _check_model(args: Namespace, folder: str) -> None:
         )
 
 
+# ---------------------------------------------------------------------------------- pretrain.py
+
+
 def parse_pretrain_args(argv=None) -> Namespace:
     """Parse the options of `pretrain.py`. `settings` becomes a dict.
 
@@ -221,10 +238,9 @@ def parse_pretrain_args(argv=None) -> Namespace:
         PRETRAIN,
         usage='python pretrain.py --text books/ --out model/mine [options]',
         description='Pre-train GPT-1 on plain text, from random weights or from those of a model.',
-        epilog='Default values are those of the paper (Radford et al. 2018, section 4.1), except '
-        'where a line ends in (ours).',
+        epilog='Default values are those of the paper (Radford et al. 2018, section 4.1).\n' + NEW,
     )
-    with _exit_on_input_error(parser):
+    try:
         args, _ = _parse(parser, PRETRAIN, argv, 'init')
         args.settings = _parse_settings(args.settings)
         _check_heads(args)
@@ -232,6 +248,8 @@ def parse_pretrain_args(argv=None) -> Namespace:
             _check_model(args, args.init)
         if args.init is not None and args.vocabulary is not None:
             raise InputError('--init brings its own vocabulary: leave --vocabulary out')
+    except InputError as error:
+        parser.refuse(str(error))
     return args
 
 
@@ -250,35 +268,7 @@ def _parse_settings(words: Iterable[str]) -> dict:
     return settings
 
 
-@contextlib.contextmanager
-def _exit_on_input_error(parser: Parser):
-    """Return a context in which an InputError ends the process: status 2, one line on stderr."""
-    try:
-        yield
-    except InputError as error:
-        parser.exit(2, f'{parser.prog}: error: {error}\n')
-
-
-def _check_exists(option: str, path: str) -> None:
-    if not os.path.exists(path):
-        raise InputError(f'--{option} {path}: no such file or folder')
-
-
-def check_paths(parser: Parser, **paths: str | None) -> None:
-    """End the process with status 2 and one line if the path of an option does not exist.
-
-    paths  {name of the option: path, or None where it was not given}
-    """
-    with _exit_on_input_error(parser):
-        for option, path in paths.items():
-            if path is not None:
-                _check_exists(option, path)
-
-
-def check_file(parser: Parser, path: str) -> None:
-    """Do what `check_paths` does, for an argument without a name."""
-    if not os.path.exists(path):
-        parser.exit(2, f'{parser.prog}: error: no such file or folder: {path}\n')
+# ------------------------------------------------------------------- scripts that use a model
 
 
 @contextlib.contextmanager
@@ -297,17 +287,17 @@ def add_model_options(parser) -> None:
     parser.add_argument(
         '--model_dir',
         help='folder of the vocabulary, and of the weights where no other parameters are named '
-        '(default: the folder of the parameters; or model/, or our sample while there are none)',
+        '(default: that of the parameters; else model/, or the bundled sample if it is empty)',
     )
     parser.add_argument(
         '--n_head',
         type=number(int, 1, 10**5),
-        help='number of attention heads (default: as the settings beside the weights say, or 12)',
+        help='number of attention heads (default: that in the settings of the weights, else 12)',
     )
     parser.add_argument(
         '--afn',
         choices=ACTIVATIONS,
-        help='activation (default: as the settings beside the weights say, or gelu)',
+        help='activation (default: that in the settings of the weights, else gelu)',
     )
     parser.add_argument(
         '--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1'

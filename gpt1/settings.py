@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from gpt1 import ROOT
 from gpt1.files import HUGGINGFACE_WEIGHTS, MODEL_FILES, SAMPLE_LSTM, SAMPLE_MODEL, SHAPES_FILE
-from gpt1.options import COUNT, NOT_OF_MODEL, SETTINGS
+from gpt1.options import COUNT, NOT_OF_MODEL, SETTINGS, accepts, expected
 from utils import InputError, check_not_pointer
 
 # Facts about the weights that are not options: the number of symbols of their vocabulary, a
@@ -41,19 +41,18 @@ def check_settings(values: dict, where: str, facts: bool = False) -> None:
 
     `facts` allows the `FACTS` too. Raises InputError, which names `where` and what was expected.
     """
+    kinds = {name: option.kind for name, option in SETTINGS.items()}
+    if facts:
+        kinds.update(FACTS)
     for name, value in values.items():
-        if name in SETTINGS:
-            accepted, expected = SETTINGS[name].accepts(value), SETTINGS[name].expected
-        elif facts and name == 'n_vocab':
-            accepted, expected = FACTS[name].accepts(value), str(FACTS[name])
-        elif facts and name in FACTS:
-            accepted, expected = isinstance(value, FACTS[name]), f'a {FACTS[name].__name__}'
-        else:
+        if name not in kinds:
             raise InputError(
                 f'{where}: "{name[:40]}" is not a setting; expected {", ".join(SETTINGS)}'
             )
-        if not accepted:
-            raise InputError(f'{where}: "{name}" is {_shown(value)}, expected {expected}')
+        if not accepts(kinds[name], value):
+            raise InputError(
+                f'{where}: "{name}" is {_shown(value)}, expected {expected(kinds[name])}'
+            )
 
 
 def _shown(value: object) -> str:
@@ -61,18 +60,21 @@ def _shown(value: object) -> str:
     return json.dumps(value)[:40]
 
 
-def read_json(path: str) -> dict:
-    """Return the JSON object in a file. Raises InputError."""
+def read_json(path: str, kind: type = dict, hint: str = '') -> dict | list:
+    """Return the JSON object, or with `kind` the list, in a file. Raises InputError.
+
+    hint  what the user can do where there is no file
+    """
     check_not_pointer(path)
     try:
         with open(path, encoding='utf-8') as f:
             values = json.load(f)
     except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror}') from error
+        raise InputError(f'cannot read {path}: {error.strerror}{hint}') from error
     except (ValueError, RecursionError) as error:
         raise InputError(f'{path} is not a JSON file ({str(error)[:80]})') from error
-    if not isinstance(values, dict):
-        raise InputError(f'{path}: expected a JSON object')
+    if not isinstance(values, kind):
+        raise InputError(f'{path}: expected a JSON {"object" if kind is dict else kind.__name__}')
     return values
 
 
@@ -129,27 +131,6 @@ def model_settings(values: Namespace | dict, kinds: Iterable[str] = ('model', 'a
     }
 
 
-def check_sizes(weights, n_vocab: int, n_embd: int, n_transfer: int) -> None:
-    """Raise InputError unless pre-trained weights have the sizes asked for.
-
-    weights  `weights.OpenAIShards` or `huggingface.HuggingFaceWeights`
-    """
-    if n_transfer > weights.n_layer:
-        raise InputError(
-            f'--n_transfer {n_transfer}: the weights in {weights.folder} have '
-            f'{weights.n_layer} layers'
-        )
-    if n_embd != weights.n_embd:
-        raise InputError(
-            f'--n_embd {n_embd}: the weights in {weights.folder} have width {weights.n_embd}'
-        )
-    if n_vocab != weights.n_vocab:
-        raise InputError(
-            f'the weights in {weights.folder} are for a vocabulary of {weights.n_vocab:,} symbols, '
-            f'but the vocabulary has {n_vocab:,}: it belongs to another model'
-        )
-
-
 def check_no_weights(folder: str, hint: str) -> None:
     """Raise InputError, which ends in a hint, if `folder` holds a model that a run did not write.
 
@@ -180,34 +161,18 @@ def find_model_dir() -> str:
     """Return the folder of the model to use where none is named.
 
     That is `model/` in the working folder, or else `model/` beside the scripts, if there are
-    weights in it; or else the sample model beside the scripts.
-    Raises InputError if one of the two holds files that look like weights but are not recognized:
-    whoever put them there does not expect the sample model.
+    weights in it; or else the sample model beside the scripts. Raises InputError.
     """
     for folder in ('model', os.path.join(ROOT, 'model')):
         if not os.path.isdir(folder):
             continue
         try:
-            names = [name for name in sorted(os.listdir(folder)) if not name.startswith('.')]
+            names = set(os.listdir(folder))
         except OSError as error:
             raise InputError(f'cannot read {folder}: {error.strerror}') from error
-        if set(names) & {*MODEL_FILES, 'config.json'}:
+        if names & {*MODEL_FILES, 'config.json', *HUGGINGFACE_WEIGHTS}:
             return shortest_path(folder)
-        unknown = [name for name in names if _looks_like_weights(name)]
-        if unknown:
-            raise InputError(
-                f'{shortest_path(folder)} holds {unknown[0]}, which is not recognized as part of a '
-                f"model; expected OpenAI's files ({SHAPES_FILE}, params_0.npy ...) or a Hugging "
-                'Face folder (config.json, model.safetensors); --model_dir names another folder'
-            )
     return shortest_path(SAMPLE_MODEL)
-
-
-def _looks_like_weights(name: str) -> bool:
-    name = name.lower()
-    endings = '.npy .npz .bin .safetensors .pt .pth .ckpt .h5 .bpe .zip .gz .tar .tgz'.split()
-    beginnings = ('params', 'encoder', 'vocab', 'merges', 'best_params', 'checkpoint')
-    return name.startswith(beginnings) or name.endswith(tuple(endings))
 
 
 def shortest_path(path: str) -> str:

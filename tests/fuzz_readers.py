@@ -49,9 +49,10 @@ from gpt1.settings import FACTS, read_settings
 from gpt1.tasks.rocstories import FILES, find_csv, read_cloze_test
 from gpt1.tasks.task import Example
 from gpt1.text import workers
-from gpt1.weights.huggingface import save_huggingface
-from gpt1.weights.open import load_parameters, open_model
+from gpt1.weights.export import save_huggingface
+from gpt1.weights.open import OpenedModel, open_model
 from gpt1.weights.openai import OpenAIShards
+from gpt1.weights.parameters import load_parameters
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import open_encoder, read_vocabulary_of
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights
@@ -705,7 +706,8 @@ class HuggingFace(Reader):
         task = TASKS['sst2']
         model = DoubleHeadModel(Config(encoder.n_vocab, 6, 4, 2, 1), task.layout, task.n_out)
         init_weights(model)
-        save_huggingface(model, encoder, {'lr': 0.5}, task, self.source)
+        opened = OpenedModel(model, encoder, {'lr': 0.5}, task, '')
+        save_huggingface(opened, self.source)
         self.prepare(encoder)
         self.path = os.path.join(self.source, self.file)
         self.seeds = [read_bytes(self.path)]
@@ -766,7 +768,7 @@ class Tokenizer(HuggingFace):
             json.dump({'model': {'vocab': encoder.encoder, 'merges': merges}}, f)
 
     def read_file(self, path):
-        symbols, merges = read_vocabulary_of(self.source)
+        symbols, merges, _ = read_vocabulary_of(self.source)
         assert sorted(symbols.values()) == list(range(len(symbols)))
         assert TextEncoder.from_vocabulary(symbols, merges).encode('a')
 

@@ -10,40 +10,40 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from tiny_models import MODEL_DIR, REGRESSION, SIZES, SOME_TASKS, TEXTS, encoder, save_finetuned
 
 import convert
 from gpt1.files import MODEL_FILES
-from gpt1.ops.batches import build_tree, collate
+from gpt1.ops.batches import collate_windows
 from gpt1.parsing import parse_train_args
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
 from gpt1.settings import model_settings
 from gpt1.tasks.task import Example, decode
-from gpt1.weights import huggingface
-from gpt1.weights.open import open_model, open_weights, save_pretrained_settings
-from text_utils import TextEncoder
+from gpt1.weights import export
+from gpt1.weights.open import open_model
+from gpt1.weights.pretrained import open_weights, save_pretrained_settings
 
 transformers = pytest.importorskip('transformers')
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
 
 
 def lm_logits(model, ids):
     """The logits after each of the ids, over the vocabulary and the special tokens."""
     n_rows = model.config.first_position
-    tree = build_tree([np.array(ids[1:])], 'text', 1, encoder().n_vocab)
-    tree = tree._replace(trunk=np.array(ids))
-    batch = collate([tree], n_rows, share_context=False)
-    with torch.no_grad():
-        h, _ = model.transformer(batch)
-    return h[: len(ids)] @ model.transformer.embed.weight[:n_rows].detach().t()
+    h, _ = model.transformer(collate_windows(np.array([ids]), n_rows))
+    return h @ model.transformer.embed.weight[:n_rows].t()
 
 
 def our_logits(opened, texts):
     """The logits of an example, [n]."""
     data = encode_dataset([Example('1', texts, None)], opened.encoder, opened.task, 60)
-    with torch.no_grad():
-        return predict(opened.model, data)[0]
+    return predict(opened.model, data)[0]
 
 
 def sequences(opened, texts):
@@ -67,9 +67,10 @@ def test_a_pre_trained_model(tmp_path):
     theirs = transformers.OpenAIGPTLMHeadModel.from_pretrained(hf).eval()
     opened = open_model(MODEL_DIR, n_head=4)
     ids = opened.encoder.encode('Ella had no tape. She went to the store at night.')
-    with torch.no_grad():
-        wanted = theirs(torch.tensor([ids])).logits[0]
+    wanted = theirs(torch.tensor([ids])).logits[0]
     assert theirs.config.vocab_size == opened.encoder.n_vocab
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
+    assert tokenizer('Ella had no tape.')['input_ids'] == opened.encoder.encode('Ella had no tape.')
     found = lm_logits(opened.model, ids)[:, : opened.encoder.n_vocab]
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
@@ -82,8 +83,7 @@ def test_multiple_choices(tmp_path, name):
     opened = open_model(str(tmp_path))
     logits = our_logits(opened, TEXTS[name])
     for k, ids in enumerate(sequences(opened, TEXTS[name])):
-        with torch.no_grad():
-            out = theirs(ids[None, None], mc_token_ids=torch.tensor([[len(ids) - 1]]))
+        out = theirs(ids[None, None], mc_token_ids=torch.tensor([[len(ids) - 1]]))
         torch.testing.assert_close(out.mc_logits[0, 0], logits[k], atol=1e-4, rtol=0)
         wanted = lm_logits(opened.model, ids.tolist())
         torch.testing.assert_close(out.logits[0, 0], wanted, atol=1e-4, rtol=0)
@@ -98,16 +98,19 @@ def test_classes_and_numbers(tmp_path, name, capsys):
     assert ('sum of those of its two orders' in printed) == (name in ('qqp', 'stsb'))
     assert ('mean, weighted by' in printed) == (name == 'stsb') and 'bias' not in printed
     theirs = transformers.OpenAIGPTForSequenceClassification.from_pretrained(hf).eval()
+    task, config = SOME_TASKS[name], theirs.config
+    labels = {'stsb': list('012345'), 'regression': ['custom']}.get(name, task.labels)
+    assert config.id2label == dict(enumerate(labels)) and config.num_labels == task.n_out
+    assert (config.problem_type == 'regression') == (name == 'regression')
     opened = open_model(str(tmp_path))
-    with torch.no_grad():
-        parts = [theirs(ids[None]).logits[0] for ids in sequences(opened, TEXTS[name])]
+    parts = [theirs(ids[None]).logits[0] for ids in sequences(opened, TEXTS[name])]
     wanted = our_logits(opened, TEXTS[name])
     if name == 'regression':
         wanted = torch.from_numpy(decode(opened.task, wanted[None])).float()
     torch.testing.assert_close(sum(parts), wanted, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize('mean, std', [(2000, 5), (0, 1e-3), (1e6, 1e5)])
+@pytest.mark.parametrize('mean, std', [(2000, 5), (0, 1e-3)])
 def test_a_regression_of_any_unit(tmp_path, mean, std, capsys):
     """Also after the way back."""
     task = replace(REGRESSION, mean=float(mean), std=float(std))
@@ -123,68 +126,42 @@ def test_a_regression_of_any_unit(tmp_path, mean, std, capsys):
 
 
 @pytest.mark.parametrize('name', ['mnli', 'sst2'])
-def test_no_text_has_the_token_for_padding(tmp_path, name):
-    """Earlier versions of the library classify the token before the first one of padding."""
-    save_finetuned(tmp_path, SOME_TASKS[name])
-    hf = there(tmp_path, tmp_path)
-    padding = transformers.AutoConfig.from_pretrained(hf).pad_token_id
-    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
-    ids = tokenizer(*['\u2603 snow'] * len(TEXTS[name]))['input_ids']
-    assert encoder().encoder['<unk>'] in ids and padding not in ids
-    assert tokenizer.pad_token_id == padding < open_weights(str(hf)).n_rows
-
-
-@pytest.mark.parametrize('name', ['mnli', 'sst2'])
 def test_a_batch_with_padding(tmp_path, name):
+    """No text has its token: earlier versions of the library classify the token before it."""
     save_finetuned(tmp_path, SOME_TASKS[name])
     hf = there(tmp_path, tmp_path)
     theirs = transformers.OpenAIGPTForSequenceClassification.from_pretrained(hf).eval()
-    opened = open_model(str(tmp_path))
-    examples = [TEXTS[name], tuple(text * 3 for text in TEXTS[name])]
-    rows = [sequences(opened, texts)[0] for texts in examples]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
     padding = theirs.config.pad_token_id
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
-    with torch.no_grad():
-        found = theirs(ids, attention_mask=(ids != padding).long()).logits
-    for row, texts in zip(found, examples):
-        torch.testing.assert_close(row, our_logits(opened, texts), atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(
-    'name, labels, problem',
-    [
-        ('mnli', ['entailment', 'neutral', 'contradiction'], 'single_label_classification'),
-        ('stsb', ['0', '1', '2', '3', '4', '5'], 'single_label_classification'),
-        ('regression', ['custom'], 'regression'),
-    ],
-)
-def test_the_config_names_the_classes(tmp_path, name, labels, problem):
-    task = SOME_TASKS[name]
-    save_finetuned(tmp_path, task)
-    config = transformers.AutoConfig.from_pretrained(there(tmp_path, tmp_path))
-    assert config.problem_type == problem and config.num_labels == task.n_out
-    if task.labels is not None:
-        labels = list(task.labels)
-    assert config.id2label == dict(enumerate(labels))
-    assert config.label2id == {label: i for i, label in enumerate(labels)}
+    assert tokenizer.pad_token_id == padding < open_weights(str(hf)).n_rows
+    texts = [
+        TEXTS[name],
+        tuple(text * 3 for text in TEXTS[name]),
+        ('\u2603 snow',) * len(TEXTS[name]),
+    ]
+    rows = [tokenizer(*pair)['input_ids'] for pair in texts]
+    assert encoder().encoder['<unk>'] in rows[2] and not any(padding in row for row in rows)
+    batch = tokenizer.pad({'input_ids': rows}, return_tensors='pt')
+    found = theirs(**batch).logits
+    opened = open_model(str(tmp_path))
+    for row, example in zip(found, texts):
+        torch.testing.assert_close(row, our_logits(opened, example), atol=1e-4, rtol=0)
 
 
 def test_a_bias_that_does_not_fit_is_reported(tmp_path, capsys):
     """With the normalization as drawn (gain 1, bias 0) no weight can replace a bias."""
     task = SOME_TASKS['mnli']
     model = save_finetuned(tmp_path, task)
-    with torch.no_grad():
-        model.transformer.h[-1].ln_2.g.fill_(1)
-        model.transformer.h[-1].ln_2.b.fill_(0)
-        model.task_head.linear.bias.copy_(torch.tensor([0.5, -0.25, 0.125]))
+    model.transformer.h[-1].ln_2.g.fill_(1)
+    model.transformer.h[-1].ln_2.b.fill_(0)
+    model.task_head.linear.bias.copy_(torch.tensor([0.5, -0.25, 0.125]))
     torch.save(model.state_dict(), tmp_path / 'best_params')
     hf = there(tmp_path, tmp_path)
     assert 'add 0.5, -0.25, 0.125 to its logits' in capsys.readouterr().out
     theirs = transformers.OpenAIGPTForSequenceClassification.from_pretrained(hf).eval()
     opened = open_model(str(tmp_path))
     [ids] = sequences(opened, TEXTS['mnli'])
-    with torch.no_grad():
-        found = theirs(ids[None]).logits[0] + torch.tensor([0.5, -0.25, 0.125])
+    found = theirs(ids[None]).logits[0] + torch.tensor([0.5, -0.25, 0.125])
     torch.testing.assert_close(found, our_logits(opened, TEXTS['mnli']), atol=1e-4, rtol=0)
     assert convert.main([str(hf), str(tmp_path / 'back')]) == 0  # it comes back with its bias
     assert_same_model(open_model(str(tmp_path / 'back')), opened, exact=True)
@@ -204,13 +181,6 @@ def test_the_tokenizer_makes_the_sequences_of_the_task(tmp_path, name):
         found = [tokenizer(*TEXTS[name])['input_ids']]
     assert found == wanted
     assert tokenizer(TEXTS[name][0]).keys() == {'input_ids', 'attention_mask'}
-
-
-def test_the_tokenizer_of_a_pre_trained_model_adds_nothing(tmp_path):
-    hf = there(tmp_path, '--n_head', '4', MODEL_DIR)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
-    text = "Ella had no tape. She didn't go."
-    assert tokenizer(text)['input_ids'] == encoder().encode(text)
 
 
 def test_the_librarys_pipeline_gives_our_probabilities(tmp_path):
@@ -310,62 +280,39 @@ def test_a_fine_tuned_model_that_the_library_saved_again(tmp_path, name, kind, m
     )
 
 
-@pytest.mark.parametrize('kind', ['OpenAIGPTLMHeadModel', 'OpenAIGPTDoubleHeadsModel'])
-def test_a_model_that_the_library_made(tmp_path, kind):
-    """One without our settings and special tokens is a pre-trained model."""
-    symbols = ['<unk>', 'a', 'b', 'c', 'a</w>', 'b</w>', 'c</w>', 'ab', 'abc</w>']
-    config = transformers.OpenAIGPTConfig(
-        vocab_size=9, n_positions=12, n_embd=8, n_layer=2, n_head=2, afn='gelu'
-    )
-    theirs = getattr(transformers, kind)(config).eval()
-    hf = tmp_path / 'hf'
-    theirs.save_pretrained(hf)
-    tokenizer = transformers.OpenAIGPTTokenizer(
-        vocab={symbol: i for i, symbol in enumerate(symbols)},
-        merges=[('a', 'b'), ('ab', 'c</w>')],
-    )
-    tokenizer.save_pretrained(hf)
-    assert convert.main([str(hf), str(tmp_path / 'openai')]) == 0
-    paths = [str(tmp_path / 'openai' / name) for name in MODEL_FILES[:2]]
-    assert TextEncoder(*paths).encode('ABC c') == [8, 6]
-    opened = open_model(str(tmp_path / 'openai'))
-    assert not opened.finetuned and opened.model.config.n_head == 2
-    ids = [1, 4, 8, 0, 3]
-    with torch.no_grad():
-        wanted = theirs(torch.tensor([ids])).logits
-    embed = opened.model.transformer.embed.weight.detach()
-    batch = collate_ids(ids, opened.model.config.first_position)
-    with torch.no_grad():
-        h, _ = opened.model.transformer(batch)
-    torch.testing.assert_close(h @ embed[:9].t(), wanted.reshape(5, 9), atol=1e-4, rtol=0)
-
-
-def collate_ids(ids, first_position):
-    from gpt1.ops.batches import collate_windows
-
-    return collate_windows(np.array([ids]), first_position)
-
-
 def library_model(folder, added, version, kind='OpenAIGPTDoubleHeadsModel', **options):
     """A model of the library with added tokens, as a version of it writes them."""
     symbols = ['<unk>', 'a', 'b', 'c', 'a</w>', 'b</w>', 'c</w>', 'ab', 'abc</w>']
-    sizes = {'n_positions': 12, 'n_embd': 8, 'n_layer': 1, 'n_head': 2, 'afn': 'gelu'}
+    sizes = {'n_positions': 12, 'n_embd': 8, 'n_layer': 2, 'n_head': 2, 'afn': 'gelu'}
     torch.manual_seed(0)
     config = transformers.OpenAIGPTConfig(vocab_size=9 + len(added), **sizes, **options)
     theirs = getattr(transformers, kind)(config).eval()
     theirs.save_pretrained(folder)
     vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
-    merges = [('a', 'b'), ('ab', 'c</w>')]
     if version == 4:
         ids = {token: 9 + i for i, token in enumerate(added)}
         (folder / 'vocab.json').write_text(json.dumps(vocabulary))
         (folder / 'added_tokens.json').write_text(json.dumps(ids))
         (folder / 'merges.txt').write_text('#version: 0.2\na b\nab c</w>\n')
     else:
+        merges = [('a', 'b'), ('ab', 'c</w>')]
         tokenizer = transformers.OpenAIGPTTokenizer(vocab=vocabulary, merges=merges)
         tokenizer.add_tokens(added)
         tokenizer.save_pretrained(folder)
     return theirs
+
+
+@pytest.mark.parametrize('kind', ['OpenAIGPTLMHeadModel', 'OpenAIGPTDoubleHeadsModel'])
+def test_a_model_that_the_library_made(tmp_path, kind):
+    """One without our settings and special tokens is a pre-trained model."""
+    theirs = library_model(tmp_path / 'hf', [], 5, kind)
+    assert convert.main([str(tmp_path / 'hf'), str(tmp_path / 'openai')]) == 0
+    opened = open_model(str(tmp_path / 'openai'))
+    assert opened.encoder.encode('ABC c') == [8, 6]
+    assert not opened.finetuned and opened.model.config.n_head == 2
+    ids = [1, 4, 8, 0, 3]
+    wanted = theirs(torch.tensor([ids])).logits.reshape(5, 9)
+    torch.testing.assert_close(lm_logits(opened.model, ids)[:, :9], wanted, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize('version', [4, 5])
@@ -381,8 +328,7 @@ def test_the_special_tokens_of_the_librarys_own_example(tmp_path, version, first
     assert ids == (9, 8, 10, 6, 11)
     start, classify, delimiter = range(9 + len(first), 12 + len(first))
     row = torch.tensor([[[start, 8, delimiter, 6, classify]]])
-    with torch.no_grad():
-        wanted = theirs(row, mc_token_ids=torch.tensor([[4]])).mc_logits[0, 0]
+    wanted = theirs(row, mc_token_ids=torch.tensor([[4]])).mc_logits[0, 0]
     found = our_logits(opened, ('ABC', 'c', 'c'))
     torch.testing.assert_close(found, wanted.expand(2), atol=1e-4, rtol=0)
 
@@ -426,41 +372,29 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert after == before
 
 
-@pytest.mark.parametrize('source', ['nothing', 'empty'])
-def test_a_source_that_is_no_model(tmp_path, capsys, source):
+def test_a_source_or_a_target_that_is_none(tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
-    argv = [str(tmp_path / source), str(tmp_path / 'target')]
-    try:
-        status = convert.main(argv)
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    error = capsys.readouterr().err
-    assert error.startswith('convert.py: error: ') and error.count('\n') == 1
-    assert source in error
-    assert not os.path.exists(tmp_path / 'target')
-
-
-def test_a_target_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / 'file').write_text('')
-    assert convert.main([MODEL_DIR, str(tmp_path / 'file'), '--n_head', '4']) == 2
-    assert 'cannot write' in capsys.readouterr().err
+    for source, target in (('nothing', 'x'), ('empty', 'x'), (MODEL_DIR, 'file')):
+        try:
+            status = convert.main([str(tmp_path / source), str(tmp_path / target), '--n_head=4'])
+        except SystemExit as stop:
+            status = stop.code
+        assert status == 2
+        error = capsys.readouterr().err
+        assert error.startswith('convert.py: error: ') and error.count('\n') == 1
+        assert (source if target == 'x' else target) in error
+    assert not os.path.exists(tmp_path / 'x')
 
 
 def test_a_half_written_folder_has_no_config(tmp_path, monkeypatch):
     """It is written last, so that a folder with a config is complete."""
     written = []
-    whole_file = huggingface.whole_file
+    whole_file = export.whole_file
     monkeypatch.setattr(
-        huggingface,
+        export,
         'whole_file',
         lambda path, *mode: written.append(os.path.basename(path)) or whole_file(path, *mode),
     )
     there(tmp_path, MODEL_DIR, '--n_head', '4')
     assert written[-1] == 'config.json' and 'model.safetensors' in written
-
-
-def test_the_regression_task_is_one(tmp_path):
-    """A check of the tests' own table."""
-    assert REGRESSION.n_out == 1 and REGRESSION.labels is None
-    assert os.path.samefile(ROOT, pathlib.Path(convert.__file__).parent)

@@ -1,7 +1,6 @@
 """generate.py and sampling.py: the cached pass, what is drawn, and how the text is printed."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -180,10 +179,6 @@ def test_detokenize(words):
     assert detokenize(words.split()) == WORDS[words]
 
 
-def test_quotes_begin_anew_in_each_line():
-    assert detokenize(['one', '"', 'two', '\n', '"', 'three']) == 'one "two\n"three'
-
-
 @settings(deadline=None)
 @given(
     st.lists(
@@ -210,23 +205,14 @@ def run(capsys, *argv):
     return capsys.readouterr().out
 
 
-def test_command_line(capsys):
-    options = ['Ella had no tape.', *TINY, '--length', '8', '--n_samples', '2', '--seed', '1']
-    first = run(capsys, *options)
-    lines = first.splitlines()
-    assert [line for line in lines if line.startswith('---')] == ['--- 1 ---', '--- 2 ---']
-    assert sum(line.startswith('Ella had no tape.') for line in lines) == 2  # as it was typed
-    assert run(capsys, *options) == first
-
-
 def test_many_samples(capsys):
-    """They are drawn in groups; the first group does not depend on their number."""
-    options = ['Ella', *TINY, '--length', '3', '--n_samples']
-    few, many = run(capsys, *options, '2'), run(capsys, *options, '37')
-    assert many.count('--- ') == 37 and '--- 37 ---' in many
-    assert len(few) > 0
-    samples = [part.split('---\n')[1] for part in many.split('\n--- ')[1:]]
-    assert len(set(samples)) > 10
+    """They are drawn in groups; a seed draws the same again."""
+    options = ['Ella had no tape.', *TINY, '--length', '3', '--n_samples', '37', '--seed', '1']
+    first = run(capsys, *options)
+    assert '--- 37 ---' in first and run(capsys, *options) == first
+    samples = [part.split('---\n')[1] for part in first.split('\n--- ')[1:]]
+    assert len(samples) == 36 and len(set(samples)) > 10
+    assert all(sample.startswith('Ella had no tape.') for sample in samples)  # as it was typed
 
 
 def test_greedy_is_the_models_likeliest(capsys):
@@ -277,10 +263,8 @@ def test_what_is_printed_ends_before_classify(capsys, stream):
     assert len(list(sample)) == len(more)  # not drawn
 
 
-@pytest.mark.parametrize('name', ['rocstories', 'mnli', 'stsb'])
-def test_parameters_of_any_task(tmp_path, capsys, monkeypatch, name):
-    """The text follows `_start_`."""
-    save_finetuned(tmp_path, SOME_TASKS[name])
+def test_the_text_of_a_fine_tuned_model_follows_start(tmp_path, capsys, monkeypatch):
+    save_finetuned(tmp_path, SOME_TASKS['mnli'])
     read = []
     call = sampling.CachedModel.__call__
     monkeypatch.setattr(
@@ -327,50 +311,7 @@ def test_errors(capsys, argv, error):
     assert error in printed and printed.count('\n') == 1
 
 
-def test_a_vocabulary_of_another_model(tmp_path, capsys):
-    save_finetuned(tmp_path, SOME_TASKS['sst2'])
-    path = tmp_path / 'encoder_bpe_40000.json'
-    symbols = json.loads(path.read_text())
-    path.write_text(json.dumps({**symbols, 'more': len(symbols)}))
-    assert generate.main(['x', '--params', str(tmp_path), '--device', 'cpu']) == 2
-    assert 'belongs to another model' in capsys.readouterr().err
-
-
-# In a process of its own
-
-
-def process(command, **options):
-    argv = [sys.executable, os.path.join(ROOT, 'generate.py'), 'Ella', *TINY, '--length', '3']
-    line = ' '.join(map("'{}'".format, argv)) + ' ' + command
-    return subprocess.run(
-        ['bash', '-c', 'set -o pipefail; ' + line], capture_output=True, text=True, **options
-    )
-
-
-def test_a_reader_that_has_seen_enough():
-    done = process('--n_samples 200 | head -1')
-    assert done.stdout == '--- 1 ---\n'
-    assert done.stderr == '' and done.returncode == 0
-
-
-def test_a_full_disk():
-    done = process('> /dev/full')
-    assert done.returncode == 2
-    assert done.stderr == 'generate.py: error: cannot write the output: No space left on device\n'
-
-
-def test_characters_that_the_output_lacks():
-    environment = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
-    argv = [sys.executable, os.path.join(ROOT, 'generate.py'), 'Ella ☃', *TINY, '--length', '3']
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0 and done.stdout.startswith('Ella \\u2603')
-
-
 def test_the_scripts_find_their_modules_with_a_safe_path(tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-P', os.path.join(ROOT, 'generate.py'), 'Ella', *TINY, '--length', '3'],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    argv = [sys.executable, '-P', os.path.join(ROOT, 'generate.py'), 'Ella', *TINY, '--length', '3']
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith('Ella'), done.stderr

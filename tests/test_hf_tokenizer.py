@@ -8,19 +8,18 @@ from conftest import ROOT
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from gpt1.files import SAMPLE_MODEL
 from gpt1.weights.hf_tokenizer import huggingface_tokenizer
-from text_utils import TextEncoder, english_tokenizer, split_words
+from gpt1.weights.vocabulary import open_encoder
+from text_utils import english_tokenizer, split_words
+from utils import SPECIAL_TOKENS
 
-SAMPLE = os.path.join(ROOT, 'model', 'sample')
 DATA = os.path.join(ROOT, 'data', 'sample')
-SPECIAL_TOKENS = ['_start_', '_delimiter_', '_classify_']
 
 
 @pytest.fixture(scope='module')
 def encoder():
-    return TextEncoder(
-        os.path.join(SAMPLE, 'encoder_bpe_40000.json'), os.path.join(SAMPLE, 'vocab_40000.bpe')
-    )
+    return open_encoder(SAMPLE_MODEL)
 
 
 @pytest.fixture(scope='module')
@@ -45,26 +44,17 @@ def our_tokens(text):
     [
         "Tom couldn't go. He'd lost $1,000!!!",
         '"I can\'t," she said; "it\'s too late (isn\'t it?)..."',
-        '“Smart” ‘quotes’ — and dashes… it´s ﬁne.',
+        '“Smart” ‘quotes’ — and dashes… it´s fine.',
         "They're gonna cannot; I'm, you've, who'll, y'all, o'clock, ma'am, rock 'n' roll",
         "CAN'T stop. We won't've. It's ok; its end.",
         'Mr. and Mrs. Hill met Dr. Day in the U.S. at 9 a.m. or 10p.m. in May.',
         "the dogs' tails, Tom's 'quoted' words, 'em, 'cause, '90s",
-        'It cost $5, US$6, 7€ or 8.50. 10% of 3kg, 58m. and 5°C. at 12:30',
-        'end.The next one,two well-known 3-4 and/or w/o',
+        'end.The next one,two well-known 3-4 and/or w/o: 7€, 10%, 3kg.',
         'see www.example.com, me@example.org or http://example.com/a_b.',
-        "example.com's page",
-        '#tag @user R&D :) :-( <3 o.O',
         'tabs\tand\n\nnew  lines \r\n here\x00',
         '\n  spaces at both ends \n',
-        '  ',
         '',
-        '- -- ---- // ** ))) !? ?!! __',
-        '*** [1] {2} |3| ~4',
-        "``quoted''",
-        'cafe\u0301 naïve Zoë 😀 word😀. ok☺ok',
-        'r&amp;b &lt;3',
-        'x^2 3^4 a=b 1=b a:b 1:b a.B a.b',
+        "- -- ---- // ** ))) !? ?!! __ *** [1] {2} |3| ~4 ``quoted''",
         "c'mon, this'll do, that've",
     ],
 )
@@ -77,21 +67,12 @@ def test_the_sample_stories(encoder, tokenizer):
     texts = []
     for name in sorted(name for name in os.listdir(DATA) if name.endswith('.csv')):
         with open(os.path.join(DATA, name), encoding='utf-8', newline='') as f:
-            for row in list(csv.DictReader(f))[:300]:
+            for row in list(csv.DictReader(f))[:100]:
                 texts.append(' '.join(row[f'InputSentence{i}'] for i in range(1, 5)))
-                texts.append(row['RandomFifthSentenceQuiz1'])
-    assert len(texts) == 1200
     assert [encoded.ids for encoded in tokenizer.encode_batch(texts)] == encoder.encode_all(texts)
 
 
-def test_all_words_that_spacy_treats_as_exceptions(tokenizer):
-    for word in english_tokenizer().exceptions:
-        if word.isascii() and word.isprintable() and word not in (' ', '<space>'):
-            text = f'Oh {word} no'
-            assert tokens(tokenizer, text) == our_tokens(text)
-
-
-def test_punctuation_at_both_ends(tokenizer):
+def test_marks_around_words_and_exceptions(tokenizer):
     for word in "dog Tom's can't I'm Mr. U.S. e.g. 10 3.5 9am USA o'clock :) 5km".split():
         for opening in ('', "'", '"', '(', '$', '...', '#'):
             for closing in ('', "'", '"', ',', '!', '?', ':', ';', '...', ')', "'s", '%'):
@@ -104,18 +85,9 @@ def test_it_can_be_saved_and_loaded(encoder, tmp_path):
     huggingface_tokenizer(encoder, SPECIAL_TOKENS).save(path)
     text = "_start_ Tom couldn't go._delimiter_ He's sad._classify_"
     start, delimiter, classify = range(encoder.n_vocab, encoder.n_vocab + 3)
-    ids = [
-        start,
-        *encoder.encode("Tom couldn't go."),
-        delimiter,
-        *encoder.encode("He's sad."),
-        classify,
-    ]
+    words = [encoder.encode(text) for text in ("Tom couldn't go.", "He's sad.")]
+    ids = [start, *words[0], delimiter, *words[1], classify]
     for loaded in (Tokenizer.from_file(path), PreTrainedTokenizerFast(tokenizer_file=path)):
         encoded = loaded.encode(text)
         assert getattr(encoded, 'ids', encoded) == ids
-
-
-def test_decode(encoder, tokenizer):
-    ids = encoder.encode('A dog ran home.')
-    assert tokenizer.decode(ids) == 'a dog ran home .'
+    assert loaded.decode(words[1]) == "he 's sad ."

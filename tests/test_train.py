@@ -524,7 +524,7 @@ def test_help_is_grouped(capsys):
         'training',
         'optimizer',
         'hardware',
-        'resuming (ours)',
+        'resuming',
     ):
         assert f'\n{group}' in out
     assert 'None' not in out

@@ -1,10 +1,9 @@
-"""weights.py, huggingface.py, vocabulary.py and safe_load.py: every way to weights."""
+"""Every way to weights: shards, Hugging Face folders, files of parameters, vocabularies."""
 
 import collections
 import copy
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -14,30 +13,15 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from tiny_models import (
-    MODEL_DIR,
-    SOME_TASKS,
-    encoder,
-    random_model,
-    save_finetuned,
-)
+from tiny_models import MODEL_DIR, SOME_TASKS, encoder, random_model, save_finetuned
 
-from gpt1.files import MODEL_FILES
 from gpt1.run.checkpoint import Saver
 from gpt1.settings import read_settings
-from gpt1.weights.huggingface import HuggingFaceWeights, fold_bias, save_huggingface
-from gpt1.weights.open import (
-    load_parameters,
-    open_model,
-    open_weights,
-    read_parameters,
-    save_pretrained_settings,
-)
-from gpt1.weights.openai import OpenAIShards, load_openai_pretrained_model, save_openai_shards
-from gpt1.weights.safe_load import load_file
+from gpt1.weights.export import save_huggingface
+from gpt1.weights.open import open_model
+from gpt1.weights.openai import load_openai_pretrained_model
+from gpt1.weights.parameters import load_parameters, read_parameters
+from gpt1.weights.pretrained import open_weights, save_pretrained_settings
 from gpt1.weights.vocabulary import (
     fingerprint_vocabulary,
     known_merges,
@@ -65,7 +49,7 @@ def huggingface(tmp_path):
     """A Hugging Face folder of the golden model."""
     opened = open_model(MODEL_DIR, n_head=4)
     folder = tmp_path / 'hf'
-    save_huggingface(opened.model, opened.encoder, opened.settings, None, str(folder))
+    save_huggingface(opened, str(folder))
     return folder
 
 
@@ -81,13 +65,6 @@ def assert_same_parameters(model, other):
 
 
 # OpenAI's shards
-
-
-def test_shards_are_written_as_they_were_read(tmp_path):
-    opened = open_model(MODEL_DIR, n_head=4)
-    save_openai_shards(opened.model, str(tmp_path))
-    for name in MODEL_FILES[2:]:
-        assert (tmp_path / name).read_bytes() == pathlib.Path(MODEL_DIR, name).read_bytes(), name
 
 
 def test_loading_fills_the_embedding_and_the_first_layers():
@@ -107,6 +84,9 @@ def test_loading_fills_the_embedding_and_the_first_layers():
     assert all((p == 7).all() for p in model.transformer.h[1].parameters())
     assert not any((p == 7).all() for p in model.transformer.h[0].parameters())
     assert load_openai_pretrained_model(model, weights, special, -1) == []
+    model = LMModel(Config(weights.n_vocab, 513, 32, 4, 2))
+    with pytest.raises(InputError, match='513 positions are needed.*lower --n_ctx'):
+        load_openai_pretrained_model(model, weights, special, 2)
 
 
 @pytest.mark.parametrize(
@@ -124,22 +104,8 @@ def test_sizes_that_the_weights_do_not_have(sizes, words, huggingface):
         open_weights(folder).check(260, 32, 2)
 
 
-def test_more_positions_than_the_weights_have():
-    weights = open_weights(MODEL_DIR)
-    model = LMModel(Config(weights.n_vocab, 513, 32, 4, 2))
-    with pytest.raises(InputError, match='513 positions are needed.*lower --n_ctx'):
-        load_openai_pretrained_model(model, weights, special_rows(32, np.random), 2)
-
-
 @pytest.mark.parametrize(
-    'name',
-    [
-        'params_shapes.json',
-        'params_4.npy',
-        'encoder_bpe_40000.json',
-        'vocab_40000.bpe',
-        'settings.json',
-    ],
+    'name', ['params_shapes.json', 'params_4.npy', 'encoder_bpe_40000.json', 'settings.json']
 )
 def test_a_git_lfs_pointer_is_named(tmp_path, name):
     shutil.copytree(MODEL_DIR, tmp_path / 'model')
@@ -148,40 +114,73 @@ def test_a_git_lfs_pointer_is_named(tmp_path, name):
         open_model(str(tmp_path / 'model'), n_head=4)
 
 
+def npy(content, shape, dtype='<f4'):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + content
+
+
+@pytest.mark.parametrize(
+    'file, content, words',
+    [
+        ('params_shapes.json', b'[[2, 3], [4]]', 'shapes of the embeddings'),
+        ('params_shapes.json', b'[[2, 3], [4, 3], [1]]', '2 and 12 for each layer'),
+        ('params_shapes.json', b'[[2, 0]]', 'positive integers'),
+        ('params_shapes.json', b'{}', 'a JSON list'),
+        ('params_shapes.json', None, 'python download.py'),
+        ('params_3.npy', None, 'cannot read'),
+        ('params_3.npy', b'', 'incomplete or not a NumPy file'),
+        ('params_3.npy', npy(bytes(8), '(1 << 62,)'), 'incomplete or not a NumPy file'),
+        ('params_3.npy', npy(bytes(8), '(4611686018427387904,)'), 'floats announced'),
+        ('params_3.npy', npy(bytes(16), '(2,)', '<f8'), 'expected a flat float32 array'),
+        ('params_3.npy', npy(bytes(8), '(2,)'), 'the shards hold'),
+    ],
+)
+def test_damaged_shards(tmp_path, file, content, words):
+    shutil.copytree(MODEL_DIR, tmp_path / 'model')
+    path = tmp_path / 'model' / file
+    path.write_bytes(content or b'')
+    if content is None:
+        path.unlink()
+    with pytest.raises(InputError, match=words):
+        open_weights(str(tmp_path / 'model'))
+
+
+def test_shapes_and_numbers_of_shards_are_checked(tmp_path):
+    shutil.copytree(MODEL_DIR, tmp_path / 'model')
+    path = tmp_path / 'model' / 'params_shapes.json'
+    shapes = json.loads(path.read_text())
+    path.write_text(json.dumps([*shapes[:-1], [33]]))
+    with pytest.raises(InputError, match='array 25 is'):
+        open_weights(str(tmp_path / 'model'))
+    path.write_text(json.dumps(shapes))
+    shard = tmp_path / 'model' / 'params_0.npy'
+    shard.write_bytes(shard.read_bytes()[:-4] + b'\x00\x00\xc0\x7f')  # NaN
+    with pytest.raises(InputError, match='NaN or infinity'):
+        open_model(str(tmp_path / 'model'), n_head=4)
+
+
 # Hugging Face folders
-
-
-def test_the_same_arrays_from_both_formats(huggingface):
-    shards, weights = open_weights(MODEL_DIR), open_weights(str(huggingface))
-    assert isinstance(shards, OpenAIShards) and isinstance(weights, HuggingFaceWeights)
-    for name in ('n_layer', 'n_positions', 'n_vocab', 'n_embd'):
-        assert getattr(shards, name) == getattr(weights, name)
-    n_arrays = 2 + 12 * shards.n_layer
-    for a, b in zip(shards.read(0, n_arrays), weights.read(0, n_arrays), strict=True):
-        assert a.dtype == b.dtype == np.float32
-        np.testing.assert_array_equal(a, b)
-    [array] = weights.read(5, 1)
-    np.testing.assert_array_equal(array, next(shards.read(5, 1)))
-    assert weights.special_rows() is None and weights.classifier() is None
 
 
 def rewrite(folder, change, file='model.safetensors'):
     """Write the tensors of a folder again, after `change(tensors)`, to `file`."""
-    from safetensors.torch import load_file as load_safetensors
-    from safetensors.torch import save_file
-
-    tensors = load_safetensors(folder / 'model.safetensors')
+    tensors = safetensors.torch.load_file(folder / 'model.safetensors')
     os.unlink(folder / 'model.safetensors')
     tensors = change(tensors) or tensors
     if file.endswith('.safetensors'):
-        save_file(tensors, folder / file)
+        safetensors.torch.save_file(tensors, folder / file)
     else:
         torch.save(tensors, folder / file)
 
 
-@pytest.mark.parametrize('file', ['model.safetensors', 'pytorch_model.bin'])
-@pytest.mark.parametrize('prefix', ['transformer.', ''])
-@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    'file, prefix, kind',
+    [
+        ('model.safetensors', '', torch.bfloat16),
+        ('pytorch_model.bin', 'transformer.', torch.float32),
+        ('pytorch_model.bin', '', torch.float32),
+    ],
+)
 def test_names_and_types_of_all_versions(huggingface, file, prefix, kind):
     rewrite(
         huggingface,
@@ -206,34 +205,23 @@ def test_the_tied_matrix_under_its_other_name(huggingface):
     )
 
 
-@pytest.mark.parametrize('stem, ending', [('model', 'safetensors'), ('pytorch_model', 'bin')])
-def test_weights_in_several_files(huggingface, stem, ending):
-    from safetensors.torch import load_file as load_safetensors
-    from safetensors.torch import save_file
-
-    tensors = load_safetensors(huggingface / 'model.safetensors')
+def test_weights_in_several_files(huggingface):
+    tensors = safetensors.torch.load_file(huggingface / 'model.safetensors')
     os.unlink(huggingface / 'model.safetensors')
-    names = sorted(tensors)
-    weight_map = {}
+    names, weight_map = sorted(tensors), {}
     for i in range(2):
-        part = {name: tensors[name] for name in names[i::2]}
-        file = f'{stem}-0000{i + 1}-of-00002.{ending}'
-        weight_map.update(dict.fromkeys(part, file))
-        if ending == 'bin':
-            torch.save(part, huggingface / file)
-        else:
-            save_file(part, huggingface / file)
-    index = huggingface / f'{stem}.{ending}.index.json'
+        file = f'pytorch_model-0000{i + 1}-of-00002.bin'
+        weight_map.update(dict.fromkeys(names[i::2], file))
+        torch.save({name: tensors[name] for name in names[i::2]}, huggingface / file)
+    index = huggingface / 'pytorch_model.bin.index.json'
     index.write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
     assert_same_parameters(
         open_model(str(huggingface)).model, open_model(MODEL_DIR, n_head=4).model
     )
-    name = names[0]
     for wrong in ('../secret', '', '/etc/passwd', 7, None, 'nowhere.bin', weight_map[names[1]]):
-        index.write_text(json.dumps({'weight_map': {**weight_map, name: wrong}}))
-        with pytest.raises(InputError) as error:
+        index.write_text(json.dumps({'weight_map': {**weight_map, names[0]: wrong}}))
+        with pytest.raises(InputError):
             open_model(str(huggingface))
-        assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -259,9 +247,8 @@ def test_damaged_hugging_face_folders(huggingface, file, content, words):
     if words is None:
         open_model(str(huggingface))
         return
-    with pytest.raises(InputError, match=words) as error:
+    with pytest.raises(InputError, match=words):
         open_model(str(huggingface))
-    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -287,21 +274,12 @@ def test_damaged_tensors(huggingface, damage):
 
     file = 'pytorch_model.bin' if damage in ('sparse', 'expanded', 'list') else 'model.safetensors'
     rewrite(huggingface, change, file)
-    with pytest.raises(InputError, match='ln_2.weight') as error:
-        open_model(str(huggingface))
-    assert '\n' not in str(error.value)
-
-
-def test_a_huge_size_in_the_config_takes_no_memory(huggingface):
-    path = huggingface / 'config.json'
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, 'n_embd': 10**5}))
-    with pytest.raises(InputError, match='the shape of'):
+    with pytest.raises(InputError, match='ln_2.weight'):
         open_model(str(huggingface))
 
 
 def test_a_tokenizer_file_alone(huggingface):
-    symbols, merges = read_vocabulary_of(str(huggingface))
+    symbols, merges, _ = read_vocabulary_of(str(huggingface))
     pairs = [list(pair) for pair in merges]
     for name in ('vocab.json', 'merges.txt'):
         os.unlink(huggingface / name)
@@ -317,40 +295,6 @@ def test_a_tokenizer_file_alone(huggingface):
             open_encoder(str(huggingface))
 
 
-# Folding a bias into a weight
-
-
-@given(
-    n=st.integers(2, 40),
-    n_out=st.integers(1, 5),
-    seed=st.integers(0, 2**32 - 1),
-    scale=st.floats(1e-3, 10),
-)
-def test_a_folded_bias_changes_no_logit(n, n_out, seed, scale):
-    """Whatever the states are, as long as they come out of the layer normalization."""
-    rng = np.random.default_rng(seed)
-    gain = rng.uniform(0.5, 1.5, n)
-    shift = rng.normal(0, 0.1, n)
-    weight = rng.normal(0, 1, (n_out, n))
-    bias = rng.normal(0, scale, n_out)
-    folded = fold_bias(weight, bias, gain, shift)
-    x = rng.normal(0, 3, (20, n))
-    x -= x.mean(1, keepdims=True)
-    h = gain * x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-5) + shift
-    if folded is not None:
-        np.testing.assert_allclose(h @ folded.T, h @ weight.T + bias, atol=1e-4, rtol=1e-4)
-
-
-@given(bias=arrays(np.float32, 3, elements=st.floats(-10, 10, width=32)))
-def test_a_bias_that_cannot_be_folded(bias):
-    """At the start of training the gain is 1 and the bias of the normalization 0."""
-    ones, zeros = np.ones(8), np.zeros(8)
-    weight = np.zeros((3, 8))
-    if bias.any():
-        assert fold_bias(weight, bias, ones, zeros) is None
-        assert fold_bias(weight, bias, zeros, ones) is None
-
-
 # Files of parameters
 
 
@@ -363,8 +307,7 @@ def earlier_port(state, prefix=''):
     return collections.OrderedDict((prefix + name, p) for name, p in state.items())
 
 
-@pytest.mark.parametrize('prefix', ['', 'module.'])
-@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('prefix, zipped', [('', True), ('module.', False)])
 def test_files_of_the_earlier_port(tmp_path, finetuned, prefix, zipped):
     """They have no settings: the options tell what the shapes do not."""
     state = torch.load(finetuned / 'best_params', weights_only=True)
@@ -381,12 +324,6 @@ def test_files_of_the_earlier_port(tmp_path, finetuned, prefix, zipped):
         open_model(path, n_head=4)
     with pytest.raises(InputError, match='not divisible by --n_head 12'):
         open_model(path, MODEL_DIR)
-
-
-def test_the_parameters_in_a_checkpoint(tmp_path, finetuned):
-    state = torch.load(finetuned / 'best_params', weights_only=True)
-    torch.save({'model': state, 'opt': {}, 'run': '{}'}, tmp_path / 'checkpoint')
-    assert read_parameters(str(tmp_path / 'checkpoint')).keys() == state.keys()
 
 
 class Bomb:
@@ -441,19 +378,14 @@ def test_files_that_hold_no_parameters(tmp_path, monkeypatch, finetuned, case):
     assert not os.path.exists('exploded')
 
 
-def test_a_file_of_other_things_loads_without_running_code(tmp_path):
-    torch.save({'a': [1, 'x', torch.ones(2)]}, tmp_path / 'file')
-    assert load_file(str(tmp_path / 'file'))['a'][:2] == [1, 'x']
-
-
-@pytest.mark.parametrize('kind', ['pytorch', 'pytorch, old', 'safetensors'])
+@pytest.mark.parametrize('kind', ['pytorch', 'safetensors'])
 def test_too_little_memory_is_not_damage(tmp_path, kind):
     path, state = str(tmp_path / 'params'), {'a': torch.zeros(50_000_000)}
     if kind == 'safetensors':
         path += '.safetensors'
         safetensors.torch.save_file(state, path)
     else:
-        torch.save(state, path, _use_new_zipfile_serialization=kind == 'pytorch')
+        torch.save(state, path)
     script = f"""
 import resource, sys, torch
 from gpt1.weights.huggingface import TensorFile
@@ -508,8 +440,9 @@ def test_opened_parameters_can_be_trained(tmp_path):
 
 
 def test_a_pre_trained_model(tmp_path):
-    opened = open_model(MODEL_DIR, n_head=4, afn='relu')
+    opened, again = (open_model(MODEL_DIR, n_head=4, afn='relu') for _ in range(2))
     assert not opened.finetuned and opened.task is None
+    assert_same_parameters(opened.model, again.model)  # the special tokens are drawn alike
     assert opened.model.config.afn == 'relu' and opened.model.config.n_ctx == 512
     shutil.copytree(MODEL_DIR, tmp_path / 'model')
     values = {'n_head': 2, 'afn': 'swish', 'lr': 0.5}
@@ -521,106 +454,78 @@ def test_a_pre_trained_model(tmp_path):
         open_model(str(tmp_path / 'model'), n_head=5)
 
 
-def test_the_special_tokens_of_a_pre_trained_model_are_always_the_same():
-    a, b = open_model(MODEL_DIR, n_head=4), open_model(MODEL_DIR, n_head=4)
-    assert_same_parameters(a.model, b.model)
-
-
-@pytest.mark.parametrize('content', [None, '{}', '{"task": {"name": "sst2"}}'])
-def test_a_task_that_is_not_known(tmp_path, content):
+@pytest.mark.parametrize(
+    'settings, words',
+    [
+        (None, 'task'),
+        ({}, 'task'),
+        ({'task': {'name': 'sst2'}}, 'task'),
+        ({'n_head': 4, 'task': SOME_TASKS['mnli'].to_dict()}, '2 outputs, but MNLI has 3'),
+    ],
+)
+def test_a_task_that_is_not_known_or_not_that_of_the_parameters(tmp_path, settings, words):
     model = save_finetuned(tmp_path, SOME_TASKS['sst2'])
     torch.save(dict(model.state_dict()), tmp_path / 'best_params')  # as in earlier versions
-    if content is None:
+    if settings is None:
         os.unlink(tmp_path / 'settings.json')
     else:
-        (tmp_path / 'settings.json').write_text(content)
-    with pytest.raises(InputError, match='task') as error:
+        (tmp_path / 'settings.json').write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=words):
         open_model(str(tmp_path), n_head=4)
-    assert '\n' not in str(error.value)
-
-
-def test_a_task_with_other_classes(tmp_path):
-    model = save_finetuned(tmp_path, SOME_TASKS['sst2'])
-    torch.save(dict(model.state_dict()), tmp_path / 'best_params')  # as in earlier versions
-    settings = json.loads((tmp_path / 'settings.json').read_text())
-    settings['task'] = SOME_TASKS['mnli'].to_dict()
-    (tmp_path / 'settings.json').write_text(json.dumps(settings))
-    with pytest.raises(InputError, match='2 outputs, but MNLI has 3'):
-        open_model(str(tmp_path))
-
-
-@pytest.mark.parametrize('path', ['nowhere', 'empty'])
-def test_nothing_to_open(tmp_path, path):
-    (tmp_path / 'empty').mkdir()
-    with pytest.raises(InputError) as error:
-        open_model(str(tmp_path / path))
-    assert path in str(error.value)
 
 
 # The vocabulary of another model
 
 
 def other_vocabulary(folder, n_more):
-    """A vocabulary with `n_more` more symbols, or with the same number but two exchanged."""
+    """Write a vocabulary with `n_more` more or fewer symbols, or with two exchanged."""
     other = copy.copy(encoder())
-    other.encoder = dict(other.encoder)
-    n_vocab = other.n_vocab
-    other.encoder.update({f'new{i}': n_vocab + i for i in range(n_more)})
+    n_vocab = other.n_vocab + n_more
+    other.encoder = {symbol: i for symbol, i in other.encoder.items() if i < n_vocab}
+    other.encoder.update({f'new{i}': other.n_vocab + i for i in range(n_more)})
     if not n_more:
         a, b = list(other.encoder)[5:7]
         other.encoder[a], other.encoder[b] = other.encoder[b], other.encoder[a]
+    os.makedirs(folder, exist_ok=True)
     save_vocabulary(other, str(folder))
 
 
-@pytest.mark.parametrize('n_more', [0, 1, 500])
-@pytest.mark.parametrize('kind', ['pre-trained', 'fine-tuned', 'hugging face', 'model_dir'])
+@pytest.mark.parametrize('n_more', [0, 1])
+@pytest.mark.parametrize('kind', ['openai', 'pre-trained', 'fine-tuned', 'hugging face', 'named'])
 def test_the_vocabulary_of_another_model_is_refused(tmp_path, kind, n_more):
-    folder = tmp_path / 'model'
-    model_dir = None
-    if kind == 'pre-trained':
+    folder, other = tmp_path / 'model', tmp_path / 'other'
+    if kind in ('openai', 'pre-trained'):
         shutil.copytree(MODEL_DIR, folder)
-        save_pretrained_settings(str(folder), {'n_head': 4}, encoder())
+        if kind == 'pre-trained':
+            save_pretrained_settings(str(folder), {'n_head': 4}, encoder())
+        elif not n_more:  # OpenAI's folder has no fingerprint: only the sizes tell
+            return
     else:
         folder.mkdir()
         save_finetuned(folder, SOME_TASKS['rocstories'])
     if kind == 'hugging face':
         opened = open_model(str(folder))
         folder = tmp_path / 'hf'
-        save_huggingface(opened.model, opened.encoder, opened.settings, opened.task, str(folder))
-        other_vocabulary(tmp_path, n_more)
-        model_dir = str(tmp_path)
-    elif kind == 'model_dir':
-        (tmp_path / 'other').mkdir()
-        other_vocabulary(tmp_path / 'other', n_more)
-        model_dir = str(tmp_path / 'other')
-    if model_dir is None:
-        other_vocabulary(folder, n_more)
-    with pytest.raises(InputError, match='belongs to another model') as error:
-        open_model(str(folder), model_dir)
-    assert '\n' not in str(error.value)
+        save_huggingface(opened, str(folder))
+    is_beside = kind not in ('hugging face', 'named')
+    other_vocabulary(folder if is_beside else other, n_more)
+    with pytest.raises(InputError, match='belongs to another model'):
+        open_model(str(folder), None if is_beside else str(other), n_head=4)
 
 
-def smaller_vocabulary(folder):
-    other = copy.copy(encoder())
-    other.encoder = {symbol: i for symbol, i in other.encoder.items() if i < other.n_vocab - 9}
-    save_vocabulary(other, str(folder))
-
-
-@pytest.mark.parametrize('background', [False, True])
-def test_a_file_of_parameters_tells_its_settings_and_vocabulary(tmp_path, background):
+def test_a_file_of_parameters_tells_its_settings_and_vocabulary(tmp_path):
     model = save_finetuned(tmp_path, SOME_TASKS['mnli'])
     settings = read_settings(str(tmp_path))
     (tmp_path / 'settings.json').unlink()
-    saver = Saver(background)
+    saver = Saver(background=True)
     saver.save(str(tmp_path / 'best_params'), model.state_dict())
     saver.save(str(tmp_path / 'checkpoint'), {'model': model.state_dict(), 'run': ''})
     saver.wait()
+    other_vocabulary(tmp_path / 'small', -9)
     for name in ('best_params', 'checkpoint'):
         opened = open_model(str(tmp_path / name))
         assert opened.settings == settings and opened.task == SOME_TASKS['mnli']
         assert opened.model.config.n_head == 4
-        (tmp_path / 'small').mkdir(exist_ok=True)
-        smaller_vocabulary(tmp_path / 'small')
         with pytest.raises(InputError, match='belongs to another model'):
             open_model(str(tmp_path / name), str(tmp_path / 'small'))
 
@@ -663,14 +568,6 @@ def test_other_merges_than_those_of_the_weights_are_refused(tmp_path, with_setti
     open_encoder(folder, bpe_path=os.path.join(folder, 'vocab_40000.bpe'))
 
 
-def test_without_settings_the_sizes_tell(tmp_path):
-    """As with OpenAI's own files."""
-    shutil.copytree(MODEL_DIR, tmp_path / 'model')
-    other_vocabulary(tmp_path / 'model', 1)
-    with pytest.raises(InputError, match='belongs to another model'):
-        open_model(str(tmp_path / 'model'), n_head=4)
-
-
 # Vocabularies
 
 
@@ -683,13 +580,3 @@ def test_a_fingerprint_differs_where_the_vocabulary_differs(tmp_path):
     assert fingerprint_vocabulary(other) != first
     facts = vocabulary_facts(encoder())
     assert facts == {'n_vocab': encoder().n_vocab, 'vocabulary': first}
-
-
-def test_a_saved_vocabulary_is_the_same(tmp_path):
-    save_vocabulary(encoder(), str(tmp_path))
-    found = open_encoder(str(tmp_path))
-    assert found.encoder == encoder().encoder
-    assert list(found.bpe_ranks) == list(encoder().bpe_ranks)
-    named = open_encoder('nowhere', *(str(tmp_path / name) for name in MODEL_FILES[:2]))
-    assert named.encoder == found.encoder
-    assert read_settings(str(tmp_path)) == {}

@@ -8,7 +8,7 @@ from conftest import GOLDEN
 
 from datasets import TASKS
 from gpt1.tasks.task import Task
-from gpt1.weights.open import save_finetuned_settings, sign
+from gpt1.weights.parameters import save_finetuned_settings, sign
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from text_utils import TextEncoder
 

@@ -36,7 +36,7 @@ def open_encoder(
     Raises InputError, also if the vocabulary belongs to another model.
     """
     if encoder_path is None and bpe_path is None:
-        encoder = TextEncoder.from_vocabulary(*read_vocabulary_of(folder))
+        encoder = _encoder_of(folder)
         check_vocabulary(encoder, read_settings(folder), folder)
         return encoder
     encoder_path = encoder_path or os.path.join(folder, ENCODER_FILE)
@@ -46,30 +46,22 @@ def open_encoder(
         facts = read_settings(folder)
         if 'vocabulary' not in facts:  # as with OpenAI's files: the vocabulary beside them tells
             with contextlib.suppress(InputError):
-                facts = vocabulary_facts(TextEncoder.from_vocabulary(*read_vocabulary_of(folder)))
+                facts = vocabulary_facts(_encoder_of(folder))
         check_vocabulary(encoder, facts, f'{encoder_path}, {bpe_path}')
     return encoder
 
 
-def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges]:
-    """Read the symbols and the merges in a folder. Raises InputError.
+def _encoder_of(folder: str) -> TextEncoder:
+    symbols, merges, _ = read_vocabulary_of(folder)
+    return TextEncoder.from_vocabulary(symbols, merges)
 
-    Added tokens, such as our special tokens in an exported model, are left out: no text has them.
+
+def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
+    """Read the symbols, the merges, and the added tokens with their ids. Raises InputError.
+
+    Added tokens, such as our special tokens in an exported model, are no symbols: no text has them.
     """
-    symbols, merges, _ = _read_files(folder)
-    return symbols, merges
 
-
-def read_added_tokens(folder: str) -> tuple[int, Symbols]:
-    """Return the number of symbols of a Hugging Face folder, and its added tokens with their ids.
-
-    Raises InputError.
-    """
-    symbols, _, added = _read_files(folder)
-    return len(symbols), added
-
-
-def _read_files(folder: str) -> tuple[Symbols, Merges, Symbols]:
     def there(name):
         return os.path.exists(os.path.join(folder, name))
 
@@ -131,12 +123,12 @@ def fingerprint_vocabulary(encoder: TextEncoder) -> str:
 
 
 def vocabulary_facts(encoder: TextEncoder) -> dict:
-    """Return what the settings of a model tell about its vocabulary."""
+    """Return the vocabulary facts that the settings of a model keep."""
     return {'n_vocab': encoder.n_vocab, 'vocabulary': fingerprint_vocabulary(encoder)}
 
 
 def check_vocabulary(encoder: TextEncoder, settings: dict, where: str) -> None:
-    """Raise InputError if the settings of a model tell of another vocabulary.
+    """Raise InputError if the settings of a model declare another vocabulary.
 
     where  the folder of the vocabulary, for the message
     """
