@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from gpt1.options import (
     ABSENT,
     ACTIVATIONS,
-    DATASETS,
     OPTIONS,
     PRETRAIN,
     SETTINGS,
@@ -82,7 +81,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
-def _add_option(group, option: Option, script: str) -> None:
+def _add_option(group, option: Option, script: str, choices: Iterable[str] | None) -> None:
     """Declare an option for argparse. Its default is left out: `_parse` fills it in."""
     default = option.default(script)
     arguments = {
@@ -101,18 +100,19 @@ def _add_option(group, option: Option, script: str) -> None:
     elif isinstance(option.kind, tuple):
         arguments['choices'] = option.kind
     else:
-        arguments['type'] = option.kind
+        arguments |= {'type': option.kind, 'choices': choices}
     group.add_argument(f'--{option.name}', **arguments)
 
 
-def _make_parser(script: str, **texts) -> Parser:
+def _make_parser(script: str, datasets: Iterable[str] | None = None, **texts) -> Parser:
     parser = Parser(prog=script, **texts)
     for title, options in OPTIONS.items():
         present = [option for option in options if option.default(script) is not ABSENT]
         if present:
             group = parser.add_argument_group(title)
             for option in present:
-                _add_option(group, option, script)
+                choices = datasets if option.name == 'dataset' else None
+                _add_option(group, option, script, choices)
     return parser
 
 
@@ -148,16 +148,19 @@ def _check_typed_paths(typed: dict, script: str) -> None:
                 _check_exists(option.name, path)
 
 
-def parse_train_args(argv=None) -> Namespace:
+def parse_train_args(argv=None, datasets: Iterable[str] | None = None) -> Namespace:
     """Parse the options of `train.py`. `data_dir` is None unless it was given.
+
+    datasets  the names that `--dataset` accepts; None: any
 
     Ends the process with status 2 and one line on stderr where an option is wrong.
     """
     parser = _make_parser(
         TRAIN,
+        datasets,
         usage='python train.py --dataset NAME [options]',
         description='Fine-tune GPT-1 on one of the tasks of its paper, or on your own data.\n\n'
-        f'NAME is one of {", ".join(DATASETS)}.',
+        f'NAME is one of {", ".join(datasets or ())}.',
         epilog="Default values are those of OpenAI's program, except where a line ends in (ours).",
     )
     with _exit_on_input_error(parser):

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -16,11 +17,19 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
 import datasets
-from datasets import TASKS, find_data, find_or_make, kept_task, read_examples, unrecognized_files
+from datasets import (
+    TASKS,
+    find_data,
+    kept_task,
+    make_sample,
+    make_samples,
+    read_examples,
+    read_task,
+    unrecognized_files,
+)
 from gpt1.tasks import data_files, own_data
 from gpt1.tasks.metrics import METRICS
 from gpt1.tasks.own_data import custom_task
-from gpt1.tasks.readers import find_archives
 from gpt1.tasks.rocstories import COLUMNS, FILES, find_csv, read_cloze_test, rocstories
 from gpt1.tasks.task import SPLIT_SEED, Data, Example, decode, soft_targets, write_submission
 from utils import InputError
@@ -48,6 +57,10 @@ def put(folder, files):
             content = content.encode()
         path.write_bytes(content)
     return str(folder)
+
+
+def read(name, *args, **kwargs):
+    return read_task(TASKS[name], *args, **kwargs)
 
 
 def labels(examples):
@@ -130,7 +143,7 @@ def test_glue_tasks_without_quoting(tmp_path, name, folder):
     files, expected = glue_files(name)
     folder = folder.format(GLUE[name])
     data_dir = put(tmp_path, {f'{folder}/{file}': rows for file, rows in files.items()})
-    data = TASKS[name].read(data_dir)
+    data = read(name, data_dir)
     assert labels(data.train) == expected
     assert labels(data.valid['valid']) == expected[:2]
     assert labels(data.test['test']) == [None] * 3
@@ -148,7 +161,7 @@ def test_line_ends_blank_lines_and_no_final_line_end(tmp_path, name):
     for file, rows in files.items():
         lines = [row if isinstance(row, str) else '\t'.join(row) for row in rows]
         put(tmp_path, {file: '\r\n'.join([*lines, '', '\t' * 3, *lines[-1:]])})
-    data = TASKS[name].read(str(tmp_path))
+    data = read(name, str(tmp_path))
     assert labels(data.train) == [*expected, expected[-1]]
 
 
@@ -165,9 +178,9 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, name):
         rows[-1] = change(rows[-1])
         data_dir = put(tmp_path, {**files, 'train.tsv': rows})
         if name == 'qqp' and 'fields' in expected:
-            assert any('broken rows left out: 1' in n for n in TASKS[name].read(data_dir).notes)
+            assert any('broken rows left out: 1' in n for n in read(name, data_dir).notes)
         else:
-            message = error_of(TASKS[name].read, data_dir)
+            message = error_of(read, name, data_dir)
             assert f'train.tsv, line {len(rows)}: ' in message and expected in message
 
 
@@ -181,25 +194,23 @@ def test_a_header_that_is_not_clear(tmp_path):
 def test_another_task_in_the_folder(tmp_path):
     for name, other in (('rte', 'wnli'), ('wnli', 'rte'), ('rte', 'cola'), ('qnli', 'rte')):
         files, _ = glue_files(other)
-        assert 'train.tsv, line' in error_of(TASKS[name].read, put(tmp_path, files))
+        assert 'train.tsv, line' in error_of(read, name, put(tmp_path, files))
 
 
 def test_qqp_leaves_out_broken_rows_except_in_the_test_file(tmp_path):
     files, expected = glue_files('qqp')
     files['train.tsv'][2:2] = [['9', '1', 'half a question'], ['the rest', 'b', '1']]
-    data = TASKS['qqp'].read(put(tmp_path, files))
+    data = read('qqp', put(tmp_path, files))
     assert labels(data.train) == expected
     assert f'{tmp_path}/train.tsv: broken rows left out: 2' in data.notes
     files['test.tsv'][2:2] = [['9', 'half a question']]
-    assert 'test.tsv, line 3: 2 fields, expected 3' in error_of(
-        TASKS['qqp'].read, put(tmp_path, files)
-    )
+    assert 'test.tsv, line 3: 2 fields, expected 3' in error_of(read, 'qqp', put(tmp_path, files))
 
 
 def test_qqp_keeps_empty_questions_and_says_so(tmp_path):
     files, _ = glue_files('qqp')
     files['train.tsv'].append(['9', '1', '2', '', 'Why?', '0'])
-    data = TASKS['qqp'].read(put(tmp_path, files))
+    data = read('qqp', put(tmp_path, files))
     assert data.train[-1].texts == ('', 'Why?')
     assert f'{tmp_path}/train.tsv: examples with an empty text: 1' in data.notes
 
@@ -221,13 +232,13 @@ def test_editions_are_told_apart_by_their_size(tmp_path, monkeypatch, name, size
     train, valid, test = ([one] * n for n in sizes)
     data = Data(train, {'valid': valid}, {'test': test})
     monkeypatch.setattr(datasets, 'read_official', lambda *args: data)
-    notes = TASKS[name].read(str(tmp_path)).notes
+    notes = read(name, str(tmp_path)).notes
     assert (expected is None and not notes) or expected in notes[0]
 
 
 def test_n_valid_is_not_used_where_there_is_a_validation_file(tmp_path):
     files, _ = glue_files('rte')
-    data = TASKS['rte'].read(put(tmp_path, files), n_valid=1)
+    data = read('rte', put(tmp_path, files), n_valid=1)
     assert 'n_valid is not used: RTE has validation files' in data.notes
     assert len(data.valid['valid']) == 2
 
@@ -235,7 +246,7 @@ def test_n_valid_is_not_used_where_there_is_a_validation_file(tmp_path):
 def test_a_test_file_is_optional(tmp_path):
     files, _ = glue_files('cola')
     del files['test.tsv']
-    data = TASKS['cola'].read(put(tmp_path, files))
+    data = read('cola', put(tmp_path, files))
     assert data.test == {} and f'{tmp_path} has no test.tsv: no test set' in data.notes
 
 
@@ -257,12 +268,12 @@ def test_mrpc_from_microsofts_files_and_the_dev_ids(tmp_path):
             'MRPC/mrpc_dev_ids.tsv': '3\t103\r\n7\t107\n99\t100\n',
         },
     )
-    data = TASKS['mrpc'].read(data_dir)
+    data = read('mrpc', data_dir)
     assert [e.id for e in data.valid['valid']] == ['3-103', '7-107']
     assert len(data.train) == 8 and labels(data.test['test']) == [0, 1, 1, 0]
     assert data.train[0] == Example('0-100', ('"First 0', 'Second 0'), 0)
     put(tmp_path, {'MRPC/mrpc_dev_ids.tsv': '5\t6\n'})
-    assert 'expected the ids of some pairs' in error_of(TASKS['mrpc'].read, data_dir)
+    assert 'expected the ids of some pairs' in error_of(read, 'mrpc', data_dir)
 
 
 def test_mrpc_from_microsofts_files_alone(tmp_path):
@@ -274,14 +285,14 @@ def test_mrpc_from_microsofts_files_alone(tmp_path):
             'test.tsv': 'what the download script leaves without the ids',
         },
     )
-    data = TASKS['mrpc'].read(data_dir)
+    data = read('mrpc', data_dir)
     assert len(data.train) == 36 and len(data.valid['valid']) == 4
     assert any('4 pairs are set aside at random' in note for note in data.notes)
-    again = TASKS['mrpc'].read(data_dir)
+    again = read('mrpc', data_dir)
     assert again.valid == data.valid and again.train == data.train
-    assert TASKS['mrpc'].read(data_dir, seed=1).valid != data.valid
-    assert len(TASKS['mrpc'].read(data_dir, n_valid=7).valid['valid']) == 7
-    assert 'cannot set 40 aside' in error_of(TASKS['mrpc'].read, data_dir, n_valid=40)
+    assert read('mrpc', data_dir, seed=1).valid != data.valid
+    assert len(read('mrpc', data_dir, n_valid=7).valid['valid']) == 7
+    assert 'cannot set 40 aside' in error_of(read, 'mrpc', data_dir, n_valid=40)
     assert {e.id for e in data.train + data.valid['valid']} == {f'{i}-{i + 100}' for i in range(40)}
 
 
@@ -290,17 +301,17 @@ def test_mrpc_test_labels_are_taken_from_microsofts_file(tmp_path):
     source = '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n'
     source += ''.join(f'{i % 2}\t{i}\t{i + 10}\tother\ttokens\n' for i in range(3))
     data_dir = put(tmp_path, {**files, 'msr_paraphrase_test.txt': source})
-    data = TASKS['mrpc'].read(data_dir)
+    data = read('mrpc', data_dir)
     assert labels(data.test['test']) == [0, 1, 0]
     assert data.test['test'][0].texts == CHOSEN[0]
     put(tmp_path, {'msr_paraphrase_test.txt': source.replace('\t2\t12\t', '\t2\t13\t')})
-    data = TASKS['mrpc'].read(data_dir)
+    data = read('mrpc', data_dir)
     assert labels(data.test['test']) == [None] * 3
     assert any('other rows than the test file: not used' in note for note in data.notes)
 
 
 def test_mrpc_is_missing(tmp_path):
-    message = error_of(TASKS['mrpc'].read, str(tmp_path))
+    message = error_of(read, 'mrpc', str(tmp_path))
     for name in ('"train.tsv"', '"msr_paraphrase_train.txt"', '"MRPC"', 'https://'):
         assert name in message
 
@@ -313,18 +324,18 @@ def test_stsb_test_scores_are_taken_from_the_original_file(tmp_path):
     ]
     rows[1] += ['http://licence', 'source']
     data_dir = put(tmp_path, {**files, 'original/sts-test.tsv': rows})
-    data = TASKS['stsb'].read(data_dir)
+    data = read('stsb', data_dir)
     assert labels(data.test['test']) == [0.5, 1.5, 2.5]
     assert data.test['test'][1].texts == CHOSEN[1]
     put(tmp_path, {'original/sts-test.tsv': rows[1:]})
-    assert labels(TASKS['stsb'].read(data_dir).test['test']) == [None] * 3
+    assert labels(read('stsb', data_dir).test['test']) == [None] * 3
 
 
 @pytest.mark.parametrize('score', ['5.001', '-0.1', 'nan', 'inf', '', 'x', '1,5'])
 def test_scores_are_from_0_to_5(tmp_path, score):
     files, _ = glue_files('stsb')
     files['train.tsv'][2][-1] = score
-    message = error_of(TASKS['stsb'].read, put(tmp_path, files))
+    message = error_of(read, 'stsb', put(tmp_path, files))
     assert f'train.tsv, line 3: the label is {score!r}, expected a number from 0 to 5' in message
 
 
@@ -399,7 +410,7 @@ def test_snli_in_each_format(tmp_path, kind):
             'snli_1.0/.DS_Store': b'\xff',
         },
     )
-    data = TASKS['snli'].read(data_dir)
+    data = read('snli', data_dir)
     assert labels(data.train) == [0, 1, 2, 1]
     assert data.train[0] == Example('0.jpg#0r1', ('A "cat 0.', 'Ça 0.'), 0)
     assert labels(data.valid['valid']) == [0, 1] and labels(data.test['test']) == [1, 2]
@@ -422,7 +433,7 @@ def test_json_lines_that_cannot_be_read(tmp_path):
         (snli_json([3])[0], "the label is '3', expected"),
     ):
         put(tmp_path, {**files, 'snli_1.0_train.jsonl': [*snli_json(WORDS), '', line]})
-        message = error_of(TASKS['snli'].read, str(tmp_path))
+        message = error_of(read, 'snli', str(tmp_path))
         assert f'{tmp_path}/snli_1.0_train.jsonl, line 6: {expected}' in message
 
 
@@ -451,7 +462,7 @@ def test_mnli_and_its_diagnostic_set(tmp_path, ax, inside):
     files = mnli_files(mnli_tsv, 'MNLI/{}.tsv')
     if ax:
         files[ax] = [['index', 'sentence1', 'sentence2'], *numbered(CHOSEN)]
-    data = TASKS['mnli'].read(os.path.join(put(tmp_path, files), inside))
+    data = read('mnli', os.path.join(put(tmp_path, files), inside))
     assert labels(data.train) == [0, 1, 2]
     assert {split: labels(e) for split, e in data.valid.items()} == {
         'matched': [0, 1, 2],
@@ -473,7 +484,7 @@ def test_mnli_from_its_authors(tmp_path, kind):
         return snli_txt(WORDS, ids='promptID pairID genre')
 
     files = mnli_files(make, 'multinli_1.0/multinli_1.0_{}.' + kind)
-    data = TASKS['mnli'].read(put(tmp_path, files))
+    data = read('mnli', put(tmp_path, files))
     assert labels(data.train) == labels(data.valid['mismatched']) == [0, 1, 2]
     assert data.test == {} and sum('left out: 1' in note for note in data.notes) == 3
 
@@ -484,7 +495,7 @@ def test_scitail_in_both_formats(tmp_path):
     for split in ('train', 'dev', 'test'):
         files[f'SciTailV1.1/dgem_format/scitail_1.0_structure_{split}.tsv'] = 'not this one'
     data_dir = put(tmp_path, files)
-    data = TASKS['scitail'].read(data_dir)
+    data = read('scitail', data_dir)
     expected = [
         Example('0', ('He said "no.', 'It  rained'), 0),
         Example('1', ('"Tea', 'Cup'), 1),
@@ -498,9 +509,9 @@ def test_scitail_in_both_formats(tmp_path):
     for split in ('train', 'dev', 'test'):
         os.unlink(tmp_path / f'SciTailV1.1/tsv_format/scitail_1.0_{split}.tsv')
         put(tmp_path, {f'SciTailV1.1/snli_format/scitail_1.0_{split}.txt': lines})
-    assert TASKS['scitail'].read(data_dir).train == expected
+    assert read('scitail', data_dir).train == expected
     put(tmp_path, {'SciTailV1.1/snli_format/scitail_1.0_dev.txt': ['a\tb', 'c\td']})
-    assert '2 fields, expected 3' in error_of(TASKS['scitail'].read, data_dir)
+    assert '2 fields, expected 3' in error_of(read, 'scitail', data_dir)
 
 
 # -------------------------------------------------------------------------------------- RACE
@@ -530,7 +541,7 @@ def race_files():
 
 
 def test_race_in_the_order_of_its_numbers(tmp_path):
-    data = TASKS['race'].read(put(tmp_path, race_files()))
+    data = read('race', put(tmp_path, race_files()))
     ids = [f'{level}{number}-{k}' for level in ('middle', 'high') for number in (9, 10, 100)
            for k in (0, 1)]  # fmt: skip
     assert [e.id for e in data.train] == ids and labels(data.train) == [0, 3] * 6
@@ -539,14 +550,14 @@ def test_race_in_the_order_of_its_numbers(tmp_path):
     article, question, *options = data.train[1].texts
     assert article == 'An article\nof middle9.txt.' and question == 'It is   _   1?'
     assert options == ['1 a', '1 b', '1 c', '1 d']
-    inside = TASKS['race'].read(str(tmp_path / 'RACE'))
+    inside = read('race', str(tmp_path / 'RACE'))
     assert inside.train == data.train and data.sources[0].endswith('RACE/train/middle')
 
 
 def test_race_with_one_level_and_without_a_test_set(tmp_path):
     files = {name: text for name, text in race_files().items() if 'test' not in name}
     files = {name: text for name, text in files.items() if 'train/high' not in name}
-    data = TASKS['race'].read(put(tmp_path, files))
+    data = read('race', put(tmp_path, files))
     assert len(data.train) == 6 and data.test == {}
     assert any('no train passages of high' in note for note in data.notes)
 
@@ -567,15 +578,15 @@ def test_race_with_one_level_and_without_a_test_set(tmp_path):
 )
 def test_race_passages_that_cannot_be_read(tmp_path, content, expected):
     put(tmp_path, {**race_files(), 'RACE/train/high/9.txt': content})
-    message = error_of(TASKS['race'].read, str(tmp_path))
+    message = error_of(read, 'race', str(tmp_path))
     assert f'{tmp_path}/RACE/train/high/9.txt{expected}' in message
 
 
 def test_race_is_missing_or_empty(tmp_path):
-    assert 'has no RACE: expected the folders' in error_of(TASKS['race'].read, str(tmp_path))
+    assert 'has no RACE: expected "train/middle"' in error_of(read, 'race', str(tmp_path))
     for split in ('train', 'dev'):
         (tmp_path / split / 'middle').mkdir(parents=True)
-    assert 'has no passages' in error_of(TASKS['race'].read, str(tmp_path))
+    assert 'has no passages' in error_of(read, 'race', str(tmp_path))
 
 
 # -------------------------------------------------------------------------------- ROCStories
@@ -747,7 +758,7 @@ def test_the_split_is_that_of_sklearn(tmp_path, n, n_valid):
     assert [train, valid] == train_test_split(
         everything, test_size=n_valid, random_state=SPLIT_SEED
     )
-    data = TASKS['rocstories'].read(str(tmp_path), n_valid, seed=7)
+    data = read('rocstories', str(tmp_path), n_valid, seed=7)
     assert (data.train, data.valid, data.test) == (train, {'valid': valid}, {'test': test})
 
 
@@ -772,7 +783,7 @@ def test_the_edition_of_2018_whose_test_file_has_no_labels(tmp_path):
     write(tmp_path / FILES['val'][2], stories(5))
     write(tmp_path / FILES['val'][0], stories(7))  # of 2016, but without its test file
     write(tmp_path / FILES['test'][2], [row[:7] for row in stories(3)], header=COLUMNS[:7])
-    data = TASKS['rocstories'].read(str(tmp_path), n_valid=2)
+    data = read('rocstories', str(tmp_path), n_valid=2)
     assert len(data.train) == 3 and labels(data.test['test']) == [None] * 3
     assert data.notes == ["the edition of 2018; the paper's is that of 2016"]
 
@@ -781,33 +792,20 @@ def test_the_edition_of_2018_whose_test_file_has_no_labels(tmp_path):
 
 
 def test_missing_files_are_named_with_their_address(tmp_path):
-    message = error_of(TASKS['snli'].read, str(tmp_path))
+    message = error_of(read, 'snli', str(tmp_path))
     for part in ('"snli_1.0_train.jsonl" and "snli_1.0_dev.jsonl"', '"snli_1.0"', 'https://nlp.'):
         assert part in message
     put(tmp_path, {'SNLI/snli_1.0_train.txt': snli_txt(WORDS)})
-    message = error_of(TASKS['snli'].read, str(tmp_path))
+    message = error_of(read, 'snli', str(tmp_path))
     assert f'{tmp_path}/SNLI is not all of SNLI: expected "snli_1.0_dev.jsonl" or ' in message
-    assert 'no such folder' in error_of(TASKS['snli'].read, str(tmp_path / 'none'))
+    assert 'no such folder' in error_of(read, 'snli', str(tmp_path / 'none'))
 
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
     """A clone of the repository in which nothing is but a sample of stories."""
-    write_sample = 'import os\ndef make(name, folder):\n    files = {}\n'
-    put(
-        tmp_path / 'clone',
-        {
-            'data/README.md': '',
-            'data/sample_stories.py': '',
-            'data/sample_tasks.py': write_sample
-            + "    os.makedirs(os.path.join(folder, 'CoLA'))\n"
-            + "    for split in ('train', 'dev', 'test'):\n"
-            + "        with open(os.path.join(folder, 'CoLA', split + '.tsv'), 'w') as f:\n"
-            + "            f.write('gj04\\t1\\t\\tA cat sat.\\n' * 3)\n",
-            f'data/sample/{FILES["val"][0]}': as_csv(stories(5)),
-            f'data/sample/{FILES["test"][0]}': as_csv(stories(5)),
-        },
-    )
+    sample = {f'data/sample/{FILES[which][0]}': as_csv(stories(5)) for which in FILES}
+    put(tmp_path / 'clone', {'data/README.md': '', **sample})
     monkeypatch.setattr(datasets, 'ROOT', str(tmp_path / 'clone'))
     monkeypatch.setattr(datasets, 'SAMPLE', str(tmp_path / 'clone' / 'data' / 'sample'))
     monkeypatch.chdir(tmp_path / 'clone')
@@ -818,42 +816,40 @@ def test_the_sample_is_the_default_on_a_fresh_clone_and_elsewhere(clone, tmp_pat
     assert find_data('rocstories') == ('data/sample/', True)
     assert find_data('rocstories', 'data/') == ('data/', False)
     assert find_data('rocstories', str(clone / 'data/sample')) == (str(clone / 'data/sample'), True)
+    assert '--data_dir' in error_of(find_data, 'custom')
     (tmp_path / 'elsewhere').mkdir()
     monkeypatch.chdir(tmp_path / 'elsewhere')
     folder, is_sample = find_data('rocstories')
     assert is_sample and len(rocstories(folder, 2)[0]) == 3
 
 
-def test_the_sample_of_a_task_is_made_on_first_use(clone):
-    folder, is_sample = find_data('cola')
-    assert is_sample and (clone / 'data/sample/CoLA/train.tsv').exists()
-    (clone / 'data/sample_tasks.py').write_text('raise AssertionError("made twice")')
-    assert find_data('cola') == (folder, True) == find_data('cola', folder)
-    data = TASKS['cola'].read(folder)
-    assert len(data.train) == 3 and data.notes == []
-    assert '--data_dir' in error_of(find_data, 'custom')
+@pytest.mark.parametrize('name, folder', [('cola', 'CoLA'), ('race', 'RACE'), ('dprd', 'DPRD')])
+def test_looking_writes_nothing_and_the_sample_is_made_once(clone, name, folder):
+    assert find_data(name) == find_data(name, 'data/', or_sample=True) == ('data/sample/', True)
+    assert not (clone / 'data/sample' / folder).exists()
+    make_samples(['rocstories', name], None)
+    made = os.stat(clone / 'data/sample' / folder).st_ino
+    make_sample(name, f'data/sample/{folder}')
+    make_sample(name, 'data/')  # not the sample
+    assert os.stat(clone / 'data/sample' / folder).st_ino == made
+    assert sorted(os.listdir('data')) == ['README.md', 'sample']
+    if name != 'dprd':
+        assert read(name, 'data/sample').notes == []
 
 
-def test_real_data_in_the_default_folder(clone):
-    put(clone, {'data/CoLA/train.tsv': ['a\t1\t\tb']})
-    assert find_data('cola') == ('data/', False)
-    assert 'is not all of CoLA: expected "dev.tsv"' in error_of(TASKS['cola'].read, 'data/')
-    assert find_data('rocstories')[1]
-    put(clone, {'data/cloze_test_val__spring2016 (1).CSV': ''})
-    assert find_data('rocstories') == ('data/', False)
-
-
-@pytest.mark.parametrize('name', [name for name in TASKS if name != 'rocstories'])
+@pytest.mark.parametrize('name', [*TASKS, 'dprd'])
 def test_every_file_that_is_read_is_found(clone, name):
     """In data/ and in a folder that is named; the folder of all tasks does not count."""
     put(clone, {'data/glue/AX/diagnostic.tsv': 'x'})
-    assert find_or_make(name, 'data/') == (datasets.SAMPLE, True)
-    paths = ['train/high/1.txt'] if name == 'race' else []
-    for archive in find_archives(TASKS[name]):
-        paths += [name for split in archive.splits for name in archive.names(split)]
+    assert find_data(name, 'data/', or_sample=True) == ('data/sample/', True)
+    paths = [f'cloze_test_{which}__spring2016 (1).CSV' for which in FILES]
+    if name != 'rocstories':
+        archives = datasets._archives(name)
+        paths = [path for a in archives for split in a.splits for path in a.names(split)]
+        paths.append(f'glue_data/{archives[0].folders[0].lower()}/x')
     for path in paths:
         put(clone, {f'data/{path}': 'x'})
-        assert find_data(name) == find_or_make(name, 'data/') == ('data/', False)
+        assert find_data(name) == find_data(name, 'data/', or_sample=True) == ('data/', False)
         os.unlink(clone / 'data' / path)
 
 
@@ -873,6 +869,46 @@ def test_files_of_other_tasks_do_not_stop_the_default(clone):
     put(clone, {'data/snli_1.0.zip': 'x', 'data/AX.tsv': 'x', 'data/msr_paraphrase_test.txt': 'x'})
     assert find_data('rocstories')[1]
     assert '"snli_1.0.zip"; expected the folder "snli_1.0"' in error_of(find_data, 'snli')
+
+
+ROW = """
+    Task(
+        name='news',
+        title='News',
+        layout='text',
+        labels=('dull', 'good'),
+        archive=Archive(folders=('News',), address='https://n.example', texts=('sentence',)),
+    ),
+"""
+
+
+def test_a_new_task_is_one_row(tmp_path):
+    """The program needs no other edit to offer it, to read its files and to train on them."""
+    for name in os.listdir(ROOT):
+        if name.endswith('.py'):
+            shutil.copy(os.path.join(ROOT, name), tmp_path)
+    for name in ('gpt1', os.path.join('model', 'sample')):
+        shutil.copytree(os.path.join(ROOT, name), tmp_path / name)
+    table = (tmp_path / 'datasets.py').read_text()
+    assert '_ROWS = [\n' in table
+    (tmp_path / 'datasets.py').write_text(table.replace('_ROWS = [\n', f'_ROWS = [{ROW}'))
+
+    def run(script, *options, status=0):
+        command = [sys.executable, str(tmp_path / script), *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    assert ' news, ' in run('train.py', '--help')
+    assert 'news' not in run('paper.py', '--list')  # neither real nor made-up data
+    problem = 'data/ has no News, and there is no made-up data for it: get it from https://n.exam'
+    assert problem in run('train.py', '--dataset', 'news', status=2)
+    rows = [['index', 'sentence', 'label'], *([str(i), f'a {i}', 'good'] for i in range(8))]
+    put(tmp_path, {f'data/news/{split}.tsv': rows for split in ('train', 'dev', 'test')})
+    sizes = '--n_layer 1 --n_embd 4 --n_head 2 --n_transfer -1 --n_iter 1 --n_gpu 1 --device cpu'
+    printed = run('train.py', '--dataset', 'news', '--submit', '--analysis', *sizes.split())
+    assert 'News: 8 training' in printed
+    assert len((tmp_path / 'submission' / 'News.tsv').read_text().splitlines()) == 9
 
 
 # --------------------------------------------------------------------------------- your own data
@@ -953,7 +989,7 @@ def test_class_names_are_sorted_and_numbers_are_numbers(tmp_path):
     rows = 'text,label\n' + ''.join(f'{x},{x}\n' for x in ('10.0', '9.0', '10.0', '9', '-1'))
     task, data = custom_task(put(tmp_path, {'train.csv': rows, 'valid.csv': rows}))
     assert task.labels == ('-1', '9', '10') and labels(data.train) == [2, 1, 2, 1, 0]
-    assert task.metrics == ('accuracy',)
+    assert task.metrics == ('accuracy', 'f1')
     lines = [json.dumps({'text': 'a', 'label': x}) for x in (10.0, 9, '-1', -1)]
     os.unlink(tmp_path / 'valid.csv')
     put(tmp_path, {'valid.jsonl': lines})

@@ -24,9 +24,8 @@ from conftest import ROOT
 
 import convert
 import download
-from datasets import TASKS
+from datasets import NAMES, TASKS
 from download import Remote
-from gpt1.options import DATASETS
 from gpt1.settings import find_model_dir
 from gpt1.tasks.readers import MRPC_SOURCE
 from gpt1.weights.open import open_model
@@ -128,7 +127,7 @@ def test_the_tables():
     """Every data set of train.py is there, except the two that cannot be fetched."""
     assert len(set(download.WEIGHTS.values())) == 13
     assert {len(bytes.fromhex(digits)) for digits in download.WEIGHTS.values()} == {20}
-    assert set(DATASETS) - set(download.DATA_SETS) == {'rocstories', 'custom'}
+    assert set(NAMES) - set(download.DATA_SETS) == {'rocstories', 'custom'}
     remotes = [remote for _, *remotes in download.DATA_SETS.values() for remote in remotes]
     assert len({remote.url for remote in remotes}) == len(remotes)
     assert all(len(bytes.fromhex(remote.digest)) == 32 and remote.size for remote in remotes)
@@ -560,5 +559,5 @@ def test_help_lists_all(capsys):
     with pytest.raises(SystemExit):
         download.main(['--help'])
     output = capsys.readouterr().out
-    for name in (*DATASETS, *download.DATA_SETS, 'weights'):
+    for name in (*NAMES, *download.DATA_SETS, 'weights'):
         assert name == 'custom' or f'  {name} ' in output

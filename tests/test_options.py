@@ -1,6 +1,7 @@
 """options.py: each option is declared once, and everything else follows from the table."""
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -70,13 +71,11 @@ def test_each_option_stands_in_the_table_once():
 
 
 def test_literal_choices_are_those_of_the_modules():
-    import datasets
     import model_pytorch
     import opt
 
     assert set(options.ACTIVATIONS) == set(model_pytorch.ACT_FNS)
     assert set(options.SCHEDULES) == set(opt.SCHEDULES)
-    assert set(options.DATASETS) == {*datasets.TASKS, 'custom'}
 
 
 def test_default_values_are_accepted():
@@ -256,7 +255,8 @@ def test_custom_data_sets_a_tenth_aside():
     ],
 )
 def test_wrong_options_of_train(argv, words, capsys):
-    assert words in refused(parse_train_args, argv, capsys)
+    parse = functools.partial(parse_train_args, datasets=('rte',))
+    assert words in refused(parse, argv, capsys)
 
 
 @pytest.mark.parametrize(
