@@ -502,9 +502,7 @@ def kept_task(record: dict, source: str = 'settings.json') -> Task:
     Raises InputError, naming `source`, if it is damaged.
     """
     task = Task.from_dict(record, source)
-    if task.name == 'custom':
-        return replace(task, file_reader=read_new)
-    known = TASKS.get(task.name)
+    known = task if task.name == 'custom' else TASKS.get(task.name)
     if known is None:
         raise InputError(f'{source}: damaged task: name is {task.name[:40]!r}')
     if task.form != known.form:
@@ -538,4 +536,6 @@ def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> l
     """
     if task.file_reader is not None:
         return task.file_reader(path, task, warnings)
+    if task.archive is None:
+        return read_new(path, task, warnings)
     return read_table(path, task, need_labels=False, warnings=warnings)

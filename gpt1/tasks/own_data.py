@@ -370,7 +370,6 @@ def _own_task(
         submission={'test': 'custom.tsv'},
         first_label='1' if layout == 'choices' else None,
         regression=regression,
-        file_reader=read_new,
     )
 
 

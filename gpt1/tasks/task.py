@@ -111,7 +111,7 @@ class Task:
     reader: Callable | None = field(default=None, compare=False, repr=False)
     # Finds the files that `reader` reads. None for data sets that are always small
     finder: Callable | None = field(default=None, compare=False, repr=False)
-    # Reads one file to predict. None: it is a table like the files of the archive
+    # Reads a file to predict. None: a table as in the archive; without an archive, own columns
     file_reader: Callable | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
