@@ -23,7 +23,6 @@ from gpt1.run.parallel import predict as predict_dataset
 from gpt1.tasks.rocstories import COLUMNS, find_csv
 from gpt1.tasks.task import Example, decode
 from gpt1.weights.open import open_model
-from utils import InputError
 
 DATA_DIR = os.path.join(GOLDEN, 'data')
 
@@ -109,15 +108,6 @@ def test_the_parameters_kept_last(kept, tmp_path, capsys, monkeypatch):
         with only_run(str(tmp_path / 'save' / 'new')):
             assert predict.main([*texts, '--device', 'cpu']) == 2
     assert 'only parameters of runs that still train' in capsys.readouterr().err
-
-
-def test_the_log_loads_with_pandas(kept):
-    pandas = pytest.importorskip('pandas')
-    with open(kept / 'log' / 'rocstories.jsonl') as f:
-        arguments = json.loads(next(f))
-        log = pandas.read_json(f, lines=True)
-    assert arguments['n_head'] == 4 and log.n_epochs.tolist() == [1]
-    assert {'n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc', 'time'} <= set(log)
 
 
 def test_a_file_without_labels(tmp_path, params, capsys):
@@ -388,13 +378,6 @@ def test_an_unreadable_line_of_input(models, monkeypatch, capsys):
     monkeypatch.setattr('sys.stdin', stdin)
     assert predict.main(['--params', str(models['sst2']), '--device', 'cpu']) == 2
     assert 'not UTF-8' in capsys.readouterr().err
-
-
-def test_make_examples_needs_the_texts_of_the_task():
-    with pytest.raises(InputError, match='context, choice 1, choice 2'):
-        predict.make_examples(['a', 'b'], SOME_TASKS['rocstories'])
-    [example] = predict.make_examples(['a', 'b', 'c', 'd'], SOME_TASKS['rocstories'])
-    assert example.texts == ('a', 'b', 'c', 'd')
 
 
 @pytest.mark.parametrize('command', ['--help', '--nothing', 'nowhere.csv', '--params nowhere'])
