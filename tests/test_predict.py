@@ -156,14 +156,6 @@ def test_texts_on_the_command_line(models, capsys, name):
         assert float(printed.split()[0]) == pytest.approx(value, abs=1e-3)
 
 
-def test_several_texts_of_a_one_text_task(models, capsys):
-    texts = ['It was fun.', 'Ella had no tape.', 'It was happy.']
-    argv = ['--params', str(models['sst2']), '--device', 'cpu']
-    together = run(capsys, *texts, *argv).out
-    alone = [run(capsys, text, *argv).out for text in texts]
-    assert together == ''.join(alone)
-
-
 @pytest.mark.parametrize('name', ['mnli', 'sst2', 'qqp', 'stsb', 'rocstories', 'regression'])
 def test_a_file_of_examples(models, tmp_path, capsys, name):
     """In the columns of your own data; its predictions are those of single examples."""
@@ -226,12 +218,14 @@ def test_typed_examples(models, capsys, monkeypatch, name):
 
 
 def test_what_is_typed_ends_with_an_empty_line(models, capsys, monkeypatch):
+    texts = ['It was fun.', 'Ella had no tape.']
     argv = ['--params', str(models['sst2']), '--device', 'cpu']
-    wanted = run(capsys, *TEXTS['sst2'], *argv).out
-    terminal = io.StringIO(f'{TEXTS["sst2"][0]}\n\nnot read\n')
+    alone = [run(capsys, text, *argv).out for text in texts]
+    terminal = io.StringIO(f'{texts[0]}\n{texts[1]}\n\nnot read\n')
     terminal.isatty = lambda: True
     monkeypatch.setattr('sys.stdin', terminal)
-    assert run(capsys, *argv).out.replace('text: ', '') == wanted
+    assert run(capsys, *argv).out.replace('text: ', '') == ''.join(alone)
+    assert run(capsys, *texts, *argv).out == ''.join(alone)  # several at once
 
 
 def test_an_empty_text_within_an_example(models, capsys, monkeypatch):
@@ -380,22 +374,16 @@ def test_an_unreadable_line_of_input(models, monkeypatch, capsys):
     assert 'not UTF-8' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('command', ['--help', '--nothing', 'nowhere.csv', '--params nowhere'])
-def test_mistakes_are_answered_without_pytorch(tmp_path, command):
+@pytest.mark.parametrize('script', ['predict.py', 'generate.py', 'convert.py'])
+def test_mistakes_are_answered_without_pytorch(tmp_path, script):
     """A module named torch that cannot be imported stands in the way."""
     (tmp_path / 'torch.py').write_text('raise SystemExit("PyTorch was imported")')
-    for script in ('predict.py', 'generate.py', 'convert.py'):
-        done = subprocess.run(
-            [sys.executable, os.path.join(ROOT, script), *command.split()],
-            env={**os.environ, 'PYTHONPATH': str(tmp_path)},
-            capture_output=True,
-            text=True,
-        )
-        if script == 'generate.py' and command == 'nowhere.csv':
-            continue  # a text
-        assert done.returncode == (0 if command == '--help' else 2), done.stderr
-        assert 'PyTorch was imported' not in done.stderr
-        assert 'Traceback' not in done.stderr
+    environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    for command, status in (('--help', 0), ('--nothing', 2), ('--params nowhere', 2)):
+        argv = [sys.executable, os.path.join(ROOT, script), *command.split()]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert 'PyTorch was imported' not in done.stderr and 'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize('rest, status', [('| head -1', 0), ('> /dev/full', 2)])
