@@ -39,7 +39,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from datasets import make_samples
-from gpt1.options import PRETRAIN, number
+from gpt1.options import PRETRAIN, TRAIN, number
 from gpt1.paper import plan as paper_plan
 from gpt1.paper.plan import (
     ALL_DATASETS,
@@ -370,8 +370,8 @@ def run(args: Namespace) -> None:
         return
     from gpt1.paper.tables import write_report
 
-    names = (*setup.data, *(ZERO_SHOT_TITLES if args.figures else ()))
-    make_samples(names, args.data_dir)
+    reads_more = any(run.script != TRAIN for run in plan)
+    make_samples((*setup.data, *(ZERO_SHOT_TITLES if reads_more else ())), args.data_dir)
     jobs = 1 if args.report else args.jobs or default_jobs()
     runner = Runner(plan, setup, jobs, args.keep)
     if not args.report:

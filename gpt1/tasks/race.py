@@ -8,8 +8,6 @@ from gpt1.tasks.task import Data, Example, Task
 from utils import InputError
 
 RACE_LEVELS = ('middle', 'high')
-
-
 RACE_SPLITS = ('train', 'dev', 'test')
 
 

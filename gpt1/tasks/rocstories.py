@@ -28,8 +28,6 @@ COLUMNS = [
     'RandomFifthSentenceQuiz2',
     'AnswerRightEnding',
 ]
-
-
 FILES = {  # the names the data set was published under, and those its site hands out now
     'val': (
         'cloze_test_val__spring2016 - cloze_test_ALL_val.csv',
@@ -42,11 +40,7 @@ FILES = {  # the names the data set was published under, and those its site hand
         'cloze_test_test__winter2018-cloze_test_ALL_test - 1.csv',
     ),
 }
-
-
 CLOZE_NAME = r'cloze_test_(val|test)__(spring2016|winter2018).*\.csv'  # in lower case
-
-
 CLOZE_ADDRESS = 'https://cs.rochester.edu/nlp/rocstories/'
 
 

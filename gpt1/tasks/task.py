@@ -12,11 +12,7 @@ from gpt1.tasks.metrics import METRICS
 from utils import InputError
 
 SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
-
-
 LAYOUTS = ('text', 'pair', 'similarity', 'choices')
-
-
 MAX_CLASSES = 10_000  # more are refused, before training and in a file of parameters
 
 
