@@ -5,34 +5,16 @@ data set from its official files, or your own, and `read_examples` one file for 
 here knows of tokens.
 """
 
-import importlib.util
 import os
-import sys
+from collections.abc import Iterable
 from dataclasses import replace
 
 from gpt1 import ROOT
-from gpt1.tasks.data_files import (
-    check_folder,
-    first_file,
-    list_folder,
-    quoted,
-)
+from gpt1.tasks.data_files import check_folder, first_file, list_folder, quoted
 from gpt1.tasks.own_data import custom_task, own_files, read_new
-from gpt1.tasks.race import (
-    RACE_LEVELS,
-    RACE_SPLITS,
-    find_race,
-    race_home,
-    race_levels,
-    read_race,
-    read_race_file,
-    read_race_folder,
-)
+from gpt1.tasks.race import find_race, read_new_race, read_race
 from gpt1.tasks.readers import (
-    complete_folder,
     edition_of,
-    find_archives,
-    find_folders,
     find_mnli,
     find_places,
     official_files,
@@ -47,26 +29,11 @@ from gpt1.tasks.rocstories import (
     CLOZE_ADDRESS,
     CLOZE_NAME,
     FILES,
-    read_cloze_test,
+    read_new_stories,
     read_rocstories,
 )
 from gpt1.tasks.task import SPLIT_SEED, Archive, Data, Example, Published, Task
 from utils import InputError
-
-SAMPLE = os.path.join(ROOT, 'data', 'sample')  # the made-up data of this repository
-
-
-# --------------------------------------------------------------------------- finding the files
-
-
-# ------------------------------------------------------------------- how each data set is read
-
-
-# ---- RACE: folders of JSON files
-
-
-# ---- ROCStories: two CSV files
-
 
 # ------------------------------------------------------------------------------------ the table
 
@@ -76,9 +43,16 @@ FIGURE_2 = 'paper, figure 2, read off'
 LEADERBOARD = "GLUE's leaderboard"
 
 
-def _test(who: str, split: str = 'test', **figures: float) -> tuple[Published, ...]:
-    """Published figures on a test set: metric = value."""
-    return tuple(Published(who, 'test', split, metric, value) for metric, value in figures.items())
+MICROSOFT = Archive(  # MRPC's files before GLUE; both must be there
+    folders=('MRPC', 'MSRParaphraseCorpus'),
+    patterns=('msr_paraphrase_{}.txt',),
+    splits={'train': 'train', 'valid': 'test'},
+)
+
+
+def _test(who: str, split: str = 'test', **scores: float) -> tuple[Published, ...]:
+    """Published scores on a test set: metric = value."""
+    return tuple(Published(who, 'test', split, metric, value) for metric, value in scores.items())
 
 
 _ROWS = [
@@ -93,8 +67,13 @@ _ROWS = [
             *_test("OpenAI's code, median of 10 runs", accuracy=85.8),
             *_test('soskek (Chainer), median of 10 runs', accuracy=86.72),
         ),
-        archive=Archive(address=CLOZE_ADDRESS, patterns=()),
+        archive=Archive(
+            address=CLOZE_ADDRESS,
+            patterns=(),
+            names_too=CLOZE_NAME,
+        ),
         reader=read_rocstories,
+        file_reader=read_new_stories,
     ),
     Task(
         name='snli',
@@ -209,11 +188,12 @@ _ROWS = [
         archive=Archive(
             folders=('RACE',),
             address='http://www.cs.cmu.edu/~glai1/data/race/',
-            patterns=(),
+            patterns=('{}/middle', '{}/high'),
             editions={(87_866, 4_887, 4_934): ''},
         ),
         reader=read_race,
         finder=find_race,
+        file_reader=read_new_race,
     ),
     Task(
         name='qqp',
@@ -250,6 +230,7 @@ _ROWS = [
             label='Quality',
             id=('#1 ID', '#2 ID'),
             editions={(3_668, 408, 1_725): ''},
+            others=(MICROSOFT,),
         ),
         reader=read_mrpc,
     ),
@@ -318,81 +299,99 @@ _ROWS = [
     ),
 ]
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
+NAMES = (*TASKS, 'custom')  # of data sets, as --dataset has them
 
 
-# ----------------------------------------------------------------- the default folder, the sample
+# ---------------------------------------------------------------------------- where the files are
 
+SAMPLE = os.path.join(ROOT, 'data', 'sample')  # the made-up data of this repository
 DATA_ENDINGS = ('.csv', '.tsv', '.jsonl', '.json', '.txt', '.xls', '.xlsx')
 ARCHIVE_ENDINGS = ('.zip', '.gz', '.tgz', '.tar', '.msi')
+EXTRA_FILES = ('mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv', 'train.c.txt')  # of tasks too
+DPRD = Archive(  # definite pronoun resolution, of which only zero_shot reads the test file
+    folders=('DPRD', 'definite_pronoun_resolution', 'emnlp12'),
+    patterns=('{}.c.txt',),
+    splits={'test': 'test'},
+)
 
 
-def find_data(name: str, data_dir: str | None = None) -> tuple[str, bool]:
-    """The folder of a data set, and whether it is our made-up sample.
+class NoData(InputError):
+    """A data set is not there, and there is no made-up one."""
+
+
+def find_data(name: str, data_dir: str | None = None, or_sample: bool = False) -> tuple[str, bool]:
+    """The folder of a data set, and whether it is our made-up sample, which may not be made yet.
 
     Without `data_dir`: data/ in the working folder or beside this file, if the data set is there;
-    else data/sample/ beside this file. The sample is made on first use. Raises InputError; also
-    if data/ has files that look like data and would not be used.
+    else data/sample/ beside this file. With `or_sample`, that is also the answer where `data_dir`
+    does not have the data set. Nothing is written: see `make_sample`. The name 'dprd' is for
+    zero_shot, as in `find_dprd`.
+
+    Raises InputError; also if data/ has files that look like data and would not be used.
     """
-    if data_dir is not None:
-        if _is_sample(data_dir):
-            _make_sample(name, data_dir)
+    if data_dir is not None and (not or_sample or _is_there(name, data_dir)):
         return data_dir, _is_sample(data_dir)
     if name == 'custom':
         raise InputError('--dataset custom: name the folder of your data with --data_dir')
-    for folder in ('data/', os.path.join(ROOT, 'data/')):
-        if not os.path.isdir(folder):
-            continue
-        if _is_there(name, folder):
-            return folder, False
-        unknown = unrecognized_files(folder, name)
-        if unknown:
-            more = f' and {len(unknown) - 5:,} more' if len(unknown) > 5 else ''
-            raise InputError(
-                f'{folder} has files that are not recognized: {quoted(unknown[:5])}{more}; '
-                f'{_expected_files(name)}. Rename or move them, or name a folder with --data_dir '
-                f'(made-up data: --data_dir {_shown(SAMPLE)})'
-            )
-    _make_sample(name, SAMPLE)
+    if data_dir is None:
+        for folder in filter(os.path.isdir, ('data/', os.path.join(ROOT, 'data/'))):
+            if _is_there(name, folder):
+                return folder, False
+            _check_recognized(name, folder)
+    if name != 'rocstories' and not _can_make(name):
+        raise NoData(
+            f'{data_dir or "data/"} has no {TASKS[name].title}, and there is no made-up data for '
+            f'it: get it from {TASKS[name].archive.address}'
+        )
     return _shown(SAMPLE), True
-
-
-def find_or_make(name: str, data_dir: str | None = None) -> tuple[str, bool]:
-    """`find_data`, but with the sample where `data_dir` does not have the data set."""
-    if data_dir is None or _is_there(name, data_dir):
-        return find_data(name, data_dir)
-    return find_data(name, SAMPLE)
-
-
-DPRD_FILES = ('train.c.txt', 'test.c.txt')
-DPRD_FOLDERS = ('DPRD', 'definite_pronoun_resolution', 'emnlp12')
 
 
 def find_dprd(data_dir: str | None = None) -> tuple[str, bool]:
     """The test file of definite pronoun resolution, and whether it is our made-up one.
 
-    It is looked for like other data sets. Where it is not, the made-up file is made on first use.
-    Raises WriteError if that fails.
+    It is looked for like other data sets. Raises InputError.
     """
-    folders = [data_dir] if data_dir else ['data/', os.path.join(ROOT, 'data/')]
-    for folder in filter(os.path.isdir, folders):
-        for place in (*find_folders(folder, DPRD_FOLDERS), folder):
-            path = first_file(place, DPRD_FILES[1:])
-            if path:
-                return path, _is_sample(place)
-    path = os.path.join(_shown(SAMPLE), 'DPRD', DPRD_FILES[1])
-    if not os.path.isfile(path):
-        _make('dprd', SAMPLE)
-    return path, True
+    folder, is_sample = find_data('dprd', data_dir, or_sample=True)
+    files = (first_file(place, DPRD.names('test')) for place in find_places(DPRD, folder))
+    path = next(filter(None, files), None)
+    if path is None:
+        raise InputError(
+            f'{folder} has no test.c.txt of DPRD: python download.py dprd downloads it'
+        )
+    return path, is_sample
 
 
-def _expected_files(name: str) -> str:
-    if name == 'rocstories':
-        return f'expected "{FILES["val"][0]}" and "{FILES["test"][0]}"'
-    return f'expected the folder "{TASKS[name].archive.folders[0]}"'
+def make_sample(name: str, data_dir: str) -> None:
+    """Write the made-up data of a task below `data_dir`, if that is our sample and lacks it.
+
+    Several processes may do so at the same time. Raises WriteError.
+    """
+    from gpt1.tasks.sample.tasks import make  # needed in few runs
+
+    if not _is_sample(data_dir) or not _can_make(name):
+        return
+    archive = _archives(name)[0]
+    for place in find_places(archive, data_dir) if os.path.isdir(data_dir) else ():
+        if all(first_file(place, archive.names(split)) for split in archive.splits):
+            return
+    make(name, data_dir)
+
+
+def make_samples(names: Iterable[str], data_dir: str | None) -> None:
+    """`make_sample` for data sets that are about to be read where `find_data` finds them."""
+    for name in names:
+        make_sample(name, find_data(name, data_dir, or_sample=True)[0])
+
+
+def _can_make(name: str) -> bool:
+    """Whether there is a generator of made-up data. The stories of ROCStories are files."""
+    from gpt1.tasks.sample.tasks import MADE
+
+    return name in MADE
 
 
 def _shown(folder: str) -> str:
-    """A folder as people write it: relative to the working folder if it is below it."""
+    """Path for display: relative to the working folder if it is below it."""
     relative = os.path.relpath(folder)
     return os.path.join(folder if relative.startswith(os.pardir) else relative, '')
 
@@ -403,74 +402,66 @@ def _is_sample(folder: str) -> bool:
     return os.path.join(os.path.realpath(folder), '').startswith(sample)
 
 
+def _archives(name: str) -> tuple[Archive, ...]:
+    """The forms in which the files of a data set may lie."""
+    archive = DPRD if name == 'dprd' else TASKS[name].archive
+    return (archive, *archive.others)
+
+
 def _is_there(name: str, folder: str) -> bool:
     """Whether `folder` has any file that the reader of a data set would take.
 
     So has a folder of its name that is not empty. If files are missing, reading says which.
     """
-    if name == 'rocstories':
-        return any(map(CLOZE_NAME.fullmatch, list_folder(folder)))
-    task = TASKS[name]
-    names = set(map(plain_name, task.archive.folders))
-    for place in find_places(task, folder):
-        if place != folder and plain_name(os.path.basename(place)) in names and list_folder(place):
-            return True
-        if name == 'race' and any(race_levels(place, split) for split in RACE_SPLITS):
-            return True
-        for archive in find_archives(task):
+    for archive in _archives(name):
+        names = set(map(plain_name, archive.folders))
+        for place in find_places(archive, folder):
+            is_named = place != folder and plain_name(os.path.basename(place)) in names
+            there = list_folder(place)
+            if is_named and there or any(map(archive.has_name, there)):
+                return True
             if any(first_file(place, archive.names(split)) for split in archive.splits):
                 return True
     return False
 
 
+def _check_recognized(name: str, folder: str) -> None:
+    """Raise InputError if files of `folder` look like data, and the sample would be read instead.
+
+    So do archives of this task that are not unpacked.
+    """
+    unknown = unrecognized_files(folder, name)
+    if unknown:
+        more = f' and {len(unknown) - 5:,} more' if len(unknown) > 5 else ''
+        folders = _archives(name)[0].folders
+        expected = f'the folder "{folders[0]}"' if folders else quoted(f[0] for f in FILES.values())
+        raise InputError(
+            f'{folder} has files that are not recognized: {quoted(unknown[:5])}{more}; expected '
+            f'{expected}. Rename or move them, or name a folder with '
+            f'--data_dir (made-up data: --data_dir {_shown(SAMPLE)})'
+        )
+
+
 def unrecognized_files(folder: str, name: str) -> list[str]:
     """Files in `folder` that look like data but are not read by any task.
 
-    Archives of this task that are not unpacked count too.
+    Archives of the task `name` that are not unpacked count too.
     """
-    known = {*DPRD_FILES, 'mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv'}
-    for task in TASKS.values():
-        for archive in find_archives(task):
-            known.update(*map(archive.names, archive.splits))
-    stems = ['cloze', 'rocstories']
-    if name != 'rocstories':
-        stems = [plain_name(folder) for folder in TASKS[name].archive.folders]
+    archives = [archive for task in (*TASKS, 'dprd') for archive in _archives(task)]
+    known = {*EXTRA_FILES, *(n for a in archives for split in a.splits for n in a.names(split))}
+    stems = [plain_name(stem) for stem in _archives(name)[0].folders or ('cloze', name)]
     unknown = []
     for file in list_folder(folder):
         lower = file.lower()
-        is_data = lower.endswith(DATA_ENDINGS) and file not in known
-        is_archive = lower.endswith(ARCHIVE_ENDINGS) and any(s in plain_name(file) for s in stems)
-        is_cloze = CLOZE_NAME.fullmatch(file) is not None
-        if (is_data or is_archive) and not is_cloze and os.path.isfile(os.path.join(folder, file)):
+        is_known = file in known or any(archive.has_name(file) for archive in archives)
+        is_data = lower.endswith(DATA_ENDINGS) and not is_known
+        is_packed = lower.endswith(ARCHIVE_ENDINGS) and any(s in plain_name(file) for s in stems)
+        if (is_data or is_packed) and os.path.isfile(os.path.join(folder, file)):
             unknown.append(file)
     return unknown
 
 
-def _make_sample(name: str, folder: str) -> None:
-    """Write the made-up data of a task below `folder`, if it is not all there."""
-    if name not in TASKS or name == 'rocstories' or _is_complete(TASKS[name], folder):
-        return
-    _make(name, folder)
-
-
-def _make(name: str, folder: str) -> None:
-    """Write the made-up data of a task below `folder`."""
-    path = os.path.join(ROOT, 'data', 'sample_tasks.py')
-    spec = importlib.util.spec_from_file_location('sample_tasks', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    module.make(name, folder)
-
-
-def _is_complete(task: Task, data_dir: str) -> bool:
-    """Whether all files are there, those of the test set too."""
-    if task.name == 'race':
-        home = race_home(task, data_dir)
-        return home is not None and len(race_levels(home, 'test')) == len(RACE_LEVELS)
-    home, _ = complete_folder(task, data_dir)
-    archive = task.archive
-    return home is not None and all(first_file(home, archive.names(s)) for s in archive.splits)
+# -------------------------------------------------------------------------------------- reading
 
 
 def read_data(
@@ -516,7 +507,7 @@ def kept_task(record: dict, source: str = 'settings.json') -> Task:
         raise InputError(f'{source}: damaged task: name is {task.name[:40]!r}')
     if task.form != known.form:
         raise InputError(f'{source}: damaged task: its fields contradict each other')
-    table = ('published', 'archive', 'reader', 'finder')
+    table = ('published', 'archive', 'reader', 'finder', 'file_reader')
     return replace(task, **{name: getattr(known, name) for name in table})
 
 
@@ -543,17 +534,8 @@ def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> l
     texts and unknown labels are no errors: it names their rows. For RACE, `path` may be a folder of
     passages. Raises InputError.
     """
-    if task.name == 'rocstories':
-        return read_cloze_test(path, False, warnings)
-    if task.name == 'race':
-        read = read_race_folder if os.path.isdir(path) else read_race_file
-        examples = read(path, False, warnings)
-        if not examples:
-            raise InputError(
-                f'{path} has no passages with questions: expected a passage of RACE, or a folder '
-                'of files 1.txt, 2.txt, ...'
-            )
-        return examples
-    if task.name != 'custom':
-        return read_table(path, task, need_labels=False, warnings=warnings)
-    return read_new(path, task, warnings)
+    if task.file_reader is not None:
+        return task.file_reader(path, task, warnings)
+    if task.archive is None:
+        return read_new(path, task, warnings)
+    return read_table(path, task, need_labels=False, warnings=warnings)

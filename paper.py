@@ -38,7 +38,8 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.options import PRETRAIN, number
+from datasets import make_samples
+from gpt1.options import PRETRAIN, TRAIN, number
 from gpt1.paper import plan as paper_plan
 from gpt1.paper.plan import (
     ALL_DATASETS,
@@ -59,6 +60,7 @@ from gpt1.paper.plan import (
     states_of,
     with_resume,
 )
+from gpt1.paper.published import ZERO_SHOT_TITLES
 from gpt1.parsing import Parser, check_paths
 from gpt1.text.workers import APART, INTERRUPT, available_cores
 from utils import Held, InputError, Stopped, check_writable, exit_status, whole_file
@@ -368,6 +370,8 @@ def run(args: Namespace) -> None:
         return
     from gpt1.paper.tables import write_report
 
+    reads_more = any(run.script != TRAIN for run in plan)
+    make_samples((*setup.data, *(ZERO_SHOT_TITLES if reads_more else ())), args.data_dir)
     jobs = 1 if args.report else args.jobs or default_jobs()
     runner = Runner(plan, setup, jobs, args.keep)
     if not args.report:

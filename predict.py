@@ -141,7 +141,7 @@ def text_names(task: Task) -> list[str]:
     if task.layout in ('pair', 'similarity'):
         return ['text 1', 'text 2']
     context = ['article', 'question'] if task.n_context == 2 else ['context']
-    n_choices = 4 if task.name == 'race' else 2
+    n_choices = 4 if task.n_context == 2 else 2  # RACE's, ROCStories'
     return context + [f'choice {i}' for i in range(1, n_choices + 1)]
 
 

@@ -14,7 +14,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from datasets import find_data
+from datasets import NAMES, find_data, make_sample
 from gpt1.options import NOT_OF_MODEL
 from gpt1.parsing import parse_train_args
 from gpt1.settings import check_no_weights, is_openai_model, is_sample_model, model_settings
@@ -25,7 +25,7 @@ from utils import InputError, exit_status, input_error, leave
 
 def parse_args(argv=None):
     """Parse the command line and find the data. Ends the process if something is wrong."""
-    args = parse_train_args(argv)
+    args = parse_train_args(argv, NAMES)
     try:
         args.data_dir, is_sample = find_data(args.dataset, args.data_dir)
     except InputError as error:
@@ -112,6 +112,7 @@ class Inputs:
         if transfers:
             weights = open_weights(args.model_dir)
             weights.check(self.n_vocab, args.n_embd, args.n_transfer)
+        make_sample(args.dataset, args.data_dir)
         self.about = record.of_training(args)  # before the files are read
         self.task, self.text, self.encoded = load_data(args, self.encoder)
         n_train, n_batch = len(self.encoded.train), args.n_batch * args.n_gpu

@@ -12,24 +12,8 @@ from dataclasses import dataclass
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
 
-# These repeat the keys of `datasets.TASKS`, `model_pytorch.ACT_FNS` and `opt.SCHEDULES`, whose
-# modules are slow to import. A test checks that they are the same.
-DATASETS = (
-    'rocstories',
-    'snli',
-    'mnli',
-    'qnli',
-    'scitail',
-    'rte',
-    'race',
-    'qqp',
-    'mrpc',
-    'stsb',
-    'cola',
-    'sst2',
-    'wnli',
-    'custom',
-)
+# These repeat the keys of `model_pytorch.ACT_FNS` and `opt.SCHEDULES`, whose modules are slow to
+# import. A test checks that they are the same.
 ACTIVATIONS = ('relu', 'swish', 'gelu')
 SCHEDULES = ('warmup_linear', 'warmup_cosine', 'warmup_constant', 'warmup_cosine_to_zero')
 MODELS = ('transformer', 'lstm')
@@ -164,7 +148,7 @@ WEIGHT = number(float, 0, 1000)
 # fmt: off
 OPTIONS = {
     'what to do': [
-        train_only('dataset', DATASETS, None, metavar='NAME', help='the data set'),
+        train_only('dataset', str, None, metavar='NAME', help='the data set'),
         train_only('desc', str, None, free=True,
             help='name of the run, of its log and its parameters (default: that of the data set)'),
         train_only('submit', bool, False,

@@ -16,7 +16,6 @@ from typing import NoReturn
 from gpt1.options import (
     ABSENT,
     ACTIVATIONS,
-    DATASETS,
     OPTIONS,
     PRETRAIN,
     SETTINGS,
@@ -95,7 +94,7 @@ def check_file(parser: Parser, path: str) -> None:
 # --------------------------------------------------------------------------- the table of options
 
 
-def _add_option(group, option: Option, script: str) -> None:
+def _add_option(group, option: Option, script: str, choices: Iterable[str] | None) -> None:
     """Declare an option for argparse. Its default is left out: `_parse` fills it in."""
     default = option.default(script)
     arguments = {
@@ -114,18 +113,19 @@ def _add_option(group, option: Option, script: str) -> None:
     elif isinstance(option.kind, tuple):
         arguments['choices'] = option.kind
     else:
-        arguments['type'] = option.kind
+        arguments |= {'type': option.kind, 'choices': choices}
     group.add_argument(f'--{option.name}', **arguments)
 
 
-def _make_parser(script: str, **texts) -> Parser:
+def _make_parser(script: str, datasets: Iterable[str] | None = None, **texts) -> Parser:
     parser = Parser(prog=script, **texts)
     for title, options in OPTIONS.items():
         present = [option for option in options if option.default(script) is not ABSENT]
         if present:
             group = parser.add_argument_group(title)
             for option in present:
-                _add_option(group, option, script)
+                choices = datasets if option.name == 'dataset' else None
+                _add_option(group, option, script, choices)
     return parser
 
 
@@ -156,16 +156,19 @@ def _parse(parser: Parser, script: str, argv, model_option: str) -> tuple[Namesp
 # ------------------------------------------------------------------------------------- train.py
 
 
-def parse_train_args(argv=None) -> Namespace:
+def parse_train_args(argv=None, datasets: Iterable[str] | None = None) -> Namespace:
     """Parse the options of `train.py`. `data_dir` is None unless it was given.
+
+    datasets  the names that `--dataset` accepts; None: any
 
     Ends the process with status 2 and one line on stderr where an option is wrong.
     """
     parser = _make_parser(
         TRAIN,
+        datasets,
         usage='python train.py --dataset NAME [options]',
         description='Fine-tune GPT-1 on one of the tasks of its paper, or on your own data.\n\n'
-        + textwrap.fill(f'NAME is one of {", ".join(DATASETS)}.', 80),
+        + textwrap.fill(f'NAME is one of {", ".join(datasets or ())}.', 80),
         epilog=f"Default values are those of OpenAI's program.\n{NEW}",
     )
     try:

@@ -23,7 +23,6 @@ from gpt1.run.parallel import predict as predict_dataset
 from gpt1.tasks.rocstories import COLUMNS, find_csv
 from gpt1.tasks.task import Example, decode
 from gpt1.weights.open import open_model
-from utils import InputError
 
 DATA_DIR = os.path.join(GOLDEN, 'data')
 
@@ -111,15 +110,6 @@ def test_the_parameters_kept_last(kept, tmp_path, capsys, monkeypatch):
     assert 'only parameters of runs that still train' in capsys.readouterr().err
 
 
-def test_the_log_loads_with_pandas(kept):
-    pandas = pytest.importorskip('pandas')
-    with open(kept / 'log' / 'rocstories.jsonl') as f:
-        arguments = json.loads(next(f))
-        log = pandas.read_json(f, lines=True)
-    assert arguments['n_head'] == 4 and log.n_epochs.tolist() == [1]
-    assert {'n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc', 'time'} <= set(log)
-
-
 def test_a_file_without_labels(tmp_path, params, capsys):
     with open(find_csv(DATA_DIR, 'test'), newline='') as f:
         unlabelled = [row[:7] for row in csv.reader(f)]
@@ -164,14 +154,6 @@ def test_texts_on_the_command_line(models, capsys, name):
         assert rest == list(TEXTS[name]) if task.layout == 'text' else rest == []
     else:
         assert float(printed.split()[0]) == pytest.approx(value, abs=1e-3)
-
-
-def test_several_texts_of_a_one_text_task(models, capsys):
-    texts = ['It was fun.', 'Ella had no tape.', 'It was happy.']
-    argv = ['--params', str(models['sst2']), '--device', 'cpu']
-    together = run(capsys, *texts, *argv).out
-    alone = [run(capsys, text, *argv).out for text in texts]
-    assert together == ''.join(alone)
 
 
 @pytest.mark.parametrize('name', ['mnli', 'sst2', 'qqp', 'stsb', 'rocstories', 'regression'])
@@ -236,12 +218,14 @@ def test_typed_examples(models, capsys, monkeypatch, name):
 
 
 def test_what_is_typed_ends_with_an_empty_line(models, capsys, monkeypatch):
+    texts = ['It was fun.', 'Ella had no tape.']
     argv = ['--params', str(models['sst2']), '--device', 'cpu']
-    wanted = run(capsys, *TEXTS['sst2'], *argv).out
-    terminal = io.StringIO(f'{TEXTS["sst2"][0]}\n\nnot read\n')
+    alone = [run(capsys, text, *argv).out for text in texts]
+    terminal = io.StringIO(f'{texts[0]}\n{texts[1]}\n\nnot read\n')
     terminal.isatty = lambda: True
     monkeypatch.setattr('sys.stdin', terminal)
-    assert run(capsys, *argv).out.replace('text: ', '') == wanted
+    assert run(capsys, *argv).out.replace('text: ', '') == ''.join(alone)
+    assert run(capsys, *texts, *argv).out == ''.join(alone)  # several at once
 
 
 def test_an_empty_text_within_an_example(models, capsys, monkeypatch):
@@ -390,29 +374,16 @@ def test_an_unreadable_line_of_input(models, monkeypatch, capsys):
     assert 'not UTF-8' in capsys.readouterr().err
 
 
-def test_make_examples_needs_the_texts_of_the_task():
-    with pytest.raises(InputError, match='context, choice 1, choice 2'):
-        predict.make_examples(['a', 'b'], SOME_TASKS['rocstories'])
-    [example] = predict.make_examples(['a', 'b', 'c', 'd'], SOME_TASKS['rocstories'])
-    assert example.texts == ('a', 'b', 'c', 'd')
-
-
-@pytest.mark.parametrize('command', ['--help', '--nothing', 'nowhere.csv', '--params nowhere'])
-def test_mistakes_are_answered_without_pytorch(tmp_path, command):
+@pytest.mark.parametrize('script', ['predict.py', 'generate.py', 'convert.py'])
+def test_mistakes_are_answered_without_pytorch(tmp_path, script):
     """A module named torch that cannot be imported stands in the way."""
     (tmp_path / 'torch.py').write_text('raise SystemExit("PyTorch was imported")')
-    for script in ('predict.py', 'generate.py', 'convert.py'):
-        done = subprocess.run(
-            [sys.executable, os.path.join(ROOT, script), *command.split()],
-            env={**os.environ, 'PYTHONPATH': str(tmp_path)},
-            capture_output=True,
-            text=True,
-        )
-        if script == 'generate.py' and command == 'nowhere.csv':
-            continue  # a text
-        assert done.returncode == (0 if command == '--help' else 2), done.stderr
-        assert 'PyTorch was imported' not in done.stderr
-        assert 'Traceback' not in done.stderr
+    environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    for command, status in (('--help', 0), ('--nothing', 2), ('--params nowhere', 2)):
+        argv = [sys.executable, os.path.join(ROOT, script), *command.split()]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert 'PyTorch was imported' not in done.stderr and 'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize('rest, status', [('| head -1', 0), ('> /dev/full', 2)])

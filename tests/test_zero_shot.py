@@ -12,7 +12,7 @@ from test_pretrain import Pretrain, text  # noqa: F401 (a fixture)
 from tiny_models import SIZES, encoder
 
 import datasets
-from datasets import find_dprd, find_or_make
+from datasets import find_dprd, make_samples
 from gpt1.lstm import LSTMConfig
 from gpt1.ops.batches import Tree, collate_windows
 from gpt1.paper import zero_shot
@@ -238,7 +238,7 @@ def test_made_up_sets_where_there_are_no_others(tmp_path, monkeypatch):
     sample.mkdir()
     monkeypatch.setattr(datasets, 'SAMPLE', str(sample))
     (tmp_path / 'mine').mkdir()
-    assert find_or_make('cola', str(tmp_path / 'mine')) == (str(sample), True)
+    make_samples(['dprd'], str(tmp_path / 'mine'))
     path, is_sample = find_dprd(str(tmp_path / 'mine'))
     assert is_sample
     items = zero_shot.read_dprd(path)

@@ -13,16 +13,17 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from datasets import TASKS, NoData, find_data
 from gpt1 import ROOT
 from gpt1.files import SAMPLE_LSTM, SHAPES_FILE
-from gpt1.options import DATASETS, PRETRAIN, TRAIN
+from gpt1.options import PRETRAIN, TRAIN
 from gpt1.parsing import parse_pretrain_args, parse_train_args
 from gpt1.run import record
 from gpt1.settings import find_model_dir, is_sample_model, read_settings, shortest_path
 from utils import InputError
 
 SCRIPTS = ROOT  # the folder of the scripts that are run
-ALL_DATASETS = tuple(name for name in DATASETS if name != 'custom')
+ALL_DATASETS = tuple(TASKS)
 TABLES = {
     2: ('mnli', 'snli', 'scitail', 'qnli', 'rte'),
     3: ('rocstories', 'race'),
@@ -196,13 +197,16 @@ def _pretraining(setup: Setup, kind: str) -> Run:
 
 
 def find_setup(args: Namespace) -> Setup:
-    """Look for data, weights and text. Makes the made-up data. Raises InputError."""
-    from datasets import find_or_make  # slow to import
-
+    """Look for data, weights and text. Raises InputError."""
     model_dir = args.model_dir or find_model_dir()
     settings = read_settings(model_dir)
-    names = args.datasets or ALL_DATASETS
-    data = {name: find_or_make(name, args.data_dir) for name in names}
+    data = {}
+    for name in args.datasets or ALL_DATASETS:
+        try:
+            data[name] = find_data(name, args.data_dir, or_sample=True)
+        except NoData:
+            if args.datasets:
+                raise
     real = {name: found for name, found in data.items() if not found[1]}
     if real and not args.datasets:
         data = real

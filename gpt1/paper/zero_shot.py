@@ -113,7 +113,7 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 import numpy as np
 import torch
 
-from datasets import find_dprd, find_or_make, read_data
+from datasets import find_data, find_dprd, make_samples, read_data
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.tied import plain_cross_entropy
 from gpt1.paper.published import ZERO_SHOT_CHANCE as CHANCE
@@ -277,6 +277,7 @@ def load_sets(
 
     Raises InputError.
     """
+    make_samples(names, data_dir)
     newline = encoder.encoder.get('\n</w>')
     start = [] if newline is None else [newline]
     sets = []
@@ -286,7 +287,7 @@ def load_sets(
             found = ZeroShotSet(name, Items(), is_sample, path)
             _add_pronouns(found, read_dprd(path)[:n_examples], encoder, start, n_ctx)
         else:
-            folder, is_sample = find_or_make(name, data_dir)
+            folder, is_sample = find_data(name, data_dir, or_sample=True)
             _, data = read_data(name, folder)
             found = ZeroShotSet(name, Items(), is_sample, folder)
             examples = [example for part in data.valid.values() for example in part][:n_examples]
@@ -555,6 +556,7 @@ def run(args: Namespace) -> None:
         print("our sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
     model = opened.model.to(device)
     n_ctx = model.config.n_ctx
+    make_samples(TITLES, args.data_dir)
     about = record.of_zero_shot(args, opened.path) if args.out else {}  # before they are read
     result = {'model': opened.path}
     sets = load_sets(opened.encoder, n_ctx, args.data_dir, args.words, args.n_examples)

@@ -180,9 +180,10 @@ def data_hash(name: str, data_dir: str, n_valid: int | None = None) -> str:
 
 def zero_shot_hash(data_dir: str | None) -> str:
     """Return a hash of the data sets of zero_shot.py. Raises InputError."""
-    from datasets import find_dprd, find_or_make
+    from datasets import find_data, find_dprd
 
-    hashes = [data_hash(name, find_or_make(name, data_dir)[0]) for name in ZERO_SHOT_SETS]
+    folders = {name: find_data(name, data_dir, or_sample=True)[0] for name in ZERO_SHOT_SETS}
+    hashes = [data_hash(name, folder) for name, folder in folders.items()]
     return _digest([*hashes, content_hash([find_dprd(data_dir)[0]])])
 
 

@@ -255,9 +255,9 @@ def list_folder(folder: str) -> list[str]:
 
 
 def first_file(folder: str, names: Iterable[str]) -> str | None:
-    """Path of the first of some files that is in a folder; None if none is."""
+    """Path of the first of some names that is in a folder; None if none is."""
     paths = (os.path.join(folder, name) for name in names)
-    return next(filter(os.path.isfile, paths), None)
+    return next(filter(os.path.exists, paths), None)
 
 
 def quoted(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""From logits to predictions, metrics and submission files."""
+"""Scores of predictions: arrays to numbers."""
 
 import math
 from collections.abc import Callable

@@ -376,13 +376,13 @@ def _own_task(
 def _with_f1(task: Task, data: Data, positive: str | None, path: str) -> Task:
     """Add F1 to a task of classes: of `positive`, else of the rarer of two, else of all (macro)."""
     labels = task.labels or ()
-    if positive is not None and _own_label(positive) not in labels:
+    if positive is not None and _own_label(positive, '--positive') not in labels:
         there = f'has the classes {quoted(labels[:10])}' if labels else 'has no classes'
         raise InputError(f'--positive {positive[:40]!r}: {path} {there}')
     if not labels:
         return task
     if positive is not None:
-        chosen = labels.index(_own_label(positive))
+        chosen = labels.index(_own_label(positive, '--positive'))
     elif len(labels) > 2:
         chosen = None
     else:

@@ -3,13 +3,11 @@
 import os
 
 from gpt1.tasks.data_files import json_text, list_folder, open_text, parse_json, refuse
-from gpt1.tasks.readers import find_places
+from gpt1.tasks.readers import official_files
 from gpt1.tasks.task import Data, Example, Task
 from utils import InputError
 
 RACE_LEVELS = ('middle', 'high')
-
-
 RACE_SPLITS = ('train', 'dev', 'test')
 
 
@@ -52,6 +50,18 @@ def read_race_file(
     return examples
 
 
+def read_new_race(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
+    """The questions of a passage to predict, or of a folder of passages. Raises InputError."""
+    read = read_race_folder if os.path.isdir(path) else read_race_file
+    examples = read(path, False, warnings)
+    if not examples:
+        raise InputError(
+            f'{path} has no passages with questions: expected a passage of RACE, or a folder of '
+            'files 1.txt, 2.txt, ...'
+        )
+    return examples
+
+
 def read_race_folder(
     folder: str, need_labels: bool = True, warnings: list[str] | None = None
 ) -> list[Example]:
@@ -77,25 +87,8 @@ def race_levels(folder: str, split: str) -> dict[str, str]:
     return {level: path for level, path in paths.items() if os.path.isdir(path)}
 
 
-def race_home(task: Task, data_dir: str) -> str | None:
-    for folder in find_places(task, data_dir):
-        if race_levels(folder, 'train') and race_levels(folder, 'dev'):
-            return folder
-    return None
-
-
-def _existing_race_home(task: Task, data_dir: str) -> str:
-    home = race_home(task, data_dir)
-    if home is None:
-        raise InputError(
-            f'{data_dir} has no RACE: expected the folders train, dev and test, each with middle '
-            f'and high, there or in its folder "RACE"; get them from {task.archive.address}'
-        )
-    return home
-
-
 def find_race(task: Task, data_dir: str) -> list[str]:
-    home = _existing_race_home(task, data_dir)
+    home, _ = official_files(task, data_dir)
     levels = [race_levels(home, split) for split in RACE_SPLITS]
     folders = [folder for paths in levels for folder in paths.values()]
     return [path for folder in folders for path in _race_files(folder)]
@@ -103,7 +96,7 @@ def find_race(task: Task, data_dir: str) -> list[str]:
 
 def read_race(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     """RACE: trained on both levels together, scored on each and on all."""
-    home = _existing_race_home(task, data_dir)
+    home, _ = official_files(task, data_dir)
     data = Data()
     if n_valid is not None:
         data.notes.append('n_valid is not used: RACE has validation files')

@@ -179,7 +179,7 @@ def read_table(
 
 
 def plain_name(name: str) -> str:
-    """'STS-B' and 'sts_b' to 'stsb'."""
+    """Normalize a name: 'STS-B' and 'sts_b' to 'stsb'."""
     return ''.join(filter(str.isalnum, name.lower()))
 
 
@@ -198,18 +198,9 @@ def find_folders(data_dir: str, names: tuple[str, ...], depth: int = 3) -> list[
     return found
 
 
-def find_places(task: Task, data_dir: str) -> list[str]:
+def find_places(archive: Archive, data_dir: str) -> list[str]:
     """The folders in which the files of a data set may lie."""
-    return [*find_folders(data_dir, task.archive.folders), data_dir]
-
-
-def find_archives(task: Task) -> list[Archive]:
-    """The forms in which a data set may lie there: GLUE's, and for MRPC also Microsoft's."""
-    archives = [task.archive]
-    if task.name == 'mrpc':  # both files of the second form must be there
-        splits = {'train': 'train', 'valid': 'test'}
-        archives.append(task.archive._replace(patterns=('msr_paraphrase_{}.txt',), splits=splits))
-    return archives
+    return [*find_folders(data_dir, archive.folders), data_dir]
 
 
 def complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
@@ -221,7 +212,7 @@ def complete_folder(task: Task, data_dir: str) -> tuple[str | None, str]:
         f'{data_dir} has no {task.title}: expected {names} there or in its folder '
         f'"{archive.folders[0]}"; get them from {archive.address}'
     )
-    for folder in find_places(task, data_dir):
+    for folder in find_places(archive, data_dir):
         missing = [names for names in needed if not first_file(folder, names)]
         if not missing:
             return folder, ''
@@ -351,7 +342,7 @@ def read_mrpc(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data
         data.sources.append(path)
         return _label_test(data, read_table(path, task), key=lambda e: e.id)
 
-    folder, _ = complete_folder(replace(task, archive=find_archives(task)[1]), data_dir)
+    folder, _ = complete_folder(replace(task, archive=task.archive.others[0]), data_dir)
     if folder is None:
         raise InputError(
             f'{data_dir} has no MRPC: expected "train.tsv", "dev.tsv" and "test.tsv", or '

@@ -12,11 +12,7 @@ from gpt1.tasks.metrics import METRICS
 from utils import InputError
 
 SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
-
-
 LAYOUTS = ('text', 'pair', 'similarity', 'choices')
-
-
 MAX_CLASSES = 10_000  # more are refused, before training and in a file of parameters
 
 
@@ -44,7 +40,7 @@ class Data:
 
 
 class Published(NamedTuple):
-    """A published figure of GPT-1."""
+    """A published score of GPT-1."""
 
     who: str
     on: str  # 'test' or 'valid'
@@ -70,15 +66,21 @@ class Archive(NamedTuple):
     no_majority: bool = False  # '-' instead of a label: annotators disagree, leave the pair out
     aliases: dict[str, str] = {}  # other spellings of labels
     editions: dict[tuple[int, int, int], str] = {}  # rows of train, valid, test -> a note, or ''
+    names_too: str = ''  # more names of its files: a regular expression, in lower case
+    others: tuple['Archive', ...] = ()  # other forms in which the files may lie
 
     def names(self, split: str) -> list[str]:
         """The file names under which a split may lie."""
         return [pattern.format(self.splits[split]) for pattern in self.patterns]
 
+    def has_name(self, file: str) -> bool:
+        """Whether the name of a file is one of `names_too`."""
+        return re.fullmatch(self.names_too, file.lower()) is not None
+
 
 @dataclass(frozen=True)
 class Task:
-    """All that differs between tasks. `to_dict` keeps all fields but the last four.
+    """All that differs between tasks. `to_dict` keeps all fields but the last five.
 
     `mean` and `std` are those of the training labels in a regression: the model is trained with
     the mean squared error of (label - mean) / std. With `soft_labels` (STS-B) it has six outputs
@@ -92,7 +94,7 @@ class Task:
     metrics: tuple[str, ...] = ('accuracy',)  # the first one selects the best parameters
     submission: dict[str, str] = field(default_factory=dict)  # test split -> name of the file
     first_label: str | None = None  # how files write class 0: '0', '1', 'A'; None: by its name
-    n_context: int = 1  # for choices: so many of the first texts are the context
+    n_context: int = 1  # for choices: number of leading texts that form the context
     halves: bool = False  # the original's rule for long texts: n_ctx // 2 - 2 tokens of each
     pooled: bool = False  # the first metric over all splits together selects
     soft_labels: bool = False
@@ -105,6 +107,8 @@ class Task:
     reader: Callable | None = field(default=None, compare=False, repr=False)
     # Finds the files that `reader` reads. None for data sets that are always small
     finder: Callable | None = field(default=None, compare=False, repr=False)
+    # Reads a file to predict. None: a table as in the archive; without an archive, own columns
+    file_reader: Callable | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         if not self.submission:
@@ -186,7 +190,7 @@ def _is_bool(value) -> bool:
 
 
 def _are_file_names(value) -> bool:
-    """Not paths: settings.json must not choose the folder that is written to."""
+    """Reject paths, so that settings.json cannot redirect output."""
     return isinstance(value, dict) and all(
         _is_text(name) and re.fullmatch(r'[\w-]+\.tsv', name) for name in value.values()
     )

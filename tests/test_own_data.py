@@ -1,0 +1,330 @@
+"""Your own data: `--dataset custom`."""
+
+import contextlib
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from small_files import OWN_TEXTS as TEXTS
+from small_files import as_csv, error_of, labels, numbered, passage, put, write
+
+from datasets import TASKS, read_examples
+from gpt1.tasks import data_files, own_data
+from gpt1.tasks.own_data import custom_task
+from gpt1.tasks.task import Example, decode
+from utils import InputError
+
+
+def test_six_lines_of_your_own(tmp_path):
+    task, data = custom_task(put(tmp_path, {'train.csv': TEXTS}))
+    assert task.layout == 'text' and task.labels == ('neg', 'pos') and task.n_out == 2
+    assert task.metrics == ('accuracy', 'f1') and len(data.train) == 4
+    assert sorted(labels(data.valid['valid'])) == [0, 1] and data.test == {}
+    assert any('no valid file: 2 examples are set aside' in note for note in data.notes)
+    again = custom_task(str(tmp_path))[1]
+    assert (again.train, again.valid) == (data.train, data.valid)
+
+
+def test_the_split_is_stratified(tmp_path):
+    rows = ''.join(f'text {i},{"ab"[i % 4 == 0]}\n' for i in range(400)) + 'one,c\n'
+    task, data = custom_task(put(tmp_path, {'train.csv': 'text,label\n' + rows}), n_valid=40)
+    assert task.labels == ('a', 'b', 'c')
+    assert sorted(labels(data.valid['valid'])) == [0] * 30 + [1] * 10
+    assert labels(data.train).count(2) == 1 and len(data.train) == 361
+    assert custom_task(str(tmp_path), n_valid=40, seed=1)[1].valid != data.valid
+    for n_valid in (1, 400):
+        assert 'cannot set' in error_of(custom_task, str(tmp_path), n_valid=n_valid)
+
+
+@pytest.mark.parametrize('ending', ['csv', 'tsv', 'jsonl'])
+def test_pairs_in_each_format(tmp_path, ending):
+    pairs = [('He said "hi', 'Ça va?', 'yes'), ('b', 'c', 'no'), ('d', 'e', 'no')]
+    columns = ['Text1', 'text2', 'label', 'id']
+    rows = [[*pair, f'n{i}'] for i, pair in enumerate(pairs)]
+    content = {
+        'csv': as_csv(rows, header=columns),
+        'tsv': [columns, *rows],
+        'jsonl': [json.dumps(dict(zip(columns, row))) for row in rows],
+    }[ending]
+    put(tmp_path, {f'{split}.{ending}': content for split in ('train', 'valid', 'test')})
+    task, data = custom_task(str(tmp_path), symmetric=True)
+    assert task.layout == 'similarity' and task.labels == ('no', 'yes')
+    expected = [Example(f'n{i}', (a, b), int(c == 'yes')) for i, (a, b, c) in enumerate(pairs)]
+    assert data.train == data.valid['valid'] == data.test['test'] == expected
+    assert custom_task(str(tmp_path))[0].layout == 'pair'
+    assert read_examples(str(tmp_path / f'test.{ending}'), task) == expected
+
+
+def test_choices_whose_number_varies(tmp_path):
+    rows = 'context,choice1,choice2,choice3,label\nA?,b,c,,2\nD?,e,f,g,3.0\nH?,i,j,,1\n'
+    task, data = custom_task(put(tmp_path, {'train.csv': rows, 'valid.csv': rows}))
+    assert task.layout == 'choices' and task.labels is None and task.n_out == 1
+    assert [len(e.texts) for e in data.train] == [3, 4, 3] and labels(data.train) == [1, 2, 0]
+    for label in ('0', '3', 'x', ''):
+        put(tmp_path, {'valid.csv': rows.replace('c,,2', f'c,,{label}')})
+        message = error_of(custom_task, str(tmp_path))
+        assert f'valid.csv, row 2: the label is {label!r}' in message and '1 to 2' in message
+    lines = ['{"context": "a", "choice1": "b", "choice2": "c", "label": 1}']
+    lines += ['{"context": "a", "choice1": "b", "choice2": "c", "choice3": "d", "label": 3}']
+    put(tmp_path, {'valid.csv': rows, 'test.jsonl': lines})
+    assert labels(custom_task(str(tmp_path))[1].test['test']) == [0, 2]
+
+
+def test_a_regression(tmp_path):
+    rows = 'text,label\n' + ''.join(f'text {i},{i / 4}\n' for i in range(40))
+    task, data = custom_task(put(tmp_path, {'train.csv': rows}), regression=True)
+    assert task.regression and task.labels is None and task.n_out == 1 and len(data.train) == 36
+    assert task.metrics == ('pearson', 'spearman')
+    train = np.array(labels(data.train))
+    assert task.mean == pytest.approx(train.mean()) and task.std == pytest.approx(train.std())
+    standardized = (train - task.mean) / task.std
+    assert decode(task, standardized[:, None]) == pytest.approx(train)
+    put(tmp_path, {'train.csv': rows.replace('3.25', 'many')})
+    message = error_of(custom_task, str(tmp_path), regression=True)
+    assert "train.csv, row 15: the label is 'many', expected a number" in message
+
+
+def test_class_names_are_sorted_and_numbers_are_numbers(tmp_path):
+    rows = 'text,label\n' + ''.join(f'{x},{x}\n' for x in ('10.0', '9.0', '10.0', '9', '-1'))
+    task, data = custom_task(put(tmp_path, {'train.csv': rows, 'valid.csv': rows}))
+    assert task.labels == ('-1', '9', '10') and labels(data.train) == [2, 1, 2, 1, 0]
+    assert task.metrics == ('accuracy', 'f1')
+    lines = [json.dumps({'text': 'a', 'label': x}) for x in (10.0, 9, '-1', -1)]
+    os.unlink(tmp_path / 'valid.csv')
+    put(tmp_path, {'valid.jsonl': lines})
+    assert labels(custom_task(str(tmp_path))[1].valid['valid']) == [2, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    'files, options, expected',
+    [
+        ({'a.csv': TEXTS}, {}, 'has no train.csv, train.tsv or train.jsonl'),
+        ({'train.csv': TEXTS, 'train.TSV': TEXTS}, {}, 'has "train.TSV", "train.csv": keep one'),
+        ({'train.csv': TEXTS, 'dev.csv': TEXTS}, {}, 'dev.csv: rename it to valid'),
+        ({'train.csv': ''}, {}, 'train.csv is empty'),
+        ({'train.csv': 'text,label\n'}, {}, 'train.csv has no rows below the header'),
+        ({'train.csv': 'sentence,label\na,b\n'}, {},
+         "train.csv, row 1: no column 'text1' (found: sentence, label); expected text and label"),
+        ({'train.csv': 'text,label,lable\na,b,c\n'}, {}, "row 1: unknown column 'lable'"),
+        ({'train.csv': 'text,text,label\na,b,c\n'}, {}, "row 1: the column 'text' is there twice"),
+        ({'train.csv': 'text,Label,label\na,b,c\n'}, {}, "the column 'label' is there twice"),
+        ({'train.jsonl': '{"text": "a", "Text": "b"}'}, {}, "the column 'text' is there twice"),
+        ({'train.jsonl': '{"text": "a", "text": "b"}'}, {}, 'line 1: not JSON (a name is there'),
+        ({'train.csv': TEXTS + '\ufeff' + TEXTS}, {}, 'train.csv, row 8: the header again'),
+        ({'train.tsv': TEXTS.replace(',', '\t') * 2}, {}, 'train.tsv, row 8: the header again'),
+        ({'train.jsonl': '{"text": "a", "label": NaN}'}, {}, 'train.jsonl, row 1: no label'),
+        ({'train.jsonl': '{"text": "a", "label": ["b"]}'}, {}, 'the label is ["b"], expected'),
+        ({'train.jsonl': '{"text": "a", "label": -Infinity}'}, {}, 'row 1: the label is -Infinity'),
+        ({'train.csv': 'context,choice1,choice3,label\na,b,c,1\n'}, {}, "no column 'choice2'"),
+        ({'train.csv': 'text,label\na,x\n ,y\n'}, {}, 'train.csv, row 3: text is empty'),
+        ({'train.csv': 'text1,text2,label\na,b,x\na,,y\n'}, {}, 'row 3: text2 is empty'),
+        ({'train.csv': 'context,choice1,choice2,label\na,b,,1\n'}, {}, 'row 2: choice2 is empty'),
+        ({'train.csv': 'text,label\na,x\nb,\n'}, {}, 'train.csv, row 3: no label'),
+        ({'train.csv': 'text\na\n'}, {}, 'train.csv, row 2: no label'),
+        ({'train.csv': 'text,label\na,x\nb,x\n'}, {}, "every label is 'x', expected two classes"),
+        ({'train.csv': TEXTS, 'valid.csv': 'text,label\na,pos\nb,so\n'}, {},
+         "valid.csv, row 3: the label is 'so', expected a class of the training data: neg, pos"),
+        ({'train.csv': TEXTS, 'test.csv': 'text,label\na,pos\nb,\n'}, {},
+         "test.csv, row 3: the label is ''"),
+        ({'train.csv': TEXTS, 'test.csv': 'text1,text2\na,b\n'}, {}, 'other columns than'),
+        ({'train.csv': 'text,label\na,1\nb,1\nc,1\n'}, {'regression': True}, 'nothing to learn'),
+        ({'train.csv': 'text,label\na,1\nb,inf\nc,1\n'}, {'regression': True}, 'row 3: the label'),
+        ({'train.csv': TEXTS}, {'symmetric': True}, '--symmetric needs the columns'),
+        ({'train.csv': 'context,choice1,choice2,label\na,b,c,1\n'}, {'regression': True},
+         '--regression needs the columns'),
+        ({'train.csv': 'text,label\na,x\nb,y\n'}, {}, 'every class has a single example'),
+        ({'train.csv': 'text,label\na,x,z\n'}, {}, 'train.csv, row 2: 3 columns, expected 2'),
+        ({'train.tsv': 'text\tlabel\na\tx\t\n'}, {}, 'train.tsv, row 2: 3 fields, expected 2'),
+        ({'train.csv': 'text,label\na,x\n"b,y\n'}, {}, 'train.csv, row 3: a quotation mark'),
+        ({'train.jsonl': '{"text": 5, "label": 1}'}, {}, 'row 1: text is missing or not a string'),
+        ({'train.jsonl': '{"text": "a", "label": 1}\n{"text1": "a", "text2": "b"}'}, {},
+         'train.jsonl, row 2: other columns'),
+        ({'train.jsonl': '{"text": "a", "label": 1}\n{"txt": "a"}'}, {}, 'row 2: no column'),
+        ({'train.jsonl': '{"text": "a", "label": 1}\nx'}, {}, 'train.jsonl, line 2: not JSON'),
+    ],
+)  # fmt: skip
+def test_own_data_that_cannot_be_used(tmp_path, files, options, expected):
+    assert expected in error_of(custom_task, put(tmp_path, files), **options)
+
+
+@pytest.mark.parametrize(
+    'labels, positive, chosen',
+    [
+        ('abb', None, 'a'), ('aab', None, 'b'), ('ab', None, 'b'), ('aab', 'a', 'a'),
+        ('abc', None, None), ('abc', ' c ', 'c'), ('112', '2.0', '2'),
+    ],
+)  # fmt: skip
+def test_the_class_of_f1(tmp_path, labels, positive, chosen):
+    """The rarer one, or the one that was chosen; of more than two the mean."""
+    rows = 'text,label\n' + ''.join(f'text {i},{label}\n' for i, label in enumerate(labels))
+    task, _ = custom_task(put(tmp_path, {'train.csv': rows, 'valid.csv': rows}), positive=positive)
+    assert task.metrics == ('accuracy', 'f1')
+    assert (None if task.positive is None else task.labels[task.positive]) == chosen
+    message = error_of(custom_task, str(tmp_path), positive='z')
+    assert "--positive 'z'" in message and f'has the classes "{labels[0]}"' in message
+
+
+PARAGRAPHS = [
+    ['Dear all,\nthe tea, the cake, the bread and the milk, all of it, was cold.\n"B"', 'bad'],
+    ['12 Long Street,\nTown,\nCountry,\nall was well', 'good'],
+    ['{\n "a": 1,\n "b": 2,\n "c": 3\n}', 'good'],
+    ['"No," he said.\n"Yes, yes,"\nhe said,no,never', 'bad'],
+]
+
+
+@pytest.mark.parametrize('delimiter', ',;\t')
+def test_a_field_may_hold_paragraphs(tmp_path, delimiter):
+    content = as_csv(PARAGRAPHS, header=['text', 'label'], delimiter=delimiter)
+    put(tmp_path, {'train.csv': content, 'valid.csv': content})
+    data = custom_task(str(tmp_path))[1]
+    assert [e.texts[0] for e in data.train] == [p for p, _ in PARAGRAPHS]
+    noted = '4 rows hold line breaks within a quoted field, the first is row 2'
+    assert any(noted in note for note in data.notes)
+    races = [[json.loads(passage())['article'], 'a', 'b', '1'] for _ in range(3)]
+    path = write(tmp_path / 'x.csv', races, header=['context', 'choice1', 'choice2', 'label'],
+                 delimiter=delimiter)  # fmt: skip
+    assert len(own_texts(path, 'choices')) == 3
+
+
+@pytest.mark.parametrize(
+    'train, texts',
+    [
+        ('label, text\nbad, "Long, dull."\ngood, ""\nx, Fine.\n', ['Long, dull.', '""', 'Fine.']),
+        ('label, text\nbad, "A, ""b"".\n ""C"", d"\ngood, b\n', ['A, "b".\n "C", d', 'b']),
+    ],
+)
+def test_blanks_before_a_quotation_mark(tmp_path, train, texts):
+    path = put(tmp_path, {'x.csv': train}) + '/x.csv'
+    assert [t.strip() for (t,) in own_texts(path, 'text')] == texts
+
+
+@pytest.mark.parametrize('special', ['"\t\r\n', '"\t\r\n,'])
+def test_tabs_as_pandas_and_spreadsheets_write_them(tmp_path, special):
+    """A quotation mark is a character, unless the whole file has the marks of CSV."""
+    rows = [('He said "no, no".', 'a'), ('Two\nlines.', 'b'), ('One, two.', 'c'), ('d', '')]
+    content = '\n'.join(data_files._quoted_row(row, special) for row in [('text', 'label'), *rows])
+    path = put(tmp_path, {'x.tsv': content}) + '/x.tsv'
+    assert own_texts(path, 'text') == [(text,) for text, _ in rows]
+    put(tmp_path, {'x.tsv': content.replace('Two\nlines', 'A "mark"')})
+    assert own_texts(path, 'text')[0] == (content.splitlines()[1].split('\t')[0],)
+    put(tmp_path, {'x.tsv': 'text\tlabel\n"one\ta\nb"\tc\n'})
+    assert own_texts(path, 'text') == [('"one',), ('b"',)]
+
+
+def classes(tmp_path, *labels, **more):
+    """The task and the notes of texts with these labels, as JSON values."""
+    lines = [json.dumps({'text': f'text {i}', 'label': x}) for i, x in enumerate(labels)]
+    put(tmp_path, {'train.jsonl': lines, 'valid.jsonl': lines, **more})
+    task, data = custom_task(str(tmp_path))
+    return task, data, '\n'.join(data.notes)
+
+
+@pytest.mark.parametrize(
+    'labels, expected',
+    [
+        ('bad good bad', '2 classes: bad 2, good 1'),
+        ('good Good b', "'Good', 'good' are 2 classes; they differ only in case"),
+        ('good good\u200b b', "'good', 'good\\u200b' are 2 classes"),
+        ('\u00e9 e\u0301 b', 'are 2 classes'),
+        ('yes no None', "'None' is a class; leave"),
+        ('1.5 2 2.5', 'the 3 classes are numbers; if they are amounts or grades, add --regression'),
+    ],
+)
+def test_classes_are_counted_and_doubtful_ones_named(tmp_path, labels, expected):
+    assert expected in classes(tmp_path, *labels.split())[2]
+    assert 'warning' not in classes(tmp_path, 'bad', 'good', 'bad', 2)[2]
+
+
+def test_minus_one_is_a_label_that_is_not_known(tmp_path):
+    """As GLUE and SNLI from Hugging Face have it; but classes can be -1, 0 and 1."""
+    rows = [*[0] * 8, *[1] * 8, -1, -1]
+    test = ['{"text": "a", "label": -1}']
+    task, data, notes = classes(tmp_path, *rows, **{'test.jsonl': test})
+    assert task.labels == ('0', '1') and len(data.train) == len(data.valid['valid']) == 16
+    assert 'train.jsonl: 2 rows with the label -1, not known, are left out' in notes
+    assert labels(data.test['test']) == [None]
+    put(tmp_path, {'test.jsonl': [*test, '{"text": "b", "label": 1}']})
+    assert labels(custom_task(str(tmp_path))[1].test['test']) == [1]
+    for some in ([-1, 0, 1] * 4, [-1, 1] * 4, [-1, 'a', 'b'] * 4):
+        assert '-1' in classes(tmp_path, *some, **{'test.jsonl': test})[0].labels
+    choice = '{"context": "a", "choice1": "b", "choice2": "c", "label": %d}'
+    content = [choice % 1, choice % 2]
+    put(tmp_path, {'train.jsonl': content, 'valid.jsonl': content, 'test.jsonl': [choice % -1]})
+    assert labels(custom_task(str(tmp_path))[1].test['test']) == [None]
+
+
+def test_a_long_tail_of_classes(tmp_path):
+    rows = ['a', 'b'] * 10 + [f'single {i}' for i in range(60)]
+    content = [['text', 'label'], *[[f'text {i}', x] for i, x in enumerate(rows)]]
+    _, data = custom_task(put(tmp_path, {'train.tsv': content}))
+    assert len(data.valid['valid']) == 18 and len(data.train) == 62
+    content = [['text', 'label'], *[[str(i), str(i)] for i in range(10_001)]]
+    message = error_of(custom_task, put(tmp_path, {'train.tsv': content}))
+    assert '10,001 classes, expected at most 10,000; for numbers, add --regression' in message
+
+
+text = st.text(st.characters(codec='utf-8'), min_size=1).filter(str.strip)
+# Quotation marks at both ends may be those of CSV.
+no_tabs = text.filter(lambda t: not set(t) & set('\t\n\r') and not (t[0] == t[-1] == '"'))
+
+
+def own_texts(path, layout):
+    found, rows = own_data._read_own(path)
+    assert found == layout
+    return [row.texts for row in rows]
+
+
+FORMATS = {
+    'csv': lambda pairs: as_csv(pairs, ['text1', 'text2']),
+    'csv;': lambda pairs: as_csv(pairs, ['text1', 'text2'], ';'),
+    'csv tab': lambda pairs: as_csv(pairs, ['text1', 'text2'], '\t'),
+    'tsv': lambda pairs: [['text1', 'text2'], *pairs],
+    'tsv of rte': lambda pairs: [['index', 'sentence1', 'sentence2'], *numbered(pairs)],
+    'jsonl': lambda pairs: [json.dumps({'text1': a, 'text2': b}) for a, b in pairs],
+    'jsonl plain': lambda pairs: [
+        json.dumps({'text1': a, 'text2': b}, ensure_ascii=False) for a, b in pairs
+    ],
+}
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_any_texts_survive(tmp_path, name):
+    ending, _, rest = name.partition(' ')
+    ending = ending.rstrip(';')
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.tuples(*[no_tabs if ending == 'tsv' else text] * 2), min_size=1))
+    @example([('a"b', '"'), ('\x00', 'a\x85'), ('\ufeff', 'a\u2028b'), ('x,y;z', '\\')])
+    def check(pairs):
+        path = put(tmp_path, {f'x.{ending}': FORMATS[name](pairs)}) + f'/x.{ending}'
+        if rest == 'of rte':
+            assert [e.texts for e in read_examples(path, TASKS['rte'])] == pairs
+            return
+        texts = [t for pair in pairs for t in pair]
+        looks_like_rows = any('\n' in t and max(map(t.count, ',;\t')) >= 3 for t in texts)
+        refused = contextlib.suppress(InputError) if looks_like_rows else contextlib.nullcontext()
+        with refused:
+            assert own_texts(path, 'pair') == pairs
+
+    check()
+
+
+def test_own_data_to_predict(tmp_path):
+    task, _ = custom_task(put(tmp_path, {'train.csv': TEXTS}))
+    path = str(tmp_path / 'new.csv')
+    put(tmp_path, {'new.csv': 'date,text\nMonday,Good.\n,Bad.\n'})
+    assert read_examples(path, task) == [
+        Example('0', ('Good.',), None),
+        Example('1', ('Bad.',), None),
+    ]
+    put(tmp_path, {'new.csv': 'text,label\nGood.,so\n'})
+    assert "row 2: the label is 'so'" in error_of(read_examples, path, task)
+    put(tmp_path, {'new.csv': 'text1,text2\na,b\n', 'new.txt': 'x'})
+    message = error_of(read_examples, path, task)
+    assert "no column 'text' (found: text1, text2); expected text, as in training" in message
+    assert 'expected a file that ends with .csv' in error_of(
+        read_examples, str(tmp_path / 'new.txt'), task
+    )

@@ -1,0 +1,595 @@
+"""Readers of the official formats, on small made-up files in their exact layout."""
+
+import json
+import os
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
+from small_files import (
+    CHOSEN,
+    GLUE,
+    WORDS,
+    as_csv,
+    error_of,
+    glue_files,
+    labels,
+    nli_tsv,
+    numbered,
+    passage,
+    put,
+    read,
+    snli_json,
+    snli_txt,
+    stories,
+    write,
+)
+
+import datasets
+from datasets import TASKS, read_examples
+from gpt1.tasks.rocstories import COLUMNS, FILES, find_csv, read_cloze_test, rocstories
+from gpt1.tasks.task import SPLIT_SEED, Data, Example
+
+# -------------------------------------------------------------------------------------- GLUE
+
+
+@pytest.mark.parametrize('name', GLUE)
+@pytest.mark.parametrize('folder', ['{}', 'glue_data/{}', '.'])
+def test_glue_tasks_without_quoting(tmp_path, name, folder):
+    folder = tmp_path / folder.format(TASKS[name].archive.folders[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    files, expected = glue_files(name, folder)
+    data = read(name, str(tmp_path))
+    assert labels(data.train) == expected
+    assert labels(data.valid['valid']) == expected[:2]
+    assert labels(data.test['test']) == [None] * 3
+    for examples in (data.train, data.test['test']):
+        texts = [tuple(text.rstrip() for text in e.texts) for e in examples]
+        assert texts == [pair[: len(texts[0])] for pair in CHOSEN]
+        assert len({e.id for e in examples}) == 3
+    assert [os.path.basename(path) for path in data.sources] == list(files)
+    assert any('not the whole' in note for note in data.notes)
+    # to predict
+    assert labels(read_examples(str(folder / 'test.tsv'), TASKS[name])) == [None] * 3
+    assert labels(read_examples(str(folder / 'train.tsv'), TASKS[name])) == expected
+
+
+@pytest.mark.parametrize('name', GLUE)
+def test_line_ends_blank_lines_and_no_final_line_end(tmp_path, name):
+    files, expected = glue_files(name, tmp_path)
+    for file, rows in files.items():
+        lines = ['\t'.join(row) for row in rows]
+        put(tmp_path, {file: '\r\n'.join([*lines, '', '\t' * 3, *lines[-1:]])})
+    assert labels(read(name, str(tmp_path)).train) == [*expected, expected[-1]]
+
+
+@pytest.mark.parametrize('name', GLUE)
+def test_a_row_that_cannot_be_read_is_named(tmp_path, name):
+    files, _ = glue_files(name, tmp_path)
+    label_at = {'mrpc': 0, 'cola': 1}.get(name, -1)
+    for change, expected in (
+        (lambda row: [*row, 'more'], f'{len(files["train.tsv"][0]) + 1} fields, expected'),
+        (lambda row: row[:-1], f'{len(files["train.tsv"][0]) - 1} fields, expected'),
+        (lambda row: [*row[:label_at], 'x', *row[label_at:][1:]], "the label is 'x', expected"),
+    ):
+        rows = [list(row) for row in files['train.tsv']]
+        rows[-1] = change(rows[-1])
+        path = put(tmp_path, {**files, 'train.tsv': rows})
+        if name == 'qqp' and 'fields' in expected:
+            assert any('broken rows left out: 1' in n for n in read(name, path).notes)
+        else:
+            message = error_of(read, name, path)
+            assert f'train.tsv, line {len(rows)}: ' in message and expected in message
+
+
+def test_a_header_that_is_not_clear(tmp_path):
+    files, _ = glue_files('rte', tmp_path)
+    put(tmp_path, {'x': files['test.tsv'] * 2, 'y': [['sentence1', *files['test.tsv'][0]]]})
+    assert 'line 5: the header again' in error_of(read_examples, f'{tmp_path}/x', TASKS['rte'])
+    assert "'sentence1' is there twice" in error_of(read_examples, f'{tmp_path}/y', TASKS['rte'])
+
+
+@pytest.mark.parametrize(
+    'name, other', [('rte', 'wnli'), ('wnli', 'rte'), ('rte', 'cola'), ('qnli', 'rte')]
+)
+def test_another_task_in_the_folder(tmp_path, name, other):
+    glue_files(other, tmp_path)
+    assert 'train.tsv, line' in error_of(read, name, str(tmp_path))
+
+
+def test_qqp_leaves_out_broken_rows_of_labelled_files_and_keeps_empty_questions(tmp_path):
+    files, expected = glue_files('qqp', tmp_path)
+    files['train.tsv'][2:2] = [['9', '1', 'half a question'], ['the rest', 'b', '1']]
+    files['train.tsv'].append(['9', '1', '2', '', 'Why?', '0'])
+    data = read('qqp', put(tmp_path, files))
+    assert labels(data.train) == [*expected, 0] and data.train[-1].texts == ('', 'Why?')
+    for note in ('broken rows left out: 2', 'examples with an empty text: 1'):
+        assert f'{tmp_path}/train.tsv: {note}' in data.notes
+    path = str(tmp_path / 'train.tsv')
+    assert 'line 3: 3 fields' in error_of(read_examples, path, TASKS['qqp'])  # to predict
+    files['test.tsv'][2:2] = [['9', 'half a question']]
+    message = error_of(read, 'qqp', put(tmp_path, files))
+    assert 'test.tsv, line 3: 2 fields, expected 3' in message
+
+
+@pytest.mark.parametrize(
+    'name, sizes, expected',
+    [
+        ('qnli', (104_743, 5_463, 5_463), 'QNLI version 2'),
+        ('qnli', (108_436, 5_732, 5_740), 'QNLI version 1'),
+        ('qnli', (20, 5_732, 5_740), 'not the whole QNLI: 20 + 5,732 + 5,740 examples'),
+        ('qqp', (363_849, 40_430, 390_965), 'until September 2020'),
+        ('rte', (2_490, 277, 3_000), None),
+    ],
+)
+def test_editions_are_told_apart_by_their_size(tmp_path, monkeypatch, name, sizes, expected):
+    one = Example('0', ('a', 'b'), 0)
+    train, valid, test = ([one] * n for n in sizes)
+    data = Data(train, {'valid': valid}, {'test': test})
+    monkeypatch.setattr(datasets, 'read_official', lambda *args: data)
+    notes = read(name, str(tmp_path)).notes
+    assert (expected is None and not notes) or expected in notes[0]
+
+
+def test_a_test_file_is_optional_and_n_valid_is_not_used(tmp_path):
+    glue_files('cola', tmp_path)
+    os.unlink(tmp_path / 'test.tsv')
+    data = read('cola', str(tmp_path), n_valid=1)
+    assert data.test == {} and f'{tmp_path} has no test.tsv: no test set' in data.notes
+    assert 'n_valid is not used: CoLA has validation files' in data.notes
+    assert len(data.valid['valid']) == 2
+
+
+# -------------------------------------------------------------------------------- MRPC, STS-B
+
+MRPC_HEADER = '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String'
+
+
+def mrpc_source(n=10):
+    rows = [f'{i % 3 > 0:d}\t{i}\t{i + 100}\t"First {i}\tSecond {i}' for i in range(n)]
+    return '\r\n'.join([MRPC_HEADER, *rows, ''])
+
+
+def test_mrpc_from_microsofts_files(tmp_path):
+    """Split by the dev ids if they are there, else at random."""
+    path = put(
+        tmp_path,
+        {
+            'MRPC/msr_paraphrase_train.txt': mrpc_source(40),
+            'MRPC/msr_paraphrase_test.txt': mrpc_source(4),
+            'MRPC/test.tsv': 'what the download script leaves without the ids',
+        },
+    )
+    data = read('mrpc', path)
+    assert len(data.train) == 36 and len(data.valid['valid']) == 4
+    assert labels(data.test['test']) == [0, 1, 1, 0]
+    assert any('4 pairs are set aside at random' in note for note in data.notes)
+    again = read('mrpc', path)
+    assert again.valid == data.valid and again.train == data.train
+    assert read('mrpc', path, seed=1).valid != data.valid
+    assert len(read('mrpc', path, n_valid=7).valid['valid']) == 7
+    assert 'cannot set 40 aside' in error_of(read, 'mrpc', path, n_valid=40)
+    assert {e.id for e in data.train + data.valid['valid']} == {f'{i}-{i + 100}' for i in range(40)}
+    put(tmp_path, {'MRPC/mrpc_dev_ids.tsv': '3\t103\r\n7\t107\n99\t100\n'})
+    data = read('mrpc', path)
+    assert [e.id for e in data.valid['valid']] == ['3-103', '7-107'] and len(data.train) == 38
+    assert data.train[0] == Example('0-100', ('"First 0', 'Second 0'), 0)
+    put(tmp_path, {'MRPC/mrpc_dev_ids.tsv': '5\t6\n'})
+    assert 'expected the ids of some pairs' in error_of(read, 'mrpc', path)
+
+
+def test_test_labels_are_taken_from_the_original_files(tmp_path):
+    """If they are of the same rows."""
+    glue_files('mrpc', tmp_path)
+    ids = [line.split('\t')[1:3] for line in (tmp_path / 'test.tsv').read_text().split('\n')[1:4]]
+    source = [MRPC_HEADER, *([f'{i % 2}', *pair, 'other', 'x'] for i, pair in enumerate(ids))]
+    data = read('mrpc', put(tmp_path, {'msr_paraphrase_test.txt': source}))
+    assert labels(data.test['test']) == [0, 1, 0] and data.test['test'][0].texts == CHOSEN[0]
+    data = read('mrpc', put(tmp_path, {'msr_paraphrase_test.txt': source[:-1]}))
+    assert labels(data.test['test']) == [None] * 3
+    assert any('other rows than the test file: not used' in note for note in data.notes)
+
+    glue_files('stsb', tmp_path)
+    rows = [['main-captions', 'MSRvid', '2012test', '0024', f'{i}.5', a, f'{b} ']
+            for i, (a, b) in enumerate(CHOSEN)]  # fmt: skip
+    rows[1] += ['http://licence', 'source']
+    data = read('stsb', put(tmp_path, {'original/sts-test.tsv': rows}))
+    assert labels(data.test['test']) == [0.5, 1.5, 2.5] and data.test['test'][1].texts == CHOSEN[1]
+    put(tmp_path, {'original/sts-test.tsv': rows[1:]})
+    assert labels(read('stsb', str(tmp_path)).test['test']) == [None] * 3
+
+
+@pytest.mark.parametrize('score', ['5.001', '-0.1', 'nan', 'inf', '', 'x', '1,5'])
+def test_scores_are_from_0_to_5(tmp_path, score):
+    files, _ = glue_files('stsb', tmp_path)
+    files['train.tsv'][2][-1] = score
+    message = error_of(read, 'stsb', put(tmp_path, files))
+    assert f'train.tsv, line 3: the label is {score!r}, expected a number from 0 to 5' in message
+
+
+# --------------------------------------------------------------------- SNLI, MNLI, SciTail
+
+SNLI = {
+    'jsonl': ('snli_1.0/snli_1.0_{}.jsonl', snli_json),
+    'txt': ('SNLI/snli_1.0/snli_1.0_{}.txt', snli_txt),
+    'glue': ('SNLI/{}.tsv', lambda words: nli_tsv(words, n_labels=5)),
+}
+
+
+@pytest.mark.parametrize('kind', SNLI)
+def test_snli_in_each_format(tmp_path, kind):
+    pattern, make = SNLI[kind]
+    words = [*WORDS, 'neutral']
+    files = {'train': words, 'dev': words[:2], 'test': words[1:4]}
+    files = {pattern.format(split): make(some) for split, some in files.items()}
+    path = put(tmp_path, {**files, 'snli_1.0/Icon\r': b'', 'snli_1.0/.DS_Store': b'\xff'})
+    data = read('snli', path)
+    assert labels(data.train) == [0, 1, 2, 1]
+    assert data.train[0] == Example('0.jpg#0r1', ('A "cat 0.', 'Ça 0.'), 0)
+    assert labels(data.valid['valid']) == [0, 1] and labels(data.test['test']) == [1, 2]
+    train = os.path.join(path, pattern.format('train'))
+    assert f"{train}: pairs without a majority label ('-') left out: 1" in data.notes
+    # to predict, no row is left out
+    assert labels(read_examples(train, TASKS['snli'])) == [0, 1, 2, None, 1]
+
+
+@pytest.mark.parametrize(
+    'line, expected',
+    [
+        ('{"gold_label": "neutral"', 'not JSON'),
+        ('[' * 100_000, 'not JSON'),
+        ('[1]', 'expected a JSON object'),
+        ('{"gold_label": "neutral", "sentence1": "a"}', 'sentence2 is missing or not a string'),
+        (snli_json(['neutral'], sentence1=5)[0], 'sentence1 is missing or not a string'),
+        (snli_json(['maybe'])[0], "the label is 'maybe', expected one of entailment, neutral"),
+        (snli_json([None])[0], "the label is '', expected"),
+        (snli_json([3])[0], "the label is '3', expected"),
+    ],
+)
+def test_json_lines_that_cannot_be_read(tmp_path, line, expected):
+    files = {f'snli_1.0_{split}.jsonl': snli_json(WORDS) for split in ('train', 'dev', 'test')}
+    put(tmp_path, {**files, 'snli_1.0_train.jsonl': [*snli_json(WORDS), '', line]})
+    message = error_of(read, 'snli', str(tmp_path))
+    assert f'{tmp_path}/snli_1.0_train.jsonl, line 6: {expected}' in message
+
+
+def test_half_a_surrogate_pair_becomes_a_character_that_can_be_written(tmp_path):
+    path = put(tmp_path, {'x': snli_json(['neutral'], sentence1='a\ud800b', sentence2='😀')}) + '/x'
+    [pair] = read_examples(path, TASKS['snli'])
+    assert pair.texts[0].encode() and pair.texts[1] == '😀'
+
+
+def mnli_files(make, pattern):
+    names = 'train dev_matched dev_mismatched test_matched test_mismatched'.split()
+    files = {pattern.format(name): make(name) for name in names}
+    return {name: rows for name, rows in files.items() if rows}
+
+
+def mnli_tsv(name):
+    if name.startswith('test'):
+        return [row[:9] for row in nli_tsv(WORDS[:3], 'promptID')]
+    n = 5 if name.startswith('dev') else 1
+    return nli_tsv(WORDS[:3], 'promptID', n_labels=n, header_labels=n)
+
+
+@pytest.mark.parametrize('ax', [None, 'AX/diagnostic.tsv', 'AX.tsv', 'MNLI/AX.tsv'])
+@pytest.mark.parametrize('inside', ['', 'MNLI'])
+def test_mnli_and_its_diagnostic_set(tmp_path, ax, inside):
+    files = mnli_files(mnli_tsv, 'MNLI/{}.tsv')
+    if ax:
+        files[ax] = [['index', 'sentence1', 'sentence2'], *numbered(CHOSEN)]
+    data = read('mnli', os.path.join(put(tmp_path, files), inside))
+    assert labels(data.train) == [0, 1, 2]
+    assert {split: labels(e) for split, e in data.valid.items()} == {
+        'matched': [0, 1, 2],
+        'mismatched': [0, 1, 2],
+    }
+    assert labels(data.test['matched']) == [None] * 3
+    assert ('diagnostic' in data.test) == (ax is not None)
+    if ax:
+        assert [e.texts for e in data.test['diagnostic']] == CHOSEN
+
+
+@pytest.mark.parametrize('kind', ['jsonl', 'txt'])
+def test_mnli_from_its_authors(tmp_path, kind):
+    def make(name):
+        if name.startswith('test'):
+            return None
+        if kind == 'jsonl':
+            return snli_json(WORDS, genre='fiction', promptID='1')
+        return snli_txt(WORDS, ids='promptID pairID genre')
+
+    files = mnli_files(make, 'multinli_1.0/multinli_1.0_{}.' + kind)
+    data = read('mnli', put(tmp_path, files))
+    assert labels(data.train) == labels(data.valid['mismatched']) == [0, 1, 2]
+    assert data.test == {} and sum('left out: 1' in note for note in data.notes) == 3
+
+
+def test_scitail_in_both_formats(tmp_path):
+    rows = [['He said "no.', 'It  rained', 'entails'], ['"Tea', 'Cup', 'neutral']]
+    words = {'entails': 'entailment', 'neutral': 'neutral'}
+    lines = [
+        json.dumps({'gold_label': words[c], 'sentence1': a, 'sentence2': b}) for a, b, c in rows
+    ]
+    expected = [Example('0', ('He said "no.', 'It  rained'), 0), Example('1', ('"Tea', 'Cup'), 1)]
+    for folder, pattern, content in (
+        ('a', 'tsv_format/scitail_1.0_{}.tsv', rows),
+        ('b', 'snli_format/scitail_1.0_{}.txt', lines),
+    ):
+        files = {pattern.format(split): content for split in ('train', 'dev', 'test')}
+        files['dgem_format/scitail_1.0_structure_train.tsv'] = 'not this one'
+        files = {f'{folder}/SciTailV1.1/{name}': text for name, text in files.items()}
+        data = read('scitail', put(tmp_path, files) + f'/{folder}')
+        assert data.train == data.valid['valid'] == data.test['test'] == expected
+    put(tmp_path, {'b/SciTailV1.1/snli_format/scitail_1.0_dev.txt': ['a\tb', 'c\td']})
+    assert '2 fields, expected 3' in error_of(read, 'scitail', f'{tmp_path}/b')
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.characters(codec='utf-8')), min_size=1), st.booleans(), st.booleans())
+@example(['"', '\\', '\\"', '"sentence1": "x"', '\n', '}'], True, False)
+def test_any_texts_survive_snli(tmp_path, texts, ascii_only, dense):
+    records = [json.loads(snli_json(['neutral'], sentence1=t, pairID=t)[0]) for t in texts]
+    separators = (',', ':') if dense else None
+    lines = [json.dumps(r, ensure_ascii=ascii_only, separators=separators) for r in records]
+    found = read_examples(put(tmp_path, {'x': lines}) + '/x', TASKS['snli'])
+    assert [e.texts[0] for e in found] == texts and labels(found) == [1] * len(texts)
+    assert [e.id for e in found] == [t or str(i) for i, t in enumerate(texts)]
+
+
+# -------------------------------------------------------------------------------------- RACE
+
+
+def race_files():
+    files = {}
+    for split in ('train', 'dev', 'test'):
+        for level in ('middle', 'high'):
+            folder = f'RACE/{split}/{level}'
+            files |= {f'{folder}/{n}.txt': passage(f'{level}{n}.txt') for n in (10, 9, 100)}
+            files[f'{folder}/.DS_Store'] = b'\xff'
+    return files
+
+
+def test_race_in_the_order_of_its_numbers(tmp_path):
+    data = read('race', put(tmp_path, race_files()))
+    ids = [f'{level}{number}-{k}' for level in ('middle', 'high') for number in (9, 10, 100)
+           for k in (0, 1)]  # fmt: skip
+    assert [e.id for e in data.train] == ids and labels(data.train) == [0, 3] * 6
+    assert list(data.valid) == list(data.test) == ['middle', 'high']
+    assert [e.id for e in data.valid['high']] == ids[6:]
+    article, question, *options = data.train[1].texts
+    assert article == 'An article\nof middle9.txt.' and question == 'It is   _   1?'
+    assert options == ['1 a', '1 b', '1 c', '1 d']
+    inside = read('race', str(tmp_path / 'RACE'))
+    assert inside.train == data.train and data.sources[0].endswith('RACE/train/middle')
+
+
+def test_race_with_one_level_and_without_a_test_set(tmp_path):
+    files = {name: text for name, text in race_files().items() if 'test' not in name}
+    files = {name: text for name, text in files.items() if 'train/high' not in name}
+    data = read('race', put(tmp_path, files))
+    assert len(data.train) == 6 and data.test == {}
+    assert any('no train passages of high' in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    'content, expected',
+    [
+        (passage(answers='AE'), ", question 2: the answer is 'E', expected A to D"),
+        (passage(answers='A', options=[['one']]), ', question 1: expected two options'),
+        (passage(answers='A', options=[[1, 2]]), ', question 1: an option is missing or not a'),
+        (passage(answers='AB', questions=['Why?']), ': expected as many options and answers'),
+        (passage(answers='A', options=7), ': expected the lists "questions" and "options"'),
+        (passage(answers='A', article=None), ': article is missing'),
+        (passage(answers='A', answers_=1).replace('"answers"', '"x"'), ': expected as many'),
+        ('{', ': not JSON'),
+        (b'\xff\n', ', line 1: not UTF-8'),
+    ],
+)
+def test_race_passages_that_cannot_be_read(tmp_path, content, expected):
+    put(tmp_path, {**race_files(), 'RACE/train/high/9.txt': content})
+    message = error_of(read, 'race', str(tmp_path))
+    assert f'{tmp_path}/RACE/train/high/9.txt{expected}' in message
+
+
+def test_race_to_predict(tmp_path):
+    record = json.loads(passage())
+    del record['answers']
+    put(tmp_path, {'p/2.txt': json.dumps(record), 'p/10.txt': passage('high99.txt')})
+    assert labels(read_examples(str(tmp_path / 'p/2.txt'), TASKS['race'])) == [None, None]
+    found = read_examples(str(tmp_path / 'p'), TASKS['race'])
+    assert labels(found) == [None, None, 0, 3] and found[2].id == 'high99-0'
+    (tmp_path / 'none').mkdir()
+    put(tmp_path, {'empty.txt': json.dumps({**record, 'questions': [], 'options': []})})
+    for name in ('none', 'empty.txt'):
+        assert 'no passages' in error_of(read_examples, str(tmp_path / name), TASKS['race'])
+
+
+# -------------------------------------------------------------------------------- ROCStories
+
+
+def test_reads_the_columns_of_a_story(tmp_path):
+    path = write(tmp_path / 'x.csv', [*stories(2), ['ü', 'a', 'b', 'c', 'd', '好', 'e', ' 2 ']])
+    found = read_cloze_test(path)
+    assert [e.id for e in found] == ['id0', 'id1', 'ü'] and labels(found) == [0, 0, 1]
+    context = 'Sentence 0 of 0. Sentence 1 of 0. Sentence 2 of 0. Sentence 3 of 0.'
+    assert found[0].texts == (context, 'First "ending", 0.', 'Second\nending 0.')
+    assert found[2].texts == ('a b c d', '好', 'e')
+
+
+REORDERED = [7, 0, 3, 4, 1, 2, 6, 5]
+HEADER = ','.join(COLUMNS).encode()
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        as_csv(stories(3), encoding='utf-8-sig'),
+        as_csv(stories(3, '1.0'), encoding='utf-16'),
+        as_csv(stories(3), delimiter=';'),
+        as_csv(stories(3), delimiter='\t'),
+        as_csv(stories(3), before='sep=,\r\n'),
+        as_csv(stories(3), before='sep=|\n', delimiter='|'),
+        as_csv(stories(3), before='\r\n\n'),
+        as_csv(stories(3)).replace(b'\r\n', b'\n'),
+        as_csv([*stories(1), [], *stories(3)[1:], [], [''] * 8, [' '] * 8]),
+        as_csv([[*row, '', ''] for row in stories(3)]),
+        as_csv([[*row[:8], 'x'] for row in stories(3)], header=[*COLUMNS, 'More']),
+        as_csv(
+            [['9', *(row[i] for i in REORDERED)] for row in stories(3)],
+            header=['', *(COLUMNS[i] for i in REORDERED)],
+        ),
+    ],
+)
+def test_what_spreadsheets_and_pandas_make_of_the_file(tmp_path, content):
+    (tmp_path / 'x.csv').write_bytes(content)
+    expected = read_cloze_test(write(tmp_path / 'plain.csv', stories(3)))
+    for need_labels in (True, False):
+        assert read_cloze_test(str(tmp_path / 'x.csv'), need_labels) == expected
+
+
+def test_a_long_field_is_read(tmp_path):
+    row = stories(1)[0]
+    row[3] = 'long ' * 100_000
+    [story] = read_cloze_test(write(tmp_path / 'x.csv', [row]))
+    assert len(story.texts[0]) > 500_000
+
+
+@pytest.mark.parametrize(
+    'rows',
+    [
+        's3,a,b,c,d,e,"She flew away.',  # the last cell: nothing closes it
+        's3,a,b,c,d,e,"She flew away.\ns4,a,b,c,d,e,"She flew away.',
+        's3,a,b,c,d,e,"She flew away.\ns4,a,b,c,d,e,She flew away."',
+        's3,a,b,c,d,"e,She flew away.\ns4,a,b,c,d,e",She flew away.\ns5,a,b,c,d,e,f',
+        's3,a,b,c,d,e,"She flew" away.',
+        '"s3,a,b,c,d,e,f\ns4,a,b,c,d,e,f\ns5",a,b,c,d,e,f',
+    ],
+)
+def test_a_stray_quotation_mark_never_glues_stories_silently(tmp_path, rows):
+    good = 's{},a,b,c,d,e,f\n'
+    text = ','.join(COLUMNS[:7]) + '\n' + good.format(1) + good.format(2) + rows + '\n'
+    (tmp_path / 'x.csv').write_text(text)
+    message = error_of(read_cloze_test, str(tmp_path / 'x.csv'), need_labels=False)
+    assert 'x.csv, row 4' in message and 'quotation mark' in message
+
+
+@pytest.mark.parametrize(
+    'rows, header',
+    [([row[:7] for row in stories(3)], COLUMNS[:7]), (stories(3, ''), COLUMNS),
+     (stories(3, ' '), COLUMNS)],
+)  # fmt: skip
+def test_a_test_file_may_lack_labels(tmp_path, rows, header):
+    path = write(tmp_path / 'x.csv', rows, header=header)
+    assert labels(read_cloze_test(path, need_labels=False)) == [None] * 3
+    assert 'AnswerRightEnding' in error_of(read_cloze_test, path)
+
+
+@pytest.mark.parametrize('label', ['0', '3', '', '1.5', '.0', 'x\ny', '١'])
+def test_a_wrong_label(tmp_path, label):
+    path = write(tmp_path / 'x.csv', stories(2) + stories(1, label))
+    for need_labels in (True, False):
+        message = error_of(read_cloze_test, path, need_labels)
+        assert f'{path}, row 4: AnswerRightEnding' in message and 'expected 1 or 2' in message
+
+
+@pytest.mark.parametrize(
+    'content, expected',
+    [
+        (b'', 'is empty'),
+        (b'\n', 'is empty'),
+        (b'a,b,c\n1,2,3\n', 'row 1: no column InputStoryid; expected the header InputStoryid,'),
+        (HEADER, 'a header but no stories'),
+        (HEADER + b'\na,b,c\n', 'row 2: 3 columns, expected 8'),
+        (HEADER + b'\n\na,b,c,d,e, ,g,1', 'row 3: RandomFifthSentenceQuiz1 is empty'),
+        (HEADER + b'\n' + HEADER, 'row 2: the header again'),
+        (HEADER + b',InputSentence1\n', "row 1: the column 'InputSentence1' is there twice"),
+        (HEADER + b'\na,b,c,d,e,f,g,1,x\n', 'row 2: 9 columns, expected 8'),
+        (HEADER + b'\na,b,c,d,e,f,\xff,1\n', 'line 2: not UTF-8'),
+        (','.join(COLUMNS).encode('utf-16')[:-1], 'not UTF-8'),
+        (b'PK\x03\x04' + bytes(100), 'row 1: no column'),
+    ],
+)
+def test_what_is_no_such_file(tmp_path, content, expected):
+    path = tmp_path / 'x.csv'
+    path.write_bytes(content)
+    message = error_of(read_cloze_test, str(path))
+    assert str(path) in message and expected in message
+
+
+def test_stories_that_are_missing_or_too_few(tmp_path):
+    message = error_of(rocstories, str(tmp_path))
+    assert all(name in message for name in FILES['val'][:2])
+    assert 'https://cs.rochester.edu/nlp/rocstories/' in message
+    write(tmp_path / FILES['val'][0], stories(5))
+    assert all(name in error_of(rocstories, str(tmp_path)) for name in FILES['test'][:2])
+    write(tmp_path / FILES['test'][0], stories(5))
+    assert 'has 5 stories, too few to set 5 aside' in error_of(rocstories, str(tmp_path), n_valid=5)
+    for path in (str(tmp_path), os.path.join(tmp_path, 'none\nat all'), 'a\0b'):
+        error_of(read_cloze_test, path)
+
+
+@pytest.mark.parametrize('n, n_valid', [(10, 3), (57, 1), (57, 56), (400, 374)])
+def test_the_split_is_that_of_sklearn(tmp_path, n, n_valid):
+    write(tmp_path / FILES['val'][0], stories(n))
+    write(tmp_path / FILES['test'][1], stories(2))
+    train, valid, test = rocstories(str(tmp_path), n_valid)
+    everything = read_cloze_test(find_csv(str(tmp_path), 'val'))
+    assert [train, valid] == train_test_split(
+        everything, test_size=n_valid, random_state=SPLIT_SEED
+    )
+    data = read('rocstories', str(tmp_path), n_valid, seed=7)
+    assert (data.train, data.valid, data.test) == (train, {'valid': valid}, {'test': test})
+
+
+@pytest.mark.parametrize('which', FILES)
+def test_names_of_the_story_files(tmp_path, which):
+    def found():
+        return os.path.basename(find_csv(str(tmp_path), which))
+
+    spring = f'cloze_test_{which}__spring2016'
+    published = f'{spring} - cloze_test_ALL_{which}.csv'
+    winter = f'cloze_test_{which}__winter2018-cloze_test_ALL_{which} - 1 - 1.csv'
+    for name in (winter, f'{spring} (1).CSV', f'{spring}.csv', published):  # each before the last
+        (tmp_path / name).touch()
+        assert found() == name
+    os.unlink(tmp_path / published)
+    os.unlink(tmp_path / f'{spring}.csv')
+    (tmp_path / f'{spring} (2).csv').touch()
+    assert f'several {which} files' in error_of(find_csv, str(tmp_path), which)
+
+
+def test_the_edition_of_2018_whose_test_file_has_no_labels(tmp_path):
+    write(tmp_path / FILES['val'][2], stories(5))
+    write(tmp_path / FILES['val'][0], stories(7))  # of 2016, but without its test file
+    write(tmp_path / FILES['test'][2], [row[:7] for row in stories(3)], header=COLUMNS[:7])
+    data = read('rocstories', str(tmp_path), n_valid=2)
+    assert len(data.train) == 3 and labels(data.test['test']) == [None] * 3
+    assert data.notes == ["the edition of 2018; the paper's is that of 2016"]
+
+
+# ------------------------------------------------------------------------------- missing files
+
+
+@pytest.mark.parametrize(
+    'name, parts',
+    [
+        ('snli', ('"snli_1.0_train.jsonl" and "snli_1.0_dev.jsonl"', '"snli_1.0"', 'https://nlp.')),
+        ('mrpc', ('"train.tsv"', '"msr_paraphrase_train.txt"', '"MRPC"', 'https://')),
+        ('race', ('expected "train/middle" and "dev/middle"', '"RACE"', 'http://www.cs.cmu.edu')),
+    ],
+)
+def test_missing_files_are_named_with_their_address(tmp_path, name, parts):
+    message = error_of(read, name, str(tmp_path))
+    assert all(part in message for part in parts)
+    assert 'no such folder' in error_of(read, name, str(tmp_path / 'none'))
+
+
+def test_a_data_set_that_is_not_all_there(tmp_path):
+    put(tmp_path, {'SNLI/snli_1.0_train.txt': snli_txt(WORDS)})
+    message = error_of(read, 'snli', str(tmp_path))
+    assert f'{tmp_path}/SNLI is not all of SNLI: expected "snli_1.0_dev.jsonl" or ' in message
+    for split in ('train', 'dev'):
+        (tmp_path / split / 'middle').mkdir(parents=True)
+    assert 'has no passages' in error_of(read, 'race', str(tmp_path))
