@@ -386,7 +386,7 @@ def tiny_run(folder):
     with tiny_data(folder) as data_dir:
         options = [*argv, '--n_valid', 2, '--n_iter', 2, '--data_dir', data_dir]
         args = train.parse_args(Command(Path(folder)).argv(*options))
-        inputs = train.Inputs(args)
+        inputs = train.read_inputs(args)
     ranks = Ranks([torch.device('cpu')])
     model = train.make_model(args, inputs, ranks)
     job = train.FineTuning(args, inputs, model, ranks)
