@@ -1,4 +1,4 @@
-"""Fine-tune GPT-1 on a task of the paper, or on your own data, with OpenAI's updates.
+"""Fine-tune GPT-1 on a task of the paper, or on your own data, as OpenAI's program does.
 
     python train.py --dataset rocstories --submit --analysis --n_gpu 8
 

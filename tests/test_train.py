@@ -111,6 +111,15 @@ def test_a_new_run_sets_all_of_an_earlier_one_aside(command, capsys):
     assert 'is of another run' in capsys.readouterr().err
 
 
+def test_an_earlier_run_with_one_folder_for_all_is_set_aside(tmp_path):
+    for name in ('x', 'x.1'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'best_params').write_text(name)
+    record.set_aside('x', *3 * [str(tmp_path)])
+    assert sorted(os.listdir(tmp_path)) == ['x.1', 'x.2']
+    assert (tmp_path / 'x.2' / 'best_params').read_text() == 'x'
+
+
 def test_tensorboard(command):
     """It shows what stands in the log, which pandas can read."""
     pytest.importorskip('tensorboard')
