@@ -369,12 +369,3 @@ def test_a_run_is_not_written_over_a_model(command, capsys):
     run(command, '--desc', 'x', '--save_dir', command.folder / 'models', status=2)
     assert_one_line(command, capsys, ['finished model', 'another --desc'])
     assert os.listdir(folder) == ['params_shapes.json']
-
-
-def test_a_loss_that_is_not_finite(command, capsys):
-    """The learning rate is far too high: the run stops and names the update."""
-    options = '--lr 1e3 --l2 1e3 --max_grad_norm -1 --lr_schedule warmup_constant'.split()
-    run(command, *options, status=2)
-    err = capsys.readouterr().err
-    assert err.count('\n') == 1 and 'update ' in err and ('the loss is' in err or 'norm is' in err)
-    assert len(command.log()) == 1
