@@ -13,8 +13,8 @@ and encode the text (`corpus.py`), train the language model, write what train.py
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
+# With PYTHONSAFEPATH, Python does not look for modules beside the script.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
@@ -28,7 +28,6 @@ ARGS = parse_pretrain_args() if __name__ == '__main__' else None
 import contextlib
 import math
 import shlex
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -41,13 +40,7 @@ from gpt1.report import pictures
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run
 from gpt1.run.corpus import open_tokens, prepare, source_texts, vocabulary_files
-from gpt1.run.parallel import (
-    Ranks,
-    StepSize,
-    find_devices,
-    keep_freed_memory,
-    to_device,
-)
+from gpt1.run.parallel import Ranks, StepSize, find_devices, keep_freed_memory, to_device
 from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
 from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
@@ -55,14 +48,8 @@ from gpt1.weights.pretrained import open_weights, save_pretrained_settings
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
-from utils import (
-    InputError,
-    ResultLogger,
-    check_writable,
-    exit_status,
-    format_table,
-    leave,
-)
+from text_utils import TextEncoder
+from utils import InputError, ResultLogger, check_writable, exit_status, format_table, leave
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity within a percent, quick to evaluate
 
@@ -75,17 +62,10 @@ class PreTraining(Job):
 
     unit = 'windows'
 
-    def __init__(
-        self,
-        args,
-        model: LMModel,
-        tokens: np.ndarray,
-        ranks: Ranks,
-        sets: Sequence[zero_shot.ZeroShotSet] = (),
-    ):
+    def __init__(self, args, model: LMModel, tokens: np.ndarray, ranks: Ranks, sets=()):
         """
         tokens  the ids of the text. The last windows are held out
-        sets    what to log the figures of `zero_shot` on
+        sets    the `zero_shot.ZeroShotSet`s to log scores of
         """
         self.args, self.model, self.tokens, self.ranks = args, model, tokens, ranks
         n_train, n_heldout = count_windows(args, len(tokens))
@@ -94,6 +74,7 @@ class PreTraining(Job):
         self.updates_per_epoch = n_train // args.n_windows
         self.n_updates_total = self.updates_per_epoch * args.n_iter
         self.steps = StepSize(args.n_batch, self.unit, '', 'the results are the same')
+        self.record = {}
         self.sets, self.zero_shot_at = sets, set()
         if args.zero_shot:
             self.zero_shot_at.update(zero_shot.due_updates(self.updates_per_epoch, args.n_iter))
@@ -147,7 +128,7 @@ class PreTraining(Job):
         return total.item() / len(self.heldout)
 
     def report(self, line, log):
-        """Print the figures and draw the learning curve."""
+        """Print the scores and draw the learning curve."""
         plot(log, os.path.join(self.args.out, 'perplexity.png'))
         text = (
             'update {n_updates:,}, epoch {n_epochs:.2f}: loss {tr_loss:.3f}, held-out '
@@ -297,29 +278,36 @@ def pre_train(args, ranks: Ranks) -> None:
     checkpoint = ranks.from_first(lambda: find_checkpoint(path, args.resume))
     lines = trainer.resume(checkpoint, path) if checkpoint else []
     del checkpoint
-    logger = None
-    if ranks.first:
-        arguments = dict(vars(args))
-        if args.zero_shot:
-            arguments['zero_shot_sets'] = zero_shot.describe_sets(sets)
-        about = record.of_pretraining(args, source_texts(work))
-        run_record = record.begin(args.out, about, lines)
-        arguments['id'] = run_record['id']
-        logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **arguments)
-        print(describe(args, job, trainer), flush=True)
-        if lines:
-            print(f'resumed after update {trainer.n_updates:,} of {trainer.n_updates_total:,}')
+    logger = begin(args, job, trainer, lines) if ranks.first else None
     trainer.run(logger, path, args.save_every)
     if ranks.first:
-        settings = {**model_settings(args, ('model',)), 'lr': args.lr / 4, **args.settings}
-        save_pretrained_settings(args.out, settings, encoder)
-        save_openai_shards(model, args.out)
-        run_record |= {'finished': True, 'scores': logger.lines[-1]}
-        record.write(args.out, run_record)
-        print(
-            f'written   {args.out}; to fine-tune it: python train.py --dataset rocstories '
-            f'--submit --analysis --model_dir {shlex.quote(args.out)}'
-        )
+        finish(args, encoder, job, logger)
+
+
+def begin(args, job: PreTraining, trainer: Trainer, lines: list[dict]) -> ResultLogger:
+    """Write the record and the log, print what the run is, and return the log."""
+    about = record.of_pretraining(args, source_texts(os.path.join(args.out, 'work')))
+    job.record = record.begin(args.out, about, lines)
+    facts = {**vars(args), 'id': job.record['id']}
+    if args.zero_shot:
+        facts['zero_shot_sets'] = zero_shot.describe_sets(job.sets)
+    logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **facts)
+    print(describe(args, job, trainer), flush=True)
+    if lines:
+        print(f'resumed after update {trainer.n_updates:,} of {trainer.n_updates_total:,}')
+    return logger
+
+
+def finish(args, encoder: TextEncoder, job: PreTraining, logger: ResultLogger) -> None:
+    """Write what train.py reads, and the record of the whole run."""
+    settings = {**model_settings(args, ('model',)), 'lr': args.lr / 4, **args.settings}
+    save_pretrained_settings(args.out, settings, encoder)
+    save_openai_shards(job.model, args.out)
+    record.write(args.out, {**job.record, 'finished': True, 'scores': logger.lines[-1]})
+    print(
+        f'written   {args.out}; to fine-tune it: python train.py --dataset rocstories '
+        f'--submit --analysis --model_dir {shlex.quote(args.out)}'
+    )
 
 
 def make_model(args, n_vocab: int) -> LMModel:
@@ -352,15 +340,10 @@ def make_trainer(args, job: PreTraining, tokens_hash: str) -> Trainer:
     """Return the loop that does the job."""
     opt = OpenAIAdam(
         job.model.parameters(),
-        lr=args.lr,
         schedule='warmup_cosine_to_zero',
         warmup=args.warmup_updates / job.n_updates_total,
         t_total=job.n_updates_total,
-        b1=args.b1,
-        b2=args.b2,
-        e=args.e,
-        l2=args.l2,
-        max_grad_norm=args.max_grad_norm,
+        **{name: getattr(args, name) for name in ('lr', 'b1', 'b2', 'e', 'l2', 'max_grad_norm')},
     )
     same = "the update stays the same, except for dropout's masks"
     free = free_on_resume('pretrain.py')
@@ -387,30 +370,19 @@ def describe(args, job: PreTraining, trainer: Trainer) -> str:
     sizes = f'{args.n_layer} layers, {args.n_head} heads'
     if args.model == 'lstm':
         sizes = f'an LSTM of {args.lstm_units:,} units'
-    devices, size = job.ranks.devices, job.ranks.size
+    windows = f'{job.n_train:,} windows of {args.n_ctx} to train on, {len(job.heldout):,} held out'
+    widths = f'width {args.n_embd}, vocabulary of {job.model.config.n_vocab:,}'
+    updates = f'{job.updates_per_epoch:,} updates an epoch, {trainer.n_updates_total:,} in all'
     pairs = [
-        (
-            'text',
-            f'{len(job.tokens):,} tokens: {job.n_train:,} windows of {args.n_ctx} to train on, '
-            f'{len(job.heldout):,} held out',
-        ),
-        (
-            'model',
-            f'{n_parameters:,} parameters {source}: {sizes}, width {args.n_embd}, vocabulary of '
-            f'{job.model.config.n_vocab:,}',
-        ),
-        (
-            'batch',
-            f'{args.n_windows} windows an update; {job.updates_per_epoch:,} updates an epoch, '
-            f'{trainer.n_updates_total:,} in all',
-        ),
+        ('text', f'{len(job.tokens):,} tokens: {windows}'),
+        ('model', f'{n_parameters:,} parameters {source}: {sizes}, {widths}'),
+        ('batch', f'{args.n_windows} windows an update; {updates}'),
         ('device', job.ranks.describe(args.precision)),
     ]
     n_found = torch.cuda.device_count()
-    if devices[0].type == 'cuda' and size < n_found:
-        pairs.append(
-            ('', f'to use all {n_found} GPUs: torchrun --nproc_per_node {n_found} pretrain.py ...')
-        )
+    if job.ranks.devices[0].type == 'cuda' and job.ranks.size < n_found:
+        command = f'torchrun --nproc_per_node {n_found} pretrain.py ...'
+        pairs.append(('', f'to use all {n_found} GPUs: {command}'))
     return format_table(pairs)
 
 

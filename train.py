@@ -1,4 +1,4 @@
-"""Fine-tune GPT-1 on a task of the paper, exactly as OpenAI's program does, or on your own data.
+"""Fine-tune GPT-1 on a task of the paper, or on your own data, as OpenAI's program does.
 
     python train.py --dataset rocstories --submit --analysis --n_gpu 8
 
@@ -9,8 +9,8 @@ encode, load, fine-tune and keep the best parameters, predict, analyse.
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
+# With PYTHONSAFEPATH, Python does not look for modules beside the script.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
@@ -20,7 +20,7 @@ from gpt1.parsing import parse_train_args
 from gpt1.settings import check_no_weights, is_openai_model, is_sample_model, model_settings
 from gpt1.tasks.metrics import is_better
 from gpt1.tasks.task import decode, write_submission
-from utils import InputError, exit_status, input_error, leave
+from utils import InputError, exit_status, leave
 
 
 def parse_args(argv=None):
@@ -29,8 +29,9 @@ def parse_args(argv=None):
     try:
         args.data_dir, is_sample = find_data(args.dataset, args.data_dir)
     except InputError as error:
-        sys.exit(input_error('train.py', error))
-    args.sample = []
+        print(f'train.py: error: {error}', file=sys.stderr)
+        sys.exit(2)
+    args.sample = []  # what a reader of the results must know first
     if is_sample:
         args.sample.append('sample data, not the real ones: do not compare with the paper')
     if is_sample_model(args.model_dir):
@@ -43,6 +44,7 @@ def parse_args(argv=None):
 ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which is slow to import
 
 import contextlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -57,7 +59,7 @@ from gpt1.report.report import can_compare, print_metrics, print_next_step, writ
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run, same_form
 from gpt1.run.data_cache import load_data
-from gpt1.run.encoding import EncodedDataset, array_hash
+from gpt1.run.encoding import EncodedData, EncodedDataset, array_hash
 from gpt1.run.parallel import (
     PREDICT_BATCH,
     Ranks,
@@ -67,6 +69,7 @@ from gpt1.run.parallel import (
     predict,
 )
 from gpt1.run.training import Job, Trainer
+from gpt1.tasks.task import Data, Task
 from gpt1.weights.openai import load_openai_pretrained_model
 from gpt1.weights.parameters import load_parameters, read_parameters, save_finetuned_settings, sign
 from gpt1.weights.pretrained import open_weights
@@ -74,14 +77,8 @@ from gpt1.weights.vocabulary import open_encoder
 from loss import JointLoss, task_losses
 from model_pytorch import DoubleHeadModel, init_weights, special_rows
 from opt import OpenAIAdam
-from utils import (
-    ResultLogger,
-    check_tensorboard,
-    check_writable,
-    format_table,
-    open_log,
-    whole_file,
-)
+from text_utils import TextEncoder
+from utils import ResultLogger, check_tensorboard, check_writable, format_table, whole_file
 
 EVALUATE_AFTER = (1000, 2000, 4000, 8000, 16000, 32000)  # updates, in the first epoch
 ADAM_OPTIONS = ('lr', 'b1', 'b2', 'e', 'l2', 'vector_l2', 'max_grad_norm', 'schedule_t')
@@ -92,42 +89,56 @@ DROPOUT = (*TRUNK_DROPOUT, 'clf_pdrop')
 # ---------------------------------------------------------------------------------------- input
 
 
+@dataclass
 class Inputs:
     """What a run reads: the task, its data set as text and encoded, and the encoder."""
 
-    def __init__(self, args):
-        """Check the input, in order of cost, and encode it. Raises InputError."""
-        check_writable(args.log_dir)
-        folder = os.path.join(args.save_dir, args.desc)
-        check_writable(folder)
-        check_no_weights(folder, 'choose another --desc or --save_dir')
-        if args.submit:
-            check_writable(args.submission_dir)
-            check_writable(os.path.join(args.analysis_dir, args.desc))
-        if args.tensorboard:
-            check_tensorboard(os.path.join(args.log_dir, args.desc))
-        transfers = args.n_transfer >= 0
-        self.encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path, transfers)
-        self.n_vocab = self.encoder.n_vocab
-        if transfers:
-            weights = open_weights(args.model_dir)
-            weights.check(self.n_vocab, args.n_embd, args.n_transfer)
-        make_sample(args.dataset, args.data_dir)
-        self.about = record.of_training(args)  # before the files are read
-        self.task, self.text, self.encoded = load_data(args, self.encoder)
-        n_train, n_batch = len(self.encoded.train), args.n_batch * args.n_gpu
-        if n_train < n_batch:
-            raise InputError(
-                f'there are {n_train:,} training examples, too few for one batch of '
-                f'n_batch * n_gpu = {n_batch}; lower --n_batch or --n_gpu'
-            )
-        # The original lowers n_ctx to the longest sequence. New texts for a model of one's own
-        # data may be longer.
-        self.n_ctx = args.n_ctx if args.dataset == 'custom' else self.encoded.longest
+    task: Task
+    text: Data
+    encoded: EncodedData
+    encoder: TextEncoder
+    n_vocab: int
+    n_ctx: int
+    about: dict  # all that the results depend on, see `record.of_training`
 
     def __getstate__(self):
         """Leave out what only the first rank needs."""
         return {**vars(self), 'encoder': None, 'text': None, 'about': None}
+
+
+def check_output(args) -> None:
+    """Raise InputError unless all can be written that a run writes."""
+    folder = os.path.join(args.save_dir, args.desc)
+    folders = [args.log_dir, folder]
+    if args.submit:
+        folders += [args.submission_dir, os.path.join(args.analysis_dir, args.desc)]
+    for path in folders:
+        check_writable(path)
+    check_no_weights(folder, 'choose another --desc or --save_dir')
+    if args.tensorboard:
+        check_tensorboard(os.path.join(args.log_dir, args.desc))
+
+
+def read_inputs(args) -> Inputs:
+    """Check the input, in order of cost, and encode it. Raises InputError."""
+    check_output(args)
+    transfers = args.n_transfer >= 0
+    encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path, transfers)
+    if transfers:
+        open_weights(args.model_dir).check(encoder.n_vocab, args.n_embd, args.n_transfer)
+    make_sample(args.dataset, args.data_dir)
+    about = record.of_training(args)  # before the files are read
+    task, text, encoded = load_data(args, encoder)
+    n_train, n_batch = len(encoded.train), args.n_batch * args.n_gpu
+    if n_train < n_batch:
+        raise InputError(
+            f'there are {n_train:,} training examples, too few for one batch of '
+            f'n_batch * n_gpu = {n_batch}; lower --n_batch or --n_gpu'
+        )
+    # The original lowers n_ctx to the longest sequence. New texts for a model of one's own data
+    # may be longer.
+    n_ctx = args.n_ctx if args.dataset == 'custom' else encoded.longest
+    return Inputs(task, text, encoded, encoder, encoder.n_vocab, n_ctx, about)
 
 
 # ------------------------------------------------------------------------------------ fine-tuning
@@ -151,7 +162,6 @@ class FineTuning(Job):
             self.share_context = False
         self.steps = StepSize(PREDICT_BATCH, self.unit, '', 'the results are the same')
         self.best_score = None  # nothing is kept yet
-        self.saver = None
         self.record = {}
 
     def batches(self, epoch):
@@ -198,26 +208,23 @@ class FineTuning(Job):
         """Return the cost and the metrics of the task.
 
         They are those of all sets together if the task says so (`pooled`), else of the first one.
-        The figures of single sets follow as `<figure>_<set>`.
+        The scores of single sets follow as `<metric>_<set>`.
         """
         logits = {name: self.predict(data) for name, data in sets.items()}
-
-        def figures(names):
-            scores = torch.cat([logits[name] for name in names])
-            targets = np.concatenate([sets[name].targets for name in names])
-            labels = np.concatenate([sets[name].labels for name in names])
-            result = {'cost': task_losses(scores, torch.from_numpy(targets)).mean().item()}
+        names = list(sets)
+        groups = {'': names if self.task.pooled else names[:1]}
+        if len(names) > 1:
+            groups |= {f'_{n}': [n] for n in names if self.task.pooled or n != names[0]}
+        result = {}
+        for suffix, group in groups.items():
+            scores = torch.cat([logits[name] for name in group])
+            targets = np.concatenate([sets[name].targets for name in group])
+            labels = np.concatenate([sets[name].labels for name in group])
+            result[f'cost{suffix}'] = task_losses(scores, torch.from_numpy(targets)).mean().item()
             predictions = decode(self.task, scores.numpy())
             for metric in self.task.metrics:
-                result[log_name(metric)] = self.task.score(metric, labels, predictions)
-            return result
-
-        names = list(sets)
-        result = figures(names if self.task.pooled else names[:1])
-        single = names if self.task.pooled else names[1:]
-        for name in single if len(names) > 1 else []:
-            for figure, value in figures([name]).items():
-                result[f'{figure}_{name}'] = value
+                value = self.task.score(metric, labels, predictions)
+                result[log_name(metric) + suffix] = value
         return result
 
     def report(self, line, log):
@@ -251,8 +258,8 @@ class FineTuning(Job):
     def save_best(self, trainer: Trainer) -> None:
         """Keep the parameters, and beside them all that is needed to use them elsewhere."""
         if self.ranks.first:
-            run = self.record['id']
-            save_finetuned_settings(self.path(''), self.args, self.task, self.encoder, run)
+            folder, run = self.path(''), self.record['id']
+            save_finetuned_settings(folder, self.args, self.task, self.encoder, run)
             trainer.saver.save(self.path('best_params'), self.model.state_dict())
 
     def check_best(self) -> None:
@@ -297,7 +304,7 @@ def run(args) -> None:
 
 def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     """Do the work of one of the processes. `stack` holds the lock of the run's folder."""
-    inputs = ranks.from_first(lambda: Inputs(args))
+    inputs = ranks.from_first(lambda: read_inputs(args))
     model = make_model(args, inputs, ranks)
     job = FineTuning(args, inputs, model, ranks)
     trainer = make_trainer(args, job, inputs)
@@ -309,21 +316,14 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     lines = trainer.resume(checkpoint, path) if checkpoint else []
     del checkpoint
     ranks.from_first(job.check_best)
-    logger = None
-    if ranks.first:
-        job.record = record.begin(job.path(''), inputs.about, lines)
-        path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
-        facts = {'id': job.record['id'], **vars(args), 'n_cut': inputs.encoded.n_cut}
-        logger = open_log(path, lines, args.tensorboard, **facts)
-        print(describe(args, inputs, model, job, trainer), flush=True)
-        if lines:
-            print(f'resumed after update {trainer.n_updates} of {trainer.n_updates_total}')
-    trainer.run(logger, job.path('checkpoint'), args.save_every)
+    logger = begin(args, inputs, job, trainer, lines) if ranks.first else None
+    trainer.run(logger, path, args.save_every)
+    predicted = {}
     if args.submit:
         job.load_best(trainer)
-        finish(args, inputs, job, logger)
-    elif ranks.first:
-        record.write(job.path(''), finished_record(inputs, job, logger, {}))
+        predicted = predict_sets(inputs, job)
+    if ranks.first:
+        finish(args, inputs, job, logger, predicted)
 
 
 def start_or_resume(args, path: str, resume: bool) -> dict | None:
@@ -334,6 +334,18 @@ def start_or_resume(args, path: str, resume: bool) -> dict | None:
     return checkpoint
 
 
+def begin(args, inputs: Inputs, job: FineTuning, trainer: Trainer, lines: list) -> ResultLogger:
+    """Write the record and the log, print what the run is, and return the log."""
+    job.record = record.begin(job.path(''), inputs.about, lines)
+    path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
+    facts = {'id': job.record['id'], **vars(args), 'n_cut': inputs.encoded.n_cut}
+    logger = ResultLogger(path, lines, args.tensorboard, **facts)
+    print(describe(args, inputs, job, trainer), flush=True)
+    if lines:
+        print(f'resumed after update {trainer.n_updates} of {trainer.n_updates_total}')
+    return logger
+
+
 def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
     """Return the model at the start: loaded as --n_transfer says, the rest drawn."""
     config = make_config(vars(args), n_vocab=inputs.n_vocab, n_ctx=inputs.n_ctx)
@@ -342,18 +354,19 @@ def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
     model = DoubleHeadModel(config, task.layout, task.n_out)
     if ranks.first:
         sign(model, args, task, inputs.encoder)
-
-    def fill():
-        loaded = []
-        if args.n_transfer >= 0:
-            # The first use of NumPy's random state; the order of the epochs follows.
-            special = special_rows(args.n_embd, np.random.RandomState(args.seed))
-            weights = open_weights(args.model_dir)
-            loaded = load_openai_pretrained_model(model, weights, special, args.n_transfer)
-        init_weights(model, loaded)
-
-    ranks.from_first(fill)
+    ranks.from_first(lambda: fill(args, model))
     return model.to(ranks.devices[0])
+
+
+def fill(args, model: DoubleHeadModel) -> None:
+    """Load what --n_transfer says into the model, and draw the rest."""
+    loaded = []
+    if args.n_transfer >= 0:
+        # The first use of NumPy's random state; the order of the epochs follows.
+        special = special_rows(args.n_embd, np.random.RandomState(args.seed))
+        weights = open_weights(args.model_dir)
+        loaded = load_openai_pretrained_model(model, weights, special, args.n_transfer)
+    init_weights(model, loaded)
 
 
 def make_trainer(args, job: FineTuning, inputs: Inputs) -> Trainer:
@@ -388,92 +401,111 @@ def make_trainer(args, job: FineTuning, inputs: Inputs) -> Trainer:
 
 def identity(args, job: FineTuning, inputs: Inputs) -> dict:
     """Return what a run must have in common with one that it resumes."""
-    result = record.determining(args, 'train.py')
     arrays = []
     for part in inputs.encoded.sets.values():
         arrays += [part.ids, part.lengths, part.targets]
-    result['the examples or their encoding'] = array_hash(arrays)
     parameters = [p.detach().cpu().numpy() for p in job.model.parameters()]
-    result['the weights at the start'] = array_hash(parameters)
-    return result
+    return {
+        **record.determining(args, 'train.py'),
+        'the examples or their encoding': array_hash(arrays),
+        'the weights at the start': array_hash(parameters),
+    }
 
 
-def describe(args, inputs: Inputs, model, job: FineTuning, trainer: Trainer) -> str:
+def describe(args, inputs: Inputs, job: FineTuning, trainer: Trainer) -> str:
     """Return the table that is printed before training."""
-    n_parameters = sum(p.numel() for p in model.parameters())
+    n_parameters = sum(p.numel() for p in job.model.parameters())
     options = ', '.join(f'{name} {value}' for name, value in model_settings(args).items())
     settings = os.path.join(args.model_dir, 'settings.json')
     if os.path.exists(settings):
         options += f'; those that were not given are from {settings}'
     rows = 'shared rows' if job.share_context else 'separate rows'
-    rows += ' (an LSTM reads no others)' if model.config.separate_rows else ''
-    pairs = [('note', note) for note in args.sample]
-    pairs += [
+    rows += ' (an LSTM reads no others)' if job.model.config.separate_rows else ''
+    batch = f'{job.batch_size} examples an update, in steps of {trainer.steps.size}, {rows}'
+    epoch, total = trainer.updates_per_epoch, trainer.n_updates_total
+    pairs = [
+        *[('note', note) for note in args.sample],
         ('data', f'{inputs.task.title}: {inputs.encoded.describe(args.n_ctx)}'),
         *[('', note) for note in inputs.text.notes],
         ('model', f'{n_parameters:,} parameters: {describe_source(args)}'),
         ('options', options),
-        (
-            'batch',
-            f'{job.batch_size} examples an update, in steps of {trainer.steps.size}, {rows}; '
-            f'{trainer.updates_per_epoch:,} updates an epoch, {trainer.n_updates_total:,} in all',
-        ),
+        ('batch', f'{batch}; {epoch:,} updates an epoch, {total:,} in all'),
         ('device', job.ranks.describe(args.precision)),
     ]
     return format_table(pairs)
 
 
-def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger) -> None:
-    """Predict with the best parameters; write the submission, the predictions and the report."""
-    encoded, text = inputs.encoded, inputs.text
-    valid = {name: job.predict(data).numpy() for name, data in encoded.valid.items()}
-    test = {name: job.predict(data).numpy() for name, data in encoded.test.items()}
-    if not job.ranks.first:
-        return
+# A split -> the name of each of its sets -> the examples and their logits [examples, scores]
+Predicted = dict[str, dict[str, tuple[list, np.ndarray]]]
+
+
+def predict_sets(inputs: Inputs, job: FineTuning) -> Predicted:
+    """Predict the validation and test sets, on every rank. Only the first one has the examples."""
+    predicted = {}
+    for split in ('valid', 'test'):
+        texts = getattr(inputs.text, split) if job.ranks.first else {}
+        predicted[split] = {
+            name: (texts.get(name), job.predict(data).numpy())
+            for name, data in getattr(inputs.encoded, split).items()
+        }
+    return predicted
+
+
+def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted: Predicted):
+    """Write the submission, the predictions, the report, and the record of the whole run."""
     task, folder = inputs.task, os.path.join(args.analysis_dir, args.desc)
-    valid = {name: (text.valid[name], logits) for name, logits in valid.items()}
-    test = {name: (text.test[name], logits) for name, logits in test.items()}
-    record.write(folder, job.record)  # before the predictions: they are this run's
+    finished = finished_record(inputs, job, logger, predicted)
+    if args.submit:
+        record.write(folder, job.record)  # before the predictions: they are this run's
+        save_submissions(args, task, predicted['test'])
+        save_predictions(folder, task, predicted['test'], predicted['valid'])
+        record.write(folder, finished)
+    record.write(job.path(''), finished)
+    if args.analysis:
+        report(args, inputs, logger, predicted)
+
+
+def save_submissions(args, task: Task, test: dict[str, tuple[list, np.ndarray]]) -> None:
+    """Write the predictions of the test sets as their competitions expect them."""
     for name, (_, logits) in test.items():
         if name in task.submission:
             # The shared folder keeps the last run's; each run also has its own.
-            for place in (args.submission_dir, folder):
-                with whole_file(os.path.join(place, task.submission[name])) as f:
+            for folder in (args.submission_dir, os.path.join(args.analysis_dir, args.desc)):
+                with whole_file(os.path.join(folder, task.submission[name])) as f:
                     write_submission(f, task, decode(task, logits))
-    save_predictions(folder, task, test, valid)
-    finished = finished_record(inputs, job, logger, {'valid': valid, 'test': test})
-    for place in (folder, job.path('')):
-        record.write(place, finished)
-    if args.analysis:
-        arguments, *evaluations = logger.lines
-        print_metrics(task, evaluations, test, valid)
-        write_report(
-            folder,
-            arguments,
-            evaluations,
-            task,
-            test,
-            valid,
-            published=can_compare(arguments, task, test),
-            notes=args.sample,
-            data_notes=text.notes,
-        )
-        print_next_step(args.sample)
 
 
-def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted) -> dict:
-    """Return the record of a run that has ended.
+def report(args, inputs: Inputs, logger: ResultLogger, predicted: Predicted) -> None:
+    """Write the report, and print its scores."""
+    task, test, valid = inputs.task, predicted['test'], predicted['valid']
+    arguments, *evaluations = logger.lines
+    print_metrics(task, evaluations, test, valid)
+    write_report(
+        os.path.join(args.analysis_dir, args.desc),
+        arguments,
+        evaluations,
+        task,
+        test,
+        valid,
+        published=can_compare(arguments, task, test),
+        notes=args.sample,
+        data_notes=inputs.text.notes,
+    )
+    print_next_step(args.sample)
 
-    predicted  {'test': name of a set -> its examples and their logits, 'valid': the same}
-    """
+
+def finished_record(
+    inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted: Predicted
+) -> dict:
+    """Return the record of a run that has ended."""
     task, scores, noise, sets = inputs.task, [], [], {}
-    for kind, parts in predicted.items():
+    for split, parts in predicted.items():
         predictions = {name: predictions_for(task, *part) for name, part in parts.items()}
         found = results(task, predictions)
-        scores += [[kind, r.split, r.metric, r.value] for r in found]
-        noise += [[kind, r.split, r.metric, *noise_of(r)] for r in found]
+        scores += [[split, r.split, r.metric, r.value] for r in found]
+        noise += [[split, r.split, r.metric, *noise_of(r)] for r in found]
         for name, (examples, _) in parts.items():
-            sets[f'{kind} {name}'] = record.examples_hash(examples)
+            sets[f'{split} {name}'] = record.examples_hash(examples)
     encoded = inputs.encoded
     test = [data for name, data in encoded.test.items() if name != 'diagnostic']
     sizes = {'training': [encoded.train], 'validation': encoded.valid.values(), 'test': test}
@@ -483,7 +515,7 @@ def finished_record(inputs: Inputs, job: FineTuning, logger: ResultLogger, predi
         'scores': scores,
         'noise': noise,  # of each score: its standard error, and the score of a guess
         'best': best_evaluation(logger.lines[1:], task),
-        'sizes': {kind: sum(map(len, parts)) for kind, parts in sizes.items()},
+        'sizes': {split: sum(map(len, parts)) for split, parts in sizes.items()},
         'examples': sets,
         'device': job.ranks.describe(job.args.precision),
         'sample': job.args.sample,

@@ -8,10 +8,8 @@ import errno
 import json
 import os
 import re
-import shutil
 import signal
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NoReturn
@@ -78,20 +76,17 @@ class _Console:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except (OSError, ValueError):
-            self._give_up()
-            return len(text)
+        self._attempt('write', text)
+        return len(text)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._give_up()
+        self._attempt('flush')
 
-    def _give_up(self):
-        self._stream = open(os.devnull, 'w')  # noqa: SIM115 (open as long as the process)
+    def _attempt(self, method, *args):
+        try:
+            getattr(self._stream, method)(*args)
+        except (OSError, ValueError):
+            self._stream = open(os.devnull, 'w')  # noqa: SIM115 (open as long as the process)
 
 
 def protect_output(is_result: bool = False) -> None:
@@ -188,12 +183,6 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def input_error(name: str, error: InputError) -> int:
-    """Print an InputError that is raised before a script runs. Returns the exit status."""
-    print(f'{name}: error: {error}', file=sys.stderr)
-    return 2
-
-
 # Of the computer; of oneDNN, which does not say why; of CUDA, cuBLAS and cuDNN
 _NO_MEMORY = re.compile(
     r"can(?:'|no)t allocate memory|could not (?:create|execute) a (?:memory|primitive)(?! desc)|"
@@ -222,22 +211,8 @@ def _known_failure(error):
 
 
 def format_table(pairs: Sequence[tuple[str, str]]) -> str:
-    """Format (name, text) pairs as a table of two columns, wrapped if it goes to a terminal."""
-    width = sys.maxsize
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-    lines = [
-        textwrap.fill(
-            text,
-            width,
-            initial_indent=f'{name:10}',
-            subsequent_indent=' ' * 10,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for name, text in pairs
-    ]
-    return '\n'.join(lines)
+    """Format (name, text) pairs as a table of two columns, a line each."""
+    return '\n'.join(f'{name:10}{" ".join(text.split())}' for name, text in pairs)
 
 
 # ----------------------------------------------------------------------------------------- files
@@ -326,6 +301,9 @@ def check_writable(folder: str) -> None:
         raise InputError(f'cannot write to {folder}: {place} is not a folder that you may write to')
 
 
+# --------------------------------------------------------------------------------------- the log
+
+
 class ResultLogger:
     """A log in JSON lines, the format of the original: the arguments, then each evaluation.
 
@@ -333,10 +311,15 @@ class ResultLogger:
     checkpoint, which has all lines too: a run that is resumed writes what a stop has kept from it.
     """
 
-    def __init__(self, path: str, lines: Sequence[dict] = (), /, **arguments):
-        """`lines` are those of an interrupted run, which this log continues."""
-        self.path = path
-        self.lines = list(lines)
+    def __init__(
+        self, path: str, lines: Sequence[dict] = (), tensorboard: bool = False, /, **arguments
+    ):
+        """
+        lines        those of an interrupted run, which this log continues
+        tensorboard  whether TensorBoard shows the scores too, see `check_tensorboard`
+        """
+        self.path, self.lines = path, list(lines)
+        self.tensorboard, self.writer, self.n_shown = tensorboard, None, len(lines)
         if not self.lines:
             self.add(**arguments)
         self.write()
@@ -351,42 +334,28 @@ class ResultLogger:
         self.lines.append({**values, 'time': time.time()})
 
     def write(self) -> None:
-        """Write the file. Raises WriteError."""
+        """Write the file. Raises WriteError. A failure of TensorBoard is a warning."""
         with whole_file(self.path) as f:
             f.writelines(json.dumps(line) + '\n' for line in self.lines)
+        if self.tensorboard:
+            try:
+                self._show()
+            except Exception as error:  # of a foreign library
+                reason = ' '.join(str(error).split())
+                print(f'warning: TensorBoard does not get the scores: {reason}', file=sys.stderr)
 
-
-class TensorBoardLogger(ResultLogger):
-    """A log that TensorBoard shows too: see `check_tensorboard`."""
-
-    def __init__(self, path: str, lines: Sequence[dict] = (), /, **arguments):
-        self.writer = None
-        self.n_shown = len(lines)
-        super().__init__(path, lines, **arguments)
-
-    def write(self) -> None:
-        """Write the files. A failure of TensorBoard is a warning."""
-        super().write()
+    def _show(self):
+        """Give TensorBoard the lines that it does not have yet."""
         new, self.n_shown = self.lines[self.n_shown :], len(self.lines)
-        try:
-            if not self.writer:
-                from torch.utils.tensorboard import SummaryWriter
+        if not self.writer:
+            from torch.utils.tensorboard import SummaryWriter
 
-                self.writer = SummaryWriter(os.path.splitext(self.path)[0])
-            for values in new:
-                for name, value in values.items():
-                    if name.startswith(('tr_', 'va_')):
-                        self.writer.add_scalar(name, value, values['n_updates'])
-            self.writer.flush()
-        except Exception as error:  # of a foreign library
-            reason = ' '.join(str(error).split())
-            print(f'warning: TensorBoard does not get the scores: {reason}', file=sys.stderr)
-
-
-def open_log(path: str, lines: Sequence[dict], tensorboard: bool, /, **arguments) -> ResultLogger:
-    """Return the log of a run; with `tensorboard`, one that TensorBoard shows too."""
-    kind = TensorBoardLogger if tensorboard else ResultLogger
-    return kind(path, lines, **arguments)
+            self.writer = SummaryWriter(os.path.splitext(self.path)[0])
+        for values in new:
+            for name, value in values.items():
+                if name.startswith(('tr_', 'va_')):
+                    self.writer.add_scalar(name, value, values['n_updates'])
+        self.writer.flush()
 
 
 def check_tensorboard(folder: str) -> None:

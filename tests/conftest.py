@@ -28,18 +28,8 @@ if sys.platform != 'win32':  # it forks a process that has imported all
     import resource
 
     PROCESSES.set_forkserver_preload(
-        [
-            'train',
-            'pretrain',
-            'ftfy',
-            'scipy.special',
-            'spacy.lang.en',
-            'torch._dynamo',
-            'torch.nn.parallel.distributed',
-            'tokenizers',
-            'matplotlib.figure',
-            'matplotlib.backends.backend_agg',
-        ]
+        'train pretrain ftfy scipy.special spacy.lang.en torch._dynamo tokenizers '
+        'torch.nn.parallel.distributed matplotlib.figure matplotlib.backends.backend_agg'.split()
     )
 
 
@@ -84,55 +74,27 @@ def as_on_windows():
 
 
 class Command:
-    """Runs of train.py on the small data set, which write below `folder`."""
+    """Runs of a script that write below `folder`: by default train.py on the small data set."""
+
+    script = 'train'
+    options = (
+        '--dataset rocstories --submit --device cpu --n_valid 32 --n_layer 2 --n_head 4'.split()
+    )
+    options += '--n_embd 32 --n_ctx 64 --n_gpu 1 --lr 1e-3'.split()
+    options += [f'--{name}_dir={os.path.join(GOLDEN, name)}' for name in ('data', 'model')]
 
     def __init__(self, folder):
         self.folder = folder
 
     def argv(self, *options):
-        return [
-            '--dataset',
-            'rocstories',
-            '--submit',
-            '--device',
-            'cpu',
-            '--data_dir',
-            os.path.join(GOLDEN, 'data'),
-            '--model_dir',
-            os.path.join(GOLDEN, 'model'),
-            '--n_valid',
-            '32',
-            '--n_layer',
-            '2',
-            '--n_head',
-            '4',
-            '--n_embd',
-            '32',
-            '--n_ctx',
-            '64',
-            '--n_gpu',
-            '1',
-            '--lr',
-            '1e-3',
-            *(
-                f'--{name}_dir={self.folder / name}'
-                for name in ('log', 'save', 'submission', 'analysis')
-            ),
-            *map(str, options),
-        ]
+        names = ('log', 'save', 'submission', 'analysis')
+        folders = [f'--{name}_dir={self.folder / name}' for name in names]
+        return [*self.options, *folders, *map(str, options)]
 
     def start(self, *options, file_size=None, patch=None, **environment):
-        process = PROCESSES.Process(
-            target=child,
-            args=(
-                'train',
-                self.argv(*options),
-                str(self.folder / 'output'),
-                environment,
-                file_size,
-                patch,
-            ),
-        )
+        output = str(self.folder / 'output')
+        args = (self.script, self.argv(*options), output, environment, file_size, patch)
+        process = PROCESSES.Process(target=child, args=args)
         process.start()
         return process
 

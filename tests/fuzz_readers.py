@@ -213,7 +213,7 @@ def finetuning(folder):
     sizes = '--n_embd 4 --n_head 2 --n_layer 1 --n_transfer -1 --n_batch 2 --n_valid 2 --n_iter 2'
     argv = Command(Path(folder)).argv(*sizes.split(), '--data_dir', data_dir)
     args = train.parse_args(argv)
-    inputs = train.Inputs(args)
+    inputs = train.read_inputs(args)
     ranks = Ranks([torch.device('cpu')])
     model = train.make_model(args, inputs, ranks)
     job = train.FineTuning(args, inputs, model, ranks)

@@ -70,7 +70,7 @@ def args(expected, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def inputs(args):
-    return train.Inputs(args)
+    return train.read_inputs(args)
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def test_every_update_with_dropout(path, tmp_path, monkeypatch):
     with np.load(path.removesuffix('.json') + '.npz') as arrays:
         recording = dict(arrays)
     args = command_line(description['hyperparameters'], tmp_path)
-    inputs = train.Inputs(args)
+    inputs = train.read_inputs(args)
     trainer = make_trainer(args, inputs, Ranks(CPU), recording, ReplayedJob)
     job = trainer.job
     job.recording = recording

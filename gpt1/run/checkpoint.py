@@ -25,7 +25,7 @@ GRACE = 1.0  # seconds; torchrun passes on a signal that the terminal has sent a
 
 @contextlib.contextmanager
 def only_run(folder: str, *more: str) -> Iterator[None]:
-    """Hold `folder` for this process, and remove what a dead one left half-written.
+    """Hold `folder` for this process, and remove the partial files of a killed run.
 
     more  other folders that belong to the run alone
 
@@ -36,9 +36,6 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
     lock = FileLock(os.path.join(folder, 'lock'), fallback_to_soft=False)
     try:
         os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'cannot write to {folder}: {error.strerror}') from error
-    try:
         lock.acquire(timeout=0)
     except Timeout:
         raise Held(
@@ -46,7 +43,8 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
             'name'
         ) from None
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+        lacks_locks = getattr(error, 'errno', errno.ENOSYS) in NO_LOCKS
+        if not lacks_locks or not os.path.isdir(folder):
             raise InputError(f'cannot write to {folder}: {error.strerror}') from error
         print(
             f'warning: the file system of {folder} has no locks: do not start a second run there',

@@ -71,25 +71,27 @@ def begin(folder: str, about: dict, lines: Sequence[dict] = ()) -> dict:
     before = read(folder)
     run_id = lines[0].get('id') if lines else secrets.token_hex(8)
     commits = before.get('commits', []) if before.get('id') == run_id else []
-    commits = sorted({*commits, commit()} - {''})
-    record = {'id': run_id, **about, 'commits': commits, 'finished': False}
+    record = {'id': run_id, **about, 'commits': _with_commit(commits), 'finished': False}
     write(folder, record)
     return record
 
 
 def finished(about: dict) -> dict:
     """Return the record of a run that has ended already."""
-    commits = sorted({commit()} - {''})
-    return {'id': secrets.token_hex(8), **about, 'commits': commits, 'finished': True}
+    return {'id': secrets.token_hex(8), **about, 'commits': _with_commit([]), 'finished': True}
+
+
+def _with_commit(commits: list[str]) -> list[str]:
+    return sorted({*commits, commit()} - {''})
 
 
 def commit() -> str:
     """Return the commit of the program, with a + if files were changed since; '' if not known."""
-    git = ['git', '-C', ROOT]
     texts = []
-    for words in (['rev-parse', '--short', 'HEAD'], ['status', '--porcelain', '-uno']):
+    for words in ('rev-parse --short HEAD', 'status --porcelain -uno'):
+        command = ['git', '-C', ROOT, *words.split()]
         try:
-            done = subprocess.run([*git, *words], capture_output=True, text=True, timeout=20)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
         except (OSError, subprocess.SubprocessError):
             return ''
         texts.append(done.stdout.strip())
@@ -136,15 +138,14 @@ def of_pretraining(args: Namespace, texts: list | None = None) -> dict:
     """
     if texts is None:
         texts = [[text.name, *file_hash(text.path)] for text in find_texts(args.text)[0]]
-    options = {'zero_shot': args.zero_shot, 'settings': args.settings}
+    options = determining(args, PRETRAIN)
+    options |= {'zero_shot': args.zero_shot, 'settings': args.settings}
+    zero_shot = zero_shot_hash(args.zero_shot_data) if args.zero_shot else None
     vocabulary = args.vocabulary or args.init
     return {
         'script': PRETRAIN,
-        'options': {**determining(args, PRETRAIN), **options},
-        'data': {
-            'text': _digest(texts),
-            'zero-shot': zero_shot_hash(args.zero_shot_data) if args.zero_shot else None,
-        },
+        'options': options,
+        'data': {'text': _digest(texts), 'zero-shot': zero_shot},
         'vocabulary': vocabulary_hash(vocabulary) if vocabulary else None,
         'weights': weights_hash(args.init) if args.init else None,
     }
@@ -211,20 +212,18 @@ def examples_hash(examples: Iterable) -> str:
 
 def content_hash(paths: Iterable[str]) -> str:
     """Return a hash of the content of files in their order; not of their names and places."""
-    return _digest([_file_hash(path, *_stamp(path)) for path in paths])
+    hashes = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise InputError(f'cannot read {path}: {error.strerror}') from error
+        hashes.append(_file_hash(path, found.st_size, found.st_mtime_ns, found.st_ino))
+    return _digest(hashes)
 
 
-def _stamp(path: str) -> tuple[int, ...]:
-    """Return numbers that change when a file is written, to read it once in a process."""
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror}') from error
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-@functools.cache
-def _file_hash(path: str, *stamp: int) -> list:
+@functools.cache  # the numbers after the path change when the file is written
+def _file_hash(path: str, *_: int) -> list:
     return file_hash(path)
 
 
@@ -241,31 +240,27 @@ def set_aside(desc: str, log_dir: str, save_dir: str, analysis_dir: str) -> None
     What is left of a run without any result stays, and is written over. Says in one line what was
     done. Raises InputError.
     """
-    log, save = os.path.join(log_dir, f'{desc}.jsonl'), os.path.join(save_dir, desc)
-    analysis = os.path.join(analysis_dir, desc)
+
+    def places(name):
+        folders = (log_dir, save_dir, analysis_dir)  # in log_dir, the folder is TensorBoard's
+        log = os.path.join(log_dir, f'{name}.jsonl')
+        return [log, *(os.path.join(folder, name) for folder in folders)]
+
+    log, _, save, analysis = old = places(desc)
     if not _has_results(log, save, analysis):
         return
-
-    def renamed(number):
-        new = f'{desc}.{number}'
-        events = os.path.join(log_dir, desc)  # for TensorBoard
-        return {
-            log: os.path.join(log_dir, f'{new}.jsonl'),
-            **{path: os.path.join(os.path.dirname(path), new) for path in (events, save, analysis)},
-        }
-
-    number = next(
-        n for n in itertools.count(1) if not any(map(os.path.lexists, renamed(n).values()))
+    new = next(
+        name
+        for name in (f'{desc}.{number}' for number in itertools.count(1))
+        if not any(map(os.path.lexists, places(name)))
     )
-    places = {old: new for old, new in renamed(number).items() if os.path.lexists(old)}
+    moves = {a: b for a, b in zip(old, places(new)) if os.path.lexists(a)}  # some may be the same
     try:
-        for old, new in places.items():
-            _rename(old, new)
+        for pair in moves.items():
+            _rename(*pair)
     except OSError as error:
         raise InputError(f'cannot set the earlier run {desc} aside: {error}') from error
-    print(
-        f'the earlier run {desc} is now {desc}.{number}: {", ".join(places.values())}', flush=True
-    )
+    print(f'the earlier run {desc} is now {new}: {", ".join(moves.values())}', flush=True)
 
 
 def _has_results(log: str, save: str, analysis: str) -> bool:
