@@ -131,47 +131,34 @@ def read_logits(
 # --------------------------------------------------------------------------------- several runs
 
 
-class Row(NamedTuple):
-    """The scores of a run, for the table of several runs."""
+def first_scores(found: FinishedRun) -> tuple[float, float | None]:
+    """The first metric of a run on its validation and its test set; None: not known.
 
-    desc: str
-    seed: object
-    valid: float
-    test: float | None  # None: not known
-
-
-def row_of(desc: str, found: FinishedRun) -> Row:
-    """The first metric of a run; of several test sets, on the first one or on all together."""
-    task = found.task
-    tested = {name: predictions_for(task, *pair) for name, pair in found.test.items()}
-    known = [score.value for score in results(task, tested) if score.metric == task.metrics[0]]
-    return Row(
-        desc=desc,
-        seed=found.arguments.get('seed', '?'),
-        valid=best_evaluation(found.evaluations, task)[f'va_{log_name(task.metrics[0])}'],
-        test=known[0] if known else None,
-    )
+    Of several test sets, it is that of the first one, or of all together.
+    """
+    metric = found.task.metrics[0]
+    tested = {name: predictions_for(found.task, *pair) for name, pair in found.test.items()}
+    known = [score.value for score in results(found.task, tested) if score.metric == metric]
+    best = best_evaluation(found.evaluations, found.task)
+    return best[f'va_{log_name(metric)}'], known[0] if known else None
 
 
-def summarize(rows: list[Row]) -> list[str]:
-    """A table of the scores of several runs, and of their median and spread."""
-    cells = [
-        [row.desc, row.seed, f'{row.valid:.2f}', '?' if row.test is None else f'{row.test:.2f}']
-        for row in rows
+def summarize(runs: list[tuple]) -> list[str]:
+    """A table of runs (name, seed, validation and test score), their median and their spread."""
+    columns = [[score for score in scores if score is not None] for scores in zip(*runs)][2:]
+    rows = [
+        [name, seed, *('?' if score is None else f'{score:.2f}' for score in scores)]
+        for name, seed, *scores in runs
     ]
-    columns = [
-        [row.valid for row in rows],
-        [row.test for row in rows if row.test is not None],
-    ]
-    for name, function in (
+    for title, function in (
         ('median', statistics.median),
         ('lowest', min),
         ('highest', max),
         ('standard deviation', statistics.stdev),
     ):
-        found = [f'{function(values):.2f}' if len(values) > 1 else '' for values in columns]
-        cells.append([name, '', *found])
-    return markdown_table(['run', 'seed', 'valid', 'test'], cells)
+        cells = [f'{function(scores):.2f}' if len(scores) > 1 else '' for scores in columns]
+        rows.append([title, '', *cells])
+    return markdown_table(['run', 'seed', 'valid', 'test'], rows)
 
 
 # --------------------------------------------------------------------------------- command line
@@ -195,7 +182,7 @@ def parse_args(argv=None):
 def run(args):
     """Report on runs that have ended. Raises InputError."""
     check_writable(args.analysis_dir)
-    rows = {}  # of several runs, for each task and metric
+    runs = {}  # for each task and metric
     for desc in args.desc:
         folder = os.path.join(args.analysis_dir, desc)
         found = read_run(folder, os.path.join(args.log_dir, f'{desc}.jsonl'), args.data_dir)
@@ -203,8 +190,9 @@ def run(args):
         print(f'{desc}: {os.path.join(folder, "report.md")}')
         print_metrics(found.task, found.evaluations, found.test, found.valid)
         title = f'{found.task.title}, {metric_title(found.task.metrics[0])}'
-        rows.setdefault(title, []).append(row_of(desc, found))
-    for title, group in rows.items():
+        seed = found.arguments.get('seed', '?')
+        runs.setdefault(title, []).append((desc, seed, *first_scores(found)))
+    for title, group in runs.items():
         if len(group) > 1:
             print(f'\n{title}\n')
             print('\n'.join(summarize(group)))
