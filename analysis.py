@@ -1,4 +1,4 @@
-"""Figures, pictures and a report of a fine-tuning run, from its log and its predictions.
+"""A report of a fine-tuning run with its scores and pictures, from its log and its predictions.
 
     python analysis.py --desc rocstories
     python analysis.py --desc seed1 seed2 seed3
@@ -35,63 +35,8 @@ from gpt1.run import record
 from gpt1.tasks.task import Data, Example, Task
 from utils import InputError, check_writable, exit_status
 
-# ------------------------------------------------------------------------------------------------
-# The log
 
-
-# ------------------------------------------------------------------------------------------------
-# Predictions
-
-
-# ------------------------------------------------------------------------------------------------
-# Metrics and their intervals
-
-
-# ------------------------------------------------------------------------------------------------
-# The report
-
-
-# ------------------------------------------------------------------------------------------------
-# What is printed
-
-
-class Score(NamedTuple):
-    """The scores of a run, for the table of several runs."""
-
-    desc: str
-    title: str  # of the task and the metric
-    seed: object
-    valid: float
-    test: float | None  # None: not known
-
-
-def summarize(scores: list[Score]) -> list[str]:
-    """A table of the scores of several runs, and of their median and spread."""
-    header = ['run', 'seed', 'valid', 'test']
-    rows = [
-        [s.desc, s.seed, f'{s.valid:.2f}', '?' if s.test is None else f'{s.test:.2f}']
-        for s in scores
-    ]
-    known = [
-        [s.valid for s in scores],
-        [s.test for s in scores if s.test is not None],
-    ]
-    for name, figure in (
-        ('median', statistics.median),
-        ('lowest', min),
-        ('highest', max),
-        ('standard deviation', statistics.stdev),
-    ):
-        cells = [f'{figure(values):.2f}' if len(values) > 1 else '' for values in known]
-        rows.append([name, '', *cells])
-    return markdown_table(header, rows)
-
-
-# ------------------------------------------------------------------------------------------------
-# Command line
-
-
-class Run(NamedTuple):
+class FinishedRun(NamedTuple):
     """What is known of a run that has ended: the arguments of `write_report`."""
 
     arguments: dict
@@ -104,7 +49,7 @@ class Run(NamedTuple):
     data_notes: list[str]
 
 
-def read_run(folder: str, log_path: str, data_dir: str | None = None) -> Run:
+def read_run(folder: str, log_path: str, data_dir: str | None = None) -> FinishedRun:
     """Read the log of a run, its predictions in `folder`, and its data again for their texts.
 
     The data are where the log says, or in `data_dir`. Raises InputError.
@@ -137,7 +82,7 @@ def read_run(folder: str, log_path: str, data_dir: str | None = None) -> Run:
     notes = arguments.get('sample')
     notes = [str(note) for note in notes] if isinstance(notes, list) else []
     published = can_compare(arguments, task, test)
-    return Run(arguments, evaluations, task, test, valid, published, notes, data.notes)
+    return FinishedRun(arguments, evaluations, task, test, valid, published, notes, data.notes)
 
 
 def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[Task, Data]:
@@ -183,18 +128,40 @@ def read_logits(
     return logits
 
 
-def score_of(desc: str, found: Run) -> Score:
-    """The first metric of a run; of several test sets, on the first one or on all together."""
-    task = found.task
-    tested = {name: predictions_for(task, *pair) for name, pair in found.test.items()}
-    known = [result.value for result in results(task, tested) if result.metric == task.metrics[0]]
-    return Score(
-        desc=desc,
-        title=f'{task.title}, {metric_title(task.metrics[0])}',
-        seed=found.arguments.get('seed', '?'),
-        valid=best_evaluation(found.evaluations, task)[f'va_{log_name(task.metrics[0])}'],
-        test=known[0] if known else None,
-    )
+# --------------------------------------------------------------------------------- several runs
+
+
+def first_scores(found: FinishedRun) -> tuple[float, float | None]:
+    """The first metric of a run on its validation and its test set; None: not known.
+
+    Of several test sets, it is that of the first one, or of all together.
+    """
+    metric = found.task.metrics[0]
+    tested = {name: predictions_for(found.task, *pair) for name, pair in found.test.items()}
+    known = [score.value for score in results(found.task, tested) if score.metric == metric]
+    best = best_evaluation(found.evaluations, found.task)
+    return best[f'va_{log_name(metric)}'], known[0] if known else None
+
+
+def summarize(runs: list[tuple]) -> list[str]:
+    """A table of runs (name, seed, validation and test score), their median and their spread."""
+    columns = [[score for score in scores if score is not None] for scores in zip(*runs)][2:]
+    rows = [
+        [name, seed, *('?' if score is None else f'{score:.2f}' for score in scores)]
+        for name, seed, *scores in runs
+    ]
+    for title, function in (
+        ('median', statistics.median),
+        ('lowest', min),
+        ('highest', max),
+        ('standard deviation', statistics.stdev),
+    ):
+        cells = [f'{function(scores):.2f}' if len(scores) > 1 else '' for scores in columns]
+        rows.append([title, '', *cells])
+    return markdown_table(['run', 'seed', 'valid', 'test'], rows)
+
+
+# --------------------------------------------------------------------------------- command line
 
 
 def parse_args(argv=None):
@@ -215,17 +182,17 @@ def parse_args(argv=None):
 def run(args):
     """Report on runs that have ended. Raises InputError."""
     check_writable(args.analysis_dir)
-    scores = {}  # of several runs, for each task
+    runs = {}  # for each task and metric
     for desc in args.desc:
         folder = os.path.join(args.analysis_dir, desc)
-        log_path = os.path.join(args.log_dir, f'{desc}.jsonl')
-        found = read_run(folder, log_path, args.data_dir)
+        found = read_run(folder, os.path.join(args.log_dir, f'{desc}.jsonl'), args.data_dir)
         write_report(folder, *found)
         print(f'{desc}: {os.path.join(folder, "report.md")}')
         print_metrics(found.task, found.evaluations, found.test, found.valid)
-        score = score_of(desc, found)
-        scores.setdefault(score.title, []).append(score)
-    for title, group in scores.items():
+        title = f'{found.task.title}, {metric_title(found.task.metrics[0])}'
+        seed = found.arguments.get('seed', '?')
+        runs.setdefault(title, []).append((desc, seed, *first_scores(found)))
+    for title, group in runs.items():
         if len(group) > 1:
             print(f'\n{title}\n')
             print('\n'.join(summarize(group)))

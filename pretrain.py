@@ -28,6 +28,7 @@ ARGS = parse_pretrain_args() if __name__ == '__main__' else None
 import contextlib
 import math
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -35,7 +36,6 @@ from tqdm import tqdm
 
 from gpt1.lstm import make_config
 from gpt1.ops.batches import collate_windows, iter_data
-from gpt1.paper import zero_shot
 from gpt1.report import pictures
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run
@@ -57,15 +57,29 @@ HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity within a percent, qui
 # ----------------------------------------------------------------------------------- pre-training
 
 
+def zero_shot():
+    """The module `gpt1.paper.zero_shot`: nothing but --zero_shot needs the folder of the paper."""
+    from gpt1.paper import zero_shot
+
+    return zero_shot
+
+
 class PreTraining(Job):
     """The job of pre-training: windows of n_ctx tokens are the items of `Trainer`."""
 
     unit = 'windows'
 
-    def __init__(self, args, model: LMModel, tokens: np.ndarray, ranks: Ranks, sets=()):
+    def __init__(
+        self,
+        args,
+        model: LMModel,
+        tokens: np.ndarray,
+        ranks: Ranks,
+        sets: Sequence = (),
+    ):
         """
         tokens  the ids of the text. The last windows are held out
-        sets    the `zero_shot.ZeroShotSet`s to log scores of
+        sets    what to log zero-shot scores on
         """
         self.args, self.model, self.tokens, self.ranks = args, model, tokens, ranks
         n_train, n_heldout = count_windows(args, len(tokens))
@@ -77,7 +91,7 @@ class PreTraining(Job):
         self.record = {}
         self.sets, self.zero_shot_at = sets, set()
         if args.zero_shot:
-            self.zero_shot_at.update(zero_shot.due_updates(self.updates_per_epoch, args.n_iter))
+            self.zero_shot_at.update(zero_shot().due_updates(self.updates_per_epoch, args.n_iter))
 
     def batches(self, epoch):
         random_state = np.random.RandomState([self.args.seed, epoch])
@@ -106,7 +120,7 @@ class PreTraining(Job):
             'tokens_per_second': n_tokens / max(trainer.seconds, 1e-9),
         }
         if trainer.n_updates in self.zero_shot_at and self.ranks.first:
-            line |= zero_shot.figures(self.model, self.sets, self.args.precision)
+            line |= zero_shot().all_scores(self.model, self.sets, self.args.precision)
         return line
 
     @torch.inference_mode()
@@ -134,13 +148,10 @@ class PreTraining(Job):
             'update {n_updates:,}, epoch {n_epochs:.2f}: loss {tr_loss:.3f}, held-out '
             '{va_loss:.3f}, perplexity {va_perplexity:.2f}, {tokens_per_second:,.0f} tokens/s'
         )
-        words = [
-            f'{title} {line[f"zs_{name}"]:.1f}'
-            for name, title in zero_shot.TITLES.items()
-            if f'zs_{name}' in line
-        ]
-        if words:
-            text += f'; zero-shot {", ".join(words)}'
+        if self.args.zero_shot:
+            titles = zero_shot().TITLES.items()
+            words = [f'{t} {line[f"zs_{n}"]:.1f}' for n, t in titles if f'zs_{n}' in line]
+            text += f'; zero-shot {", ".join(words)}' if words else ''
         tqdm.write(text.format(**line), file=sys.stdout)
 
 
@@ -271,7 +282,7 @@ def pre_train(args, ranks: Ranks) -> None:
     model.to(ranks.devices[0])
     sets = []
     if args.zero_shot and ranks.first:
-        sets = zero_shot.load_sets(encoder, args.n_ctx, args.zero_shot_data)
+        sets = zero_shot().load_sets(encoder, args.n_ctx, args.zero_shot_data)
     job = PreTraining(args, model, tokens, ranks, sets)
     trainer = make_trainer(args, job, tokens_hash)
     path = os.path.join(work, 'checkpoint')
@@ -290,7 +301,7 @@ def begin(args, job: PreTraining, trainer: Trainer, lines: list[dict]) -> Result
     job.record = record.begin(args.out, about, lines)
     facts = {**vars(args), 'id': job.record['id']}
     if args.zero_shot:
-        facts['zero_shot_sets'] = zero_shot.describe_sets(job.sets)
+        facts['zero_shot_sets'] = zero_shot().describe_sets(job.sets)
     logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **facts)
     print(describe(args, job, trainer), flush=True)
     if lines:

@@ -1,6 +1,5 @@
-"""analysis.py: figures that can be checked by hand, and reports of runs of every kind."""
+"""analysis.py: scores that can be checked by hand, and reports of runs of every kind."""
 
-import contextlib
 import csv
 import io
 import json
@@ -19,20 +18,11 @@ from hypothesis import strategies as st
 import analysis
 from datasets import TASKS, read_data
 from gpt1.report import intervals, pictures
-from gpt1.report.intervals import (
-    Result,
-    confusion,
-    f1_of,
-    format_interval,
-    interval,
-    matthews_of,
-    noise_of,
-    wilson,
-)
+from gpt1.report.intervals import Score, format_interval, interval, noise_of
 from gpt1.report.log import (
     MAX_TEXT,
     best_evaluation,
-    figure_title,
+    columns_of,
     is_real,
     log_name,
     plain,
@@ -45,17 +35,7 @@ from gpt1.report.predictions import (
     save_predictions,
     write_predictions,
 )
-from gpt1.report.report import (
-    N_GROUPS,
-    N_MISTAKES,
-    bins,
-    by_length,
-    calibrate,
-    can_compare,
-    confidence_edges,
-    print_metrics,
-    write_report,
-)
+from gpt1.report.report import N_MISTAKES, calibrate, can_compare, print_metrics, write_report
 from gpt1.run import record
 from gpt1.tasks.metrics import METRICS
 from gpt1.tasks.task import Example, Task
@@ -103,7 +83,7 @@ def make_set(task, n=60, right=45, labels=True, n_choices=2, seed=0):
 
 
 def make_evaluations(task, splits=('valid',), n_epochs=3):
-    """The lines of a log after its first one. The best figures are 1, 2, ... above 75.5."""
+    """The lines of a log after its first one. The best scores are 1, 2, ... above 75.5."""
     lines = []
     for i in range(1, n_epochs + 1):
         line = {'n_epochs': i, 'n_updates': 10 * i, 'tr_cost': 0.5 / i, 'va_cost': 0.6 / i}
@@ -141,10 +121,17 @@ def pictures_in(folder):
 # Metrics and intervals
 
 
-def test_wilson_interval_as_published():
-    # Newcombe (1998), table I
-    assert wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
-    assert wilson(0, 20) == pytest.approx((0, 16.11), abs=0.01)
+def score_on(task, metric, **options):
+    predictions = predictions_for(task, *make_set(task, **options))
+    value = task.score(metric, predictions.labels, predictions.values)
+    return Score('test', metric, value, predictions, task)
+
+
+def test_the_interval_of_accuracy_is_wilson_s():
+    """As Newcombe (1998) prints it, table I."""
+    for n_right, n, expected in [(81, 263, (25.53, 36.62)), (0, 20, (0, 16.11))]:
+        score = score_on(TASKS['sst2'], 'accuracy', n=n, right=n_right)
+        assert interval(score) == pytest.approx(expected, abs=0.01)
 
 
 pairs_of_classes = st.integers(2, 4).flatmap(
@@ -152,133 +139,75 @@ pairs_of_classes = st.integers(2, 4).flatmap(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(pairs_of_classes)
-def test_metrics_from_a_confusion_matrix(pairs):
+def test_scores_of_classes_are_those_of_scikit_learn(pairs):
     labels, predictions = np.array(pairs).T
-    counts = confusion(labels, predictions, 4)
-    expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(4))
-    np.testing.assert_array_equal(counts, expected)
-    assert f1_of(counts) == pytest.approx(METRICS['f1'](labels, predictions))
-    assert matthews_of(counts) == pytest.approx(METRICS['matthews'](labels, predictions))
+    score, options = sklearn.metrics.f1_score, {'zero_division': 0}
+    for positive in range(4):
+        expected = score(labels == positive, predictions == positive, **options)
+        assert METRICS['f1'](labels, predictions, positive=positive) == pytest.approx(
+            100 * expected
+        )
+    expected = 100 * score(labels, predictions, average='macro', **options)
+    assert METRICS['f1'](labels, predictions, positive=None) == pytest.approx(expected)
+    expected = 100 * sklearn.metrics.matthews_corrcoef(labels, predictions)
+    assert METRICS['matthews'](labels, predictions) == pytest.approx(expected)
 
 
-numbers = st.floats(-100, 100, allow_subnormal=False).map(lambda x: round(x, 3))
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=50))
-def test_correlations(pairs):
-    x, y = np.array(pairs).T
-    for name in ('pearson', 'spearman'):
-        value = getattr(analysis, f'{name}_of')(x, y)
-        if np.ptp(x) == 0 or np.ptp(y) == 0:
-            assert np.isnan(value)
-        else:
-            assert value == pytest.approx(METRICS[name](x, y), abs=1e-6)
-
-
-def result_on(task, metric, **options):
-    predictions = predictions_for(task, *make_set(task, **options))
-    value = METRICS[metric](predictions.labels, predictions.values)
-    return Result('test', metric, value, predictions)
+MACRO = replace(CUSTOM, labels=('a', 'b', 'c'), positive=None)
 
 
 @pytest.mark.parametrize(
-    'task, metric', [('mrpc', 'f1'), ('cola', 'matthews'), ('snli', 'matthews')]
+    'task, metric',
+    [
+        (TASKS['mrpc'], 'f1'),
+        (TASKS['cola'], 'matthews'),
+        (TASKS['snli'], 'matthews'),
+        (MACRO, 'f1'),
+        (REGRESSION, 'pearson'),
+        (REGRESSION, 'spearman'),
+    ],
 )
-def test_interval_of_classes_is_that_of_a_plain_bootstrap(task, metric):
-    result = result_on(TASKS[task], metric, n=300, right=220)
-    labels, values = result.predictions.labels, result.predictions.values
-    of_counts = {'f1': f1_of, 'matthews': matthews_of}[metric]
-    figures = []
-    for drawn in np.random.default_rng(1).integers(300, size=(4000, 300)):
-        figures.append(of_counts(confusion(labels[drawn], values[drawn], 3)))
-    expected = np.quantile(figures, [0.025, 0.975])
-    assert interval(result) == pytest.approx(tuple(expected), abs=1)
-
-
-@pytest.mark.parametrize('metric', ['pearson', 'spearman'])
-def test_interval_of_correlations_is_that_of_scipys_bootstrap(metric):
-    result = result_on(REGRESSION, metric, n=200, right=120)
-    data = (result.predictions.labels, result.predictions.values)
+def test_intervals_are_those_of_scipy_s_bootstrap(monkeypatch, task, metric):
+    score = score_on(task, metric, n=200, right=130)
     expected = scipy.stats.bootstrap(
-        data,
-        METRICS[metric],
+        (score.predictions.labels, score.predictions.values),
+        lambda *pair: task.score(metric, *pair),
         paired=True,
         vectorized=False,
         method='percentile',
         n_resamples=1000,
         rng=1,
     ).confidence_interval
-    assert interval(result) == pytest.approx(tuple(expected), abs=0.8)
-
-
-def test_interval_of_many_numbers_by_smaller_resamples(monkeypatch):
-    result = result_on(REGRESSION, 'pearson', n=2000, right=1000)
-    whole = interval(result)
-    monkeypatch.setattr(intervals, 'MAX_RESAMPLE', 500)
-    assert interval(result) == pytest.approx(whole, abs=0.4)
-
-
-def test_same_interval_each_time():
-    result = result_on(REGRESSION, 'spearman')
-    assert interval(result) == interval(result)
+    assert interval(score) == pytest.approx(tuple(expected), abs=2)
+    assert interval(score) == interval(score)
+    monkeypatch.setattr(intervals, 'MAX_RESAMPLE', 100)  # smaller resamples, and about the same
+    assert interval(score) == pytest.approx(tuple(expected), abs=2.5)
 
 
 def test_the_noise_of_a_score():
     """Its standard error, and what the same prediction for all examples would have."""
-    accuracy = result_on(TASKS['snli'], 'accuracy', n=300, right=240)
-    error, guess = noise_of(accuracy._replace(task=TASKS['snli']))
+    error, guess = noise_of(score_on(TASKS['snli'], 'accuracy', n=300, right=240))
     assert (error, guess) == pytest.approx((100 * math.sqrt(0.8 * 0.2 / 300), 100 / 3), abs=0.05)
-    f1 = result_on(TASKS['mrpc'], 'f1', n=300, right=240)
-    assert noise_of(f1._replace(task=TASKS['mrpc']))[1] == pytest.approx(200 / 3)
+    assert noise_of(score_on(TASKS['mrpc'], 'f1', n=300, right=240))[1] == pytest.approx(200 / 3)
+
+
+def test_predictions_that_are_all_the_same_have_no_correlation():
     examples, _ = make_set(REGRESSION)
     predictions = predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
-    constant = Result('test', 'pearson', 0.0, predictions, REGRESSION)
+    constant = Score('test', 'pearson', 0.0, predictions, REGRESSION)
+    assert format_interval(*interval(constant)) == 'not defined'
     assert noise_of(constant) == (100 / math.sqrt(60), 0)
-
-
-def test_interval_of_constant_predictions():
-    examples, _ = make_set(REGRESSION)
-    predictions = predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
-    low, high = interval(Result('test', 'pearson', 0.0, predictions))
-    assert math.isnan(low) and math.isnan(high)
-    assert format_interval(low, high) == 'not defined'
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1), st.integers(2, 8))
-def test_each_value_is_in_one_bin(values, n_classes):
-    values = np.array(values)
-    edges = confidence_edges(n_classes)
-    groups = bins(values, edges)
-    assert sorted(np.concatenate(groups).tolist()) == list(range(len(values)))
-    for group, low, high in zip(groups, edges[:-1], edges[1:], strict=True):
-        inside = values[group][(values[group] >= edges[0]) & (values[group] < 1)]
-        assert ((inside >= low) & (inside <= high)).all()
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 500), min_size=1))
-def test_each_example_is_in_one_group_of_lengths(lengths):
-    lengths = np.array(lengths)
-    groups = by_length(lengths)
-    assert 1 <= len(groups) <= N_GROUPS
-    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
-    for shorter, longer in zip(groups, groups[1:], strict=False):
-        assert lengths[shorter].max() <= lengths[longer].min()
 
 
 def test_calibration():
     examples = [Example(str(i), ('a',), label) for i, label in enumerate([0, 0, 1, 1])]
-    logits = np.log([[0.9, 0.1], [0.8, 0.2], [0.9, 0.1], [0.3, 0.7]])
-    predictions = predictions_for(CUSTOM, examples, logits)
-    rows, error = calibrate(predictions, np.array([0.5, 0.75, 1]))
-    # one right prediction with 0.7; two of three right with 0.8667 on average
-    np.testing.assert_allclose(rows[:, :2], [[0.7, 100], [0.8667, 66.667]], atol=1e-3)
-    assert rows[1, 2:] == pytest.approx(wilson(2, 3))
-    assert error == pytest.approx((0.3 + 3 * 0.2) / 4)
+    logits = np.log([[0.88, 0.12], [0.81, 0.19], [0.86, 0.14], [0.3, 0.7]])
+    rows, error = calibrate(predictions_for(CUSTOM, examples, logits))
+    # one right prediction with 0.7; two of three right with 0.85 on average
+    np.testing.assert_allclose(rows, [[0.7, 1], [0.85, 2 / 3]])
+    assert error == pytest.approx((0.3 + 3 * (0.85 - 2 / 3)) / 4)
 
 
 def test_a_missing_choice_has_no_probability():
@@ -404,46 +333,21 @@ def test_wrong_logs(tmp_path, text):
         read_log(tmp_path / 'log.jsonl')
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda value: (
-        st.lists(value, max_size=2)
-        | st.dictionaries(st.sampled_from(['n_epochs', 'n_updates', 'tr_cost', 'va_cost']), value)
-    ),
-    max_leaves=6,
-)
-
-
-@settings(deadline=None)
-@given(st.lists(json_values, max_size=3))
-def test_any_log_is_read_or_refused(tmp_path_factory, lines):
-    path = tmp_path_factory.mktemp('log') / 'log.jsonl'
-    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
-    with contextlib.suppress(InputError):
-        read_log(path)
-
-
 def test_the_best_evaluation_is_the_first_of_equals():
     lines = [{'va_f1': 1.0, 'va_acc': 9.0, 'n': 1}, {'va_f1': 2.0, 'n': 2}, {'va_f1': 2.0, 'n': 3}]
     assert best_evaluation(lines, TASKS['mrpc'])['n'] == 2
 
 
-def test_titles_of_the_figures_in_a_log():
-    assert figure_title('tr_cost') == 'training cost'
-    assert figure_title('va_acc_mismatched') == 'validation accuracy, mismatched'
-    assert figure_title('va_f1') == 'validation F1'
+def test_titles_of_the_columns_of_a_log():
+    names = ('n_epochs', 'tr_cost', 'va_acc_mismatched', 'va_f1', 'time')
+    assert {name: column.title() for name, column in columns_of(dict.fromkeys(names)).items()} == {
+        'tr_cost': 'training cost',
+        'va_acc_mismatched': 'validation accuracy, mismatched',
+        'va_f1': 'validation F1',
+    }
 
 
 # What is printed
-
-
-def test_lines_of_the_original(capsys):
-    task = TASKS['rocstories']
-    test = {'test': make_set(task)}
-    print_metrics(task, make_evaluations(task), test)
-    assert capsys.readouterr().out == (
-        'ROCStories Valid Accuracy: 78.50\nROCStories Test Accuracy:  75.00\n'
-    )
 
 
 def test_lines_of_several_metrics_and_sets(capsys):
@@ -477,23 +381,21 @@ def test_lines_of_several_metrics_and_sets(capsys):
 # Reports
 
 
-@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize(
+    'name', 'rocstories race mnli cola mrpc stsb regression choices many'.split()
+)
 @pytest.mark.parametrize('labels, valid', [(True, False), (False, True), (False, False)])
 def test_report_of_each_kind(tmp_path, no_pictures, name, labels, valid):
     report = make_report(tmp_path, KINDS[name], labels, valid)
     sections = re.findall('^## (.*)$', report, re.M)
-    if not labels:
-        assert 'not known, since the test file has no labels' in report
-        assert 'Predictions for the test set' in sections
-    if labels or valid:
-        assert any(title.startswith('Length') for title in sections)
-        assert any(title.startswith(('The surest', 'The largest')) for title in sections)
-        assert report.count('95 % interval') >= 2
-    else:
-        assert sections == ['Training', 'Predictions for the test set']
+    assert sections.pop(0) == 'Training'
+    assert labels != ('not known, since the test file has no labels' in report)
+    assert bool(sections) == ('95 % interval' in report) == (labels or valid)
+    if sections:
+        assert sections[-1].startswith(('The surest', 'The largest'))
     if valid:
         several = 'sets' if name in SPLITS else 'validation set)'
-        assert all(several in title for title in sections[2:])
+        assert all(several in title for title in sections)
         assert 'The sections below analyse the validation set' in report
     assert ('confusion.png' in report) == (
         (labels or valid) and KINDS[name].labels is not None and name != 'many'
@@ -503,11 +405,9 @@ def test_report_of_each_kind(tmp_path, no_pictures, name, labels, valid):
 @pytest.mark.parametrize(
     'name, names',
     [
-        ('rocstories', {'test', 'training', 'confidence', 'length'}),
-        ('snli', {'test', 'training', 'confusion', 'confidence', 'length'}),
-        ('race', {'test', 'training', 'confidence', 'length'}),
-        ('stsb', {'test', 'training', 'scatter', 'length'}),
-        ('regression', {'training', 'scatter', 'length'}),
+        ('race', {'training', 'confidence'}),
+        ('snli', {'training', 'confidence', 'confusion'}),
+        ('stsb', {'training'}),
     ],
 )
 def test_pictures_of_a_report(tmp_path, name, names):
@@ -526,16 +426,9 @@ def test_a_picture_that_fails_is_a_warning(tmp_path, capsys):
     assert line.startswith(f'warning: {path} was not drawn: x and y must have same first dimension')
 
 
-@pytest.mark.parametrize('name', ['snli', 'stsb'])
-def test_pictures_without_labels(tmp_path, name):
-    make_report(tmp_path, KINDS[name], labels=False)
-    assert pictures_in(tmp_path) == {'training.png', 'predictions.png'}
-
-
-def test_the_figures_of_a_report(tmp_path, no_pictures):
+def test_the_scores_of_a_report(tmp_path, no_pictures):
     report = make_report(tmp_path, TASKS['rocstories'])
-    low, high = wilson(45, 60)
-    assert f'**75.00 %** (45 of 60 examples); 95 % interval {low:.2f} to {high:.2f}' in report
+    assert '**75.00 %** (45 of 60 examples); 95 % interval 62.77 to 84.22.' in report
     assert '**78.50 %**, after epoch 3 (update 30)' in report
     assert 'Not compared with published results' in report and 'paper' not in report
     mistakes = report.split('## The surest mistakes')[1]
@@ -568,10 +461,9 @@ def test_the_report_says_how_many_examples_are_cut(tmp_path, no_pictures):
         assert f'- Cut: 1,200 training, 3 test examples are longer: {rule}.\n' in report
 
 
-def test_figures_beside_published_ones(tmp_path, no_pictures):
+def test_scores_beside_published_ones(tmp_path, no_pictures):
     report = make_report(tmp_path, TASKS['rocstories'], published=True)
     assert '86.5 % (paper): outside the interval' in report  # it ends at 84.2
-    assert 'after epoch 3, training accuracy 92.51 %, validation accuracy 87.43 %' in report
     assert 'Not compared' not in report
     report = make_report(tmp_path, TASKS['cola'], labels=False, valid=True, published=True)
     assert 'Published Matthews: 45.4 (paper)' in report
@@ -612,48 +504,21 @@ def test_mistakes_show_classes_and_probabilities(tmp_path, no_pictures):
     assert '| entailment    |       20 |' in report
     report = make_report(tmp_path, TASKS['stsb'])
     assert re.search(r'predicted [\d.]+, the score is [\d.]+', report)
-    report = make_report(tmp_path, MANY)
-    assert 'The most frequent mistakes' in report
     report = make_report(tmp_path, TASKS['race'])
     assert 'predicted B, right is A' in report and 'middle and high together' in report
 
 
-@pytest.mark.parametrize(
-    'task', [TASKS['rocstories'], TASKS['snli'], CUSTOM, TASKS['stsb'], REGRESSION]
-)
+@pytest.mark.parametrize('task', [TASKS['rocstories'], CUSTOM, REGRESSION])
 @pytest.mark.parametrize('n, right', [(1, 0), (5, 5)])
-def test_small_and_perfect_runs(tmp_path, task, n, right):
-    test = {'test': make_set(task, n=n, right=right)}
-    evaluations = make_evaluations(task, n_epochs=1)
-    write_report(tmp_path, {}, evaluations, task, test)
+def test_small_and_perfect_runs_before_the_end_of_an_epoch(tmp_path, capsys, task, n, right):
+    """With the costs of a run that diverged."""
+    [line] = make_evaluations(task, n_epochs=1)
+    line |= {'n_epochs': 0, 'n_updates': 4, 'tr_cost': math.nan, 'va_cost': math.inf}
+    write_report(tmp_path, {}, [line], task, {'test': make_set(task, n=n, right=right)})
     report = (tmp_path / 'report.md').read_text()
     if not is_real(task):
         assert ('There are none.' in report) == (right == n)
-
-
-def test_figures_that_are_not_numbers(tmp_path):
-    """The cost of a run that diverged, in memory."""
-    task = TASKS['snli']
-    evaluations = [
-        line | {'tr_cost': math.nan, 'va_cost': math.inf} for line in make_evaluations(task)
-    ]
-    write_report(tmp_path, {}, evaluations, task, {'test': make_set(task)})
-    assert 'training.png' in pictures_in(tmp_path)
-
-
-def test_evaluations_within_the_first_epoch(tmp_path):
-    task = TASKS['snli']
-    first, *others = make_evaluations(task)
-    first |= {'n_epochs': 0, 'n_updates': 4}
-    for evaluations in ([first, *others], [first]):
-        write_report(tmp_path, {}, evaluations, task, {})
-
-
-def test_names_of_classes_in_a_picture(tmp_path):
-    names = ('$a$ and $b$', 'line\nbreak', '类别', 'a very long name of a class', 'x', 'y', 'z')
-    pictures.draw_confusion(tmp_path / 'p.png', np.eye(7, dtype=int), names)
-    short = [pictures.class_name(name, i) for i, name in enumerate(names)]
-    assert short[:4] == [r'\$a\$ and \$b\$', 'class 1', 'class 2', 'a very long nam…']
+    assert 'training.png' in pictures_in(tmp_path) and not capsys.readouterr().err
 
 
 @settings(deadline=None)
@@ -662,10 +527,7 @@ def test_any_text_is_shown_as_it_is(text):
     shown = plain(text)
     assert re.sub(r'\\(.)', r'\1', shown) == ' '.join(text.split())
     assert '\n' not in shown and not re.search(r'(?<!\\)(\\\\)*[*_<>|#`$&\[\]~]', shown)
-
-
-def test_long_texts_are_cut():
-    assert len(plain('word ' * 1000)) < MAX_TEXT + 10
+    assert len(plain(text * 1000)) < 2 * MAX_TEXT + 10  # cut
 
 
 @pytest.mark.parametrize('positive, title, value', [(0, 'F1 of red', 0), (1, 'F1 of green', 94.74)])
@@ -733,13 +595,7 @@ def test_a_run_from_its_files(tmp_path, capsys):
         'ROCStories Test Accuracy:  75.00',
     ]
     assert '**our sample, not the real stories**' in (folder / 'report.md').read_text()
-    assert pictures_in(folder) == {'training.png', 'confidence.png', 'length.png'}
-
-
-def test_a_run_without_test_labels(tmp_path, capsys, no_pictures):
-    options = make_run(tmp_path, 'blind', labels=False)
-    assert analysis.main(['--desc', 'blind', *options]) == 0
-    assert 'Test Accuracy:  not known: the test file has no labels' in capsys.readouterr().out
+    assert pictures_in(folder) == {'training.png', 'confidence.png'}
 
 
 def test_the_complete_test_set_is_compared(tmp_path, no_pictures):

@@ -1,4 +1,4 @@
-"""Zero-shot figures: against a slow computation, token by token, and through the command line."""
+"""Zero-shot scores: against a slow computation, token by token, and through the command line."""
 
 import json
 import math
@@ -252,7 +252,7 @@ def test_made_up_sets_where_there_are_no_others(tmp_path, monkeypatch):
 def test_figures_of_all_sets(kind):
     model = make_model(kind, n_vocab=encoder().n_vocab, n_ctx=200).float()
     sets = zero_shot.load_sets(encoder(), 200, n_examples=5)
-    found = zero_shot.figures(model, sets)
+    found = zero_shot.all_scores(model, sets)
     assert list(found) == ['zs_cola', 'zs_sst2', 'zs_race', 'zs_dprd']
     by_name = {part.name: part for part in sets}
     assert all(part.sample and len(part.items.trees) == 5 for part in sets)
@@ -305,7 +305,7 @@ def test_pre_training_logs_the_figures_and_the_script_prints_the_same(tmp_path, 
 
     out = tmp_path / 'figures.json'
     where = ['--model_dir', pretrain.out, '--data_dir', data, '--device', 'cpu', '--out', out]
-    printed = run(tmp_path, 'zero_shot', *where)
+    printed = run(tmp_path, 'gpt1.paper.zero_shot', *where)
     record = json.loads(out.read_text())
     assert lines[0]['zero_shot_sets']['race']['examples'] == 2
     for name in ('cola', 'sst2', 'race', 'dprd'):

@@ -1,8 +1,7 @@
 """Which runs of the scripts the paper's tables and figures need, and how far each is.
 
 `make_plan` is a pure function of a `Setup` and of what is asked for. `state_of` compares the record
-that a run has written (`record.py`) with what the plan asks for. `paper.py` does the runs,
-`paper_report.py` reports on them.
+that a run has written (`gpt1/run/record.py`) with what the plan asks for.
 """
 
 import functools
@@ -11,7 +10,7 @@ import os
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from datasets import TASKS, NoData, find_data
 from gpt1 import ROOT
@@ -24,7 +23,7 @@ from utils import InputError
 
 SCRIPTS = ROOT  # the folder of the scripts that are run
 ALL_DATASETS = tuple(TASKS)
-TABLES = {
+RUNS_OF_TABLE = {
     2: ('mnli', 'snli', 'scitail', 'qnli', 'rte'),
     3: ('rocstories', 'race'),
     4: ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'wnli'),  # WNLI counts in GLUE's average
@@ -39,7 +38,7 @@ VARIANTS = {  # of table 5
 }
 # The sample model's settings have 2 for n_batch: with this, 16 examples make an update.
 SAMPLE_BATCH = ('--n_gpu', '8')
-ZERO_SHOT = 'zero_shot.py'
+ZERO_SHOT = 'gpt1.paper.zero_shot'  # a module; the others are scripts
 # Options that say which run of the plan it is, and where it reads and writes
 OF_THE_PLAN = (
     *('dataset', 'desc', 'seed', 'submit', 'data_dir', 'model_dir', 'log_dir', 'save_dir'),
@@ -60,7 +59,7 @@ class Setup:
     n_layer        of these weights
     text           to pre-train on; empty: there is none
     pretrained     where a pre-training has its model and its log, by kind: {'lstm': folder}
-    data_dir       where zero_shot.py looks for its data; '': its default
+    data_dir       where the zero-shot data are; '': the default
     """
 
     out: str
@@ -79,13 +78,12 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """A command of the plan.
 
     desc     its name, unlike that of any other run
-    script   the script, and `argv` its options
+    script   a script or `ZERO_SHOT`, and `argv` its options
     plain    its options without those that the user has added
-    parts    the tables and figures that need it, such as 'table 2'
     dataset  of a fine-tuning, with its `variant`: a key of `VARIANTS`, or 'layers-3'; and its seed
     needs    the names of the runs that must be done before
     made_up  whether the weights come from made-up text
@@ -94,7 +92,6 @@ class Run:
     desc: str
     script: str
     argv: tuple[str, ...]
-    parts: tuple[str, ...] = ()
     dataset: str = ''
     variant: str = ''
     seed: int = 0
@@ -102,42 +99,29 @@ class Run:
     made_up: bool = False
     plain: tuple[str, ...] = ()
 
-    def command(self) -> list[str]:
-        """Return the command as --list prints it. Paths are relative to the working folder."""
-        return ['python', shortest_path(os.path.join(SCRIPTS, self.script)), *self.argv]
-
 
 def make_plan(
     setup: Setup, tables: Sequence[int], figures: Sequence[int], seeds: Sequence[int]
-) -> list[Run]:
+) -> list[PlannedRun]:
     """Return the runs that some tables and figures need, each once, in the order to start them."""
-    runs = {}
-
-    def add(run, part):
-        known = runs.setdefault(run.desc, run)
-        if part not in known.parts:
-            runs[run.desc] = replace(known, parts=(*known.parts, part))
-
-    if figures:
-        for run in _zero_shot_runs(setup):
-            add(run, 'figure 2, right')
+    runs = _zero_shot_runs(setup) if figures else []
     with_lstm = 'lstm' in setup.pretrained
-    if with_lstm and setup.text and 5 in tables and any(name in setup.data for name in TABLES[5]):
-        add(_pretraining(setup, 'lstm'), 'table 5')
+    if with_lstm and setup.text and 5 in tables and set(RUNS_OF_TABLE[5]) & set(setup.data):
+        runs.append(_pretraining(setup, 'lstm'))
     ablations = [variant for variant in VARIANTS if variant != 'lstm' or with_lstm]
-    for table in tables:
-        variants = ablations if table == 5 else ['full']
-        for name in [name for name in TABLES[table] if name in setup.data]:
-            for seed in seeds:
-                for variant in variants:
-                    add(_fine_tuning(setup, name, variant, seed), f'table {table}')
+    parts = [(RUNS_OF_TABLE[n], ablations if n == 5 else ['full']) for n in tables]
     if figures:
-        for name in [name for name in LAYER_DATASETS if name in setup.data]:
-            for seed in seeds:
-                for n_transfer in range(-1, setup.n_layer + 1):
-                    variant = layers_variant(n_transfer, setup.n_layer)
-                    add(_fine_tuning(setup, name, variant, seed), 'figure 2, left')
-    return list(runs.values())
+        n_transfer = range(-1, setup.n_layer + 1)
+        parts.append((LAYER_DATASETS, [layers_variant(n, setup.n_layer) for n in n_transfer]))
+    runs += [
+        _fine_tuning(setup, name, variant, seed)
+        for names, variants in parts
+        for name in names
+        if name in setup.data
+        for seed in seeds
+        for variant in variants
+    ]
+    return list(dict.fromkeys(runs))
 
 
 def layers_variant(n_transfer: int, n_layer: int) -> str:
@@ -147,7 +131,7 @@ def layers_variant(n_transfer: int, n_layer: int) -> str:
     return 'full' if n_transfer == n_layer else f'layers-{n_transfer}'
 
 
-def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> Run:
+def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> PlannedRun:
     folder, _ = setup.data[dataset]
     is_lstm = variant == 'lstm'
     model_dir = setup.pretrained['lstm'] if is_lstm else setup.model_dir
@@ -170,22 +154,23 @@ def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> Run:
     argv = (*before, *setup.train_options, *planned)  # of an option given twice the last one counts
     needs = ('pretrain-lstm',) if is_lstm and setup.text else ()
     made_up = setup.sample_model and not needs
-    return Run(desc, TRAIN, argv, (), dataset, variant, seed, needs, made_up, (*before, *planned))
+    plain = (*before, *planned)
+    return PlannedRun(desc, TRAIN, argv, dataset, variant, seed, needs, made_up, plain)
 
 
-def _zero_shot_runs(setup: Setup) -> list[Run]:
+def _zero_shot_runs(setup: Setup) -> list[PlannedRun]:
     """The runs of figure 2, right. Without pre-trainings: the weights that are there alone."""
     if setup.text:
         return [_pretraining(setup, kind) for kind in ('lstm', 'transformer')]
-    if setup.pretrained:  # their logs have the figures
+    if setup.pretrained:  # their logs have the scores
         return []
     argv = ('--model_dir', setup.model_dir, '--out', setup.path('zero-shot.json'))
     if setup.data_dir:
         argv += ('--data_dir', setup.data_dir)
-    return [Run('zero-shot', ZERO_SHOT, argv)]
+    return [PlannedRun('zero-shot', ZERO_SHOT, argv)]
 
 
-def _pretraining(setup: Setup, kind: str) -> Run:
+def _pretraining(setup: Setup, kind: str) -> PlannedRun:
     """The pre-training of a model on the text."""
     planned = (
         *('--text', *setup.text, '--out', setup.pretrained[kind], '--model', kind),
@@ -193,7 +178,7 @@ def _pretraining(setup: Setup, kind: str) -> Run:
         *(('--zero_shot_data', setup.data_dir) if setup.data_dir else ()),
     )
     argv = (*setup.pretrain_options, *planned)
-    return Run(f'pretrain-{kind}', PRETRAIN, argv, variant=kind, plain=planned)
+    return PlannedRun(f'pretrain-{kind}', PRETRAIN, argv, variant=kind, plain=planned)
 
 
 def find_setup(args: Namespace) -> Setup:
@@ -239,18 +224,16 @@ class State:
     """How far a run is.
 
     kind     'done', 'begun' or 'missing'
-    done     the share of its work that is done, by its log
     text     the state in words
     seconds  what it took, if it is done
     """
 
     kind: str
-    done: float = 0.0
     text: str = 'missing'
     seconds: float | None = None
 
 
-def log_path(run: Run, setup: Setup) -> str:
+def log_path(run: PlannedRun, setup: Setup) -> str:
     """Return the path of the log that the script of a run writes."""
     if run.script == PRETRAIN:
         return pretraining_log(setup.pretrained[run.variant])
@@ -272,7 +255,7 @@ def read_lines_of(path: str) -> list[dict]:
     return lines if all(isinstance(line, dict) for line in lines) else []
 
 
-def record_of(run: Run, setup: Setup) -> dict:
+def record_of(run: PlannedRun, setup: Setup) -> dict:
     """Return the record that a run has written; {} if there is none."""
     if run.script == ZERO_SHOT:
         found = record.read_file(setup.path('zero-shot.json')).get('run')
@@ -283,7 +266,7 @@ def record_of(run: Run, setup: Setup) -> dict:
     )
 
 
-def parse(run: Run, argv: Sequence[str]) -> Namespace:
+def parse(run: PlannedRun, argv: Sequence[str]) -> Namespace:
     """Return the options of a run as its script reads them. Ends the process if one is wrong."""
     if run.script == ZERO_SHOT:
         from gpt1.paper.zero_shot import parse_args  # slow to import
@@ -292,7 +275,7 @@ def parse(run: Run, argv: Sequence[str]) -> Namespace:
     return parse_train_args(argv) if run.script == TRAIN else parse_pretrain_args(argv)
 
 
-def asked_of(run: Run) -> dict | None:
+def asked_of(run: PlannedRun) -> dict | None:
     """Return what the results of a run depend on, as `record` tells it. Raises InputError.
 
     None while the model that it needs is not there.
@@ -313,7 +296,7 @@ def _asked(run, _):
     return record.of_training(args) if run.script == TRAIN else record.of_pretraining(args)
 
 
-def check_options(plan: Sequence[Run], setup: Setup) -> None:
+def check_options(plan: Sequence[PlannedRun], setup: Setup) -> None:
     """Raise InputError if options that the user has added contradict the plan.
 
     Ends the process if one of them is wrong.
@@ -330,7 +313,7 @@ def check_options(plan: Sequence[Run], setup: Setup) -> None:
                 )
 
 
-def own_options(plan: Sequence[Run]) -> list[str]:
+def own_options(plan: Sequence[PlannedRun]) -> list[str]:
     """Return what the user's own options change: 'train.py: n_iter is 1, not 3'."""
     texts = []
     for run in plan:
@@ -342,7 +325,7 @@ def own_options(plan: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def states_of(plan: Sequence[Run], setup: Setup) -> dict[str, State]:
+def states_of(plan: Sequence[PlannedRun], setup: Setup) -> dict[str, State]:
     """Return how far each run is. One whose needs are not done is not done either."""
     states = {}
     for run in plan:
@@ -351,7 +334,7 @@ def states_of(plan: Sequence[Run], setup: Setup) -> dict[str, State]:
     return states
 
 
-def state_of(run: Run, setup: Setup) -> State:
+def state_of(run: PlannedRun, setup: Setup) -> State:
     """Return how far a run is, from what it has written. Raises InputError."""
     found = record_of(run, setup)
     if not found:
@@ -361,41 +344,14 @@ def state_of(run: Run, setup: Setup) -> State:
         return State('missing')
     others = record.differences(found, asked)
     if others:
-        return State('missing', text=f'to be done again: {", ".join(others)}')
-    return progress_of(run, setup, found)
-
-
-def progress_of(run: Run, setup: Setup, found: dict) -> State:
-    """Return how far the run is that has written a record."""
+        return State('missing', f'to be done again: {", ".join(others)}')
     arguments, *evaluations = read_lines_of(log_path(run, setup)) or [{}]
     is_of_run = arguments.get('id') == found['id']
     if found['finished']:
         seconds = evaluations[-1]['time'] - arguments['time'] if is_of_run and evaluations else None
-        return State('done', 1.0, 'done', seconds)
-    n_iter = arguments.get('n_iter', 1)
+        return State('done', 'done', seconds)
     epochs = evaluations[-1].get('n_epochs', 0) if is_of_run and evaluations else 0
-    return State('begun', min(epochs / n_iter, 1.0), f'{epochs:.3g} of {n_iter} epochs')
-
-
-def seconds_left(plan: Sequence[Run], states: dict[str, State]) -> dict[str, float | None]:
-    """Return an estimate for each run that is not done; None while nothing is known.
-
-    It is the mean time of the runs that are done on the same data set, else of all that are done
-    with the same script.
-    """
-    times = {}
-    for run in plan:
-        seconds = states[run.desc].seconds
-        if seconds is not None:
-            for key in ((run.script, run.dataset), (run.script, None)):
-                times.setdefault(key, []).append(seconds)
-    result = {}
-    for run in plan:
-        if states[run.desc].kind != 'done':
-            known = times.get((run.script, run.dataset)) or times.get((run.script, None))
-            share = 1 - states[run.desc].done
-            result[run.desc] = sum(known) / len(known) * share if known else None
-    return result
+    return State('begun', f'{epochs:.3g} of {arguments.get("n_iter", 1)} epochs')
 
 
 def format_seconds(seconds: float) -> str:
@@ -406,34 +362,37 @@ def format_seconds(seconds: float) -> str:
     return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60} min'
 
 
-def print_list(plan: Sequence[Run], setup: Setup) -> None:
+def print_list(plan: Sequence[PlannedRun], setup: Setup) -> None:
     """Print the commands with their states."""
     states = states_of(plan, setup)
-    left = seconds_left(plan, states)
     for run in plan:
-        state = states[run.desc]
-        command = shlex.join(with_resume(run, setup, run.command()))
+        command = ['python', *words_of(run, setup)]
+        if run.script == ZERO_SHOT and os.getcwd() != ROOT:
+            command = ['env', f'PYTHONPATH={ROOT}', *command]
+        command = shlex.join(command)
         waits = [name for name in run.needs if states[name].kind != 'done']
-        note = state.text
-        if left.get(run.desc) is not None:
-            note += f', about {format_seconds(left[run.desc])} left'
-        if state.kind == 'done':
+        if states[run.desc].kind == 'done':
             print(f'# done: {command}')
         elif waits:
             print(f'# waits for {", ".join(waits)}: {command}')
         else:
-            print(f'{command}  # {note}')
-    known = [seconds for seconds in left.values() if seconds is not None]
-    total = f', about {format_seconds(sum(known))} one after the other' if known else ''
-    print(f'# {len(plan)} runs, {len(left)} of them not done{total}')
+            print(f'{command}  # {states[run.desc].text}')
+    n_left = sum(state.kind != 'done' for state in states.values())
+    print(f'# {len(plan)} runs, {n_left} of them not done')
 
 
-def with_resume(run: Run, setup: Setup, command: list[str]) -> list[str]:
-    """Add --resume to the command of a run that has begun."""
-    checkpoint = setup.path('save', run.desc, 'checkpoint')
+def words_of(run: PlannedRun, setup: Setup) -> list[str]:
+    """Return the words that follow `python` in the command of a run, with --resume if it can be.
+
+    The path of the script is relative to the working folder.
+    """
+    if run.script == ZERO_SHOT:
+        return ['-m', ZERO_SHOT, *run.argv]
+    words = [shortest_path(os.path.join(SCRIPTS, run.script)), *run.argv]
+    folder = setup.path('save', run.desc)
     if run.script == PRETRAIN:
-        checkpoint = setup.path('pretrained', run.variant, 'work', 'checkpoint')
-    may_resume = run.script in (TRAIN, PRETRAIN) and os.path.exists(checkpoint)
-    if may_resume and state_of(run, setup).kind != 'missing':
-        return [*command, '--resume']
-    return command
+        folder = os.path.join(setup.pretrained[run.variant], 'work')
+    has_checkpoint = os.path.exists(os.path.join(folder, 'checkpoint'))
+    if has_checkpoint and state_of(run, setup).kind != 'missing':
+        words.append('--resume')
+    return words

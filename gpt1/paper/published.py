@@ -2,9 +2,9 @@
 
 Sources:  Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", its
           tables, and the curves of its figure 2 as read off the PDF; GLUE's leaderboard; the
-          programs of others, each named beside its figure.
+          programs of others, each named beside its score.
 
-The GPT-1 figures of single data sets are in `datasets.TASKS`, where reports need them too.
+The GPT-1 scores of single data sets are in `datasets.TASKS`, where reports need them too.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from typing import NamedTuple
 from datasets import TASKS
 
 
-class Row(NamedTuple):
+class Column(NamedTuple):
     """A column of a table of the paper: a data set, one of its sets of examples, its metric."""
 
     dataset: str  # a key of `datasets.TASKS`
-    split: str  # a key of `Data.test`, or 'all' for the splits together
+    subset: str  # a key of `Data.test`, or 'all' for all of them together
     metric: str
     title: str
     best_before: float  # the best of the others in the paper, ensembles included
@@ -26,25 +26,25 @@ class Row(NamedTuple):
 # The tables of the paper. Tables 2 and 3 are accuracies.
 TABLES = {
     2: (
-        Row('mnli', 'matched', 'accuracy', 'MNLI-m', 80.6, 'ensemble of 3'),
-        Row('mnli', 'mismatched', 'accuracy', 'MNLI-mm', 80.1, 'ensemble of 3'),
-        Row('snli', 'test', 'accuracy', 'SNLI', 89.3, 'ensemble of 5'),
-        Row('scitail', 'test', 'accuracy', 'SciTail', 83.3),
-        Row('qnli', 'test', 'accuracy', 'QNLI', 82.3),
-        Row('rte', 'test', 'accuracy', 'RTE', 61.7),
+        Column('mnli', 'matched', 'accuracy', 'MNLI-m', 80.6, 'ensemble of 3'),
+        Column('mnli', 'mismatched', 'accuracy', 'MNLI-mm', 80.1, 'ensemble of 3'),
+        Column('snli', 'test', 'accuracy', 'SNLI', 89.3, 'ensemble of 5'),
+        Column('scitail', 'test', 'accuracy', 'SciTail', 83.3),
+        Column('qnli', 'test', 'accuracy', 'QNLI', 82.3),
+        Column('rte', 'test', 'accuracy', 'RTE', 61.7),
     ),
     3: (
-        Row('rocstories', 'test', 'accuracy', 'Story Cloze', 77.6),
-        Row('race', 'middle', 'accuracy', 'RACE-m', 60.2, 'ensemble of 9'),
-        Row('race', 'high', 'accuracy', 'RACE-h', 50.3, 'ensemble of 9'),
-        Row('race', 'all', 'accuracy', 'RACE', 53.3, 'ensemble of 9'),
+        Column('rocstories', 'test', 'accuracy', 'Story Cloze', 77.6),
+        Column('race', 'middle', 'accuracy', 'RACE-m', 60.2, 'ensemble of 9'),
+        Column('race', 'high', 'accuracy', 'RACE-h', 50.3, 'ensemble of 9'),
+        Column('race', 'all', 'accuracy', 'RACE', 53.3, 'ensemble of 9'),
     ),
     4: (
-        Row('cola', 'test', 'matthews', 'CoLA', 35.0),
-        Row('sst2', 'test', 'accuracy', 'SST2', 93.2),
-        Row('mrpc', 'test', 'f1', 'MRPC', 86.0),
-        Row('stsb', 'test', 'pearson', 'STSB', 81.0),
-        Row('qqp', 'test', 'f1', 'QQP', 66.1),
+        Column('cola', 'test', 'matthews', 'CoLA', 35.0),
+        Column('sst2', 'test', 'accuracy', 'SST2', 93.2),
+        Column('mrpc', 'test', 'f1', 'MRPC', 86.0),
+        Column('stsb', 'test', 'pearson', 'STSB', 81.0),
+        Column('qqp', 'test', 'f1', 'QQP', 66.1),
     ),
 }
 TITLES = {
@@ -54,7 +54,7 @@ TITLES = {
     5: 'Ablations',
 }
 
-# GLUE's average: over nine tasks; a task with two figures counts with their mean.
+# GLUE's average: over nine tasks; a task with two scores counts with their mean.
 GLUE = {
     'cola': (('test', 'matthews'),),
     'sst2': (('test', 'accuracy'),),
@@ -70,7 +70,7 @@ GLUE_SCORE = 72.8
 GLUE_BEST_BEFORE = 68.9
 GLUE_REPRODUCED = ('STILTs, first version (arXiv:1811.01088v1): own fine-tuning of GPT-1', 74.6)
 
-# Table 5: columns, then rows of test figures. MNLI is the mean of matched and mismatched. `avg` is
+# Table 5: columns, then rows of test scores. MNLI is the mean of matched and mismatched. `avg` is
 # printed beside them.
 ABLATION_COLUMNS = {
     'cola': ('CoLA', 'matthews'),
@@ -88,7 +88,7 @@ ABLATIONS = {
     'no-lm': 'transformer without auxiliary LM',
     'lstm': 'LSTM with auxiliary LM',
 }
-ABLATION_FIGURES = {
+ABLATION_SCORES = {
     'full': (45.4, 91.3, 82.3, 82.0, 70.3, 81.8, 88.1, 56.0),
     'scratch': (18.9, 84.0, 79.4, 30.9, 65.5, 75.7, 71.2, 53.8),
     'no-lm': (47.9, 92.0, 84.9, 83.2, 69.8, 81.1, 86.9, 54.4),
@@ -114,6 +114,7 @@ LAYERS = {
 EPOCH = 9500
 ZERO_SHOT_TITLES = {'cola': 'CoLA', 'sst2': 'SST-2', 'race': 'RACE', 'dprd': 'DPRD'}
 ZERO_SHOT_CHANCE = {'cola': 0.0, 'sst2': 50.0, 'race': 25.0, 'dprd': 50.0}  # of a guess
+ZERO_SHOT_BEST = {'cola': 35.0, 'sst2': 93.2, 'race': 53.3, 'dprd': 76.4}  # of the time
 ZERO_SHOT_UPDATES = (1000, 2000, 4000, 8000, *(EPOCH * n for n in (1, 2, 4, 8, 16, 32, 64, 100)))
 ZERO_SHOT = {
     ('sst2', 'transformer'): (0.00, 0.00, 0.03, 0.10, 0.07, 0.47, 0.59, 0.60, 0.64, 0.68)
@@ -131,32 +132,32 @@ ZERO_SHOT = {
 }
 
 
-OWN = ('paper', "GLUE's leaderboard", "BERT's table")  # who published figures of the paper's model
+OWN = ('paper', "GLUE's leaderboard", "BERT's table")  # who published scores of the paper's model
 
 
-def paper_figure(row: Row) -> float | None:
-    """Return the figure of GPT-1 in the paper. None where it has none."""
-    figures = _figures(row.dataset, row.split, row.metric)
-    return next((value for who, value in figures if who.startswith('paper')), None)
+def paper_score(column: Column) -> float | None:
+    """Return the score of GPT-1 in the paper. None where it has none."""
+    scores = _scores(column.dataset, column.subset, column.metric)
+    return next((value for who, value in scores if who.startswith('paper')), None)
 
 
-def reproduced_figure(row: Row) -> tuple[str, float] | None:
-    """Return who reported the best reproduction on the same set, and its figure, or None."""
-    figures = _figures(row.dataset, row.split, row.metric)
-    others = [(who, value) for who, value in figures if not who.startswith(OWN)]
+def reproduced_score(column: Column) -> tuple[str, float] | None:
+    """Return who reported the best reproduction on the same set, and its score, or None."""
+    scores = _scores(column.dataset, column.subset, column.metric)
+    others = [(who, value) for who, value in scores if not who.startswith(OWN)]
     return max(others, key=lambda pair: pair[1], default=None)
 
 
-def glue_figure(dataset: str, split: str, metric: str) -> float:
-    """Return a figure of GPT-1's entry in GLUE, of which the paper prints a part."""
-    figures = _figures(dataset, split, metric)
-    return next(value for who, value in figures if who.startswith(OWN))
+def glue_entry(dataset: str, subset: str, metric: str) -> float:
+    """Return a score of GPT-1's entry in GLUE, of which the paper prints a part."""
+    scores = _scores(dataset, subset, metric)
+    return next(value for who, value in scores if who.startswith(OWN))
 
 
-def _figures(dataset: str, split: str, metric: str) -> list[tuple[str, float]]:
-    """Return who published which figures of a test set."""
+def _scores(dataset: str, subset: str, metric: str) -> list[tuple[str, float]]:
+    """Return who published which scores of a test set."""
     return [
-        (figure.who, figure.value)
-        for figure in TASKS[dataset].published
-        if (figure.on, figure.split, figure.metric) == ('test', split, metric)
+        (found.who, found.value)
+        for found in TASKS[dataset].published
+        if (found.on, found.split, found.metric) == ('test', subset, metric)
     ]

@@ -1,9 +1,9 @@
 """What a pre-trained model knows without fine-tuning (paper, section 5; figure 2, right).
 
-    python zero_shot.py --model_dir model/mine
-    python zero_shot.py --model_dir model/ --data_dir data/ --out zero-shot.json
+    python -m gpt1.paper.zero_shot --model_dir model/mine
+    python -m gpt1.paper.zero_shot --model_dir model/ --data_dir data/ --out zero-shot.json
 
-prints four figures of a language model, on the data sets that are in --data_dir; where one is not
+prints four scores of a language model, on the data sets that are in --data_dir; where one is not
 there, on made-up data. `pretrain.py --zero_shot` writes them to its log.
 
     CoLA   a sentence is acceptable if the mean log-probability of its tokens is above a threshold
@@ -47,7 +47,7 @@ DECISIONS = {  # where the paper leaves it open
         'DPRD, which has no other'
     ),
     'threshold': (
-        'CoLA: the one with the best Matthews correlation on the training set. The figure is the '
+        'CoLA: the one with the best Matthews correlation on the training set. The score is the '
         'Matthews correlation on the validation set'
     ),
     'words': 'SST-2: --words. A word of several tokens has the product of their probabilities',
@@ -60,50 +60,39 @@ DECISIONS = {  # where the paper leaves it open
         "DPRD: where no word follows the pronoun, the candidates' own tokens are compared"
     ),
     'scale': (
-        '0 is a random guess: 0, 50, 25 and 50. 1 is the best of the time: 35.0, 93.2, 53.3 (an '
-        "ensemble's, for want of another) and 76.4; on made-up data 1 is 100"
+        '0 is a random guess: 0, 50, 25 and 50. 1 is the best of the time: 35.0, 93.2, 53.3 '
+        '(ensemble; no single-model result) and 76.4; on made-up data 1 is 100'
     ),
 }
 
 
-def describe() -> str:
-    """Return the description of this script with its decisions."""
-    said = [
+def parse_args(argv=None):
+    """Parse the command line. Ends the process if something is wrong."""
+    decisions = [
         textwrap.fill(text, 100, initial_indent=f'    {name:13}', subsequent_indent=' ' * 17)
         for name, text in DECISIONS.items()
     ]
-    return '\n'.join([__doc__, 'The paper leaves much open. This program decides:\n', *said])
-
-
-def parse_args(argv=None):
-    """Parse the command line. Ends the process if something is wrong."""
     parser = Parser(
         prog='zero_shot.py',
-        usage='python zero_shot.py [--model_dir DIR] [options]',
-        description=describe(),
+        usage='python -m gpt1.paper.zero_shot [--model_dir DIR] [options]',
+        description='\n'.join([__doc__, 'Choices where the paper is silent:\n', *decisions]),
     )
-    parser.add_argument(
-        '--data_dir', help='folder of the data (default: data/, or made-up data where one is not)'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--data_dir', help='folder of the data (default: data/, or made-up data where one is not)')
+    add(
         '--words',
         nargs=3,
         metavar=('VERY', 'POSITIVE', 'NEGATIVE'),
+        default=WORDS,
         help='what stands after a text of SST-2, and the two words that are compared (default: '
         f'{" ".join(WORDS)})',
     )
-    parser.add_argument(
-        '--n_examples',
-        type=number(int, 2, 10**9),
-        help='use so many examples of each set, the first ones (default: all)',
-    )
-    parser.add_argument(
-        '--precision', choices=('fp32', 'bf16'), default='fp32', help='of the matrix products'
-    )
-    parser.add_argument('--out', metavar='FILE', help='write the figures to this JSON file too')
+    n_examples = 'use so many examples of each set, the first ones (default: all)'
+    add('--n_examples', type=number(int, 2, 10**9), help=n_examples)
+    add('--precision', choices=('fp32', 'bf16'), default='fp32', help='of the matrix products')
+    add('--out', metavar='FILE', help='write the scores to this JSON file too')
     add_model_options(parser)
     args = parser.parse_args(argv)
-    args.words = args.words or WORDS
     check_paths(parser, model_dir=args.model_dir, data_dir=args.data_dir)
     return args
 
@@ -116,18 +105,18 @@ import torch
 from datasets import find_data, find_dprd, make_samples, read_data
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.tied import plain_cross_entropy
+from gpt1.paper.published import ZERO_SHOT_BEST as BEST
 from gpt1.paper.published import ZERO_SHOT_CHANCE as CHANCE
 from gpt1.paper.published import ZERO_SHOT_TITLES as TITLES
 from gpt1.run import record
 from gpt1.run.parallel import StepSize, find_devices, to_device
 from gpt1.run.precision import autocast
 from gpt1.tasks.data_files import read_lines
-from gpt1.tasks.metrics import METRICS
+from gpt1.tasks.metrics import METRICS, matthews
 from gpt1.weights.open import open_model
 from text_utils import TextEncoder
 
 MEASURES = {'cola': 'matthews', 'sst2': 'accuracy', 'race': 'accuracy', 'dprd': 'accuracy'}
-BEST = {'cola': 35.0, 'sst2': 93.2, 'race': 53.3, 'dprd': 76.4}  # of the time
 TOKENS = 4096  # in a batch, about; no result depends on it
 PREDICTIONS = 1024  # whose probabilities are in memory at a time
 POSSESSIVE = ('his', 'its', 'their')
@@ -246,7 +235,7 @@ class Items:
 class ZeroShotSet:
     """A data set of figure 2, encoded.
 
-    items   those that the figure is about
+    items   those that the score is about
     choose  CoLA: those that the threshold is chosen on
     sample  whether they are made up
     source  the folder or file they are from
@@ -283,25 +272,25 @@ def load_sets(
     sets = []
     for name in names:
         if name == 'dprd':
-            path, is_sample = find_dprd(data_dir)
-            found = ZeroShotSet(name, Items(), is_sample, path)
-            _add_pronouns(found, read_dprd(path)[:n_examples], encoder, start, n_ctx)
+            source, is_sample = find_dprd(data_dir)
         else:
-            folder, is_sample = find_data(name, data_dir, or_sample=True)
-            _, data = read_data(name, folder)
-            found = ZeroShotSet(name, Items(), is_sample, folder)
+            source, is_sample = find_data(name, data_dir, or_sample=True)
+        found = ZeroShotSet(name, Items(), is_sample, source)
+        if name == 'dprd':
+            _add_pronouns(found, read_dprd(source)[:n_examples], encoder, start, n_ctx)
+        else:
+            _, data = read_data(name, source)
             examples = [example for part in data.valid.values() for example in part][:n_examples]
-            if name == 'cola':
-                _add_sentences(found.items, examples, encoder, start, n_ctx)
-                found.choose = Items()
-                _add_sentences(found.choose, data.train[:n_examples], encoder, start, n_ctx)
-                found.notes.append(
-                    f'threshold chosen on {len(found.choose.trees):,} training sentences'
-                )
-            elif name == 'sst2':
-                _add_opinions(found, examples, encoder, start, n_ctx, words)
-            else:
-                _add_questions(found.items, examples, encoder, start, n_ctx)
+        if name == 'cola':
+            found.choose = Items()
+            for items, part in ((found.items, examples), (found.choose, data.train[:n_examples])):
+                _add_sentences(items, part, encoder, start, n_ctx)
+            n_known = len(found.choose.trees)
+            found.notes.append(f'threshold chosen on {n_known:,} training sentences')
+        elif name == 'sst2':
+            _add_opinions(found, examples, encoder, start, n_ctx, words)
+        elif name == 'race':
+            _add_questions(found.items, examples, encoder, start, n_ctx)
         if found.items.n_cut:
             found.notes.append(f'{found.items.n_cut:,} are cut to {n_ctx} tokens')
         if not start:
@@ -466,25 +455,23 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     lowest is taken.
     """
     order = np.argsort(scores, kind='stable')
-    scores, labels = scores[order], labels[order].astype(np.float64)
+    scores, labels = scores[order], labels[order]
     n, n_right = len(labels), labels.sum()
     # With a threshold after the first k scores: how many above it are acceptable
     accepted = n_right - np.concatenate([[0], np.cumsum(labels)])
-    above = n - np.arange(n + 1.0)
-    covariance = accepted * n - above * n_right
-    spread = np.sqrt(above * (n - above) * n_right * (n - n_right))
-    with np.errstate(invalid='ignore', divide='ignore'):
-        matthews = np.where(spread > 0, covariance / spread, 0.0)
+    below = np.arange(n + 1)
+    right = accepted + below - (n_right - accepted)
+    found = matthews(right, [n - n_right, n_right], np.stack([below, n - below], axis=1))
     apart = np.concatenate([[True], scores[1:] > scores[:-1], [True]])
-    best = int(np.argmax(np.where(apart, matthews, -np.inf)))
+    best = int(np.argmax(np.where(apart, found, -np.inf)))
     edges = np.concatenate([[scores[0] - 1], scores, [scores[-1] + 1]])
     return float((edges[best] + edges[best + 1]) / 2)
 
 
-def figure_of(
+def score_of(
     model: torch.nn.Module, found: ZeroShotSet, precision: str = 'fp32'
 ) -> tuple[float, str]:
-    """Return the figure of a data set, and what was chosen to get it, if anything."""
+    """Return the score of a data set, and what was chosen to get it, if anything."""
     items = found.items
     labels = np.array(items.labels)
     scores = score_items(model, items, total=found.name == 'sst2', precision=precision)
@@ -499,19 +486,19 @@ def figure_of(
     return METRICS[MEASURES[found.name]](labels, predictions), chosen
 
 
-def normalize(name: str, figure: float, is_sample: bool) -> float:
-    """Return a figure on figure 2's scale: 0 is a random guess, 1 the best of the time."""
+def normalize(name: str, score: float, is_sample: bool) -> float:
+    """Return a score on figure 2's scale: 0 is a random guess, 1 the best of the time."""
     best = 100.0 if is_sample else BEST[name]
-    return (figure - CHANCE[name]) / (best - CHANCE[name])
+    return (score - CHANCE[name]) / (best - CHANCE[name])
 
 
-def figures(
+def all_scores(
     model: torch.nn.Module, sets: Sequence[ZeroShotSet], precision: str = 'fp32'
 ) -> dict[str, float]:
-    """Return the figures of some data sets, {'zs_cola': ...}, as `pretrain.py` logs them."""
+    """Return the scores of some data sets, {'zs_cola': ...}, as `pretrain.py` logs them."""
     was_training = model.training
     model.eval()
-    result = {f'zs_{found.name}': figure_of(model, found, precision)[0] for found in sets}
+    result = {f'zs_{found.name}': score_of(model, found, precision)[0] for found in sets}
     model.train(was_training)
     return result
 
@@ -530,7 +517,7 @@ def describe_sets(sets: Sequence[ZeroShotSet]) -> dict[str, dict]:
 
 
 def due_updates(updates_per_epoch: int, n_epochs: int) -> list[int]:
-    """Return the updates after which pre-training logs the figures.
+    """Return the updates after which pre-training logs the scores.
 
     They are 1,000, 2,000, 4,000 and 8,000 within the first epoch, and the ends of epochs 1, 2, 4, 8
     and so on, and of the last one (figure 2). An epoch of fewer than 8,000 updates has a
@@ -549,7 +536,7 @@ def due_updates(updates_per_epoch: int, n_epochs: int) -> list[int]:
 
 
 def run(args: Namespace) -> None:
-    """Print the figures of a model. Raises InputError."""
+    """Print the scores of a model. Raises InputError."""
     [device] = find_devices(args.device, 1)
     opened = open_model(args.model_dir, None, args.n_head, args.afn)
     if is_sample_model(opened.path):
@@ -561,24 +548,22 @@ def run(args: Namespace) -> None:
     result = {'model': opened.path}
     sets = load_sets(opened.encoder, n_ctx, args.data_dir, args.words, args.n_examples)
     for found in sets:
-        figure, chosen = figure_of(model, found, args.precision)
-        scaled = normalize(found.name, figure, found.sample)
-        made_up = ' (made up)' if found.sample else ''
+        name, measure = found.name, MEASURES[found.name]
+        score, chosen = score_of(model, found, args.precision)
+        scaled = normalize(name, score, found.sample)
         print(
-            f'{TITLES[found.name]:6} {figure:6.2f}  {MEASURES[found.name]}; chance '
-            f'{CHANCE[found.name]:.0f}, on the scale of figure 2 {scaled:.3f}'
+            f'{TITLES[name]:6} {score:6.2f}  {measure}; chance {CHANCE[name]:.0f}, on the scale of '
+            f'figure 2 {scaled:.3f}'
         )
-        notes = [f'{len(found.items.trees):,} examples of {found.source}{made_up}', *found.notes]
-        for note in [*notes, chosen] if chosen else notes:
+        made_up = ' (made up)' if found.sample else ''
+        found.notes += [chosen] if chosen else []
+        for note in (
+            f'{len(found.items.trees):,} examples of {found.source}{made_up}',
+            *found.notes,
+        ):
             print(f'       {note}')
-        result[found.name] = {
-            'figure': figure,
-            'metric': MEASURES[found.name],
-            'normalized': scaled,
-            'examples': len(found.items.trees),
-            'sample': found.sample,
-            'notes': [note for note in [*notes, chosen] if note],
-        }
+        about_set = describe_sets([found])[name]
+        result[name] = {'figure': score, 'metric': measure, 'normalized': scaled, **about_set}
     if args.out:
         result['run'] = record.finished(about)
         with whole_file(args.out) as f:

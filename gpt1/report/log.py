@@ -1,8 +1,10 @@
-"""The log of a run, read for a person."""
+"""The log of a run of train.py, read for a person."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gpt1.tasks.metrics import is_better
 from gpt1.tasks.task import Task
@@ -15,13 +17,15 @@ METRIC_NAMES = {  # for people
     'pearson': 'Pearson',
     'spearman': 'Spearman',
 }
+PARTS = {'tr': 'training', 'va': 'validation'}
+MAX_TEXT = 1000  # characters of a text in the report
 
 
 def metric_title(metric: str, task: Task | None = None) -> str:
     """The name of a metric in running text; of your own data, it says which class F1 is of."""
     if metric == 'f1' and task is not None and task.name == 'custom':
         return 'macro F1' if task.positive is None else f'F1 of {task.labels[task.positive]}'
-    return 'accuracy' if metric == 'accuracy' else METRIC_NAMES.get(metric, metric)
+    return metric if metric in ('accuracy', 'cost') else METRIC_NAMES.get(metric, metric)
 
 
 def log_name(metric: str) -> str:
@@ -29,9 +33,48 @@ def log_name(metric: str) -> str:
     return 'acc' if metric == 'accuracy' else metric
 
 
-def metric_of(name: str) -> str:
-    """The metric that `log_name` gave this name."""
-    return 'accuracy' if name == 'acc' else name
+def format_score(metric: str, value: float) -> str:
+    """'75.00 %' for accuracy, '0.512' for the cost, '75.00' for the other metrics."""
+    if metric == 'cost':
+        return f'{value:.3f}'
+    if math.isnan(value):
+        return 'not defined'
+    return f'{value:.2f} %' if metric == 'accuracy' else f'{value:.2f}'
+
+
+class Column(NamedTuple):
+    """What a name in the log means: `va_acc_mismatched` is validation, accuracy, mismatched.
+
+    part    'training' or 'validation'
+    metric  'cost', or a key of `METRICS`
+    subset  '' for the whole part
+    """
+
+    part: str
+    metric: str
+    subset: str
+
+    @property
+    def set(self) -> str:
+        """'validation, mismatched'"""
+        return ', '.join(filter(None, [self.part, self.subset]))
+
+    def title(self, task: Task | None = None) -> str:
+        """'validation accuracy, mismatched'"""
+        first = f'{self.part} {metric_title(self.metric, task)}'
+        return plain(', '.join(filter(None, [first, self.subset])))
+
+
+def columns_of(evaluation: object) -> dict[str, Column]:
+    """The names of the costs and scores in a line of the log, in its order, and what they mean."""
+    columns = {}
+    for name in evaluation if isinstance(evaluation, dict) else ():
+        part, _, rest = name.partition('_')
+        if part in PARTS and rest:
+            metric, _, subset = rest.partition('_')
+            metric = 'accuracy' if metric == 'acc' else metric
+            columns[name] = Column(PARTS[part], metric, subset)
+    return columns
 
 
 def read_log(path: str) -> tuple[dict, list[dict]]:
@@ -55,7 +98,7 @@ def read_log(path: str) -> tuple[dict, list[dict]]:
     arguments, *evaluations = lines
     if not evaluations:
         raise InputError(f'{path} has no evaluation: the run did not reach the end of an epoch')
-    names = figure_names(evaluations[0])
+    names = columns_of(evaluations[0])
     if not {'tr_cost', 'va_cost'} < set(names):
         raise InputError(
             f'{path}, line 2: expected an evaluation with tr_cost, va_cost and the metrics of the '
@@ -66,27 +109,6 @@ def read_log(path: str) -> tuple[dict, list[dict]]:
             if not isinstance(line, dict) or not is_finite(line.get(name)):
                 raise InputError(f'{path}, line {number}: expected a number as "{name}"')
     return arguments, evaluations
-
-
-def figure_names(evaluation: object) -> list[str]:
-    """The names of the costs and metrics in a line of the log, in its order."""
-    names = list(evaluation) if isinstance(evaluation, dict) else []
-    return [name for name in names if name.startswith(('tr_', 'va_'))]
-
-
-def figure_title(name: str, task: Task | None = None) -> str:
-    """The name of a figure for people: 'va_acc_mismatched' is 'validation accuracy, mismatched'."""
-    metric = name[3:].partition('_')[0]
-    title = 'cost' if metric == 'cost' else metric_title(metric_of(metric), task)
-    set_name, comma, split = set_title(name).partition(', ')
-    return plain(f'{set_name} {title}{comma}{split}')
-
-
-def set_title(name: str) -> str:
-    """The set of a figure: 'va_acc_mismatched' is of 'validation, mismatched'."""
-    kind = {'tr': 'training', 'va': 'validation'}[name[:2]]
-    split = name[3:].partition('_')[2]
-    return f'{kind}, {split}' if split else kind
 
 
 def is_finite(value: object) -> bool:
@@ -103,6 +125,16 @@ def best_evaluation(evaluations: Sequence[dict], task: Task) -> dict:
     return best
 
 
+def validation_scores(evaluation: dict, task: Task) -> list[tuple[Column, float]]:
+    """The validation scores of an evaluation, that of the task's first metric first."""
+    scores = [
+        (column, evaluation[name])
+        for name, column in columns_of(evaluation).items()
+        if column.part == 'validation' and column.metric != 'cost'
+    ]
+    return sorted(scores, key=lambda pair: pair[0][1:] != (task.metrics[0], ''))
+
+
 def is_real(task: Task) -> bool:
     """Whether a prediction of this task is a real number, and not one of several classes."""
     return task.soft_labels or task.regression
@@ -114,6 +146,3 @@ def plain(text: str) -> str:
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + ' …'
     return re.sub(r'([\\`*_<>|#\[\]~$&])', r'\\\1', text)
-
-
-MAX_TEXT = 1000  # characters of a text in the report

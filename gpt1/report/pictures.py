@@ -5,24 +5,13 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from utils import WriteError, whole_file
 
 OURS = 'C0'
-REFERENCE = '0.6'  # grey: the ideal, or the score on all examples
-MAX_POINTS = 5000  # in the scatter plot
-
-
-class Measured(NamedTuple):
-    """A value with its 95 % interval, and what stands beside it on the axis."""
-
-    name: str
-    value: float
-    low: float
-    high: float
+REFERENCE = '0.6'  # grey
 
 
 def draw(path: str, width: float, height: float, *panels: Callable) -> None:
@@ -55,23 +44,16 @@ def _draw(path, width, height, panels):
         figure.savefig(f, format='png')
 
 
-def deviations(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The two lengths of each error bar, as Matplotlib wants them: [2, values]."""
-    return np.clip([values - low, high - values], 0, None)
-
-
 def draw_training(
     path: str,
     epochs: Sequence[float],
     costs: dict[str, list[float]],
     scores: dict[str, list[float]],
     title: str,
-    published: dict[str, Sequence[float]],
 ) -> None:
     """Draw the costs and the scores, each a set's name and its values, by epoch.
 
-    title      of the scores
-    published  published scores of the sets after epochs 1, 2, ...; may be empty
+    title  of the scores
     """
 
     def curves(axes, values_of):
@@ -92,39 +74,10 @@ def draw_training(
 
     def score(axes):
         curves(axes, scores)
-        for i, (name, values) in enumerate(published.items()):
-            style = dict(color=f'C{i}', alpha=0.35, mfc='white', label=f'{name}, published')
-            axes.plot(range(1, len(values) + 1), values, 'o--', **style)
         axes.set(title=title)
         legend(axes)
 
     draw(path, 9, 4, cost, score)
-
-
-def draw_scores(path: str, rows: list[Measured], title: str) -> None:
-    """Draw scores below each other. Published ones have no interval: `low` is NaN."""
-
-    def panel(axes):
-        for y, (_, value, low, high) in enumerate(rows):
-            text = str(value)
-            if math.isnan(low):
-                axes.plot([value], [y], 'o', color='0.4')
-            else:
-                bars = deviations(*np.array([[value], [low], [high]]))
-                axes.errorbar([value], [y], xerr=bars, fmt='o', color=OURS, capsize=4)
-                text = f'{value:.2f}'
-            style = dict(textcoords='offset points', ha='center', fontsize=9)
-            axes.annotate(text, (value, y), (0, 6), **style)
-        axes.set(
-            title=f'{title}, with 95 % intervals',
-            yticks=range(len(rows)),
-            yticklabels=[row.name for row in rows],
-            ylim=(len(rows) - 0.5, -0.8),
-        )
-        axes.grid(axis='x', alpha=0.3)
-        axes.margins(x=0.15)
-
-    draw(path, 7.5, 1.1 + 0.36 * len(rows), panel)
 
 
 def class_name(name: str, i: int) -> str:
@@ -163,109 +116,15 @@ def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
     draw(path, size + 1.2, size, panel)
 
 
-def draw_confidence(
-    path: str,
-    confidence: np.ndarray,
-    right: np.ndarray | None,
-    edges: np.ndarray,
-    calibration: np.ndarray | None,
-) -> None:
-    """Draw how sure the predictions are and, if it is known, how often they are then right.
-
-    confidence   [examples] the probability of each prediction
-    right        [examples] whether it is right; None: not known
-    edges        of the bins
-    calibration  [bins, 4] the mean confidence in a bin, and the accuracy in % with its interval
-    """
-
-    def histogram(axes):
-        if right is None:
-            axes.hist(confidence, edges, color=OURS, rwidth=0.9)
-        else:
-            values = [confidence[right], confidence[~right]]
-            style = dict(stacked=True, color=[OURS, 'C3'], label=['right', 'wrong'])
-            axes.hist(values, edges, rwidth=0.9, **style)
-            axes.margins(y=0.15)  # room for the legend
-            axes.legend(frameon=False, loc='upper left', ncols=2)
-        axes.locator_params(axis='y', integer=True)
-        axes.set(
-            title='how sure the predictions are',
-            xlabel='probability of the prediction',
-            ylabel='examples',
-            xlim=(edges[0], 1),
-        )
-
-    def accuracy(axes):
-        x, y, low, high = calibration.T
-        axes.plot([edges[0], 1], [100 * edges[0], 100], '--', color=REFERENCE)
-        axes.errorbar(x, y, yerr=deviations(y, low, high), fmt='o', color=OURS, capsize=3)
-        margin = 0.04 * (1 - edges[0])
-        axes.set(
-            title='how often they are right, % (dashed: ideal)',
-            xlabel='probability of the prediction',
-            xlim=(edges[0] - margin, 1 + margin),
-        )
-
-    if right is None:
-        draw(path, 5, 3.6, histogram)
-    else:
-        draw(path, 9, 3.6, histogram, accuracy)
-
-
-def draw_scatter(path: str, labels: np.ndarray, values: np.ndarray) -> None:
-    """Draw predicted against given scores, both [examples], and the distribution of the errors."""
-    step = math.ceil(len(labels) / MAX_POINTS)
-
-    def scatter(axes):
-        low = min(labels.min(), values.min())
-        high = max(labels.max(), values.max())
-        axes.plot([low, high], [low, high], '--', color=REFERENCE)
-        alpha = 0.6 if len(labels) < 500 else 0.25
-        axes.scatter(labels[::step], values[::step], s=10, alpha=alpha, color=OURS, lw=0)
-        axes.set(title='prediction by score (dashed: ideal)', xlabel='score', ylabel='prediction')
-
-    def errors(axes):
-        draw_histogram(axes, values - labels)
-        axes.axvline(0, color=REFERENCE, ls='--')
-        axes.set(title='errors', xlabel='prediction − score')
-
-    draw(path, 9, 3.9, scatter, errors)
-
-
-def draw_histogram(axes, values: np.ndarray) -> None:
-    n_bins = min(40, 5 + len(values) // 5)
-    axes.hist(values, n_bins, color=OURS)
-    axes.locator_params(axis='y', integer=True)
-    axes.set(ylabel='examples')
-
-
-def draw_values(path: str, sets: dict[str, np.ndarray]) -> None:
-    """Draw the distribution of predicted numbers in each set, a panel a set."""
-
-    def panel_for(name, values):
-        def panel(axes):
-            draw_histogram(axes, values)
-            axes.set(title=name, xlabel='prediction')
-
-        return panel
-
-    draw(path, 5 * len(sets), 3.4, *(panel_for(name, values) for name, values in sets.items()))
-
-
-def draw_lengths(path: str, groups: list[Measured], title: str, overall: float) -> None:
-    """Draw a score in groups of about the same length, beside the score on all examples."""
+def draw_confidence(path: str, calibration: np.ndarray) -> None:
+    """Draw how often predictions are right beside their probability, both [bins, 2]."""
 
     def panel(axes):
-        y, low, high = np.array([group[1:] for group in groups]).T
-        positions = range(len(groups))
-        bars = deviations(y, low, high)
-        axes.errorbar(positions, y, yerr=bars, fmt='o', color=OURS, capsize=4)
-        axes.axhline(overall, color=REFERENCE, ls='--', lw=1)
+        axes.plot([0, 1], [0, 1], '--', color=REFERENCE)
+        axes.plot(*calibration.T, 'o-', color=OURS)
         axes.set(
-            title=f'{title}, by length, with 95 % intervals (dashed: all examples)',
-            xlabel='words in all texts of an example',
+            title='share of right predictions (dashed: ideal)',
+            xlabel='probability of the prediction',
         )
-        axes.set_xticks(positions, [group.name for group in groups])
-        axes.margins(x=0.1)
 
-    draw(path, 7.5, 3.4, panel)
+    draw(path, 5, 3.6, panel)

@@ -51,15 +51,6 @@ class Predictions:
         """[examples] whether the prediction is right."""
         return self.values == self.labels
 
-    def take(self, indices: np.ndarray) -> 'Predictions':
-        """Those with labels for some of the examples."""
-        return Predictions(
-            examples=[self.examples[i] for i in indices],
-            labels=self.labels[indices],
-            values=self.values[indices],
-            shares=None if self.shares is None else self.shares[indices],
-        )
-
 
 def predictions_for(task: Task, examples: list[Example], logits: np.ndarray) -> Predictions:
     """Decode the `logits` [examples, scores] of a set of examples."""

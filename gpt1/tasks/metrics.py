@@ -1,4 +1,4 @@
-"""Scores of predictions: arrays to numbers."""
+"""The scores of predictions: arrays to numbers."""
 
 import math
 from collections.abc import Callable
@@ -10,40 +10,73 @@ def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(np.mean(np.asarray(labels) == np.asarray(predictions)))
 
 
+def _counts(
+    labels: np.ndarray, predictions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each class: how often it is predicted rightly, how often a label, how often predicted."""
+    labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+    parts = labels[labels == predictions], labels, predictions
+    n_classes = 1 + max(labels.max(), predictions.max())
+    right, of_labels, predicted = (np.bincount(part, minlength=n_classes) for part in parts)
+    return right, of_labels, predicted
+
+
 def _f1(labels: np.ndarray, predictions: np.ndarray, positive: int | None = 1) -> float:
     """Of a class: GLUE has 1. None: the mean over the classes that occur (macro)."""
-    from sklearn.metrics import f1_score
-
+    right, of_labels, predicted = _counts(labels, predictions)
+    f1 = 2 * right / np.maximum(of_labels + predicted, 1)
     if positive is None:
-        return f1_score(labels, predictions, average='macro', zero_division=0)
-    labels, predictions = np.asarray(labels) == positive, np.asarray(predictions) == positive
-    return f1_score(labels, predictions, zero_division=0)
+        return f1[of_labels + predicted > 0].mean()
+    return f1[positive] if positive < len(f1) else 0.0
+
+
+def matthews(right: np.ndarray, of_labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The Matthews correlation (Gorodkin, 2004); 0 where all labels or all predictions are one.
+
+    right      [...] the number of right predictions
+    of_labels  [..., classes] how often each class is a label
+    predicted  [..., classes] how often it is predicted
+    """
+    of_labels, predicted = np.float64(of_labels), np.float64(predicted)
+    n = of_labels.sum(-1)
+    covariance = right * n - (of_labels * predicted).sum(-1)
+    variances = (n**2 - (of_labels**2).sum(-1)) * (n**2 - (predicted**2).sum(-1))
+    return covariance / np.sqrt(np.where(variances > 0, variances, np.inf))
 
 
 def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """0 where all predictions or all labels are the same."""
-    from sklearn.metrics import matthews_corrcoef
-
-    if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
-        return 0.0
-    return matthews_corrcoef(labels, predictions)
+    right, of_labels, predicted = _counts(labels, predictions)
+    return matthews(right.sum(), of_labels, predicted)
 
 
-def _correlation(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
     """0 where it is not defined: constant or infinite values, fewer than two examples."""
-    from scipy import stats
-
     pair = np.asarray([labels, predictions], dtype=np.float64)
-    if pair.shape[1] < 2 or not np.isfinite(pair).all() or (np.ptp(pair, axis=1) == 0).any():
+    if not np.isfinite(pair).all() or (np.ptp(pair, axis=1) == 0).any():
         return 0.0
-    value = getattr(stats, name)(*pair).statistic
-    return float(value) if math.isfinite(value) else 0.0
+    pair -= pair.mean(axis=1, keepdims=True)
+    pair /= abs(pair).max(axis=1, keepdims=True)
+    x, y = pair
+    return float(np.clip(x @ y / math.sqrt((x @ x) * (y @ y)), -1, 1))
 
 
-def _metric(function: Callable, *args) -> Callable[[np.ndarray, np.ndarray], float]:
+def _spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Pearson's, of the ranks."""
+    if not np.isfinite(predictions).all():
+        return 0.0
+    return _pearson(_ranks(labels), _ranks(predictions))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The rank of each value, up to a constant; equal ones share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - counts / 2)[which]
+
+
+def _metric(function: Callable) -> Callable[[np.ndarray, np.ndarray], float]:
     """`function` times 100, as the paper prints it."""
     return lambda labels, predictions, **options: (
-        100 * float(function(*args, labels, predictions, **options))
+        100 * float(function(labels, predictions, **options))
     )
 
 
@@ -52,8 +85,8 @@ METRICS: dict[str, Callable[..., float]] = {
     'accuracy': _metric(_accuracy),
     'f1': _metric(_f1),
     'matthews': _metric(_matthews),
-    'pearson': _metric(_correlation, 'pearsonr'),
-    'spearman': _metric(_correlation, 'spearmanr'),
+    'pearson': _metric(_pearson),
+    'spearman': _metric(_spearman),
 }
 
 
