@@ -69,6 +69,13 @@ def test_the_data_are_the_same_everywhere_and_the_ordinary_reader_reads_them(nam
         assert not seen & {example.texts for example in examples}
 
 
+def test_processes_may_make_the_same_data_at_once(tmp_path):
+    command = [sys.executable, os.path.join(ROOT, 'data', 'sample_tasks.py'), '--task', 'dprd']
+    processes = [subprocess.Popen([*command, '--out', str(tmp_path)]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert hash_of(tmp_path) == HASHES['dprd']
+
+
 def test_every_task_has_made_up_data():
     assert {*HASHES, 'rocstories'} == {*TASKS, 'dprd'} == {*tasks.MADE, 'rocstories'}
 
