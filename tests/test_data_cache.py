@@ -4,14 +4,11 @@ import hashlib
 import json
 import os
 import pickle
-import resource
 import shutil
-import signal
 from argparse import Namespace
 
 import numpy as np
 import pytest
-from conftest import Command
 from test_datasets import put
 from test_parallel import run_ranks
 from test_resume import NO_DROPOUT
@@ -22,7 +19,6 @@ from gpt1.report.log import plain
 from gpt1.run import data_cache
 from gpt1.run.encoding import encode_data
 from text_utils import TextEncoder
-from utils import InputError
 
 WORDS = 'Ella had no tape and she went to the store at night with a happy dog'.split()
 
@@ -282,12 +278,6 @@ def test_files_that_change_while_they_are_read_are_not_kept(options, monkeypatch
     assert kept_files(options) == []
 
 
-def test_missing_files_are_an_error_of_one_line(options):
-    os.unlink(os.path.join(options.data_dir, 'snli_1.0', 'snli_1.0_train.jsonl'))
-    with pytest.raises(InputError, match='is not all of SNLI'):
-        data_cache.load_data(options, encoder())
-
-
 # --------------------------------------------------------------------------------- damaged, foreign
 
 
@@ -383,19 +373,6 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, options, capsys):
     assert len(loaded.encoded.train) == 18
 
 
-def test_a_full_disk_is_no_error(options, capsys):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
-    try:
-        loaded = data_cache.load_data(options, encoder())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-    assert 'not kept for the next run: cannot write' in capsys.readouterr().out
-    assert len(loaded.encoded.train) == 18 and kept_files(options) == []
-
-
 # --------------------------------------------------------------------------------------- whole runs
 
 
@@ -403,38 +380,27 @@ def all_large():
     data_cache.LARGE = 0
 
 
-@pytest.fixture(scope='module')
-def undisturbed(tmp_path_factory):
-    """A run that keeps nothing."""
-    command = Command(tmp_path_factory.mktemp('undisturbed'))
-    command.run(*of_snli(command), '--analysis')
-    return command
-
-
 def of_snli(command):
     data_dir = put(command.folder / 'data', snli(40))
     folders = ['--data_dir', data_dir, '--cache_dir', command.folder / 'cache']
-    return ['--dataset', 'snli', '--n_iter', 2, *folders]
+    return ['--dataset', 'snli', '--n_iter', 2, '--analysis', *folders]
 
 
-def assert_same_end(command, undisturbed):
-    assert command.log('snli')[1:] == undisturbed.log('snli')[1:]
-    for path in ('submission/SNLI.tsv', 'analysis/snli/predictions.csv'):
-        assert command.read(path) == undisturbed.read(path)
+def results(command):
+    """The log and the files of a run. Its report names the data files."""
+    report = (
+        command.read('analysis/snli/report.md').decode().replace(plain(str(command.folder)), '')
+    )
+    paths = ('submission/SNLI.tsv', 'analysis/snli/predictions.csv')
+    return [report, command.log('snli')[1:], *map(command.read, paths)]
 
 
-def report_of(command):
-    """The report names the data files."""
-    return command.read('analysis/snli/report.md').decode().replace(plain(str(command.folder)), '')
-
-
-def test_a_run_with_kept_data_is_the_same(command, undisturbed):
-    assert 'encoded   ' not in undisturbed.output
-    assert not (undisturbed.folder / 'cache').exists()
+def test_a_run_with_kept_data_is_the_same(command, other_command):
+    assert 'encoded   ' not in other_command.run(*of_snli(other_command))
+    assert not (other_command.folder / 'cache').exists()
     for line in ('after reading', 'encoded   already'):
-        assert line in command.run(*of_snli(command), '--analysis', patch=all_large)
-        assert_same_end(command, undisturbed)
-        assert report_of(command) == report_of(undisturbed)
+        assert line in command.run(*of_snli(command), patch=all_large)
+        assert results(command) == results(other_command)
 
 
 def test_ranks_use_kept_data(command):

@@ -261,7 +261,7 @@ def prepare(
     tokens_record = os.path.join(work, 'tokens.json')
     vocabulary_record = os.path.join(work, 'vocabulary.json')
 
-    source = describe_source(texts, n_merges, vocabulary, coverage)
+    source = source_of(texts, n_merges, vocabulary, coverage)
     made = made_from(source, out)
     record = read_file(tokens_record)
     if made.items() <= record.items() and is_complete(tokens_path, record):
@@ -288,7 +288,7 @@ def prepare(
     )
 
 
-def describe_source(
+def source_of(
     texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float
 ) -> dict:
     """All that the result depends on: the texts, and the vocabulary or how it is learned."""

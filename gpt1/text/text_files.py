@@ -52,6 +52,8 @@ PARQUET_ROWS = 64  # read at a time; a row may be a book
 
 
 class TextFile(NamedTuple):
+    """A file of text."""
+
     name: str  # recorded with the result; does not depend on where the folder is
     path: str  # to open, and for messages
 

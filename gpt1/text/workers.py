@@ -49,6 +49,8 @@ class Workers:
 
     def __init__(self, n: int | None = None, shared: object = None):
         self.n = n or available_cores()
+        if sys.platform == 'win32':
+            self.n = min(self.n, 61)  # the most that an executor can wait for
         self.shared = shared
         self.pool = None
 
