@@ -13,10 +13,12 @@ from dataclasses import replace
 import pytest
 from conftest import PROCESSES, ROOT, child
 
+from datasets import make_samples
 from gpt1.paper import plan as paper_plan
 from gpt1.paper import published
 from gpt1.paper import tables as paper_report
 from gpt1.paper.plan import Run, Setup, make_plan, seconds_left, state_of
+from gpt1.paper.published import ZERO_SHOT_TITLES
 from gpt1.paper.tables import Result, ZeroShot, figure, glue_score
 from gpt1.run import record
 
@@ -41,6 +43,12 @@ def write_model(folder):
     folder.mkdir()
     for name in ('params_shapes.json', 'params_0.npy', 'encoder_bpe_40000.json'):
         (folder / name).write_text(name)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def made_up_data():
+    """What paper.py makes up before it compares records."""
+    make_samples(ZERO_SHOT_TITLES, None)
 
 
 def use_fake_scripts():
@@ -366,8 +374,9 @@ def test_a_pre_training_with_other_options_is_set_aside(monkeypatch, tmp_path):
     monkeypatch.setattr(paper_plan, 'SCRIPTS', str(tmp_path))
     (tmp_path / 'text.txt').write_text('a text')
     (tmp_path / 'pretrain.py').write_text(
-        'import options, record\n'
-        'args = options.parse_pretrain_args()\n'
+        'from gpt1.parsing import parse_pretrain_args\n'
+        'from gpt1.run import record\n'
+        'args = parse_pretrain_args()\n'
         'record.write(args.out, record.finished(record.of_pretraining(args)))\n'
     )
     folder, ids = tmp_path / 'lstm', []
