@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 from conftest import PROCESSES, ROOT, child
 
+from datasets import make_samples
 from gpt1.paper import plan as paper_plan
 from gpt1.paper import published, tables, verdicts
 from gpt1.paper import report as paper_report
 from gpt1.paper.plan import PlannedRun, Setup, make_plan, state_of
+from gpt1.paper.published import ZERO_SHOT_TITLES
 from gpt1.paper.running import Runner
 from gpt1.paper.scores import (
     RunScores,
@@ -52,6 +54,12 @@ def write_model(folder):
     folder.mkdir()
     for name in ('params_shapes.json', 'params_0.npy', 'encoder_bpe_40000.json'):
         (folder / name).write_text(name)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def made_up_data():
+    """What paper.py makes up before it compares records."""
+    make_samples(ZERO_SHOT_TITLES, None)
 
 
 def use_fake_scripts():
