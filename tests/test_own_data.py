@@ -298,6 +298,7 @@ def test_any_texts_survive(tmp_path, name):
     @settings(max_examples=50, deadline=None)
     @given(st.lists(st.tuples(*[no_tabs if ending == 'tsv' else text] * 2), min_size=1))
     @example([('a"b', '"'), ('\x00', 'a\x85'), ('\ufeff', 'a\u2028b'), ('x,y;z', '\\')])
+    @example([('0', '\r\t0' if ending == 'csv' else '0')])
     def check(pairs):
         path = put(tmp_path, {f'x.{ending}': FORMATS[name](pairs)}) + f'/x.{ending}'
         if rest == 'of rte':

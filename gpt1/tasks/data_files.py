@@ -121,7 +121,7 @@ def _check_line_breaks(where: str, cells: list[str], separator: str) -> None:
 
     If both marks are in column k (from 0) of rows of n cells, the first line of the field has
     n - 1 - k separators, the last one k, and all others n - 1. A separator in running text has a
-    blank after it, or is a tab, which is rare there.
+    blank after it, or is a tab, which is rare there. Cells of a row are rarely empty.
     """
     width = len(cells) - 1
     for column, cell in enumerate(cells):
@@ -129,6 +129,8 @@ def _check_line_breaks(where: str, cells: list[str], separator: str) -> None:
         rows = [width - column, *[width] * (len(counts) - 2), column]
         followed = len(re.findall(rf'{re.escape(separator)}\S', cell))
         is_text = separator + ' ' in cell or followed < (1 if separator == '\t' else 3)
+        parts = re.split(rf'\r\n|\r|\n|{re.escape(separator)}', cell)
+        is_text |= any(part == '' or part.isspace() for part in parts)
         if len(counts) > 1 and counts == rows and not is_text:
             raise InputError(
                 f'{where}, column {column + 1}: the field holds whole rows; '
