@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ METRIC_NAMES = {  # for people
     'spearman': 'Spearman',
 }
 PARTS = {'tr': 'training', 'va': 'validation'}
+RIGHT_TO_LEFT = {'R', 'AL', 'AN', 'RLE', 'RLO', 'RLI', 'LRE', 'LRO', 'LRI', 'FSI', 'PDF', 'PDI'}
 MAX_TEXT = 1000  # characters of a text in the report
 
 
@@ -141,8 +143,13 @@ def is_real(task: Task) -> bool:
 
 
 def plain(text: str) -> str:
-    """A text as Markdown that shows it as it is, on one line, cut to MAX_TEXT characters."""
+    """A text as Markdown that shows it as it is, on one line, cut to MAX_TEXT characters.
+
+    What is written from right to left does not turn the words around it.
+    """
     text = ' '.join(text.split())
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + ' …'
+    if not RIGHT_TO_LEFT.isdisjoint(map(unicodedata.bidirectional, text)):
+        text = f'\u2068{text}\u2069'  # which isolate it
     return re.sub(r'([\\`*_<>|#\[\]~$&])', r'\\\1', text)

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,20 +14,29 @@ OURS = 'C0'
 REFERENCE = '0.6'  # grey
 
 
-def draw(path: str, width: float, height: float, *panels: Callable) -> None:
-    """Draw panels side by side into a PNG file. Each panel is a function of its axes.
+@contextlib.contextmanager
+def optional(path: str) -> Iterator[None]:
+    """A file that no run needs: where it fails, in whatever way, a warning is printed.
 
-    No picture stops a run: where one fails, in whatever way, an earlier one is removed, and a
-    warning is printed.
+    An earlier file does not stand for it.
     """
     try:
-        _draw(path, width, height, panels)
+        yield
     except Exception as error:
         with contextlib.suppress(OSError):
             os.unlink(path)
         reason = error.__cause__ if isinstance(error, WriteError) else error
         reason = ' '.join(str(reason).split()) or type(error).__name__
-        print(f'warning: {path} was not drawn: {reason}', file=sys.stderr)
+        print(f'warning: {path} was not made: {reason}', file=sys.stderr)
+
+
+def draw(path: str, width: float, height: float, *panels: Callable) -> None:
+    """Draw panels side by side into a PNG file. Each panel is a function of its axes.
+
+    A picture that fails is a warning.
+    """
+    with optional(path):
+        _draw(path, width, height, panels)
 
 
 def _draw(path, width, height, panels):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt1.report import pictures
+from gpt1.report.html import write_html
 from gpt1.report.intervals import Score, format_interval, interval, results, suffix
 from gpt1.report.log import (
     METRIC_NAMES,
@@ -42,7 +43,7 @@ def write_report(
     notes: Sequence[str] = (),
     data_notes: Sequence[str] = (),
 ) -> None:
-    """Write report.md and its pictures to `folder`.
+    """Write report.md, its pictures and report.html to `folder`.
 
     arguments, evaluations  of the run's log, as `read_log` returns them
     test         name of a test set -> its examples and their logits [examples, scores]
@@ -75,8 +76,10 @@ def write_report(
                 lines += report_classes(folder, task, analysed, where)
             lines += report_confidence(folder, analysed, where)
         lines += report_mistakes(task, analysed, where)
-    with whole_file(os.path.join(folder, 'report.md')) as f:
+    path = os.path.join(folder, 'report.md')
+    with whole_file(path) as f:
         f.write('\n'.join(lines) + '\n')
+    write_html(path)
 
 
 def report_cut(arguments: dict, task: Task) -> list[str]:
