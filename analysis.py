@@ -54,7 +54,7 @@ def read_run(folder: str, log_path: str, data_dir: str | None = None) -> Finishe
 
     The data are where the log says, or in `data_dir`. Raises InputError.
     """
-    arguments, evaluations = read_log(log_path)
+    arguments, evaluations, _ = read_log(log_path)
     if arguments.get('submit') is False:
         raise InputError(
             f'the run of {log_path} has no predictions: train.py makes them by --submit'
