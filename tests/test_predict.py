@@ -71,7 +71,7 @@ def test_the_same_as_in_training(kept, params, capsys):
     for a, b in zip(found, wanted):
         for name in ('id', 'prediction', 'label'):
             assert a[name] == b[name]
-        for name in ('score1', 'score2', 'probability'):
+        for name in ('score_1', 'score_2', 'probability'):
             assert float(a[name]) == pytest.approx(float(b[name]), abs=1e-5)
     accuracy = 100 * np.mean([row['prediction'] == row['label'] for row in wanted])
     assert '40 examples in' in printed.err and f'accuracy {accuracy:.2f}' in printed.err
