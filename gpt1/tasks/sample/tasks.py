@@ -26,7 +26,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpt1.tasks.sample import formats
 from gpt1.tasks.sample.formats import Block
@@ -34,6 +34,7 @@ from gpt1.tasks.sample.stories import (
     FEMALE,
     FOLDER,
     MALE,
+    WORDS,
     Schema,
     draw_slots,
     fill,
@@ -44,10 +45,11 @@ from gpt1.tasks.sample.stories import (
 from utils import InputError, WriteError
 
 SEED = 1000  # of the first task; that of the sample stories is 2018, of the pre-training text 7
-SPLITS = ('train', 'dev', 'test')
+SIZES = {'train': 800, 'dev': 200, 'test': 200}
 PHRASINGS = {'train': slice(0, 3), 'dev': slice(3, 5), 'test': slice(3, 5), 'text': slice(0, 5)}
 PEOPLE = ('name', 'he', 'him', 'his', 'friend', 'he2', 'him2', 'his2')
 OTHER = {'a': 'b', 'b': 'a'}
+MISMATCHED = ('friendship', 'gifts', 'hobbies', 'pets')  # families of schemas; genres of MNLI
 
 
 class Random(random.Random):
@@ -211,12 +213,6 @@ qqp = judged(  # the same question if the story is the same
 )
 
 
-HAPPY = {
-    True: '(Luckily|Happily|Fortunately), {name} was glad.',
-    False: '(Unluckily|Unhappily|Unfortunately), {name} was sad.',
-}
-
-
 def rte(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
     """A story without its ending, and whether it ends well: true or false."""
     block = []
@@ -225,7 +221,7 @@ def rte(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block
         premise = story.context(variant)
         for label in ('entailment', 'not_entailment'):
             ends_well = story.is_happy(variant) == (label == 'entailment')
-            hypothesis = phrase([HAPPY[ends_well]], rng)
+            hypothesis = phrase([WORDS['happy']['yes' if ends_well else 'no']], rng)
             block.append(((premise, fill(hypothesis, story.slots)), label))
     return block
 
@@ -296,51 +292,6 @@ def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     return block
 
 
-# What a person did to another one, and why: reasons that lie in the first and in the second person.
-DEEDS = {
-    'thanked': (
-        ('was grateful', 'had needed help', 'had got a present'),
-        ('had helped', 'was so kind', 'had brought a present'),
-    ),
-    'scolded': (
-        ('was angry', 'was very strict', 'had a bad temper'),
-        ('was late again', 'had told a lie', 'had broken a cup'),
-    ),
-    'helped': (
-        ('was kind', 'had enough time', 'knew what to do'),
-        ('was in trouble', 'asked for help', 'did not know what to do'),
-    ),
-    'envied': (
-        ('was poor', 'had never won', 'had no friends'),
-        ('was rich', 'had won again', 'had many friends'),
-    ),
-    'paid': (
-        ('had lost the bet', 'owed some money', 'wanted to buy the bike'),
-        ('had won the bet', 'had done the work', 'wanted to sell the bike'),
-    ),
-    'followed': (
-        ('was lost', 'had no map', 'did not know the way'),
-        ('was the leader', 'had a map', 'knew the way'),
-    ),
-    'taught': (
-        ('was a good teacher', 'knew the song', 'had read the book'),
-        ('was eager to learn', 'did not know the song', 'had not read the book'),
-    ),
-    'woke': (
-        ('was already up', 'had heard the alarm', 'had slept enough'),
-        ('was still in bed', 'had not heard the alarm', 'had slept too long'),
-    ),
-    'nursed': (
-        ('was a doctor', 'was healthy', 'knew a lot about fevers'),
-        ('was a patient', 'was ill', 'had a fever'),
-    ),
-    'fed': (
-        ('was the cook', 'had made soup', 'had food for two'),
-        ('was the guest', 'was hungry', 'had not eaten'),
-    ),
-}
-
-
 def deed(first: str, second: str, verb: str, who: str, reason: str) -> str:
     """What one person did to another, with `who` before the reason: a name or a pronoun."""
     return f'{first} {verb} {second} because {who} {reason}.'
@@ -380,9 +331,9 @@ def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     names, pronoun = rng.choice([(FEMALE, 'she'), (MALE, 'he')])
     first = rng.choice(names)
     second = rng.choice([name for name in names if name != first])
-    verb = rng.choice(list(DEEDS))
+    verb = rng.choice(list(WORDS['deeds']))
     label = rng.choice([0, 1])
-    reasons = [rng.choice(DEEDS[verb][who]) for who in (label, 1 - label)]
+    reasons = [rng.choice(WORDS['deeds'][verb][who]) for who in (label, 1 - label)]
     sentences = [deed(first, second, verb, pronoun, reason) for reason in reasons]
     return [((*sentences, pronoun, first, second), label)]
 
@@ -390,17 +341,13 @@ def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
 # ----------------------------------------------------------------------------- the whole data set
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(NamedTuple):
     """How the data of a task are made and written."""
 
     block: Callable[[Schema, str, list[Schema], Random], Block]
-    write: Callable[[str, dict[str, Block]], None]  # to a folder, the examples of each split
     folder: str  # as the official archive unpacks
-    sizes: dict[str, int]  # split: number of examples; the names begin with those of SPLITS
-
-
-MISMATCHED = ('friendship', 'gifts', 'hobbies', 'pets')  # families of schemas; genres of MNLI
+    sizes: dict[str, int] = SIZES  # of each split; its name begins with train, dev or test
+    write: Callable[[str, str, dict[str, Block]], None] = formats.write_tables
 
 
 def examples(name: str) -> dict[str, Block]:
@@ -443,7 +390,7 @@ def make(name: str, folder: str) -> str:
         with tempfile.TemporaryDirectory(prefix=f'.{made.folder}.', dir=folder) as beside:
             new = os.path.join(beside, 'new')
             os.mkdir(new)
-            made.write(new, examples(name))
+            made.write(name, new, examples(name))
             replace(target, new, os.path.join(beside, 'old'))
     except OSError as error:
         raise WriteError(f'cannot write {target}: {error.strerror or error}') from error
@@ -463,26 +410,24 @@ def replace(target: str, new: str, old: str) -> None:
 
 # ---------------------------------------------------------------------------------------- the table
 
-PAIR = 'sentence1 sentence2'
-SIZES = {'train': 800, 'dev': 200, 'test': 200}
 MNLI_SIZES = {'train': 800} | dict.fromkeys(
     ('dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched'), 200
 )
-MADE = {
-    'snli': Made(nli, formats.write_snli, 'snli_1.0', SIZES),
-    'mnli': Made(nli, formats.write_mnli, 'MNLI', MNLI_SIZES),
-    'qnli': Made(qnli, formats.glue('question sentence'), 'QNLI', SIZES),
-    'scitail': Made(scitail, formats.write_scitail, 'SciTailV1.1', SIZES),
-    'rte': Made(rte, formats.glue(PAIR), 'RTE', SIZES),
-    'race': Made(race, formats.write_race, 'RACE', {'train': 400, 'dev': 200, 'test': 200}),
-    'qqp': Made(qqp, formats.write_qqp, 'QQP', SIZES),
-    'mrpc': Made(mrpc, formats.write_mrpc, 'MRPC', SIZES),
-    'stsb': Made(stsb, formats.write_stsb, 'STS-B', SIZES),
-    'cola': Made(cola, formats.write_cola, 'CoLA', {'train': 1200, 'dev': 300, 'test': 300}),
-    'sst2': Made(sst2, formats.write_sst2, 'SST-2', SIZES),
-    'wnli': Made(wnli, formats.glue(PAIR), 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
+MADE = {  # the order decides the seeds
+    'snli': Made(nli, 'snli_1.0', write=formats.write_snli),
+    'mnli': Made(nli, 'MNLI', MNLI_SIZES),
+    'qnli': Made(qnli, 'QNLI'),
+    'scitail': Made(scitail, 'SciTailV1.1'),
+    'rte': Made(rte, 'RTE'),
+    'race': Made(race, 'RACE', {'train': 400, 'dev': 200, 'test': 200}, formats.write_race),
+    'qqp': Made(qqp, 'QQP'),
+    'mrpc': Made(mrpc, 'MRPC', write=formats.write_mrpc),
+    'stsb': Made(stsb, 'STS-B'),
+    'cola': Made(cola, 'CoLA', {'train': 1200, 'dev': 300, 'test': 300}),
+    'sst2': Made(sst2, 'SST-2'),
+    'wnli': Made(wnli, 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
     # pairs of twins
-    'dprd': Made(dprd, formats.write_dprd, 'DPRD', {'train': 300, 'test': 200}),
+    'dprd': Made(dprd, 'DPRD', {'train': 300, 'test': 200}, formats.write_dprd),
 }
 
 
