@@ -19,7 +19,8 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import numpy as np
 
-from datasets import TASKS, read_data
+from datasets import DATA_OPTIONS, TASKS, read_data
+from gpt1.options import TRAIN, accepts, options_of
 from gpt1.parsing import Parser
 from gpt1.report.intervals import results
 from gpt1.report.log import best_evaluation, log_name, metric_title, read_log
@@ -92,12 +93,9 @@ def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[
         raise InputError(f'{log_path}, line 1: the data set {name[:40]!r} is not known')
     if data_dir is None:
         data_dir = str(arguments.get('data_dir', 'data/'))
-    options = {option: arguments.get(option) is True for option in ('regression', 'symmetric')}
-    for option in ('n_valid', 'seed'):
-        if type(arguments.get(option)) is int:
-            options[option] = arguments[option]
-    if isinstance(arguments.get('positive'), str):
-        options['positive'] = arguments['positive']
+    kinds = {option.name: option.kind for option in options_of(TRAIN)}
+    valid = [name for name in DATA_OPTIONS if accepts(kinds[name], arguments.get(name))]
+    options = {name: arguments[name] for name in valid}
     return read_data(name, data_dir, **options)
 
 

@@ -112,6 +112,7 @@ def arguments(folder, kind, **more):
         cache_dir=str(folder / 'cache'),
         n_ctx=40,
         **{'n_valid': None, 'seed': 42, 'regression': False, 'symmetric': False, 'positive': None}
+        | {'metric': None, 'n_train': None}
         | changed
         | more,
     )

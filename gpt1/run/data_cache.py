@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets import kept_task, read_data, source_files
+from datasets import DATA_OPTIONS, kept_task, read_data, source_files
 from gpt1.run.encoding import EncodedData, encode_data, make_dataset
 from gpt1.run.record import content_hash
 from gpt1.tasks.task import Data, Example, Task
@@ -81,9 +81,9 @@ def cache_key(args: Namespace, encoder: TextEncoder) -> str:
         'version': CACHE_VERSION,
         'data set': args.dataset,
         'files': [*paths, content_hash(paths)],
-        'options': [args.n_valid, args.regression, args.symmetric, args.positive],
-        # Only the split of your own data depends on it.
-        'seed': args.seed if args.dataset == 'custom' else None,
+        'options': [getattr(args, name) for name in DATA_OPTIONS if name != 'seed'],
+        # Only the split of your own data, and a part of the training set, depend on it.
+        'seed': args.seed if args.dataset == 'custom' or args.n_train else None,
         'vocabulary': hashlib.sha256(vocabulary.encode()).hexdigest(),
         'Python': platform.python_version(),
         'packages': [importlib.metadata.version(package) for package in PACKAGES],
@@ -92,8 +92,8 @@ def cache_key(args: Namespace, encoder: TextEncoder) -> str:
 
 
 def read(args: Namespace) -> tuple[Task, Data]:
-    options = (args.n_valid, args.seed, args.regression, args.symmetric, args.positive)
-    return read_data(args.dataset, args.data_dir, *options)
+    options = {name: getattr(args, name) for name in DATA_OPTIONS}
+    return read_data(args.dataset, args.data_dir, **options)
 
 
 def make(args: Namespace, encoder: TextEncoder, path: str, key: str) -> LoadedData:
