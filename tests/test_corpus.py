@@ -19,7 +19,6 @@ from gpt1.files import ENCODER_FILE, MERGES_FILE
 from gpt1.run import corpus
 from gpt1.run.corpus import learn_byte_pairs, prepare, vocabulary_files
 from gpt1.text import text_files, workers
-from gpt1.text.text_files import TextBlock
 from text_utils import TextEncoder, read_merges
 
 
@@ -141,19 +140,6 @@ def test_no_fewer_characters_cover_the_text(counts, coverage):
     assert len(characters) == 1 or covered - counts[characters[-1]] < needed
 
 
-def test_a_text_of_3000_characters_is_hardly_unknown(tmp_path, capsys, one_process):
-    """As in Chinese: each character is about as common as 1 / its rank."""
-    weights = 1 / np.arange(1, 3001)
-    drawn = np.random.default_rng(0).choice(3000, (2000, 20), p=weights / weights.sum())
-    lines = [''.join(chr(0x4E00 + i) for i in line) for line in drawn]
-    (tmp_path / 'text.txt').write_text('\n'.join(lines), encoding='utf-8')
-    for _ in range(2):
-        prepare([tmp_path / 'text.txt'], tmp_path, tmp_path, 100)
-        share = 100 * np.mean(corpus.open_tokens(tmp_path)[0] == 0)
-        assert 0 < share < 0.1
-        assert f'; {share:.2f} % of the tokens are unknown' in capsys.readouterr().out
-
-
 def test_counts_of_rare_words_are_forgotten(monkeypatch):
     monkeypatch.setattr(corpus, 'MAX_WORDS', 4)
     counts = [Counter(a=5, b=1, c=2), Counter(d=4, e=1, A=3), Counter(f=1)]
@@ -167,7 +153,7 @@ def test_a_word_of_a_megabyte_is_learned_from_in_bounded_time(alphabet):
     size = (1 << 20) // len(alphabet[0].encode())
     word = ''.join(alphabet[i] for i in rng.integers(len(alphabet), size=size))
     start = time.process_time()
-    tokens = corpus.count_tokens([corpus.count_words(None, TextBlock(word.encode(), 'a.txt', 0))])
+    tokens = corpus.count_tokens([corpus.count_words(None, word)])
     _, merges = learn_byte_pairs(tokens, 20)
     assert learn_byte_pairs(Counter({word: 1}), 20)[1] == merges
     assert time.process_time() - start < 15

@@ -25,7 +25,6 @@ from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE, SHARDS
 from gpt1.run.encoding import id_type, progress_bar
 from gpt1.run.record import read_file
 from gpt1.text.text_files import (
-    TextBlock,
     TextFile,
     file_hash,
     find_texts,
@@ -52,10 +51,10 @@ MAX_WORDS = 1 << 21  # different words that are counted at a time
 # --------------------------------------------------------------------------------------- vocabulary
 
 
-def count_words(_, block: TextBlock) -> Counter:
+def count_words(_, block: str) -> Counter:
     """How often each word of a block occurs. A very long word is counted in pieces."""
     counts = Counter()
-    for line in block.decode().split('\n'):
+    for line in block.split('\n'):
         counts.update(split_words(line))
     del counts['\n']
     for word in [word for word in counts if len(word) > LONGEST_WORD]:
@@ -161,11 +160,11 @@ def vocabulary_files(folder: str) -> list[str]:
 # ----------------------------------------------------------------------------------------- encoding
 
 
-def encode_block(encoder: TextEncoder, block: TextBlock) -> np.ndarray:
+def encode_block(encoder: TextEncoder, block: str) -> np.ndarray:
     """The token ids of a block. The id of the newline follows each line that is not blank."""
     newline = encoder.encoder.get('\n</w>', 0)
     # No newline follows what comes last. It is empty, unless the block ends within a line.
-    *lines, last = encoder.encode_all(block.decode().split('\n'))
+    *lines, last = encoder.encode_all(block.split('\n'))
     ids = []
     for line in lines:
         ids += line
@@ -198,14 +197,14 @@ def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
     }
 
 
-def all_blocks(texts: list[TextFile], what: str) -> Iterator[TextBlock]:
+def all_blocks(texts: list[TextFile], what: str) -> Iterator[str]:
     """The blocks of all texts, with a progress bar that says what is done with them."""
     n_bytes = sum(os.path.getsize(text.path) for text in texts)  # compressed files have more
     with progress_bar(n_bytes, 'B', what, unit_scale=True) as bar:
         for text in texts:
             for block in read_blocks(text.path):
                 yield block
-                bar.update(len(block.data))
+                bar.update(len(block.encode()))
 
 
 def check_words(n: int, texts: list[TextFile]) -> None:

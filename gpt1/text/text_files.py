@@ -25,7 +25,6 @@ from typing import BinaryIO, NamedTuple
 
 from utils import InputError, check_not_pointer
 
-COMPRESSIONS = ('.gz', '.xz', '.zst')
 JSON_LINES = ('.json', '.jsonl', '.ndjson')
 MARKUP = 'markup would be learned as text; extract the plain text first'
 NOT_TEXT = {
@@ -34,8 +33,25 @@ NOT_TEXT = {
     **dict.fromkeys(('.tar', '.zip', '.tgz', '.7z', '.bz2'), 'an archive; unpack it first'),
 }
 MARKUP_START = re.compile(rb'<(!doctype|\?xml|html|head|mediawiki|doc)\b|\{\\rtf|\[\{\x22', re.I)
-BLOCK = 1 << 20  # bytes of text in a block, at most (but for three)
+BLOCK = 1 << 20  # characters of a block, at most
 LONGEST_LINE = 1 << 27  # bytes of a line of JSON; a longer one is refused
+
+
+def import_pyarrow(path: str):
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(f'{path}: to read it, pip install pyarrow') from error
+    return pyarrow
+
+
+def open_zstd(path: str, mode: str) -> BinaryIO:
+    # Unlike the package zstandard, it reads all frames, and notices where a file is cut off.
+    stream = import_pyarrow(path).CompressedInputStream(open(path, mode), 'zstd')  # noqa: SIM115
+    return io.BufferedReader(stream, BLOCK)
+
+
+OPENERS = {'.gz': gzip.open, '.xz': lzma.open, '.zst': open_zstd}
 
 
 # -------------------------------------------------------------------------------- finding the files
@@ -51,12 +67,9 @@ class TextFile(NamedTuple):
 def find_texts(places: Iterable[str]) -> tuple[list[TextFile], list[str]]:
     """List the text files among and below `places`, which are files and folders.
 
-    In a folder, the endings of the names tell what is text (see `is_text`), and symbolic links are
-    followed. A file that is given by its own name and ends differently is plain text, or records of
-    JSON (see `read_chunks`).
-
-    Returns the texts, and a line for each folder with files that are not read. Raises InputError if
-    a place does not exist or has no text file.
+    In a folder, the endings of the names tell what is text (see `is_text`). A file that is given by
+    its own name may have any. Returns the texts, and a line for each folder with files that are not
+    read. Raises InputError if a place does not exist or has no text file.
     """
     texts, notes = [], []
     for place in map(str, places):
@@ -80,14 +93,11 @@ def find_texts(places: Iterable[str]) -> tuple[list[TextFile], list[str]]:
 def kind_of(path: str) -> str:
     """Return the ending of a name in lower case; of a compressed file, the one before."""
     root, suffix = os.path.splitext(path.lower())
-    return os.path.splitext(root)[1] if suffix in COMPRESSIONS else suffix
+    return os.path.splitext(root)[1] if suffix in OPENERS else suffix
 
 
 def list_folder(folder: str) -> tuple[list[TextFile], list[str]]:
-    """List the text files below a folder by name, and the names of all other files.
-
-    If symbolic links lead to a file or folder in several ways, it is listed once.
-    """
+    """List the text files below a folder by name, each once, and the names of all other files."""
 
     def fail(error):
         raise InputError(f'cannot read {error.filename}: {error.strerror}') from error
@@ -147,8 +157,8 @@ def file_hash(path: str) -> list:
 # -------------------------------------------------------------------------------- reading the files
 
 
-def read_chunks(path: str) -> Iterator[bytes]:
-    """Yield the text of a file in pieces of any size, as UTF-8.
+def read_pieces(path: str) -> Iterator[str]:
+    """Yield the text of a file in pieces of any size.
 
     In JSON Lines and .parquet files, a newline follows each text. A file of another name holds JSON
     Lines if its first line is a JSON object. Raises InputError.
@@ -166,16 +176,30 @@ def read_chunks(path: str) -> Iterator[bytes]:
             lines = itertools.chain([first], iter(lambda: f.readline(LONGEST_LINE), b''))
             yield from (json_text(line, path, i) for i, line in enumerate(lines, 1))
         else:
-            yield first
-            yield from iter(lambda: f.read(BLOCK), b'')
+            yield from decode(itertools.chain([first], iter(lambda: f.read(BLOCK), b'')), path)
+
+
+def decode(chunks: Iterable[bytes], path: str) -> Iterator[str]:
+    """Decode UTF-8 that may be cut anywhere. Raises InputError."""
+    decoder = codecs.getincrementaldecoder('utf-8')()
+    n_before = 0
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk)
+            n_before += len(chunk)
+        yield decoder.decode(b'', final=True)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f'{path} is not UTF-8 text (near byte {n_before + error.start:,}: {error.reason}); '
+            'save it again as UTF-8'
+        ) from error
 
 
 @contextlib.contextmanager
 def open_text(path: str) -> Iterator[BinaryIO]:
     """Open a file, decompressed. Within, errors of reading it become an InputError."""
     check_not_pointer(path)
-    openers = {'.gz': gzip.open, '.xz': lzma.open, '.zst': open_zstd}
-    opener = openers.get(os.path.splitext(path)[1].lower(), open)
+    opener = OPENERS.get(os.path.splitext(path)[1].lower(), open)
     try:
         if opener is not open and not os.path.getsize(path):
             raise EOFError('an empty file')
@@ -188,29 +212,15 @@ def open_text(path: str) -> Iterator[BinaryIO]:
         raise InputError(f'cannot read {path}: {reason}') from error
 
 
-def open_zstd(path: str, mode: str) -> BinaryIO:
-    # Unlike the package zstandard, it reads all frames, and notices where a file is cut off.
-    stream = import_pyarrow(path).CompressedInputStream(open(path, mode), 'zstd')  # noqa: SIM115
-    return io.BufferedReader(stream, BLOCK)
-
-
-def import_pyarrow(path: str):
-    """Return the package `pyarrow`. Raises InputError if it is not installed."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(f'{path}: to read it, pip install pyarrow') from error
-    return pyarrow
-
-
 def check_plain(first: bytes, path: str) -> None:
     """Raise InputError if the first line of a file is not that of a plain text."""
+    reason = None
     if b'\0' in first[:1024] or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(
-            f'{path} is not UTF-8 text (it is UTF-16 or an archive); save it again as UTF-8'
-        )
-    if MARKUP_START.match(first.lstrip()):
-        raise InputError(f'{path} is not plain text: {MARKUP}')
+        reason = 'it is UTF-16 or an archive; save it again as UTF-8'
+    elif MARKUP_START.match(first.lstrip()):
+        reason = MARKUP
+    if reason:
+        raise InputError(f'{path} is not plain text: {reason}')
 
 
 def read_record(line: bytes) -> dict | None:
@@ -221,10 +231,10 @@ def read_record(line: bytes) -> dict | None:
         return None
 
 
-def json_text(line: bytes, path: str, number: int) -> bytes:
+def json_text(line: bytes, path: str, number: int) -> str:
     """Return the field `text` of a line of JSON and a newline; nothing for a blank line."""
     if not line.strip():
-        return b''
+        return ''
     try:
         record = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
@@ -234,14 +244,11 @@ def json_text(line: bytes, path: str, number: int) -> bytes:
         raise InputError(
             f'{path}, line {number:,}: expected a JSON object with a string named "text"'
         )
-    return to_utf8(text)
+    return whole_characters(text)
 
 
-def parquet_texts(path: str) -> Iterator[bytes]:
-    """Yield the column `text` of a Parquet file, some rows at a time.
-
-    Memory holds one page of the column. A page has about a megabyte, unless single texts are large.
-    """
+def parquet_texts(path: str) -> Iterator[str]:
+    """Yield the column `text` of a Parquet file. Memory holds a page of it, about a megabyte."""
     check_not_pointer(path)
     pyarrow = import_pyarrow(path)
     try:
@@ -256,69 +263,40 @@ def parquet_texts(path: str) -> Iterator[bytes]:
                 texts = batch.column(0).to_pylist()
                 if not all(isinstance(text, str) for text in texts):
                     raise InputError(f'{path}: the column "text" holds other things than strings')
-                yield b''.join(map(to_utf8, texts))
+                yield ''.join(map(whole_characters, texts))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f'cannot read {path} as a Parquet file ({error})') from error
 
 
-def to_utf8(text: str) -> bytes:
-    """A text and a newline, as UTF-8. Half of a surrogate pair, which JSON can hold, becomes ?"""
-    return f'{text}\n'.encode(errors='replace')
+def whole_characters(text: str) -> str:
+    """Return a text and a newline. Half of a surrogate pair, which JSON can hold, becomes `?`."""
+    return f'{text}\n'.encode(errors='replace').decode()
 
 
 # ------------------------------------------------------------------------------------------- blocks
 
 
-class TextBlock(NamedTuple):
-    """At most about a megabyte of the text of a file: whole lines, unless one is longer."""
+def read_blocks(path: str) -> Iterator[str]:
+    """Cut the text of a file into blocks: whole lines, unless one is longer than a block.
 
-    data: bytes
-    path: str  # of the file, for messages
-    start: int  # position of `data` in the text of the file, in bytes, without its mark
-
-    def decode(self) -> str:
-        """The text. Raises InputError if it is not UTF-8."""
-        try:
-            return self.data.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f'{self.path} is not UTF-8 text (byte {self.start + error.start:,}: '
-                f'{error.reason}); save it again as UTF-8'
-            ) from error
-
-
-def read_blocks(path: str) -> Iterator[TextBlock]:
-    """Cut the text of a file into blocks. If no newline ends the last line, one is added.
-
-    The cuts depend on the text alone, not on how the file is stored. Raises InputError.
+    If no newline ends the last line, one is added. The cuts depend on the text alone, not on how
+    the file is stored. Raises InputError.
     """
-    pending = bytearray()
-    start = 0
-    for chunk in itertools.chain(read_chunks(path), [None]):
-        is_end = chunk is None
-        if not is_end:
-            pending += chunk
-        elif pending and not pending.endswith(b'\n'):
-            pending += b'\n'
-        while len(pending) > (0 if is_end else BLOCK + 3):  # all that `find_cut` looks at
-            block = TextBlock(bytes(pending[: find_cut(pending)]), path, start)
-            del pending[: len(block.data)]
-            start += len(block.data)
-            yield block
+    pending = ''
+    for piece in read_pieces(path):
+        pending += piece
+        while len(pending) > BLOCK:
+            end = find_cut(pending)
+            yield pending[:end]
+            pending = pending[end:]
+    if pending:
+        yield pending if pending.endswith('\n') else f'{pending}\n'
 
 
-def find_cut(data: bytearray) -> int:
-    """Where a block ends: after the last newline in it; in a longer line, before the last space.
-
-    In a word that is longer than a block, it is between two characters.
-    """
-    if len(data) <= BLOCK:
-        return len(data)
-    newline = data.rfind(b'\n', 0, BLOCK)
+def find_cut(text: str) -> int:
+    """Where a block ends: after the last newline in it; in a longer line, before the last space."""
+    newline = text.rfind('\n', 0, BLOCK)
+    space = text.rfind(' ', 1, BLOCK)
     if newline >= 0:
         return newline + 1
-    space = data.rfind(b' ', 1, BLOCK)
-    if space >= 0:
-        return space
-    first_bytes = (i for i in range(BLOCK, len(data)) if data[i] & 0xC0 != 0x80)
-    return next(first_bytes, BLOCK)
+    return space if space >= 0 else BLOCK
