@@ -21,7 +21,6 @@ from text_utils import (
     TextEncoder,
     english_tokenizer,
     fix_text,
-    split_words,
     text_standardize,
 )
 
@@ -130,55 +129,23 @@ def test_fixing_ordinary_text_does_what_the_installed_ftfy_does(text):
         assert fix_text(text) == ftfy.fix_text(text)
 
 
-MARKS = '-~!";?+,)(/*[]}{|_'
-
-
 @pytest.mark.parametrize(
     'text, expected',
     [
-        ('a—b–c―d', 'a - b - c - d'),
-        ('wait…', 'wait...'),
-        ('it´s', "it's"),
-        *[(f'a{mark}b', f'a {mark} b') for mark in MARKS],
-        *[(f'a{mark * 3}b', f'a {mark * 3} b') for mark in MARKS],
+        ('a—b–c―d-–-e', 'a - b - c - d --- e'),
+        ("wait… it´s a'b.c:d", "wait... it's a'b.c:d"),
+        *[(f'a{mark * n}b', f'a {mark * n} b') for mark in '-~!";?+,)(/*[]}{|_' for n in (1, 3)],
         ('a?!b', 'a ? ! b'),
-        ('a-–-b', 'a --- b'),
-        (r'a\b', r'a\b'),
-        (r'a\\b', r'a\\b'),
-        ("a'b.c:d", "a'b.c:d"),
-        ('a \t\n\n  b', 'a \n b'),
-        ('a\r\nb', 'a \n b'),
-        ('a \t\xa0\u2003b', 'a b'),
-        ('  a\n', 'a'),
-        ('', ''),
+        (r'a\b\\c', r'a\b\\c'),
+        ('  a \t\n\n  b\r\nc \t\xa0\u2003d\x85e\n', 'a \n b \n c d e'),
         (' \n ', ''),
-        ('a\x85b', 'a b'),
     ],
 )
 def test_standardize(text, expected):
-    assert text_standardize(text) == expected
-    assert slow_standardize(text) == expected
+    assert text_standardize(text) == slow_standardize(text) == expected
 
 
 # ----------------------------------------------------------------------------------------- encoding
-
-
-@pytest.mark.parametrize(
-    'text, tokens',
-    [
-        ("Tom couldn't go -- he'd won $1,000!", "Tom could n't go -- he 'd won $ 1 , 000 !"),
-        ('It rained in May.\nWe left.', 'It rained in May. \n We left .'),
-        ("``Oh'', said Prof. Hill…", "`` Oh '' , said Prof . Hill ..."),
-        ('see www.example.com/a_b, or =>this', 'see www.example.com / a _ b , or = > this'),
-        ('“cause” :) or :x', '" cause " : ) or :x'),
-    ],
-)
-def test_text_is_split_as_in_2018(text, tokens):
-    """See test_spacy2.py for the rules one by one."""
-    found = []
-    for word in split_words(text):
-        found += english_tokenizer()(word)
-    assert found == tokens.split(' ')
 
 
 TRICKY = """\
