@@ -216,7 +216,7 @@ def check_plain(first: bytes, path: str) -> None:
     """Raise InputError if the first line of a file is not that of a plain text."""
     reason = None
     if b'\0' in first[:1024] or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        reason = 'it is UTF-16 or an archive; save it again as UTF-8'
+        reason = 'it is not UTF-8 but UTF-16 or an archive; save it again as UTF-8'
     elif MARKUP_START.match(first.lstrip()):
         reason = MARKUP
     if reason:
