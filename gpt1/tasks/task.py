@@ -150,15 +150,6 @@ class Task:
         first = self.archive.first_label if self.archive else None
         return self._written(label, first or self.first_label)
 
-    def name_of(self, value: int | float) -> str:
-        """A label or a prediction for a person: a class's name, a choice as in the data, a number.
-
-        Choices without letters count from 1.
-        """
-        if self.soft_labels or self.regression:
-            return f'{value:.9g}'
-        return self.labels[value] if self.labels is not None else self.file_word(value)
-
     def _written(self, label: int, first: str | None) -> str:
         if first is None:
             return self.labels[label]
