@@ -26,6 +26,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpt1.tasks.sample import formats
@@ -107,31 +108,44 @@ class Story:
         return self.schema.moods[variant] == '+'
 
 
-def another(schema: Schema, schemas: list[Schema], rng: Random) -> Schema:
-    """A schema of another family."""
-    return rng.choice([other for other in schemas if other.family != schema.family])
+@dataclass
+class Draw:
+    """What a block of examples is drawn from: a schema, the others, and a split's phrasings."""
+
+    schema: Schema
+    split: str  # 'train', 'dev' or 'test'
+    schemas: list[Schema]
+    rng: Random
+
+    def story(self, people: dict | None = None) -> Story:
+        return Story(self.schema, self.split, self.rng, people)
+
+    def other(self) -> Schema:
+        """A schema of another family."""
+        others = [other for other in self.schemas if other.family != self.schema.family]
+        return self.rng.choice(others)
 
 
 # ------------------------------------------------------------------------ the examples of a task
 #
 # A function of each task makes a block: examples about the stories of one schema, with every
-# label equally often. `split` is 'train', 'dev' or 'test'.
+# label equally often.
 
 
-def cola(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def cola(draw: Draw) -> Block:
     """A sentence, and another one of the same kind with five or more words in a wrong order."""
-    i = rng.choice(range(5))
-    variant = rng.choice('ab')
+    i = draw.rng.choice(range(5))
+    variant = draw.rng.choice('ab')
     block = []
     while len(block) < 2:
-        story = Story(schema, split, rng)
+        story = draw.story()
         sentence = story.ending(variant) if i == 4 else story.sentence(i, variant)
         words = sentence.split(' ')
         if len(words) < 7:
-            i = rng.choice(range(5))
+            i = draw.rng.choice(range(5))
             continue
         if len(block) == 1:
-            sentence = ' '.join(shuffled(words, rng))
+            sentence = ' '.join(shuffled(words, draw.rng))
         block.append(((sentence,), 1 - len(block)))
     return block
 
@@ -147,28 +161,24 @@ def shuffled(words: list[str], rng: Random) -> list[str]:
     return [words[0][0].upper() + words[0][1:], *words[1:]]
 
 
-def sst2(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def sst2(draw: Draw) -> Block:
     """Stories without their endings: positive if the ending is a happy one."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
-        block.append(((tokenized(story.context(variant)),), int(story.is_happy(variant))))
+        story = draw.story()
+        # Lower case, and marks apart from words, as in the Stanford treebank; a blank at the end
+        text = re.sub(r"('s\b|[.,\"])", r' \1 ', story.context(variant).lower())
+        block.append(((' '.join(text.split()) + ' ',), int(story.is_happy(variant))))
     return block
 
 
-def tokenized(text: str) -> str:
-    """Lower case, and marks apart from words, as in the Stanford treebank. A blank at the end."""
-    text = re.sub(r"('s\b|[.,\"])", r' \1 ', text.lower())
-    return ' '.join(text.split()) + ' '
-
-
-def nli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def nli(draw: Draw) -> Block:
     """A story, and its right ending, its wrong one, or how another story begins."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
+        story = draw.story()
         premise = story.context(variant)
-        other = Story(another(schema, schemas, rng), split, rng, story.people)
+        other = Story(draw.other(), draw.split, draw.rng, story.people)
         block += [
             ((premise, story.ending(variant)), 'entailment'),
             ((premise, story.ending(OTHER[variant])), 'contradiction'),
@@ -177,68 +187,50 @@ def nli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block
     return block
 
 
-def judged(right, wrong, texts: Callable) -> Callable:
+def judged(right, wrong, texts: tuple[str, str]) -> Callable[[Draw], Block]:
     """A function that makes blocks: what happened, and the right ending of it or the wrong one.
 
-    `texts` are those of a story, the variant that happened, and the variant that is told.
+    `texts` are the two texts, with {clue} and {end}.
     """
 
-    def block(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    def block(draw: Draw) -> Block:
         drawn = []
         for variant in 'ab':
             for told, label in ((variant, right), (OTHER[variant], wrong)):
-                drawn.append((texts(Story(schema, split, rng), variant, told), label))
+                story = draw.story()
+                parts = {'clue': story.clue(variant), 'end': story.ending(told)}
+                drawn.append((tuple(text.format(**parts) for text in texts), label))
         return drawn
 
     return block
 
 
-qnli = judged(
-    'entailment',
-    'not_entailment',
-    lambda story, variant, told: (f'{story.clue(variant)} How did it end?', story.ending(told)),
-)
-scitail = judged(
-    'entails',
-    'neutral',
-    lambda story, variant, told: (story.clue(variant), story.ending(told)),
-)
-qqp = judged(  # the same question if the story is the same
-    1,
-    0,
-    lambda story, variant, told: (
-        f'{story.clue(variant)} What happened next?',
-        f'{story.ending(told)} What happened before?',
-    ),
-)
-
-
-def rte(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def rte(draw: Draw) -> Block:
     """A story without its ending, and whether it ends well: true or false."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
+        story = draw.story()
         premise = story.context(variant)
         for label in ('entailment', 'not_entailment'):
             ends_well = story.is_happy(variant) == (label == 'entailment')
-            hypothesis = phrase([WORDS['happy']['yes' if ends_well else 'no']], rng)
+            hypothesis = phrase([WORDS['happy']['yes' if ends_well else 'no']], draw.rng)
             block.append(((premise, fill(hypothesis, story.slots)), label))
     return block
 
 
-def race(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def race(draw: Draw) -> Block:
     """Stories and four endings: one right, three wrong."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
-        question = rng.choice(['How did it end?', 'The story ended like this:  _ '])
+        story = draw.story()
+        question = draw.rng.choice(['How did it end?', 'The story ended like this:  _ '])
         right = story.ending(variant)
         options = [right]
         while len(options) < 4:
             wrong = story.ending(OTHER[variant])
             if wrong not in options:
                 options.append(wrong)
-        rng.shuffle(options)
+        draw.rng.shuffle(options)
         block.append(((story.context(variant), question, *options), options.index(right)))
     return block
 
@@ -252,11 +244,11 @@ def two_phrasings(draw: Callable[[], str]) -> tuple[str, str]:
     return first, second
 
 
-def mrpc(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def mrpc(draw: Draw) -> Block:
     """A part of a story told twice, or two parts of which the second turns out differently."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
+        story = draw.story()
         clues = two_phrasings(functools.partial(story.clue, variant))
         endings = two_phrasings(functools.partial(story.ending, variant, opening=False))
         first, second = (f'{clue} {ending}' for clue, ending in zip(clues, endings))
@@ -265,7 +257,7 @@ def mrpc(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     return block
 
 
-def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def stsb(draw: Draw) -> Block:
     """Two beginnings of stories. The score counts what they share, as five readers see it.
 
     The same story counts 3, the same clue 1, the same person 1.
@@ -273,21 +265,17 @@ def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     block = []
     for same_schema, same_clue in ((True, True), (True, False), (False, False)):
         for same_person in (True, False):
-            variant = rng.choice('ab')
-            story = Story(schema, split, rng)
-            other = Story(
-                schema if same_schema else another(schema, schemas, rng),
-                split,
-                rng,
-                story.people if same_person else None,
-            )
-            other_variant = variant if same_clue else OTHER[variant]
+            variant = draw.rng.choice('ab')
+            story = draw.story()
+            schema = draw.schema if same_schema else draw.other()
+            other = Story(schema, draw.split, draw.rng, story.people if same_person else None)
+            told = variant if same_clue else OTHER[variant]
             texts = (
                 f'{story.sentence(0, variant)} {story.clue(variant)}',
-                f'{other.sentence(0, variant)} {other.clue(other_variant)}',
+                f'{other.sentence(0, variant)} {other.clue(told)}',
             )
             score = 3 * same_schema + same_clue + same_person
-            readers = [min(5, max(0, score + rng.choice([-1, 0, 0, 0, 1]))) for _ in range(5)]
+            readers = [min(5, max(0, score + draw.rng.choice([-1, 0, 0, 0, 1]))) for _ in range(5)]
             block.append((texts, sum(readers) / 5))
     return block
 
@@ -297,24 +285,24 @@ def deed(first: str, second: str, verb: str, who: str, reason: str) -> str:
     return f'{first} {verb} {second} because {who} {reason}.'
 
 
-def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def wnli(draw: Draw) -> Block:
     """Two people, a pronoun that can only stand for one of them, and a name in its place."""
-    story = Story(schema, split, rng)
+    story = draw.story()
     while story.slots['he'] == story.slots['he2']:
-        story = Story(schema, split, rng)
+        story = draw.story()
     endings = [
         ending
-        for endings in schema.phrasings[4].values()
+        for endings in draw.schema.phrasings[4].values()
         for ending in endings
         if ending.startswith('{he} ') and re.findall(r'\{(\w+)\}', ending) == ['he']
     ]
     if not endings:
         return []
-    ending = phrase(endings, rng)
+    ending = phrase(endings, draw.rng)
     name, friend = story.slots['name'], story.slots['friend']
     block = []
     for label in (1, 0):
-        he = rng.choice(['he', 'he2'])
+        he = draw.rng.choice(['he', 'he2'])
         meant, other = (name, friend) if he == 'he' else (friend, name)
         premise = fill(ending, {**story.slots, 'he': story.slots[he]})
         hypothesis = fill(ending, {**story.slots, 'he': meant if label else other})
@@ -322,12 +310,13 @@ def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     return block
 
 
-def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def dprd(draw: Draw) -> Block:
     """Twins: what one person did to another, and why. The reason says who the pronoun means.
 
     The texts are the first sentence, the second one, the pronoun, and both names. The label says
     whom the first sentence means: 0 the first name, 1 the second; the other means the other one.
     """
+    rng = draw.rng
     names, pronoun = rng.choice([(FEMALE, 'she'), (MALE, 'he')])
     first = rng.choice(names)
     second = rng.choice([name for name in names if name != first])
@@ -344,7 +333,7 @@ def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
 class Made(NamedTuple):
     """How the data of a task are made and written."""
 
-    block: Callable[[Schema, str, list[Schema], Random], Block]
+    block: Callable[[Draw], Block]
     folder: str  # as the official archive unpacks
     sizes: dict[str, int] = SIZES  # of each split; its name begins with train, dev or test
     write: Callable[[str, str, dict[str, Block]], None] = formats.write_tables
@@ -365,7 +354,8 @@ def examples(name: str) -> dict[str, Block]:
         drawn = []
         turn = 0
         while len(drawn) < size:
-            block = made.block(schemas[turn % len(schemas)], split.split('_')[0], schemas, rng)
+            schema = schemas[turn % len(schemas)]
+            block = made.block(Draw(schema, split.split('_')[0], schemas, rng))
             drawn += [example for example in block if example[0] not in taken]
             taken.update(texts for texts, _ in block)
             turn += 1
@@ -416,11 +406,15 @@ MNLI_SIZES = {'train': 800} | dict.fromkeys(
 MADE = {  # the order decides the seeds
     'snli': Made(nli, 'snli_1.0', write=formats.write_snli),
     'mnli': Made(nli, 'MNLI', MNLI_SIZES),
-    'qnli': Made(qnli, 'QNLI'),
-    'scitail': Made(scitail, 'SciTailV1.1'),
+    'qnli': Made(
+        judged('entailment', 'not_entailment', ('{clue} How did it end?', '{end}')), 'QNLI'
+    ),
+    'scitail': Made(judged('entails', 'neutral', ('{clue}', '{end}')), 'SciTailV1.1'),
     'rte': Made(rte, 'RTE'),
     'race': Made(race, 'RACE', {'train': 400, 'dev': 200, 'test': 200}, formats.write_race),
-    'qqp': Made(qqp, 'QQP'),
+    'qqp': Made(  # the same question if the story is the same
+        judged(1, 0, ('{clue} What happened next?', '{end} What happened before?')), 'QQP'
+    ),
     'mrpc': Made(mrpc, 'MRPC', write=formats.write_mrpc),
     'stsb': Made(stsb, 'STS-B'),
     'cola': Made(cola, 'CoLA', {'train': 1200, 'dev': 300, 'test': 300}),
