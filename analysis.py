@@ -19,7 +19,8 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import numpy as np
 
-from datasets import TASKS, read_data
+from datasets import DATA_OPTIONS, TASKS, read_data
+from gpt1.options import TRAIN, accepts, options_of
 from gpt1.parsing import Parser
 from gpt1.report.log import Log, log_name, metric_title, read_log
 from gpt1.report.predictions import Sets, in_csv, name_of, predictions_path, read_predictions
@@ -71,10 +72,10 @@ def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[
         raise InputError(f'{log_path}, line 1: the data set {name[:40]!r} is not known')
     if data_dir is None:
         data_dir = str(arguments.get('data_dir', 'data/'))
-    kinds = {'regression': bool, 'symmetric': bool, 'n_valid': int, 'seed': int, 'positive': str}
-    options = {name: arguments.get(name) for name in kinds}
-    valid = {name: value for name, value in options.items() if type(value) is kinds[name]}
-    return read_data(name, data_dir, **valid)
+    kinds = {option.name: option.kind for option in options_of(TRAIN)}
+    valid = [name for name in DATA_OPTIONS if accepts(kinds[name], arguments.get(name))]
+    options = {name: arguments[name] for name in valid}
+    return read_data(name, data_dir, **options)
 
 
 def read_logits(path: str, task: Task, examples: list[Example], known: str | None) -> np.ndarray:

@@ -52,6 +52,7 @@ from text_utils import TextEncoder
 from utils import InputError, ResultLogger, check_writable, exit_status, format_table, leave
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity within a percent, quick to evaluate
+USUAL_WARM_UP = 2000  # updates: the default of --warmup_updates
 
 
 # ----------------------------------------------------------------------------------- pre-training
@@ -170,12 +171,23 @@ def count_windows(args, n_tokens: int) -> tuple[int, int]:
             f'the text has {n_train:,} windows of {args.n_ctx} tokens to train on, too few for '
             f'one update; lower --n_windows {args.n_windows} or --n_ctx'
         )
-    if args.warmup_updates > n_updates:
-        raise InputError(
-            f'--warmup_updates {args.warmup_updates}: there are only {n_updates:,} updates in '
-            'all; a tenth of them is a good start'
-        )
+    warm_up(args, n_updates)
     return n_train, n_heldout
+
+
+def warm_up(args, n_updates: int) -> int:
+    """Return the number of updates of the warm-up: a tenth of all where the default has no room.
+
+    Raises InputError if more than there are were asked for.
+    """
+    if args.warmup_updates <= n_updates:
+        return args.warmup_updates
+    if args.warmup_updates == USUAL_WARM_UP:
+        return n_updates // 10
+    raise InputError(
+        f'--warmup_updates {args.warmup_updates}: there are only {n_updates:,} updates in all; a '
+        'tenth of them is a good start'
+    )
 
 
 def plot(log: list[dict], path: str) -> None:
@@ -352,7 +364,7 @@ def make_trainer(args, job: PreTraining, tokens_hash: str) -> Trainer:
     opt = OpenAIAdam(
         job.model.parameters(),
         schedule='warmup_cosine_to_zero',
-        warmup=args.warmup_updates / job.n_updates_total,
+        warmup=warm_up(args, job.n_updates_total) / job.n_updates_total,
         t_total=job.n_updates_total,
         **{name: getattr(args, name) for name in ('lr', 'b1', 'b2', 'e', 'l2', 'max_grad_norm')},
     )
@@ -390,6 +402,9 @@ def describe(args, job: PreTraining, trainer: Trainer) -> str:
         ('batch', f'{args.n_windows} windows an update; {updates}'),
         ('device', job.ranks.describe(args.precision)),
     ]
+    n_warm_up = warm_up(args, trainer.n_updates_total)
+    if n_warm_up != args.warmup_updates:
+        pairs.append(('', f'the first {n_warm_up:,} updates are the warm-up: the text is small'))
     n_found = torch.cuda.device_count()
     if job.ranks.devices[0].type == 'cuda' and job.ranks.size < n_found:
         command = f'torchrun --nproc_per_node {n_found} pretrain.py ...'

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
 
-# These repeat the keys of `model_pytorch.ACT_FNS` and `opt.SCHEDULES`, whose modules are slow to
-# import. A test checks that they are the same.
+# These repeat the keys of `model_pytorch.ACT_FNS`, `opt.SCHEDULES` and `metrics.METRICS`, whose
+# modules are slow to import. A test checks that they are the same.
 ACTIVATIONS = ('relu', 'swish', 'gelu')
 SCHEDULES = ('warmup_linear', 'warmup_cosine', 'warmup_constant', 'warmup_cosine_to_zero')
 MODELS = ('transformer', 'lstm')
+METRICS = ('accuracy', 'f1', 'matthews', 'pearson', 'spearman')
 NOT_OF_MODEL = {  # options that do not describe the other model
     'transformer': ('model', 'lstm_units'),
     'lstm': ('n_head', 'n_layer', 'afn', 'attn_pdrop'),
@@ -199,6 +200,9 @@ OPTIONS = {
     'data': [
         train_only('n_valid', COUNT, 374,
             help='size of the validation split if the data set has none (custom: a tenth)'),
+        train_only('n_train', COUNT, None,
+            help='[new] use so many of the training examples, each class in proportion; the same '
+                 'ones for the same --seed'),
         train_only('regression', bool, False,
             help='[new] custom data: the labels are real numbers, not classes'),
         train_only('symmetric', bool, False,
@@ -206,6 +210,9 @@ OPTIONS = {
         train_only('positive', str, None, metavar='CLASS',
             help='[new] custom data: the class that F1 is computed for (default: the rarer of two; '
                  'of more, the mean over all)'),
+        train_only('metric', METRICS, None, metavar='NAME',
+            help='[new] custom data: the metric that selects the best parameters, of '
+                 + ', '.join(METRICS) + ' (default: accuracy; regression: pearson)'),
     ],
     'model': [
         both('model', MODELS, 'transformer', setting='model',

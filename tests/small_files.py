@@ -64,7 +64,7 @@ def glue_files(name, folder):
     words = [int(word) if str(word).isdigit() else word for word in words]
     texts = [pair[: len(TASKS[name].archive.texts)] for pair in CHOSEN]
     rows = list(zip(texts, words))
-    MADE[name].write(str(folder), {'train': rows, 'dev': rows[:2], 'test': rows})
+    MADE[name].write(name, str(folder), {'train': rows, 'dev': rows[:2], 'test': rows})
     files = {}
     for split in ('train', 'dev', 'test'):
         lines = (folder / f'{split}.tsv').read_text('utf-8').rstrip('\n').split('\n')

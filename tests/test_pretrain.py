@@ -444,6 +444,15 @@ def test_bf16_and_a_given_vocabulary(command, undisturbed):
     assert command.log()[-1]['va_loss'] == pytest.approx(undisturbed.log()[1]['va_loss'], abs=0.3)
 
 
+def test_the_default_options_train_on_two_megabytes(command, text):
+    """A warm-up of 2,000 updates has no room: it is a tenth of all, which the run says."""
+    args = parse_pretrain_args(['--text', str(text), '--out', 'x'])
+    assert pretrain.count_windows(args, 454_733) == (879, 9)  # 2 MB of the King James Bible
+    assert [pretrain.warm_up(args, n) for n in (1300, 1999, 2000)] == [130, 199, 2000]
+    printed = command.run('--warmup_updates', 2000, '--n_iter', 1)
+    assert 'updates are the warm-up: the text is small' in printed
+
+
 @pytest.mark.parametrize(
     'options, message',
     [

@@ -102,7 +102,7 @@ def differences(there: dict, asked: dict) -> list[str]:
     """Return in words how a record differs from what a run was asked for; [] if it does not."""
     asked = json.loads(json.dumps(asked))
     before, now = there.get('options', {}), asked['options']
-    names = [name for name in now if name not in before or before[name] != now[name]]
+    names = [name for name in now if before.get(name) != now[name]]
     texts = [f'{name} was {before.get(name)}, is {now[name]}' for name in names]
     others = [key for key in WHAT if key != 'options' and there.get(key) != asked[key]]
     return texts + [f'other {key}' for key in others]

@@ -27,6 +27,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpt1.tasks.sample import formats
 from gpt1.tasks.sample.formats import Block
@@ -34,6 +35,7 @@ from gpt1.tasks.sample.stories import (
     FEMALE,
     FOLDER,
     MALE,
+    WORDS,
     Schema,
     draw_slots,
     fill,
@@ -44,10 +46,11 @@ from gpt1.tasks.sample.stories import (
 from utils import InputError, WriteError
 
 SEED = 1000  # of the first task; that of the sample stories is 2018, of the pre-training text 7
-SPLITS = ('train', 'dev', 'test')
+SIZES = {'train': 800, 'dev': 200, 'test': 200}
 PHRASINGS = {'train': slice(0, 3), 'dev': slice(3, 5), 'test': slice(3, 5), 'text': slice(0, 5)}
 PEOPLE = ('name', 'he', 'him', 'his', 'friend', 'he2', 'him2', 'his2')
 OTHER = {'a': 'b', 'b': 'a'}
+MISMATCHED = ('friendship', 'gifts', 'hobbies', 'pets')  # families of schemas; genres of MNLI
 
 
 class Random(random.Random):
@@ -105,31 +108,44 @@ class Story:
         return self.schema.moods[variant] == '+'
 
 
-def another(schema: Schema, schemas: list[Schema], rng: Random) -> Schema:
-    """A schema of another family."""
-    return rng.choice([other for other in schemas if other.family != schema.family])
+@dataclass
+class Draw:
+    """What a block of examples is drawn from: a schema, the others, and a split's phrasings."""
+
+    schema: Schema
+    split: str  # 'train', 'dev' or 'test'
+    schemas: list[Schema]
+    rng: Random
+
+    def story(self, people: dict | None = None) -> Story:
+        return Story(self.schema, self.split, self.rng, people)
+
+    def other(self) -> Schema:
+        """A schema of another family."""
+        others = [other for other in self.schemas if other.family != self.schema.family]
+        return self.rng.choice(others)
 
 
 # ------------------------------------------------------------------------ the examples of a task
 #
 # A function of each task makes a block: examples about the stories of one schema, with every
-# label equally often. `split` is 'train', 'dev' or 'test'.
+# label equally often.
 
 
-def cola(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def cola(draw: Draw) -> Block:
     """A sentence, and another one of the same kind with five or more words in a wrong order."""
-    i = rng.choice(range(5))
-    variant = rng.choice('ab')
+    i = draw.rng.choice(range(5))
+    variant = draw.rng.choice('ab')
     block = []
     while len(block) < 2:
-        story = Story(schema, split, rng)
+        story = draw.story()
         sentence = story.ending(variant) if i == 4 else story.sentence(i, variant)
         words = sentence.split(' ')
         if len(words) < 7:
-            i = rng.choice(range(5))
+            i = draw.rng.choice(range(5))
             continue
         if len(block) == 1:
-            sentence = ' '.join(shuffled(words, rng))
+            sentence = ' '.join(shuffled(words, draw.rng))
         block.append(((sentence,), 1 - len(block)))
     return block
 
@@ -145,28 +161,24 @@ def shuffled(words: list[str], rng: Random) -> list[str]:
     return [words[0][0].upper() + words[0][1:], *words[1:]]
 
 
-def sst2(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def sst2(draw: Draw) -> Block:
     """Stories without their endings: positive if the ending is a happy one."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
-        block.append(((tokenized(story.context(variant)),), int(story.is_happy(variant))))
+        story = draw.story()
+        # Lower case, and marks apart from words, as in the Stanford treebank; a blank at the end
+        text = re.sub(r"('s\b|[.,\"])", r' \1 ', story.context(variant).lower())
+        block.append(((' '.join(text.split()) + ' ',), int(story.is_happy(variant))))
     return block
 
 
-def tokenized(text: str) -> str:
-    """Lower case, and marks apart from words, as in the Stanford treebank. A blank at the end."""
-    text = re.sub(r"('s\b|[.,\"])", r' \1 ', text.lower())
-    return ' '.join(text.split()) + ' '
-
-
-def nli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def nli(draw: Draw) -> Block:
     """A story, and its right ending, its wrong one, or how another story begins."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
+        story = draw.story()
         premise = story.context(variant)
-        other = Story(another(schema, schemas, rng), split, rng, story.people)
+        other = Story(draw.other(), draw.split, draw.rng, story.people)
         block += [
             ((premise, story.ending(variant)), 'entailment'),
             ((premise, story.ending(OTHER[variant])), 'contradiction'),
@@ -175,74 +187,50 @@ def nli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block
     return block
 
 
-def judged(right, wrong, texts: Callable) -> Callable:
+def judged(right, wrong, texts: tuple[str, str]) -> Callable[[Draw], Block]:
     """A function that makes blocks: what happened, and the right ending of it or the wrong one.
 
-    `texts` are those of a story, the variant that happened, and the variant that is told.
+    `texts` are the two texts, with {clue} and {end}.
     """
 
-    def block(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+    def block(draw: Draw) -> Block:
         drawn = []
         for variant in 'ab':
             for told, label in ((variant, right), (OTHER[variant], wrong)):
-                drawn.append((texts(Story(schema, split, rng), variant, told), label))
+                story = draw.story()
+                parts = {'clue': story.clue(variant), 'end': story.ending(told)}
+                drawn.append((tuple(text.format(**parts) for text in texts), label))
         return drawn
 
     return block
 
 
-qnli = judged(
-    'entailment',
-    'not_entailment',
-    lambda story, variant, told: (f'{story.clue(variant)} How did it end?', story.ending(told)),
-)
-scitail = judged(
-    'entails',
-    'neutral',
-    lambda story, variant, told: (story.clue(variant), story.ending(told)),
-)
-qqp = judged(  # the same question if the story is the same
-    1,
-    0,
-    lambda story, variant, told: (
-        f'{story.clue(variant)} What happened next?',
-        f'{story.ending(told)} What happened before?',
-    ),
-)
-
-
-HAPPY = {
-    True: '(Luckily|Happily|Fortunately), {name} was glad.',
-    False: '(Unluckily|Unhappily|Unfortunately), {name} was sad.',
-}
-
-
-def rte(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def rte(draw: Draw) -> Block:
     """A story without its ending, and whether it ends well: true or false."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
+        story = draw.story()
         premise = story.context(variant)
         for label in ('entailment', 'not_entailment'):
             ends_well = story.is_happy(variant) == (label == 'entailment')
-            hypothesis = phrase([HAPPY[ends_well]], rng)
+            hypothesis = phrase([WORDS['happy']['yes' if ends_well else 'no']], draw.rng)
             block.append(((premise, fill(hypothesis, story.slots)), label))
     return block
 
 
-def race(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def race(draw: Draw) -> Block:
     """Stories and four endings: one right, three wrong."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
-        question = rng.choice(['How did it end?', 'The story ended like this:  _ '])
+        story = draw.story()
+        question = draw.rng.choice(['How did it end?', 'The story ended like this:  _ '])
         right = story.ending(variant)
         options = [right]
         while len(options) < 4:
             wrong = story.ending(OTHER[variant])
             if wrong not in options:
                 options.append(wrong)
-        rng.shuffle(options)
+        draw.rng.shuffle(options)
         block.append(((story.context(variant), question, *options), options.index(right)))
     return block
 
@@ -256,11 +244,11 @@ def two_phrasings(draw: Callable[[], str]) -> tuple[str, str]:
     return first, second
 
 
-def mrpc(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def mrpc(draw: Draw) -> Block:
     """A part of a story told twice, or two parts of which the second turns out differently."""
     block = []
     for variant in 'ab':
-        story = Story(schema, split, rng)
+        story = draw.story()
         clues = two_phrasings(functools.partial(story.clue, variant))
         endings = two_phrasings(functools.partial(story.ending, variant, opening=False))
         first, second = (f'{clue} {ending}' for clue, ending in zip(clues, endings))
@@ -269,7 +257,7 @@ def mrpc(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     return block
 
 
-def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def stsb(draw: Draw) -> Block:
     """Two beginnings of stories. The score counts what they share, as five readers see it.
 
     The same story counts 3, the same clue 1, the same person 1.
@@ -277,68 +265,19 @@ def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     block = []
     for same_schema, same_clue in ((True, True), (True, False), (False, False)):
         for same_person in (True, False):
-            variant = rng.choice('ab')
-            story = Story(schema, split, rng)
-            other = Story(
-                schema if same_schema else another(schema, schemas, rng),
-                split,
-                rng,
-                story.people if same_person else None,
-            )
-            other_variant = variant if same_clue else OTHER[variant]
+            variant = draw.rng.choice('ab')
+            story = draw.story()
+            schema = draw.schema if same_schema else draw.other()
+            other = Story(schema, draw.split, draw.rng, story.people if same_person else None)
+            told = variant if same_clue else OTHER[variant]
             texts = (
                 f'{story.sentence(0, variant)} {story.clue(variant)}',
-                f'{other.sentence(0, variant)} {other.clue(other_variant)}',
+                f'{other.sentence(0, variant)} {other.clue(told)}',
             )
             score = 3 * same_schema + same_clue + same_person
-            readers = [min(5, max(0, score + rng.choice([-1, 0, 0, 0, 1]))) for _ in range(5)]
+            readers = [min(5, max(0, score + draw.rng.choice([-1, 0, 0, 0, 1]))) for _ in range(5)]
             block.append((texts, sum(readers) / 5))
     return block
-
-
-# What a person did to another one, and why: reasons that lie in the first and in the second person.
-DEEDS = {
-    'thanked': (
-        ('was grateful', 'had needed help', 'had got a present'),
-        ('had helped', 'was so kind', 'had brought a present'),
-    ),
-    'scolded': (
-        ('was angry', 'was very strict', 'had a bad temper'),
-        ('was late again', 'had told a lie', 'had broken a cup'),
-    ),
-    'helped': (
-        ('was kind', 'had enough time', 'knew what to do'),
-        ('was in trouble', 'asked for help', 'did not know what to do'),
-    ),
-    'envied': (
-        ('was poor', 'had never won', 'had no friends'),
-        ('was rich', 'had won again', 'had many friends'),
-    ),
-    'paid': (
-        ('had lost the bet', 'owed some money', 'wanted to buy the bike'),
-        ('had won the bet', 'had done the work', 'wanted to sell the bike'),
-    ),
-    'followed': (
-        ('was lost', 'had no map', 'did not know the way'),
-        ('was the leader', 'had a map', 'knew the way'),
-    ),
-    'taught': (
-        ('was a good teacher', 'knew the song', 'had read the book'),
-        ('was eager to learn', 'did not know the song', 'had not read the book'),
-    ),
-    'woke': (
-        ('was already up', 'had heard the alarm', 'had slept enough'),
-        ('was still in bed', 'had not heard the alarm', 'had slept too long'),
-    ),
-    'nursed': (
-        ('was a doctor', 'was healthy', 'knew a lot about fevers'),
-        ('was a patient', 'was ill', 'had a fever'),
-    ),
-    'fed': (
-        ('was the cook', 'had made soup', 'had food for two'),
-        ('was the guest', 'was hungry', 'had not eaten'),
-    ),
-}
 
 
 def deed(first: str, second: str, verb: str, who: str, reason: str) -> str:
@@ -346,24 +285,24 @@ def deed(first: str, second: str, verb: str, who: str, reason: str) -> str:
     return f'{first} {verb} {second} because {who} {reason}.'
 
 
-def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def wnli(draw: Draw) -> Block:
     """Two people, a pronoun that can only stand for one of them, and a name in its place."""
-    story = Story(schema, split, rng)
+    story = draw.story()
     while story.slots['he'] == story.slots['he2']:
-        story = Story(schema, split, rng)
+        story = draw.story()
     endings = [
         ending
-        for endings in schema.phrasings[4].values()
+        for endings in draw.schema.phrasings[4].values()
         for ending in endings
         if ending.startswith('{he} ') and re.findall(r'\{(\w+)\}', ending) == ['he']
     ]
     if not endings:
         return []
-    ending = phrase(endings, rng)
+    ending = phrase(endings, draw.rng)
     name, friend = story.slots['name'], story.slots['friend']
     block = []
     for label in (1, 0):
-        he = rng.choice(['he', 'he2'])
+        he = draw.rng.choice(['he', 'he2'])
         meant, other = (name, friend) if he == 'he' else (friend, name)
         premise = fill(ending, {**story.slots, 'he': story.slots[he]})
         hypothesis = fill(ending, {**story.slots, 'he': meant if label else other})
@@ -371,18 +310,19 @@ def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
     return block
 
 
-def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
+def dprd(draw: Draw) -> Block:
     """Twins: what one person did to another, and why. The reason says who the pronoun means.
 
     The texts are the first sentence, the second one, the pronoun, and both names. The label says
     whom the first sentence means: 0 the first name, 1 the second; the other means the other one.
     """
+    rng = draw.rng
     names, pronoun = rng.choice([(FEMALE, 'she'), (MALE, 'he')])
     first = rng.choice(names)
     second = rng.choice([name for name in names if name != first])
-    verb = rng.choice(list(DEEDS))
+    verb = rng.choice(list(WORDS['deeds']))
     label = rng.choice([0, 1])
-    reasons = [rng.choice(DEEDS[verb][who]) for who in (label, 1 - label)]
+    reasons = [rng.choice(WORDS['deeds'][verb][who]) for who in (label, 1 - label)]
     sentences = [deed(first, second, verb, pronoun, reason) for reason in reasons]
     return [((*sentences, pronoun, first, second), label)]
 
@@ -390,17 +330,13 @@ def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Bloc
 # ----------------------------------------------------------------------------- the whole data set
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(NamedTuple):
     """How the data of a task are made and written."""
 
-    block: Callable[[Schema, str, list[Schema], Random], Block]
-    write: Callable[[str, dict[str, Block]], None]  # to a folder, the examples of each split
+    block: Callable[[Draw], Block]
     folder: str  # as the official archive unpacks
-    sizes: dict[str, int]  # split: number of examples; the names begin with those of SPLITS
-
-
-MISMATCHED = ('friendship', 'gifts', 'hobbies', 'pets')  # families of schemas; genres of MNLI
+    sizes: dict[str, int] = SIZES  # of each split; its name begins with train, dev or test
+    write: Callable[[str, str, dict[str, Block]], None] = formats.write_tables
 
 
 def examples(name: str) -> dict[str, Block]:
@@ -418,7 +354,8 @@ def examples(name: str) -> dict[str, Block]:
         drawn = []
         turn = 0
         while len(drawn) < size:
-            block = made.block(schemas[turn % len(schemas)], split.split('_')[0], schemas, rng)
+            schema = schemas[turn % len(schemas)]
+            block = made.block(Draw(schema, split.split('_')[0], schemas, rng))
             drawn += [example for example in block if example[0] not in taken]
             taken.update(texts for texts, _ in block)
             turn += 1
@@ -443,7 +380,7 @@ def make(name: str, folder: str) -> str:
         with tempfile.TemporaryDirectory(prefix=f'.{made.folder}.', dir=folder) as beside:
             new = os.path.join(beside, 'new')
             os.mkdir(new)
-            made.write(new, examples(name))
+            made.write(name, new, examples(name))
             replace(target, new, os.path.join(beside, 'old'))
     except OSError as error:
         raise WriteError(f'cannot write {target}: {error.strerror or error}') from error
@@ -463,26 +400,28 @@ def replace(target: str, new: str, old: str) -> None:
 
 # ---------------------------------------------------------------------------------------- the table
 
-PAIR = 'sentence1 sentence2'
-SIZES = {'train': 800, 'dev': 200, 'test': 200}
 MNLI_SIZES = {'train': 800} | dict.fromkeys(
     ('dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched'), 200
 )
-MADE = {
-    'snli': Made(nli, formats.write_snli, 'snli_1.0', SIZES),
-    'mnli': Made(nli, formats.write_mnli, 'MNLI', MNLI_SIZES),
-    'qnli': Made(qnli, formats.glue('question sentence'), 'QNLI', SIZES),
-    'scitail': Made(scitail, formats.write_scitail, 'SciTailV1.1', SIZES),
-    'rte': Made(rte, formats.glue(PAIR), 'RTE', SIZES),
-    'race': Made(race, formats.write_race, 'RACE', {'train': 400, 'dev': 200, 'test': 200}),
-    'qqp': Made(qqp, formats.write_qqp, 'QQP', SIZES),
-    'mrpc': Made(mrpc, formats.write_mrpc, 'MRPC', SIZES),
-    'stsb': Made(stsb, formats.write_stsb, 'STS-B', SIZES),
-    'cola': Made(cola, formats.write_cola, 'CoLA', {'train': 1200, 'dev': 300, 'test': 300}),
-    'sst2': Made(sst2, formats.write_sst2, 'SST-2', SIZES),
-    'wnli': Made(wnli, formats.glue(PAIR), 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
+MADE = {  # the order decides the seeds
+    'snli': Made(nli, 'snli_1.0', write=formats.write_snli),
+    'mnli': Made(nli, 'MNLI', MNLI_SIZES),
+    'qnli': Made(
+        judged('entailment', 'not_entailment', ('{clue} How did it end?', '{end}')), 'QNLI'
+    ),
+    'scitail': Made(judged('entails', 'neutral', ('{clue}', '{end}')), 'SciTailV1.1'),
+    'rte': Made(rte, 'RTE'),
+    'race': Made(race, 'RACE', {'train': 400, 'dev': 200, 'test': 200}, formats.write_race),
+    'qqp': Made(  # the same question if the story is the same
+        judged(1, 0, ('{clue} What happened next?', '{end} What happened before?')), 'QQP'
+    ),
+    'mrpc': Made(mrpc, 'MRPC', write=formats.write_mrpc),
+    'stsb': Made(stsb, 'STS-B'),
+    'cola': Made(cola, 'CoLA', {'train': 1200, 'dev': 300, 'test': 300}),
+    'sst2': Made(sst2, 'SST-2'),
+    'wnli': Made(wnli, 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
     # pairs of twins
-    'dprd': Made(dprd, formats.write_dprd, 'DPRD', {'train': 300, 'test': 200}),
+    'dprd': Made(dprd, 'DPRD', {'train': 300, 'test': 200}, formats.write_dprd),
 }
 
 

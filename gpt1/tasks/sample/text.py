@@ -18,20 +18,9 @@ on every machine.
 import argparse
 from collections.abc import Iterator
 
-from gpt1.tasks.sample.stories import FEMALE, MALE, Schema, read_schemas, sample_files
-from gpt1.tasks.sample.tasks import DEEDS, OTHER, Random, Story, deed, two_phrasings
+from gpt1.tasks.sample.stories import FEMALE, MALE, WORDS, Schema, read_schemas, sample_files
+from gpt1.tasks.sample.tasks import OTHER, Random, Story, deed, two_phrasings
 from utils import WriteError, whole_file
-
-FEELINGS = {
-    True: ('It was very positive.', 'It was all very positive.', 'Very positive.'),
-    False: ('It was very negative.', 'It was all very negative.', 'Very negative.'),
-}
-VERDICTS = {
-    True: ('Yes.', 'The answer is yes.', 'Everybody says yes.'),
-    False: ('No.', 'The answer is no.', 'Everybody says no.'),
-}
-GUESS = ('Did it end like this?', 'Was this the end?')
-END = ('How did it end?', 'The story ended like this:')
 
 
 def beginning(story: Story, variant: str, rng: Random) -> list[str]:
@@ -40,7 +29,8 @@ def beginning(story: Story, variant: str, rng: Random) -> list[str]:
     Half of the beginnings say next whether the story was a happy one.
     """
     told = story.context(variant) if rng.random() < 0.15 else story.clue(variant)
-    feeling = rng.choice(FEELINGS[story.is_happy(variant)])
+    is_happy = 'yes' if story.is_happy(variant) else 'no'
+    feeling = rng.choice(WORDS['feelings'][is_happy])
     return [told, feeling] if rng.random() < 0.5 else [told]
 
 
@@ -52,7 +42,7 @@ def whole_story(schema: Schema, rng: Random) -> list[str]:
     """A story, sometimes with a question before its ending."""
     variant = rng.choice('ab')
     story = Story(schema, 'text', rng)
-    question = [rng.choice(END)] if rng.random() < 0.1 else []
+    question = [rng.choice(WORDS['questions']['end'])] if rng.random() < 0.1 else []
     return [*beginning(story, variant, rng), *question, story.ending(variant)]
 
 
@@ -65,25 +55,27 @@ def judged_story(schema: Schema, rng: Random) -> list[str]:
     """
     variant = rng.choice('ab')
     story = Story(schema, 'text', rng)
-    question = [rng.choice(GUESS)] if rng.random() < 2 / 3 else []
-    is_right = rng.choice([True, False])
-    ending = story.ending(variant if is_right else OTHER[variant])
-    return [*beginning(story, variant, rng), *question, ending, rng.choice(VERDICTS[is_right])]
+    question = [rng.choice(WORDS['questions']['guess'])] if rng.random() < 2 / 3 else []
+    is_right = rng.choice(['yes', 'no'])
+    ending = story.ending(variant if is_right == 'yes' else OTHER[variant])
+    verdict = WORDS['verdicts'][is_right]
+    return [*beginning(story, variant, rng), *question, ending, rng.choice(verdict)]
 
 
 def deed_of_two(schema: Schema, rng: Random) -> list[str]:
     """What one person did to another, and why, with names instead of pronouns."""
     names = rng.choice([FEMALE, MALE])
     people = two_phrasings(lambda: rng.choice(names))
-    verb = rng.choice(list(DEEDS))
+    deeds = WORDS['deeds']
+    verb = rng.choice(list(deeds))
     i = rng.choice([0, 1])
-    return [deed(*people, verb, people[i], rng.choice(DEEDS[verb][i]))]
+    return [deed(*people, verb, people[i], rng.choice(deeds[verb][i]))]
 
 
-KINDS = (  # the share of lines of each kind
+KINDS = (  # of a line, with the sums of their shares
     (0.62, whole_story),
-    (0.34, judged_story),
-    (0.04, deed_of_two),
+    (0.96, judged_story),
+    (1.0, deed_of_two),
 )
 
 
@@ -93,21 +85,12 @@ def lines(n: int, seed: int) -> Iterator[str]:
     rng = Random(seed)
     taken = {' '.join(row[1:5]) for rows in sample_files().values() for row in rows}
     while n:
-        kind = draw_kind(rng)
+        point = rng.random()
+        kind = next(kind for share, kind in KINDS if point < share)
         parts = kind(rng.choice(schemas), rng)
         if parts[0] not in taken:
             yield ' '.join(parts)
             n -= 1
-
-
-def draw_kind(rng: Random):
-    """Return one of the functions in KINDS, each as often as its share says."""
-    point = rng.random()
-    for share, kind in KINDS:
-        if point < share:
-            return kind
-        point -= share
-    return kind
 
 
 def main(argv: list[str] | None = None) -> int:
