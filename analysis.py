@@ -122,7 +122,7 @@ def run(args):
         write_report(folder, *found)
         print(f'{desc}: {os.path.join(folder, "report.md")}')
         print_metrics(task, log.evaluations, test, valid)
-        outcome = outcome_of(desc, log, task, test, record.read(folder))
+        outcome = outcome_of(desc, log, task, test, valid, record.read(folder))
         by_title.setdefault(f'{task.title}, {metric_title(task.metrics[0])}', []).append(outcome)
     if len(args.desc) > 1:
         path, lines = report_several(args.analysis_dir, by_title)

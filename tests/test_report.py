@@ -24,7 +24,6 @@ from gpt1.report.log import (
     MAX_TEXT,
     Log,
     best_evaluation,
-    columns_of,
     is_real,
     log_name,
     plain,
@@ -167,8 +166,7 @@ def test_intervals_are_those_of_scipy_s_bootstrap(task, metric):
         n_resamples=1000,
         rng=1,
     ).confidence_interval
-    assert interval(score) == pytest.approx(tuple(expected), abs=2)
-    assert interval(score) == interval(score)
+    assert interval(score) == interval(score) == pytest.approx(tuple(expected), abs=2)
 
 
 def test_the_noise_of_a_score():
@@ -216,21 +214,19 @@ def test_predictions_of_rocstories():
 
 
 @pytest.mark.parametrize(
-    'task, header, label',
+    'task, first, last',
     [
-        ('snli', 'text1,text2,score_entailment,score_neutral,score_contradiction,', 'entailment'),
-        ('race', 'context,question,choice1,choice2,score_A,score_B,', 'A'),
-        ('choices', 'context,choice1,choice2,score_1,score_2,', '1'),
-        ('classes', 'text,score_red,score_green,', 'red'),
-        ('stsb', 'text1,text2,' + ''.join(f'score_{i},' for i in range(6)), '0'),
-        ('regression', 'text,score,', '0'),
+        ('snli', 'text1,text2,score_entailment,score_neutral,', ',entailment'),
+        ('race', 'context,question,choice1,choice2,score_A,score_B,', ',A'),
+        ('classes', 'text,score_red,score_green,probability,prediction,label', ',red'),
+        ('stsb', 'text1,text2,score_0,score_1,', ',0'),
+        ('regression', 'text,score,prediction,label', ',0'),
     ],
 )
-def test_predictions_of_each_kind(task, header, label):
-    lines = write(KINDS[task], *make_set(KINDS[task])).splitlines()
-    more = '' if is_real(KINDS[task]) else 'probability,'
-    assert sorted(lines[0].split(',')) == sorted(f'id,{header}{more}prediction,label'.split(','))
-    assert lines[1].startswith('id0,Text 0 of *0* <tag>,') and lines[1].endswith(f',{label}')
+def test_predictions_of_each_kind(task, first, last):
+    header, row, *_ = write(KINDS[task], *make_set(KINDS[task])).splitlines()
+    assert header.startswith(f'id,{first}')
+    assert row.startswith('id0,Text 0 of *0* <tag>,') and row.endswith(last)
 
 
 texts = st.text(st.characters(exclude_categories=['Cs']), max_size=8)
@@ -296,6 +292,9 @@ def test_wrong_predictions(tmp_path, text, where):
 # The log
 
 
+EVALUATION = '{}\n{"n_epochs": 1, "n_updates": 1, "tr_cost": 1, "va_cost": %s, "va_acc": 1}\n'
+
+
 @pytest.mark.parametrize(
     'text',
     [
@@ -304,12 +303,10 @@ def test_wrong_predictions(tmp_path, text, where):
         '[]\n[]\n',
         '{}\n{"n_epochs": 1}\n',
         '{}\nnot JSON\n',
-        '{}\n{"n_epochs": 1, "n_updates": 1, "tr_cost": 1, "va_cost": "1", "va_acc": 1}\n',
-        '{}\n{"n_epochs": 1, "n_updates": 1, "tr_cost": 1, "va_cost": NaN, "va_acc": 1}\n',
-        '{}\n{"n_epochs": 1, "n_updates": true, "tr_cost": 1, "va_cost": 1, "va_acc": 1}\n',
         '\xff',
         '{}\n' + '[' * 10**5,
-    ],
+    ]
+    + [EVALUATION % value for value in ('"1"', 'NaN', 'true')],
 )
 def test_wrong_logs(tmp_path, text):
     (tmp_path / 'log.jsonl').write_bytes(text.encode('latin-1'))
@@ -320,15 +317,6 @@ def test_wrong_logs(tmp_path, text):
 def test_the_best_evaluation_is_the_first_of_equals():
     lines = [{'va_f1': 1.0, 'va_acc': 9.0, 'n': 1}, {'va_f1': 2.0, 'n': 2}, {'va_f1': 2.0, 'n': 3}]
     assert best_evaluation(lines, TASKS['mrpc'])['n'] == 2
-
-
-def test_titles_of_the_columns_of_a_log():
-    names = ('n_epochs', 'tr_cost', 'va_acc_mismatched', 'va_f1', 'time')
-    assert {name: column.title() for name, column in columns_of(dict.fromkeys(names)).items()} == {
-        'tr_cost': 'training cost',
-        'va_acc_mismatched': 'validation accuracy, mismatched',
-        'va_f1': 'validation F1',
-    }
 
 
 # Reports
@@ -376,16 +364,12 @@ def test_report_of_each_kind(tmp_path, no_pictures, name, labels, valid):
         assert {len(line) - len(line.lstrip()) for line in texts.splitlines()} == {len(number)}
 
 
-@pytest.mark.parametrize(
-    'name, names',
-    [('race', 'training confidence'), ('snli', 'training confidence confusion')]
-    + [('stsb', 'training')],
-)
-def test_pictures_of_a_report(tmp_path, capsys, name, names):
+@pytest.mark.parametrize('name, more', [('snli', {'confidence', 'confusion'}), ('stsb', set())])
+def test_pictures_of_a_report(tmp_path, capsys, name, more):
     progress = [{'n_updates': i, 'loss': 1 / i} for i in range(1, 30)]
-    report = make_report(tmp_path, KINDS[name], valid=True, progress=progress)
-    assert pictures_in(tmp_path) == {f'{name}.png' for name in names.split()}
-    assert set(re.findall(r'\((\w+)\.png\)', report)) == set(names.split())
+    report = make_report(tmp_path, TASKS[name], valid=True, progress=progress)
+    assert pictures_in(tmp_path) == {f'{name}.png' for name in {'training', *more}}
+    assert set(re.findall(r'\((\w+)\.png\)', report)) == {'training', *more}
     assert not capsys.readouterr().err
 
 
@@ -491,12 +475,6 @@ def test_a_class_that_is_never_predicted(tmp_path, capsys, no_pictures, positive
     assert f'**{warning}test set**' in report and f'- Test {title}: **{value:.2f}**' in report
     assert printed.err == f'{warning}validation set\n'
     assert f'Custom Valid {title}: ' in printed.out and f'validation {title}' in report
-
-
-def test_macro_f1(tmp_path, no_pictures):
-    report = make_report(tmp_path, replace(MANY, metrics=('accuracy', 'f1'), positive=None))
-    low, high = map(float, re.search(r'macro F1: .* (\S+) to (\S+)\.$', report, re.M).groups())
-    assert 50 < low < 75 < high < 90
 
 
 def test_the_report_on_any_file_with_labels(tmp_path, no_pictures):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gpt1.report.intervals import Score, interval, results
-from gpt1.report.log import Log, best_evaluation, log_name, plain
+from gpt1.report.log import Log, plain
 from gpt1.report.pictures import draw_learning_curve
 from gpt1.report.predictions import Sets
 from gpt1.report.report import decode_sets, markdown_table, picture, write
@@ -26,29 +26,28 @@ class Outcome(NamedTuple):
     """What is compared of a run.
 
     n_train  the number of training examples; 0: its record does not say
-    valid    its first metric on the validation set
-    test     the same on the test set, on the first or on all together; None: not known
+    scores   its first metric on the validation and the test set, on the first or on all together;
+             None: not known
     depends  all that its results depend on, name -> value
     """
 
     desc: str
     seed: int | str
     n_train: int
-    valid: float
-    test: Score | None
+    scores: dict[str, Score | None]
     depends: dict
 
 
-def outcome_of(desc: str, log: Log, task: Task, test: Sets, record: dict) -> Outcome:
-    known = results(task, decode_sets(task, test))
+def outcome_of(desc: str, log: Log, task: Task, test: Sets, valid: Sets, record: dict) -> Outcome:
+    found = {'validation': valid, 'test': test}
+    scores = {kind: results(task, decode_sets(task, sets)) for kind, sets in found.items()}
     depends = {f'the {key}': record.get(key) for key in WHAT if key != 'options'}
     depends |= record.get('options', {})
     return Outcome(
         desc,
         log.start.get('seed', '?'),
         record.get('sizes', {}).get('training', 0),
-        best_evaluation(log.evaluations, task)[f'va_{log_name(task.metrics[0])}'],
-        known[0] if known else None,
+        {kind: some[0] if some else None for kind, some in scores.items()},
         {name: value for name, value in depends.items() if name not in VARIED},
     )
 
@@ -68,12 +67,12 @@ def summarize(groups: dict[int, list[Outcome]]) -> list[str]:
     rows = []
     for n_train, group in groups.items():
         for run in group:
-            test = '?' if run.test is None else f'{run.test.value:.2f}'
-            rows.append([plain(run.desc), run.seed, n_train or '?', f'{run.valid:.2f}', test])
-        tests = [run.test.value for run in group if run.test is not None]
+            cells = [f'{score.value:.2f}' if score else '?' for score in run.scores.values()]
+            rows.append([plain(run.desc), run.seed, f'{n_train:,}' if n_train else '?', *cells])
+        columns = zip(*(run.scores.values() for run in group))
+        known = [[score.value for score in column if score] for column in columns]
         for title, function in SPREADS.items() if len(group) > 1 else ():
-            columns = [run.valid for run in group], tests
-            cells = [f'{function(scores):.2f}' if len(scores) > 1 else '' for scores in columns]
+            cells = [f'{function(values):.2f}' if len(values) > 1 else '' for values in known]
             rows.append([title, '', '', *cells])
     return markdown_table(['run', 'seed', 'training examples', 'validation', 'test'], rows)
 
@@ -90,12 +89,14 @@ def report_several(folder: str, titles: dict[str, list[Outcome]]) -> tuple[str, 
             groups[outcome.n_train].append(outcome)
         lines += ['', f'## {plain(title)}', '', *summarize(groups)]
         notes += differences(outcomes)
-        if len(groups) > 1 and all(groups) and all(outcome.test for outcome in outcomes):
-            points = {
-                n: [(o.test.value, *interval(o.test)) for o in group] for n, group in groups.items()
-            }
+        known = [k for k in ('test', 'validation') if all(run.scores[k] for run in outcomes)]
+        if len(groups) > 1 and all(groups) and known:
+            points = {}
+            for n, group in groups.items():
+                scores = [run.scores[known[0]] for run in group]
+                points[n] = [(score.value, *interval(score)) for score in scores]
             name = f'learning_curve_{i}'
-            draw_learning_curve(os.path.join(folder, f'{name}.png'), points, f'test {title}')
+            draw_learning_curve(os.path.join(folder, f'{name}.png'), points, f'{title}, {known[0]}')
             lines += picture(name, 'Learning curve')
     path = os.path.join(folder, 'runs.md')
     write(path, 'Several runs', notes, lines[1:])
