@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import tempfile
 import types
@@ -146,14 +147,13 @@ def merges(folder):
     def read(path):
         assert all(len(pair) == 2 for pair in read_merges(path))
 
-    (folder / 'x').write_bytes(Path(GOLDEN_MODEL, 'vocab_40000.bpe').read_bytes())
+    shutil.copy(os.path.join(GOLDEN_MODEL, 'vocab_40000.bpe'), folder / 'x')
     return Reader(folder / 'x', read)
 
 
 def shards(file, folder):
     """A file of OpenAI's weights beside whole ones."""
-    for name in os.listdir(GOLDEN_MODEL):
-        (folder / name).write_bytes(Path(GOLDEN_MODEL, name).read_bytes())
+    shutil.copytree(GOLDEN_MODEL, folder, dirs_exist_ok=True)
     n_vocab = len(json.loads((folder / 'encoder_bpe_40000.json').read_text()))
 
     def read(path):

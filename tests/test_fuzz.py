@@ -124,21 +124,14 @@ def test_what_is_loaded_runs_no_code(readers, name):
 
 # ------------------------------------------------------------------------------------- made by hand
 
-
 HEADERS = [  # of an array of numbers: its type and its shape
-    *(("'<f4'", shape) for shape in (
-        '(10000000000000,)', '(-1,)', '(4611686018427387904, 4)', '(1' + '0' * 400 + ',)', '()',
-        '(5010,)', '(' * 1000, '("a",)', '__import__("os").abort()',
-    )),
-    *((descr, '(5011,)') for descr in (
-        "'>f4'", "'<f8'", "'|O'", '[]', "'|V0'", "[('a', '<f4')]", "'<f4", '7',
-        "'" + ',f4' * 2000 + "'", "('<f4', (2,))",
-    )),
-]  # fmt: skip
+    *(("'<f4'", shape) for shape in ('(10000000000000,)', '(-1,)', '()', '(' * 1000, '("a",)')),
+    *((descr, '(5011,)') for descr in ("'>f4'", "'|O'", '[]', "'<f4", "'" + ',f4' * 2000 + "'")),
+]
 SHAPES = [
-    *([[shape] * 14 for shape in ([2147483647] * 3, [1] * 70, [-1, -1], [True], [1.0], [0], None)]),
-    [[2147483647] * 100_000] * 2, [[10**30]] * 14, [], {}, 'x', 7, None,
-]  # fmt: skip
+    *([[shape] * 14 for shape in ([2147483647] * 3, [1] * 70, [-1, -1], [True], [0], None)]),
+    *([[2147483647] * 100_000] * 2, [[10**30]] * 14, [], {}, 'x', None),
+]
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -179,14 +172,10 @@ PICKLES = [  # what no checkpoint needs
     # a key so deep that Python's stack ends before its hash is known
     b'}' + b')' + b'\x85' * 1_000_000 + b'K\x01s.',
     b']' * 300_000 + b'a' * 299_999 + b'.',
-    call('__builtin__', 'bytearray', HUGE),
-    call('torch.storage', 'UntypedStorage', HUGE),
-    call('torch', 'Tensor', HUGE),
-    call('torch', 'FloatTensor', HUGE),
+    *(call(*where, HUGE) for where in (('torch', 'Tensor'), ('torch.storage', 'UntypedStorage'))),
     call('torch._utils', '_rebuild_meta_tensor_no_storage', b'ctorch\nfloat32\n', HUGE + b'\x85',
          b'K\x01\x85', b'\x89'),
     call('os', 'system', b'X\x04\x00\x00\x00true'),
-    call('builtins', 'eval', b'X\x01\x00\x00\x001'),
 ]  # fmt: skip
 
 
@@ -212,52 +201,39 @@ def test_an_archive_that_grows(readers):
         reader.read(str(reader.path))
 
 
-# Each of a whole checkpoint's parts, and what may stand in its place.
-WRONG_TENSORS = [
-    torch.zeros(3), torch.zeros(5), torch.zeros(4).double(), torch.zeros(1).expand(4),
-    torch.zeros(1).expand(1 << 40), torch.zeros(4, device='meta'), torch.zeros(4).to_sparse(),
-    [0.0] * 4, None,
-]  # fmt: skip
-WRONG_NUMBERS = [None, -1, 101, 1 << 70, 'x', [], [7], float('nan')]
 GONE = object()
-CHANGES = [
-    *(((key,), value) for key in ('model', 'opt', 'run') for value in (None, 7, '', [7], {}, GONE)),
-    *(
-        (('run', key), value)
-        for key in ('n_updates', 'evaluated', 'losses', 'log', 'identity', 'job')
-        for value in WRONG_NUMBERS
-    ),
-    (('run', 'job'), {'best_score': None}),
-    (('run', 'identity'), {}),
-    *((('model', 'transformer.h.0.ln_1.g'), wrong) for wrong in WRONG_TENSORS),
-    *(
-        (('opt', 'state', 0, moment), wrong)
-        for moment in ('step', 'exp_avg', 'exp_avg_sq')
-        for wrong in WRONG_TENSORS
-    ),
-    (('opt', 'state', 99), {}),
-    (('opt', 'state', 0), GONE),
-    (('opt', 't'), 3),
-    (('opt', 't'), GONE),
+WRONG_NUMBERS = [None, -1, 101, 1 << 70, 'x', [], [7], float('nan')]
+WRONG_TENSORS = [
+    torch.zeros(3), torch.zeros(4).double(), torch.zeros(1).expand(4), torch.zeros(4).to_sparse(),
+    torch.zeros(1).expand(1 << 40), torch.zeros(4, device='meta'), [0.0] * 4, None,
+]  # fmt: skip
+CHANGES = [  # the parts of a checkpoint, and what stands in their place
+    *(((key,), [None, 7, '', [7], {}, GONE]) for key in ('model', 'opt', 'run')),
+    *((('run', k), WRONG_NUMBERS) for k in ('n_updates', 'evaluated', 'losses', 'log', 'identity')),
+    (('run', 'job'), [*WRONG_NUMBERS, {'best_score': None}]),
+    (('run', 'identity'), [{}]),
+    (('model', 'transformer.h.0.ln_1.g'), WRONG_TENSORS),
+    *((('opt', 'state', 0, moment), WRONG_TENSORS) for moment in ('step', 'exp_avg', 'exp_avg_sq')),
+    (('opt', 'state', 99), [{}]),
+    (('opt', 'state', 0), [GONE]),
+    (('opt', 't'), [3, GONE]),
 ]
 
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('keys, value', CHANGES)
-def test_a_checkpoint_with_a_wrong_part(readers, keys, value):
+@pytest.mark.parametrize('keys, values', CHANGES)
+def test_a_checkpoint_with_a_wrong_part(readers, keys, values):
     """The file is whole, but it is not what this program writes."""
     reader = readers('checkpoint')
-    state = torch.load(io.BytesIO(reader.whole), weights_only=True)
-    state['run'] = json.loads(state['run'])
     *before, key = keys
-    part = functools.reduce(lambda d, k: d[k], before, state)
-    if value is GONE:
-        del part[key]
-    else:
-        part[key] = value
-    if keys != ('run',):
-        state['run'] = json.dumps(state['run'])
-    reader.path.write_bytes(saved(state))
-    with pytest.raises(InputError, match=f'{reader.path} (is damaged|cannot be resumed)') as error:
-        reader.read(str(reader.path))
-    assert len(str(error.value).splitlines()) == 1
+    for value in values:
+        state = torch.load(io.BytesIO(reader.whole), weights_only=True)
+        state['run'] = json.loads(state['run'])
+        part = functools.reduce(lambda d, k: d[k], before, state)
+        if value is GONE:
+            del part[key]
+        else:
+            part[key] = value
+        if keys != ('run',):
+            state['run'] = json.dumps(state['run'])
+        assert reader.attempt(saved(state)) == 'refused', value
