@@ -3,18 +3,8 @@
     python data/sample_tasks.py --task cola
 
 writes the data of one task into data/sample, `--task all` that of every task. `train.py` does the
-same on first use.
-
-The sentences come from the schemas of `stories.py`, so they are in the language that the
-sample model has read. Words alone do not tell the label, except that a neutral hypothesis of SNLI
-and MNLI is another kind of sentence. It depends on the order of the words (CoLA), on what a story
-leads to (SST-2, RTE), on whether an ending fits it (SNLI, MNLI, QNLI, SciTail, RACE, QQP), or on
-whether two texts say the same (MRPC, STS-B). Training examples tell the clues and the endings of
-the stories in the first three of their five phrasings, validation and test examples in the other
-two. A model that was not pre-trained has never seen those.
-
-The files are the same on every machine, byte for byte. They are for trying the program: their
-scores say nothing about the real data sets.
+same on first use. The files are the same on every machine, byte for byte. data/README.md says what
+their labels depend on.
 """
 
 import argparse

@@ -1,18 +1,9 @@
-"""Made-up text to pre-train the sample model on.
+"""Made-up text to pre-train the sample model on, about the stories of `stories.py`.
 
     python data/sample_text.py --n 146000 --seed 7 --out text.txt
 
-Each line is a short text about the stories of `stories.py`, in all of their phrasings:
-
-- a story and its ending
-- a story, its right ending or its wrong one, and whether this was the ending: yes or no
-- what one person did to another, and why
-
-Most stories are told by the one sentence that decides how they end. Half of them say, before their
-ending, whether they were very positive or very negative.
-
 No line has the four sentences of a story in `data/sample/`. The same arguments give the same bytes
-on every machine.
+on every machine. data/README.md says what the lines are.
 """
 
 import argparse
