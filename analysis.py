@@ -11,7 +11,6 @@ learning curve. A warning names the options in which they differ.
 
 import os
 import sys
-from typing import NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
@@ -23,30 +22,22 @@ import numpy as np
 from datasets import DATA_OPTIONS, TASKS, read_data
 from gpt1.options import TRAIN, accepts, options_of
 from gpt1.parsing import Parser
-from gpt1.report.intervals import results
-from gpt1.report.log import Log, best_evaluation, log_name, metric_title, read_log
+from gpt1.report.log import Log, log_name, metric_title, read_log
 from gpt1.report.predictions import Sets, in_csv, name_of, predictions_path, read_predictions
-from gpt1.report.report import decode_sets, print_metrics, write_report
-from gpt1.report.several import Outcome, depends_on, report_several
+from gpt1.report.report import print_metrics, write_report
+from gpt1.report.several import outcome_of, report_several
 from gpt1.run import record
 from gpt1.tasks.task import Data, Example, Task
 from utils import InputError, check_writable, exit_status
 
 
-class FinishedRun(NamedTuple):
-    """What is known of a run that has ended: the arguments of `write_report`."""
-
-    log: Log
-    task: Task
-    test: Sets
-    valid: Sets
-    data_notes: list[str]
-
-
-def read_run(folder: str, log_path: str, data_dir: str | None = None) -> FinishedRun:
+def read_run(
+    folder: str, log_path: str, data_dir: str | None = None
+) -> tuple[Log, Task, Sets, Sets, list[str]]:
     """Read the log of a run, its predictions in `folder`, and its data again for their texts.
 
-    The data are where the log says, or in `data_dir`. Raises InputError.
+    The data are where the log says, or in `data_dir`. Returns what `write_report` needs. Raises
+    InputError.
     """
     log = read_log(log_path)
     if log.start.get('submit') is False:
@@ -62,7 +53,7 @@ def read_run(folder: str, log_path: str, data_dir: str | None = None) -> Finishe
     task, data = read_data_of(log.start, log_path, data_dir)
     first = f'va_{log_name(task.metrics[0])}'
     if first not in log.evaluations[0]:
-        raise InputError(f'{log_path}, line 2: no "{first}", the score of a run on {task.title}')
+        raise InputError(f'{log_path}: no "{first}", the score of a run on {task.title}')
     sets = {'test': {}, 'valid': {}}
     for kind in sets:
         splits = getattr(data, kind)
@@ -71,7 +62,7 @@ def read_run(folder: str, log_path: str, data_dir: str | None = None) -> Finishe
             if kind == 'test' or os.path.exists(path):
                 known = found.get('examples', {}).get(f'{kind} {split}')
                 sets[kind][split] = examples, read_logits(path, task, examples, known)
-    return FinishedRun(log, task, **sets, data_notes=data.notes)
+    return log, task, sets['test'], sets['valid'], data.notes
 
 
 def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[Task, Data]:
@@ -105,21 +96,6 @@ def read_logits(path: str, task: Task, examples: list[Example], known: str | Non
     return logits
 
 
-def outcome_of(desc: str, run: FinishedRun, folder: str) -> Outcome:
-    """What is compared of a run with others."""
-    found = record.read(folder)
-    known = results(run.task, decode_sets(run.task, run.test))
-    best = best_evaluation(run.log.evaluations, run.task)
-    return Outcome(
-        desc,
-        run.log.start.get('seed', '?'),
-        found.get('sizes', {}).get('training', 0),
-        best[f'va_{log_name(run.task.metrics[0])}'],
-        known[0] if known else None,
-        depends_on(found),
-    )
-
-
 def parse_args(argv=None):
     parser = Parser(usage='python analysis.py [--desc NAME ...] [options]', description=__doc__)
     parser.add_argument(
@@ -142,11 +118,12 @@ def run(args):
     for desc in args.desc:
         folder = os.path.join(args.analysis_dir, desc)
         found = read_run(folder, os.path.join(args.log_dir, f'{desc}.jsonl'), args.data_dir)
+        log, task, test, valid, _ = found
         write_report(folder, *found)
         print(f'{desc}: {os.path.join(folder, "report.md")}')
-        print_metrics(found.task, found.log.evaluations, found.test, found.valid)
-        title = f'{found.task.title}, {metric_title(found.task.metrics[0])}'
-        by_title.setdefault(title, []).append(outcome_of(desc, found, folder))
+        print_metrics(task, log.evaluations, test, valid)
+        outcome = outcome_of(desc, log, task, test, record.read(folder))
+        by_title.setdefault(f'{task.title}, {metric_title(task.metrics[0])}', []).append(outcome)
     if len(args.desc) > 1:
         path, lines = report_several(args.analysis_dir, by_title)
         print('\n'.join(['', *lines, '', path]))

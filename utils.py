@@ -345,8 +345,8 @@ class ResultLogger:
 
             self.writer = SummaryWriter(os.path.splitext(self.path)[0])
         for values in new:
-            for name, value in values.items():
-                if name.startswith(('tr_', 'va_')):
+            for name, value in values.items() if 'n_updates' in values else ():
+                if name.startswith(('tr_', 'va_', 'zs_')) or name in ('loss', 'lr', 'grad_norm'):
                     self.writer.add_scalar(name, value, values['n_updates'])
         self.writer.flush()
 

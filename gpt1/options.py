@@ -158,8 +158,12 @@ OPTIONS = {
         train_only('analysis', bool, False, free=True,
             help='at the end, print the scores and write a report to <desc>/ in --analysis_dir; '
                  'needs --submit'),
-        train_only('tensorboard', bool, False, free=True,
-            help="[new] also write TensorBoard events, to <desc>/ in --log_dir"),
+        both('tensorboard', bool, False, free=True,
+            help="[new] also write TensorBoard events, to <desc>/ in --log_dir (pretrain.py: to "
+                 'log/ in --out)'),
+        both('log_every', COUNT, None, free=True,
+            help='[new] updates between two progress lines of the log: loss, learning rate, '
+                 "gradients' norm (default: 100 to 200 lines a run)"),
         pretrain_only('text', list, None, free=True, required=True, exists=True,
             help='files of text or folders of them: .txt; .jsonl, .ndjson or .json lines; '
                  '.parquet; all but the last also with .gz, .xz or .zst'),
@@ -298,6 +302,8 @@ OPTIONS = {
             help='[new] continue from the last checkpoint of this run, if there is one'),
         Option('save_every', number(int, 0, 10**9), train=100, pretrain=1000, free=True,
             help='[new] updates between two checkpoints; 0: only at the end of each epoch'),
+        both('keep_checkpoint', bool, False, free=True,
+            help='[new] keep the checkpoint of a run that has come to its end'),
     ],
     'for fine-tuning': [
         pretrain_only('settings', list, (), free=True, metavar='NAME=VALUE',

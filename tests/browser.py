@@ -2,7 +2,6 @@
 
 import base64
 import json
-import pathlib
 import shutil
 import subprocess
 
@@ -22,20 +21,9 @@ class Browser:
 
     def __init__(self, folder):
         """folder  a new one, for the files of the browser"""
-        self.process = subprocess.Popen(  # it reads from file 3 and writes to file 4
-            [
-                'sh',
-                '-c',
-                'exec "$@" 3<&0 4>&1',
-                '',
-                CHROMIUM,
-                f'--user-data-dir={folder}',
-                *OPTIONS,
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        command = ['sh', '-c', 'exec "$@" 3<&0 4>&1', '', CHROMIUM, *OPTIONS]  # 3: in, 4: out
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([*command, f'--user-data-dir={folder}'], **pipes)
         self.events, self.n_sent, self.unread, self.session = [], 0, b'', {}
         target = self('Target.createTarget', url='about:blank')['targetId']
         found = self('Target.attachToTarget', targetId=target, flatten=True)
@@ -47,7 +35,7 @@ class Browser:
         return self
 
     def __exit__(self, *_):
-        self.process.communicate(timeout=60)  # closes the pipe, at whose end it ends
+        self.process.communicate(timeout=60)  # closes the pipe, at whose end Chromium ends
 
     def __call__(self, method, **parameters):
         """Send a command. Returns its result."""
@@ -75,17 +63,17 @@ class Browser:
         self('Emulation.setDeviceMetricsOverride', **sizes)
         features = [{'name': 'prefers-color-scheme', 'value': scheme}]
         self('Emulation.setEmulatedMedia', features=features)
-        self('Page.navigate', url=pathlib.Path(path).absolute().as_uri())
+        self('Page.navigate', url=path.absolute().as_uri())
         while self.receive().get('method') != 'Page.loadEventFired':
             pass
 
     def value(self, expression):
         """The value of an expression of JavaScript in the page."""
-        found = self('Runtime.evaluate', expression=expression, returnByValue=True)
-        assert 'exceptionDetails' not in found, found
-        return found['result'].get('value')
+        return self('Runtime.evaluate', expression=expression, returnByValue=True)['result'][
+            'value'
+        ]
 
     def screenshot(self, path):
         """Keep a picture of the whole page, for a person."""
         found = self('Page.captureScreenshot', captureBeyondViewport=True)
-        pathlib.Path(path).write_bytes(base64.b64decode(found['data']))
+        path.write_bytes(base64.b64decode(found['data']))

@@ -111,13 +111,17 @@ class Command:
         path = self.folder / 'output'
         return path.read_text() if path.exists() else ''
 
-    def log(self, desc='rocstories'):
-        """The lines of the log without the folders and the times, which differ in every run."""
+    def log(self, desc='rocstories', progress=False):
+        """The lines of the log without the folders and the times, which differ in every run.
+
+        They are the start record and the evaluations, or the progress lines.
+        """
         with open(self.folder / 'log' / f'{desc}.jsonl') as f:
             lines = [json.loads(line) for line in f]
         return [
             {k: v for k, v in line.items() if k != 'time' and not k.endswith('_dir')}
             for line in lines
+            if ('grad_norm' in line) == progress
         ]
 
     def read(self, *path):

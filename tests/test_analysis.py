@@ -10,7 +10,6 @@ from test_report import make_evaluations, make_set, pictures_in
 
 import analysis
 from datasets import TASKS, read_data
-from gpt1.report.log import split_log
 from gpt1.report.predictions import save_predictions
 from gpt1.report.report import write_report
 from gpt1.run import record
@@ -70,10 +69,8 @@ def test_the_report_is_that_of_train_py(tmp_path):
     folder = tmp_path / 'analysis' / 'mine'
     analysis.main(['--desc', 'mine', *options])
     first = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
-    run = analysis.read_run(folder, tmp_path / 'log' / 'mine.jsonl')
-    _, logits = make_set(run.task)
-    lines = map(json.loads, (tmp_path / 'log' / 'mine.jsonl').read_text().splitlines())
-    write_report(folder, split_log(list(lines)), run.task, {'test': (run.test['test'][0], logits)})
+    log, task, test, *_ = analysis.read_run(folder, tmp_path / 'log' / 'mine.jsonl')
+    write_report(folder, log, task, {'test': (test['test'][0], make_set(task)[1])})
     assert first == {name: (folder / name).read_bytes() for name in os.listdir(folder)}
 
 

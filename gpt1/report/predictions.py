@@ -156,28 +156,21 @@ def read_predictions(path: str, task: Task) -> tuple[list[str], np.ndarray, list
     if [head[i] for i in places] not in (names, earlier) or not {'id', 'label'} <= set(head):
         raise InputError(f'{path}, row 1: expected the columns id, {", ".join(names)} and label')
     logits = np.empty((len(rows), n_scores))
-    for number, row in enumerate(rows):
-        is_whole = len(row) == len(head)
-        logits[number] = [to_score(row[i]) for i in places] if is_whole else math.nan
-    is_absent = np.isneginf(logits) & (task.layout == 'choices')
-    is_score = abs(logits) < 1e30  # False for NaN, too
-    is_valid = (is_score | is_absent).all(1) & is_score.any(1)
-    if not is_valid.all():
-        where = f'{path}, row {is_valid.argmin() + 2}'
-        raise InputError(f'{where}: expected {len(head)} columns, with numbers as scores')
+    for i, row in enumerate(rows):
+        try:
+            logits[i] = [float(row[place] or '-inf') for place in places]
+        except (ValueError, IndexError):
+            logits[i] = math.nan
+        is_score = abs(logits[i]) < 1e30  # False for NaN, too
+        is_absent = np.isneginf(logits[i]) & (task.layout == 'choices')
+        if len(row) != len(head) or not ((is_score | is_absent).all() and is_score.any()):
+            where = f'{path}, row {i + 2}'
+            raise InputError(f'{where}: expected {len(head)} columns, with numbers as scores')
     ids, labels = ([row[head.index(name)] for row in rows] for name in ('id', 'label'))
     if task.layout == 'choices' and 'score1' in head:  # then ROCStories' choices were 0 and 1
         now = {task.word(i): name_of(task, i) for i in range(n_scores)}
         labels = [now.get(label, label) for label in labels]
     return ids, logits.astype(np.float32), labels
-
-
-def to_score(cell: str) -> float:
-    """-inf: there is no such choice; NaN: not a number."""
-    try:
-        return float(cell) if cell else -math.inf
-    except ValueError:
-        return math.nan
 
 
 def save_predictions(folder: str, task: Task, test: Sets, valid: Sets | None = None) -> None:

@@ -30,7 +30,7 @@ from gpt1.report.predictions import (
     text_names,
     together,
 )
-from gpt1.tasks.task import Example, Task
+from gpt1.tasks.task import Example, Published, Task
 from utils import InputError, whole_file
 
 N_BINS = 10  # of the calibration
@@ -60,18 +60,19 @@ def write_report(
     tested, validated = decode_sets(task, test), decode_sets(task, valid)
     analysed, where = choose_set(tested, validated)
     sample, n_cut = log.start.get('sample'), log.start.get('n_cut')
+    sample = sample if isinstance(sample, list) else []
     lines = [f'- Data: {plain(note)}' for note in data_notes]
     if n_cut:
         counts = ', '.join(f'{n:,} {name}' for name, n in n_cut.items())
         rule = task.cut_rule(log.start['n_ctx'])
         lines.append(f'- Cut: {counts} examples are longer: {rule}.')
-    lines += report_best(log.evaluations, task)
-    lines += report_scores(task, tested, validated, can_compare(log.start, task, test))
+    published = () if sample else task.published
+    lines += report_scores(log.evaluations, task, tested, validated, published)
     lines += report_training(folder, log, task, validated)
     if analysed is not None:
         lines += ['', f'The sections below analyse the {where}.']
         lines += report_predictions(folder, task, analysed)
-    notes = [*(sample if isinstance(sample, list) else []), *warnings_of(task, analysed, where)]
+    notes = [*sample, *warnings_of(task, analysed, where)]
     path = os.path.join(folder, 'report.md')
     write(path, log.start.get('desc', task.name), notes, lines)
 
@@ -93,7 +94,7 @@ def write_evaluation(
         raise InputError(f'{title} has no labels: there is nothing to evaluate')
     found = predictions_for(task, [examples[i] for i in known], np.asarray(logits)[known])
     save_predictions(folder, task, {'test': (examples, logits)})
-    lines = report_scores(task, {'': found}, {}, None)
+    lines = describe([('', score) for score in results(task, {'': found})])
     if len(known) < len(examples):
         lines.append(f'- {len(known):,} of {len(examples):,} examples have a label.')
     notes = [*notes, *warnings_of(task, found, 'file')]
@@ -120,16 +121,15 @@ def choose_set(
     """The predictions to analyse, and in words which they are: the test set if it has labels."""
     for kind, sets in (('test', tested), ('validation', validated)):
         known = {name: part for name, part in sets.items() if part.labels is not None}
-        if len(known) == 1:
-            return next(iter(known.values())), f'{kind} set'
         if known:
-            return together(list(known.values())), f'{kind} sets {" and ".join(known)} together'
+            names = f'sets {" and ".join(known)} together' if len(known) > 1 else 'set'
+            return together(list(known.values())), f'{kind} {names}'
     return None, ''
 
 
 def warnings_of(task: Task, predictions: Predictions | None, where: str) -> list[str]:
     """A warning if classes that occur in a set are never predicted. F1 may hide it."""
-    if not task.labels or predictions is None or predictions.labels is None:
+    if not task.labels or predictions is None:
         return []
     absent = np.setdiff1d(predictions.labels, predictions.values)
     if not len(absent):
@@ -137,87 +137,66 @@ def warnings_of(task: Task, predictions: Predictions | None, where: str) -> list
     names = ', '.join(repr(task.labels[i]) for i in absent[:10])
     names += f' and {len(absent) - 10:,} more' if len(absent) > 10 else ''
     verb = 'class {} is' if len(absent) == 1 else 'classes {} are'
-    n = np.isin(predictions.labels, absent).sum()
+    n, of = np.isin(predictions.labels, absent).sum(), count_examples(len(predictions.labels))
     return [
-        f'warning: the {verb.format(names)} never predicted, but right for {n:,} of '
-        f'{count_examples(len(predictions.labels))} of the {where}'
+        f'warning: the {verb.format(names)} never predicted, but right for {n:,} of {of} of the '
+        f'{where}'
     ]
-
-
-def can_compare(arguments: dict, task: Task, test: Sets) -> bool:
-    """Whether a run can be compared with published results.
-
-    It can if it used the complete test set, and all layers of pre-trained weights, and neither are
-    our sample. `arguments` are those in the log.
-    """
-    sizes = {edition[2] for edition in task.archive.editions} if task.archive else set()
-    if task.name == 'rocstories':
-        sizes = {1871}
-    n_test = sum(len(examples) for name, (examples, _) in test.items() if name != 'diagnostic')
-    all_layers = arguments.get('n_transfer') == arguments.get('n_layer')
-    all_layers &= arguments.get('model', 'transformer') == 'transformer'
-    return n_test in sizes and all_layers and not arguments.get('sample')
 
 
 # ----------------------------------------------------------------------------------- the scores
 
 
-def report_best(evaluations: list[dict], task: Task) -> list[str]:
-    """The validation scores of the parameters that were kept."""
+def report_scores(
+    evaluations: list[dict],
+    task: Task,
+    tested: dict[str, Predictions],
+    validated: dict[str, Predictions],
+    published: Sequence[Published],
+) -> list[str]:
+    """The first section: scores with their intervals, and published ones."""
     best = best_evaluation(evaluations, task)
     (first, value), *others = validation_scores(best, task)
-    return [
+    lines = [
         f'- Best {first.title(task)}: **{format_score(first.metric, value)}**, after epoch '
         f'{best["n_epochs"]} (update {best["n_updates"]:,}).',
         *[f'  - {c.title(task)}: {format_score(c.metric, value)}' for c, value in others],
     ]
-
-
-def report_scores(
-    task: Task,
-    tested: dict[str, Predictions],
-    validated: dict[str, Predictions],
-    published: bool | None,
-) -> list[str]:
-    """The test scores and their intervals, else those of validation.
-
-    published  whether published scores can stand beside them; None: nobody asks
-    """
-    kind, known = '' if '' in tested else 'Test', results(task, tested)
-    if not known:
-        kind, known = 'Validation', results(task, validated)
-    lines = [describe(kind, score) for score in known]
     for split, part in tested.items():
         if part.labels is None:
             title = metric_title(task.metrics[0]) + suffix(split)
             lines.append(f'- Test {title}: not known, since the test file has no labels.')
-    for other in task.published if published else ():
+    known = [('Test ', score) for score in results(task, tested)]
+    lines += describe(known or [('Validation ', score) for score in results(task, validated)])
+    for other in published:
         title = f'{PARTS[other.on]} {metric_title(other.metric)}{suffix(other.split)}'
         unit = ' %' if other.metric == 'accuracy' else ''
-        lines.append(f'- Published {title}: {other.value}{unit} ({plain(other.who)}).')
-    if known:
+        score = f'{title} {other.value}{unit} ({plain(other.who)})'
+        lines.append(f"- Published, for the whole data set and OpenAI's weights: {score}.")
+    return lines
+
+
+def describe(scores: Sequence[tuple[str, Score]]) -> list[str]:
+    """Lines of scores, each with the kind of its set.
+
+    '- Test accuracy: **75.00 %** (45 of 60 examples); 95 % interval (Wilson) 62.77 to 84.22.'
+    """
+    lines = []
+    for kind, score in scores:
+        examples = count_examples(len(score.predictions.values))
+        method, (low, high) = 'bootstrap', interval(score)
+        if score.metric == 'accuracy':
+            method, examples = 'Wilson', f'{score.predictions.right.sum():,} of {examples}'
+        ends = 'not defined' if math.isnan(low) else f'{low:.2f} to {high:.2f}'
+        title = kind + plain(score.title)
+        line = f'**{score}** ({examples}); 95 % interval ({method}) {ends}.'
+        lines.append(f'- {title[0].upper()}{title[1:]}: {line}')
+    if lines:
         lines.append(
             '- The intervals say how far a score may move with other examples of the same kind. '
             'Another seed moves it too.'
         )
-    if task.published and published is False:
-        lines.append(
-            '- Not compared with published results: they hold for the complete data set and '
-            "OpenAI's weights."
-        )
     return lines
-
-
-def describe(kind: str, score: Score) -> str:
-    """'- Test accuracy: **75.00 %** (45 of 60 examples); 95 % interval (Wilson) 62.8 to 84.2.'"""
-    examples = count_examples(len(score.predictions.values))
-    method, (low, high) = 'bootstrap', interval(score)
-    if score.metric == 'accuracy':
-        method, examples = 'Wilson', f'{score.predictions.right.sum():,} of {examples}'
-    ends = 'not defined' if math.isnan(low) else f'{low:.2f} to {high:.2f}'
-    title = f'{kind} {plain(score.title)}'.strip()
-    title = title[0].upper() + title[1:]
-    return f'- {title}: **{score}** ({examples}); 95 % interval ({method}) {ends}.'
 
 
 def report_training(

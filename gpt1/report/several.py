@@ -5,14 +5,15 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gpt1.report.intervals import Score, interval
-from gpt1.report.log import plain
+from gpt1.report.intervals import Score, interval, results
+from gpt1.report.log import Log, best_evaluation, log_name, plain
 from gpt1.report.pictures import draw_learning_curve
-from gpt1.report.report import markdown_table, picture, write
-from gpt1.run import record
+from gpt1.report.predictions import Sets
+from gpt1.report.report import decode_sets, markdown_table, picture, write
+from gpt1.run.record import WHAT
+from gpt1.tasks.task import Task
 
-# Runs that are put together may differ in these
-VARIED = ('seed', 'n_train')
+VARIED = ('seed', 'n_train')  # in which runs that are put together may differ
 SPREADS = {
     'median': statistics.median,
     'lowest': min,
@@ -38,11 +39,18 @@ class Outcome(NamedTuple):
     depends: dict
 
 
-def depends_on(found: dict) -> dict:
-    """All that the results of a run depend on, by its record, except what runs may vary."""
-    others = {f'the {key}': found.get(key) for key in record.WHAT if key != 'options'}
-    options = found.get('options', {})
-    return {**others, **{name: options[name] for name in options if name not in VARIED}}
+def outcome_of(desc: str, log: Log, task: Task, test: Sets, record: dict) -> Outcome:
+    known = results(task, decode_sets(task, test))
+    depends = {f'the {key}': record.get(key) for key in WHAT if key != 'options'}
+    depends |= record.get('options', {})
+    return Outcome(
+        desc,
+        log.start.get('seed', '?'),
+        record.get('sizes', {}).get('training', 0),
+        best_evaluation(log.evaluations, task)[f'va_{log_name(task.metrics[0])}'],
+        known[0] if known else None,
+        {name: value for name, value in depends.items() if name not in VARIED},
+    )
 
 
 def differences(outcomes: Sequence[Outcome]) -> list[str]:
@@ -55,18 +63,10 @@ def differences(outcomes: Sequence[Outcome]) -> list[str]:
     return [f'warning: these runs differ in {", ".join(texts)}'] if texts else []
 
 
-def groups(outcomes: Sequence[Outcome]) -> dict[int, list[Outcome]]:
-    """The runs by their number of training examples, the smallest first."""
-    found = {}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.n_train):
-        found.setdefault(outcome.n_train, []).append(outcome)
-    return found
-
-
-def summarize(outcomes: Sequence[Outcome]) -> list[str]:
+def summarize(groups: dict[int, list[Outcome]]) -> list[str]:
     """A table of runs, with medians and spreads of those with as many training examples."""
     rows = []
-    for n_train, group in groups(outcomes).items():
+    for n_train, group in groups.items():
         for run in group:
             test = '?' if run.test is None else f'{run.test.value:.2f}'
             rows.append([plain(run.desc), run.seed, n_train or '?', f'{run.valid:.2f}', test])
@@ -85,12 +85,15 @@ def report_several(folder: str, titles: dict[str, list[Outcome]]) -> tuple[str, 
     """
     lines, notes = [], []
     for i, (title, outcomes) in enumerate(titles.items(), 1):
-        lines += ['', f'## {plain(title)}', '', *summarize(outcomes)]
+        groups = {n: [] for n in sorted(outcome.n_train for outcome in outcomes)}
+        for outcome in outcomes:
+            groups[outcome.n_train].append(outcome)
+        lines += ['', f'## {plain(title)}', '', *summarize(groups)]
         notes += differences(outcomes)
-        points = {}
-        for n_train, group in groups(outcomes).items():
-            points[n_train] = [(run.test.value, *interval(run.test)) for run in group if run.test]
-        if len(points) > 1 and all(points) and all(points.values()):
+        if len(groups) > 1 and all(groups) and all(outcome.test for outcome in outcomes):
+            points = {
+                n: [(o.test.value, *interval(o.test)) for o in group] for n, group in groups.items()
+            }
             name = f'learning_curve_{i}'
             draw_learning_curve(os.path.join(folder, f'{name}.png'), points, f'test {title}')
             lines += picture(name, 'Learning curve')
