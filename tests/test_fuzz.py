@@ -39,9 +39,9 @@ from gpt1.weights.open import OpenedModel, open_model
 from gpt1.weights.openai import OpenAIShards
 from gpt1.weights.parameters import load_parameters
 from gpt1.weights.safe_load import load_file
-from gpt1.weights.vocabulary import open_encoder, read_vocabulary_of
+from gpt1.weights.vocabulary import open_encoder
 from model_pytorch import Config, DoubleHeadModel, init_weights
-from text_utils import TextEncoder, read_merges, read_vocabulary
+from text_utils import read_merges, read_vocabulary
 from utils import InputError
 
 SECONDS = 20  # one input may take, on a busy machine
@@ -241,10 +241,6 @@ def huggingface(file, folder):
     source = folder / 'source'
     save_huggingface(OpenedModel(model, encoder, {'lr': 0.5}, task, ''), str(source))
     weights = source / 'model.safetensors'
-    if file == 'pytorch_model.bin.index.json':  # of weights in several files
-        names = dict.fromkeys(load_safetensors(weights), 'part.safetensors')
-        (source / file).write_text(json.dumps({'weight_map': names}))
-        weights.rename(source / 'part.safetensors')
     if file == 'pytorch_model.bin':
         torch.save(load_safetensors(weights), source / file)
         weights.unlink()
@@ -255,21 +251,6 @@ def huggingface(file, folder):
         assert all(torch.isfinite(p).all() for p in opened.model.parameters())
 
     return Reader(source / file, read, 20)
-
-
-def tokenizer(folder):
-    """Without vocab.json and merges.txt."""
-    encoder = open_encoder(GOLDEN_MODEL)
-    pairs = [f'{left} {right}' for left, right in encoder.bpe_ranks]
-    whole = json.dumps({'model': {'vocab': encoder.encoder, 'merges': pairs}})
-    (folder / 'tokenizer.json').write_text(whole)
-
-    def read(path):
-        symbols, merges, _ = read_vocabulary_of(str(folder))
-        assert sorted(symbols.values()) == list(range(len(symbols)))
-        assert TextEncoder.from_vocabulary(symbols, merges).encode('a')
-
-    return Reader(folder / 'tokenizer.json', read, 30)
 
 
 def log(folder):
@@ -304,7 +285,7 @@ READERS = {  # name -> function of a folder that returns a Reader
     **{
         name: functools.partial(huggingface, name)
         for name in (
-            'config.json', 'model.safetensors', 'pytorch_model.bin.index.json', 'pytorch_model.bin',
+            'config.json', 'model.safetensors', 'pytorch_model.bin'
         )
     },
     'vocabulary': vocabulary,
@@ -312,7 +293,6 @@ READERS = {  # name -> function of a folder that returns a Reader
     'checkpoint': checkpoint,
     'best_params': best_params,
     'fine-tuned settings': finetuned_settings,
-    'tokenizer.json': tokenizer,
     'log': log,
     'predictions.csv': predictions,
 }  # fmt: skip
