@@ -105,10 +105,11 @@ from gpt1.weights.open import OpenedModel, open_model
 # ----------------------------------------------------------------------------------- the examples
 
 
-def latest_params(save_dir: str = 'save') -> str:
-    """Return the best_params that a run of train.py wrote last. Runs that still train do not count.
+def latest_params(args, save_dir: str = 'save') -> str:
+    """Return the best_params, of those that can be meant, that a run of train.py wrote last.
 
-    Raises InputError; also where runs of several tasks are there: nothing says which is meant.
+    Runs that still train do not count, nor those of a task with other texts than `args` has.
+    Raises InputError; also where several tasks remain, since nothing says which of them is meant.
     """
     found = glob.glob(os.path.join(glob.escape(save_dir), '*', 'best_params'))
     done = [path for path in found if not is_held(os.path.dirname(path))]
@@ -118,15 +119,30 @@ def latest_params(save_dir: str = 'save') -> str:
             f'there are {state} in {save_dir}/: fine-tune first (python train.py --dataset '
             'rocstories --submit, for example), or name a file with --params'
         )
-    last_of = {}  # what tells a task from others -> the last run of it
+    last_of = {}  # what tells a task from others -> it, and the last run of it
     for path in sorted(done, key=os.path.getmtime, reverse=True):
         task = read_settings(os.path.dirname(path)).get('task')
         task = kept_task(task, path) if task else TASKS['rocstories']  # an earlier port's
-        last_of.setdefault((task.name, task.layout, task.labels, task.regression), path)
-    paths = list(last_of.values())
+        key = (task.name, task.layout, task.labels, task.regression)
+        last_of.setdefault(key, (task, path))
+    paths = [path for _, path in last_of.values()]
+    if len(paths) > 1:
+        paths = [path for task, path in last_of.values() if fits(args, task)] or paths[:1]
     if len(paths) > 1:
         raise InputError(f'{" and ".join(paths)} are of different tasks: name one with --params')
     return paths[0]
+
+
+def fits(args, task: Task) -> bool:
+    """Return whether a task can have the texts of the command line. Those of pipes may be any."""
+    try:
+        if args.file and os.path.exists(args.file):
+            read_examples(args.file, task, [])
+        elif args.what and not args.file:
+            make_examples(args.what, task)
+    except InputError:
+        return False
+    return True
 
 
 def names_of(task: Task) -> list[str]:
@@ -321,7 +337,7 @@ def check_run(opened: OpenedModel) -> None:
 def run(args) -> None:
     """Open the model and predict. Raises InputError."""
     [device] = find_devices(args.device, 1)
-    params = args.params or latest_params()
+    params = args.params or latest_params(args)
     if not args.params:
         print(f'parameters: {params}', file=sys.stderr)
     opened = open_model(params, args.model_dir, args.n_head, args.afn)

@@ -94,6 +94,9 @@ def test_the_parameters_kept_last(kept, tmp_path, capsys, monkeypatch):
     save_finetuned(tmp_path / 'save' / 'old', SOME_TASKS['sst2'])  # of another task
     assert predict.main(argv) == 2
     assert 'are of different tasks: name one with --params' in capsys.readouterr().err
+    other = f'parameters: {os.path.join("save", "old", "best_params")}\n'
+    assert other in run(capsys, argv[0], '--device', 'cpu').err  # no story has a single text
+    assert newest in run(capsys, find_csv(DATA_DIR, 'test'), '--device', 'cpu').err
     with only_run(str(tmp_path / 'save' / 'old')):  # still trains
         assert newest in run(capsys, *argv).err
         with only_run(str(tmp_path / 'save' / 'new')):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -52,16 +53,12 @@ def test_glue_tasks_without_quoting(tmp_path, name, folder):
     assert any('not the whole' in note for note in data.notes)
     # to predict
     assert labels(read_examples(str(folder / 'test.tsv'), TASKS[name])) == [None] * 3
-    assert labels(read_examples(str(folder / 'train.tsv'), TASKS[name])) == expected
-
-
-@pytest.mark.parametrize('name', GLUE)
-def test_line_ends_blank_lines_and_no_final_line_end(tmp_path, name):
-    files, expected = glue_files(name, tmp_path)
-    for file, rows in files.items():
-        lines = ['\t'.join(row) for row in rows]
-        put(tmp_path, {file: '\r\n'.join([*lines, '', '\t' * 3, *lines[-1:]])})
-    assert labels(read(name, str(tmp_path)).train) == [*expected, expected[-1]]
+    path = str(folder / 'train.tsv')
+    assert labels(read_examples(path, TASKS[name])) == expected
+    # other line ends, blank lines, no line end at the end
+    lines = ['\t'.join(row) for row in files['train.tsv']]
+    put(folder, {'train.tsv': '\r\n'.join([*lines, '', '\t' * 3, *lines[-1:]])})
+    assert labels(read_examples(path, TASKS[name])) == [*expected, expected[-1]]
 
 
 @pytest.mark.parametrize('name', GLUE)
@@ -284,21 +281,6 @@ def test_mnli_and_its_diagnostic_set(tmp_path, ax, inside):
         assert [e.texts for e in data.test['diagnostic']] == CHOSEN
 
 
-@pytest.mark.parametrize('kind', ['jsonl', 'txt'])
-def test_mnli_from_its_authors(tmp_path, kind):
-    def make(name):
-        if name.startswith('test'):
-            return None
-        if kind == 'jsonl':
-            return snli_json(WORDS, genre='fiction', promptID='1')
-        return snli_txt(WORDS, ids='promptID pairID genre')
-
-    files = mnli_files(make, 'multinli_1.0/multinli_1.0_{}.' + kind)
-    data = read('mnli', put(tmp_path, files))
-    assert labels(data.train) == labels(data.valid['mismatched']) == [0, 1, 2]
-    assert data.test == {} and sum('left out: 1' in note for note in data.notes) == 3
-
-
 def test_scitail_in_both_formats(tmp_path):
     rows = [['He said "no.', 'It  rained', 'entails'], ['"Tea', 'Cup', 'neutral']]
     words = {'entails': 'entailment', 'neutral': 'neutral'}
@@ -320,12 +302,11 @@ def test_scitail_in_both_formats(tmp_path):
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(st.characters(codec='utf-8')), min_size=1), st.booleans(), st.booleans())
-@example(['"', '\\', '\\"', '"sentence1": "x"', '\n', '}'], True, False)
-def test_any_texts_survive_snli(tmp_path, texts, ascii_only, dense):
+@given(st.lists(st.text(st.characters(codec='utf-8')), min_size=1), st.booleans())
+@example(['"', '\\', '\\"', '"sentence1": "x"', '\n', '}'], True)
+def test_any_texts_survive_snli(tmp_path, texts, ascii_only):
     records = [json.loads(snli_json(['neutral'], sentence1=t, pairID=t)[0]) for t in texts]
-    separators = (',', ':') if dense else None
-    lines = [json.dumps(r, ensure_ascii=ascii_only, separators=separators) for r in records]
+    lines = [json.dumps(r, ensure_ascii=ascii_only) for r in records]
     found = read_examples(put(tmp_path, {'x': lines}) + '/x', TASKS['snli'])
     assert [e.texts[0] for e in found] == texts and labels(found) == [1] * len(texts)
     assert [e.id for e in found] == [t or str(i) for i, t in enumerate(texts)]
@@ -356,12 +337,9 @@ def test_race_in_the_order_of_its_numbers(tmp_path):
     assert options == ['1 a', '1 b', '1 c', '1 d']
     inside = read('race', str(tmp_path / 'RACE'))
     assert inside.train == data.train and data.sources[0].endswith('RACE/train/middle')
-
-
-def test_race_with_one_level_and_without_a_test_set(tmp_path):
-    files = {name: text for name, text in race_files().items() if 'test' not in name}
-    files = {name: text for name, text in files.items() if 'train/high' not in name}
-    data = read('race', put(tmp_path, files))
+    for folder in ('train/high', 'test'):
+        shutil.rmtree(tmp_path / 'RACE' / folder)
+    data = read('race', str(tmp_path))
     assert len(data.train) == 6 and data.test == {}
     assert any('no train passages of high' in note for note in data.notes)
 
@@ -375,7 +353,6 @@ def test_race_with_one_level_and_without_a_test_set(tmp_path):
         (passage(answers='AB', questions=['Why?']), ': expected as many options and answers'),
         (passage(answers='A', options=7), ': expected the lists "questions" and "options"'),
         (passage(answers='A', article=None), ': article is missing'),
-        (passage(answers='A', answers_=1).replace('"answers"', '"x"'), ': expected as many'),
         ('{', ': not JSON'),
         (b'\xff\n', ', line 1: not UTF-8'),
     ],
@@ -490,7 +467,6 @@ def test_a_wrong_label(tmp_path, label):
     'content, expected',
     [
         (b'', 'is empty'),
-        (b'\n', 'is empty'),
         (
             b'a,b,c\n1,2,3\n',
             "row 1: no column 'InputSentence1'; expected a header with InputSentence1,",
@@ -503,7 +479,6 @@ def test_a_wrong_label(tmp_path, label):
         (HEADER + b'\na,b,c,d,e,f,g,1,x\n', 'row 2: 9 columns, expected 8'),
         (HEADER + b'\na,b,c,d,e,f,\xff,1\n', 'line 2: not UTF-8'),
         (','.join(COLUMNS).encode('utf-16')[:-1], 'not UTF-8'),
-        (b'PK\x03\x04' + bytes(100), 'row 1: no column'),
     ],
 )
 def test_what_is_no_such_file(tmp_path, content, expected):
@@ -525,7 +500,7 @@ def test_stories_that_are_missing_or_too_few(tmp_path):
         error_of(read_stories, path)
 
 
-@pytest.mark.parametrize('n, n_valid', [(10, 3), (57, 1), (57, 56), (400, 374)])
+@pytest.mark.parametrize('n, n_valid', [(10, 3), (57, 56), (400, 374)])
 def test_the_split_is_that_of_sklearn(tmp_path, n, n_valid):
     write(tmp_path / FILES['val'][0], stories(n))
     write(tmp_path / FILES['test'][1], stories(2))

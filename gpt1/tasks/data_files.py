@@ -107,10 +107,7 @@ def read_csv(
 
 
 def _without_blanks(lines: Iterable[str], separator: str) -> Iterator[str]:
-    """Take away blanks before a quotation mark that opens a field, as in `bad, "Long, dull"`.
-
-    Within a field that is quoted as it should be, no single mark stands before other text.
-    """
+    """Take away blanks before a quotation mark that opens a field, as in `bad, "Long, dull"`."""
     other = rf'[^"\r\n{re.escape(separator)}]'
     opening = re.compile(rf'(^|{re.escape(separator)}) +"(?={other})')
     return (opening.sub(r'\1"', line) if ' "' in line else line for line in lines)
@@ -223,10 +220,7 @@ def read_tabs(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, 
 
 
 def _has_csv_quoting(path: str) -> bool:
-    """Return whether a tab-separated file is quoted as CSV is, by pandas or a spreadsheet.
-
-    Then to write its cells again gives the same file. Otherwise a quotation mark is a character.
-    """
+    """Whether to write the cells again gives the same file, quoted by pandas or a spreadsheet."""
     with open_text(path, newline='') as f:
         text = f.read().replace('\r\n', '\n').rstrip('\n')
     if not re.search(r'(?:^|\t)"', text, re.MULTILINE):

@@ -210,10 +210,7 @@ def plain_name(name: str) -> str:
 
 
 def _find_folders(data_dir: str, names: tuple[str, ...], depth: int = 3) -> list[str]:
-    """The folders below `data_dir`, at most `depth` levels down, whose name is one of `names`.
-
-    They are in the order of `names`, each before its subfolders.
-    """
+    """The folders at most `depth` levels down, in the order of `names`, each before its own."""
     there = [(plain_name(name), name) for name in list_folder(data_dir)]
     found = []
     for wanted in (*names, 'glue', 'glue_data'):

@@ -2,25 +2,8 @@
 
     python data/sample_stories.py
 
-writes the two CSV files in data/sample again, byte for byte.
-
-A story is four sentences and an ending, made from one of the schemas in `data/sample/schemas.txt`.
-Each schema has two variants, a and b, that differ in one sentence, the clue. A right ending after
-clue a is a wrong one after clue b, and the other way round. All else is balanced, so that nothing
-helps but to relate the ending to the clue: stories come in pairs, one of each variant, with the
-same two endings at the same two positions; everything but the clue is drawn without looking at the
-variant. One of the two endings of a schema is a happy one, and its first words say so.
-
-There are 410 clues: 1,871 labelled stories are too few to learn from them which ending is a happy
-one, but a language model that has read many stories knows it. That is the paper's claim about
-pre-training, in miniature. These are not ROCStories: do not compare scores with the paper's.
-
-The schemas are blocks of lines: `family: title`, slots of the schema's own (`thing = cake | pie`),
-then the sentences 1 to 5. Sentence 5 is the ending, happy (`5a+`) or not (`5b-`); `3a`, `3b` are
-the third sentence of variants a and b. ` | ` separates phrasings; (one|another) is a choice within
-a phrasing. An indented line continues the one before. Slots stay the same through a story: {name}
-with {he} {him} {his}, a second person {friend} with {he2} {him2} {his2}, {relative}, {day},
-{weekday}, {city}, {color}. "a/an" becomes the right article, and a sentence begins with a capital.
+writes the two CSV files in data/sample again, byte for byte. data/README.md says how a story is
+made, and explains the schemas in `data/sample/schemas.txt`.
 """
 
 import argparse
