@@ -1,13 +1,16 @@
 """Files of the paper's data sets, and of your own, to `Example`s: texts and a label.
 
-`TASKS` is the one table that says how the tasks of the paper differ. `read_data` reads a
-data set from its official files, or your own, and `read_examples` one file for prediction. Nothing
-here knows of tokens.
+`gpt1/tasks/tasks.toml` is the one table that says how the tasks of the paper differ. `read_data`
+reads a data set from its official files, or your own, and `read_examples` one file for prediction.
+Nothing here knows of tokens.
 """
 
+import importlib
 import os
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 from gpt1 import ROOT
 from gpt1.tasks.data_files import check_folder, first_file, list_folder, quoted
@@ -15,291 +18,46 @@ from gpt1.tasks.own_data import custom_task, own_files, read_new
 from gpt1.tasks.race import find_race, read_new_race, read_race
 from gpt1.tasks.readers import (
     edition_of,
-    find_mnli,
     find_places,
-    official_files,
+    part_of,
+    paths_of,
     plain_name,
-    read_mnli,
     read_mrpc,
     read_official,
-    read_stsb,
     read_table,
 )
-from gpt1.tasks.rocstories import (
-    CLOZE_ADDRESS,
-    CLOZE_NAME,
-    FILES,
-    read_new_stories,
-    read_rocstories,
-)
-from gpt1.tasks.task import SPLIT_SEED, Archive, Data, Example, Published, Task
+from gpt1.tasks.rocstories import FILES, read_rocstories
+from gpt1.tasks.task import SPLIT_SEED, Archive, Data, Example, Task
 from utils import InputError
 
 # ------------------------------------------------------------------------------------ the table
 
-NLI = ('entailment', 'neutral', 'contradiction')
-GLUE = 'https://dl.fbaipublicfiles.com/glue/data/'
-FIGURE_2 = 'paper, figure 2, read off'
-LEADERBOARD = "GLUE's leaderboard"
+
+class Reader(NamedTuple):
+    """How the files of a data set are read."""
+
+    read: Callable[..., Data]  # from (task, data_dir, n_valid, seed)
+    paths: Callable[..., list[str]] | None = None  # of (task, data_dir); None: it is always small
+    read_file: Callable[..., list[Example]] | None = None  # to predict; None: as a table
 
 
-MICROSOFT = Archive(  # MRPC's files before GLUE; both must be there
-    folders=('MRPC', 'MSRParaphraseCorpus'),
-    patterns=('msr_paraphrase_{}.txt',),
-    splits={'train': 'train', 'valid': 'test'},
-)
+READERS = {
+    'official': Reader(read_official, paths_of),
+    'rocstories': Reader(read_rocstories),
+    'race': Reader(read_race, find_race, read_new_race),
+    'mrpc': Reader(read_mrpc),
+}
 
 
-def _test(who: str, split: str = 'test', **scores: float) -> tuple[Published, ...]:
-    """Published scores on a test set: metric = value."""
-    return tuple(Published(who, 'test', split, metric, value) for metric, value in scores.items())
+def _read_tasks() -> dict[str, Task]:
+    with open(os.path.join(ROOT, 'gpt1', 'tasks', 'tasks.toml'), 'rb') as f:
+        tasks = map(Task.from_row, tomllib.load(f)['task'])
+    return {task.name: task for task in tasks}
 
 
-_ROWS = [
-    Task(
-        name='rocstories',
-        title='ROCStories',
-        layout='choices',
-        first_label='0',  # in the original's submission; the CSV files have 1 and 2
-        halves=True,
-        published=(
-            *_test('paper', accuracy=86.5),
-            *_test("OpenAI's code, median of 10 runs", accuracy=85.8),
-            *_test('soskek (Chainer), median of 10 runs', accuracy=86.72),
-        ),
-        archive=Archive(
-            address=CLOZE_ADDRESS,
-            patterns=(),
-            names_too=CLOZE_NAME,
-        ),
-        reader=read_rocstories,
-        file_reader=read_new_stories,
-    ),
-    Task(
-        name='snli',
-        title='SNLI',
-        layout='pair',
-        labels=NLI,
-        published=_test('paper', accuracy=89.9),
-        archive=Archive(
-            folders=('snli_1.0', 'SNLI'),
-            address='https://nlp.stanford.edu/projects/snli/snli_1.0.zip',
-            patterns=('snli_1.0_{}.jsonl', 'snli_1.0_{}.txt', '{}.tsv'),
-            label='gold_label',
-            id=('pairID',),
-            ragged='accept',
-            no_majority=True,
-            editions={(549_367, 9_842, 9_824): ''},
-        ),
-    ),
-    Task(
-        name='mnli',
-        title='MNLI',
-        layout='pair',
-        labels=NLI,
-        submission={'matched': 'MNLI-m.tsv', 'mismatched': 'MNLI-mm.tsv', 'diagnostic': 'AX.tsv'},
-        published=(
-            *_test('paper', 'matched', accuracy=82.1),
-            *_test('paper', 'mismatched', accuracy=81.4),
-            *_test(LEADERBOARD, 'diagnostic', matthews=29.8),
-            Published(FIGURE_2, 'valid', 'matched', 'accuracy', 82.4),
-        ),
-        archive=Archive(
-            folders=('MNLI', 'multinli_1.0', 'multinli'),
-            address=GLUE + 'MNLI.zip',
-            patterns=('{}.tsv', 'multinli_1.0_{}.jsonl', 'multinli_1.0_{}.txt'),
-            splits={
-                'train': 'train',
-                'valid/matched': 'dev_matched',
-                'valid/mismatched': 'dev_mismatched',
-                'test/matched': 'test_matched',
-                'test/mismatched': 'test_mismatched',
-            },
-            label='gold_label',
-            id=('pairID',),
-            ragged='accept',
-            no_majority=True,
-            editions={(392_702, 19_647, 19_643): ''},
-        ),
-        reader=read_mnli,
-        finder=find_mnli,
-    ),
-    Task(
-        name='qnli',
-        title='QNLI',
-        layout='pair',  # question first: GLUE's order of columns; the paper's is not known
-        labels=('entailment', 'not_entailment'),
-        published=(
-            *_test('paper, QNLI version 1', accuracy=88.1),
-            *_test("BERT's table 1, QNLI version 2", accuracy=87.4),
-        ),
-        archive=Archive(
-            folders=('QNLI', 'QNLIv2'),
-            address=GLUE + 'QNLIv2.zip',
-            texts=('question', 'sentence'),
-            editions={
-                (104_743, 5_463, 5_463): "QNLI version 2, GLUE's since 2019; the paper's is 1",
-                (108_436, 5_732, 5_740): "QNLI version 1, the paper's; GLUE scores version 2 now",
-            },
-        ),
-    ),
-    Task(
-        name='scitail',
-        title='SciTail',
-        layout='pair',
-        labels=('entails', 'neutral'),
-        published=_test('paper', accuracy=88.3),
-        archive=Archive(
-            folders=('SciTailV1.1', 'SciTailV1', 'SciTail', 'tsv_format', 'snli_format'),
-            address='http://data.allenai.org.s3.amazonaws.com/downloads/SciTailV1.1.zip',
-            patterns=('scitail_1.0_{}.tsv', 'scitail_1.0_{}.txt'),
-            label='gold_label',
-            id=(),
-            bare=('sentence1', 'sentence2', 'gold_label'),
-            aliases={'entailment': 'entails'},  # in snli_format
-            editions={(23_596, 1_304, 2_126): ''},
-        ),
-    ),
-    Task(
-        name='rte',
-        title='RTE',
-        layout='pair',
-        labels=('entailment', 'not_entailment'),
-        published=_test('paper', accuracy=56.0),
-        archive=Archive(
-            folders=('RTE',), address=GLUE + 'RTE.zip', editions={(2_490, 277, 3_000): ''}
-        ),
-    ),
-    Task(
-        name='race',
-        title='RACE',
-        layout='choices',
-        submission={'middle': 'RACE-m.tsv', 'high': 'RACE-h.tsv'},
-        first_label='A',
-        n_context=2,
-        pooled=True,
-        published=(
-            *_test('paper', 'middle', accuracy=62.9),
-            *_test('paper', 'high', accuracy=57.4),
-            *_test('paper', 'all', accuracy=59.0),
-            *_test('H. Sugiyama', 'all', accuracy=57.2),
-            Published(FIGURE_2, 'valid', 'all', 'accuracy', 60.1),
-        ),
-        archive=Archive(
-            folders=('RACE',),
-            address='http://www.cs.cmu.edu/~glai1/data/race/',
-            patterns=('{}/middle', '{}/high'),
-            editions={(87_866, 4_887, 4_934): ''},
-        ),
-        reader=read_race,
-        finder=find_race,
-        file_reader=read_new_race,
-    ),
-    Task(
-        name='qqp',
-        title='QQP',
-        layout='similarity',
-        labels=('not_duplicate', 'duplicate'),
-        metrics=('f1', 'accuracy'),
-        first_label='0',
-        published=(*_test('paper', f1=70.3), *_test(LEADERBOARD, accuracy=88.5)),
-        archive=Archive(
-            folders=('QQP', 'QQP-clean'),
-            address=GLUE + 'QQP-clean.zip',
-            texts=('question1', 'question2'),
-            label='is_duplicate',
-            id=('id',),
-            ragged='drop',
-            editions={
-                (363_846, 40_430, 390_965): "QQP-clean, GLUE's since September 2020",
-                (363_849, 40_430, 390_965): "GLUE's QQP until September 2020, the paper's",
-            },
-        ),
-    ),
-    Task(
-        name='mrpc',
-        title='MRPC',
-        layout='similarity',
-        labels=('not_paraphrase', 'paraphrase'),
-        metrics=('f1', 'accuracy'),
-        first_label='0',
-        published=(*_test('paper', f1=82.3), *_test(LEADERBOARD, accuracy=75.7)),
-        archive=Archive(
-            folders=('MRPC', 'MSRParaphraseCorpus'),
-            texts=('#1 String', '#2 String'),
-            label='Quality',
-            id=('#1 ID', '#2 ID'),
-            editions={(3_668, 408, 1_725): ''},
-            others=(MICROSOFT,),
-        ),
-        reader=read_mrpc,
-    ),
-    Task(
-        name='stsb',
-        title='STS-B',
-        layout='similarity',
-        metrics=('pearson', 'spearman'),
-        soft_labels=True,
-        published=(
-            *_test('paper', pearson=82.0),
-            *_test(LEADERBOARD, spearman=80.0),
-            *_test('TEGELB, split not stated', pearson=82.45),
-        ),
-        archive=Archive(
-            folders=('STS-B',),
-            address=GLUE + 'STS-B.zip',
-            label='score',
-            editions={(5_749, 1_500, 1_379): ''},
-        ),
-        reader=read_stsb,
-    ),
-    Task(
-        name='cola',
-        title='CoLA',
-        layout='text',
-        labels=('unacceptable', 'acceptable'),
-        metrics=('matthews', 'accuracy'),
-        first_label='0',
-        published=_test('paper', matthews=45.4),
-        archive=Archive(
-            folders=('CoLA',),
-            address=GLUE + 'CoLA.zip',
-            texts=('sentence',),
-            bare=('source', 'label', 'mark', 'sentence'),  # but test.tsv has a header
-            editions={(8_551, 1_043, 1_063): ''},
-        ),
-    ),
-    Task(
-        name='sst2',
-        title='SST-2',
-        layout='text',
-        labels=('negative', 'positive'),
-        first_label='0',
-        published=(
-            *_test('paper', accuracy=91.3),
-            *_test('p-null, trained on 6,920 sentences', accuracy=91.38),
-        ),
-        archive=Archive(
-            folders=('SST-2',),
-            address=GLUE + 'SST-2.zip',
-            texts=('sentence',),
-            editions={(67_349, 872, 1_821): ''},
-        ),
-    ),
-    Task(
-        name='wnli',
-        title='WNLI',
-        layout='pair',
-        labels=('not_entailment', 'entailment'),
-        first_label='0',
-        published=_test(LEADERBOARD, accuracy=53.4),
-        archive=Archive(
-            folders=('WNLI',), address=GLUE + 'WNLI.zip', editions={(635, 71, 146): ''}
-        ),
-    ),
-]
-TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
+TASKS = _read_tasks()
 NAMES = (*TASKS, 'custom')  # of data sets, as --dataset has them
+DATA_OPTIONS = ('n_valid', 'seed', 'regression', 'symmetric', 'positive', 'metric', 'n_train')
 
 
 # ---------------------------------------------------------------------------- where the files are
@@ -312,6 +70,7 @@ DPRD = Archive(  # definite pronoun resolution, of which only zero_shot reads th
     folders=('DPRD', 'definite_pronoun_resolution', 'emnlp12'),
     patterns=('{}.c.txt',),
     splits={'test': 'test'},
+    made_up=True,
 )
 
 
@@ -338,7 +97,7 @@ def find_data(name: str, data_dir: str | None = None, or_sample: bool = False) -
             if _is_there(name, folder):
                 return folder, False
             _check_recognized(name, folder)
-    if name != 'rocstories' and not _can_make(name):
+    if not _archive(name).made_up:
         raise NoData(
             f'{data_dir or "data/"} has no {TASKS[name].title}, and there is no made-up data for '
             f'it: get it from {TASKS[name].archive.address}'
@@ -366,28 +125,20 @@ def make_sample(name: str, data_dir: str) -> None:
 
     Several processes may do so at the same time. Raises WriteError.
     """
-    from gpt1.tasks.sample.tasks import make  # needed in few runs
-
-    if not _is_sample(data_dir) or not _can_make(name):
+    if name in ('custom', 'rocstories') or not _is_sample(data_dir) or not _archive(name).made_up:
         return
-    archive = _archives(name)[0]
+    archive = _archive(name)
     for place in find_places(archive, data_dir) if os.path.isdir(data_dir) else ():
         if all(first_file(place, archive.names(split)) for split in archive.splits):
             return
-    make(name, data_dir)
+    # Few runs need the generators: no module that trains imports them.
+    importlib.import_module('gpt1.tasks.sample.tasks').make(name, data_dir)
 
 
 def make_samples(names: Iterable[str], data_dir: str | None) -> None:
     """`make_sample` for data sets that are about to be read where `find_data` finds them."""
     for name in names:
         make_sample(name, find_data(name, data_dir, or_sample=True)[0])
-
-
-def _can_make(name: str) -> bool:
-    """Whether there is a generator of made-up data. The stories of ROCStories are files."""
-    from gpt1.tasks.sample.tasks import MADE
-
-    return name in MADE
 
 
 def _shown(folder: str) -> str:
@@ -402,10 +153,8 @@ def _is_sample(folder: str) -> bool:
     return os.path.join(os.path.realpath(folder), '').startswith(sample)
 
 
-def _archives(name: str) -> tuple[Archive, ...]:
-    """The forms in which the files of a data set may lie."""
-    archive = DPRD if name == 'dprd' else TASKS[name].archive
-    return (archive, *archive.others)
+def _archive(name: str) -> Archive:
+    return DPRD if name == 'dprd' else TASKS[name].archive
 
 
 def _is_there(name: str, folder: str) -> bool:
@@ -413,43 +162,27 @@ def _is_there(name: str, folder: str) -> bool:
 
     So has a folder of its name that is not empty. If files are missing, reading says which.
     """
-    for archive in _archives(name):
-        names = set(map(plain_name, archive.folders))
-        for place in find_places(archive, folder):
-            is_named = place != folder and plain_name(os.path.basename(place)) in names
-            there = list_folder(place)
-            if is_named and there or any(map(archive.has_name, there)):
-                return True
-            if any(first_file(place, archive.names(split)) for split in archive.splits):
-                return True
+    archive = _archive(name)
+    named = set(map(plain_name, archive.folders))
+    for place in find_places(archive, folder):
+        there = list_folder(place)
+        is_named = place != folder and plain_name(os.path.basename(place)) in named
+        if (is_named and there) or any(map(archive.has_name, there)):
+            return True
+        if first_file(place, archive.all_names()):
+            return True
     return False
 
 
 def _check_recognized(name: str, folder: str) -> None:
-    """Raise InputError if files of `folder` look like data, and the sample would be read instead.
+    """Raise InputError if `folder` has files that look like data, but are not read by any task.
 
-    So do archives of this task that are not unpacked.
+    So do archives of the task `name` that are not unpacked. The sample would be read instead.
     """
-    unknown = unrecognized_files(folder, name)
-    if unknown:
-        more = f' and {len(unknown) - 5:,} more' if len(unknown) > 5 else ''
-        folders = _archives(name)[0].folders
-        expected = f'the folder "{folders[0]}"' if folders else quoted(f[0] for f in FILES.values())
-        raise InputError(
-            f'{folder} has files that are not recognized: {quoted(unknown[:5])}{more}; expected '
-            f'{expected}. Rename or move them, or name a folder with '
-            f'--data_dir (made-up data: --data_dir {_shown(SAMPLE)})'
-        )
-
-
-def unrecognized_files(folder: str, name: str) -> list[str]:
-    """Files in `folder` that look like data but are not read by any task.
-
-    Archives of the task `name` that are not unpacked count too.
-    """
-    archives = [archive for task in (*TASKS, 'dprd') for archive in _archives(task)]
-    known = {*EXTRA_FILES, *(n for a in archives for split in a.splits for n in a.names(split))}
-    stems = [plain_name(stem) for stem in _archives(name)[0].folders or ('cloze', name)]
+    archives = [*(task.archive for task in TASKS.values()), DPRD]
+    known = {*EXTRA_FILES, *(file for archive in archives for file in archive.all_names())}
+    folders = _archive(name).folders
+    stems = [plain_name(stem) for stem in folders or ('cloze', name)]
     unknown = []
     for file in list_folder(folder):
         lower = file.lower()
@@ -458,7 +191,14 @@ def unrecognized_files(folder: str, name: str) -> list[str]:
         is_packed = lower.endswith(ARCHIVE_ENDINGS) and any(s in plain_name(file) for s in stems)
         if (is_data or is_packed) and os.path.isfile(os.path.join(folder, file)):
             unknown.append(file)
-    return unknown
+    if unknown:
+        more = f' and {len(unknown) - 5:,} more' if len(unknown) > 5 else ''
+        expected = f'the folder "{folders[0]}"' if folders else quoted(f[0] for f in FILES.values())
+        raise InputError(
+            f'{folder} has files that are not recognized: {quoted(unknown[:5])}{more}; expected '
+            f'{expected}. Rename or move them, or name a folder with '
+            f'--data_dir (made-up data: --data_dir {_shown(SAMPLE)})'
+        )
 
 
 # -------------------------------------------------------------------------------------- reading
@@ -472,12 +212,21 @@ def read_data(
     regression: bool = False,
     symmetric: bool = False,
     positive: str | None = None,
+    metric: str | None = None,
+    n_train: int | None = None,
 ) -> tuple[Task, Data]:
-    """Read the data set `name`, a key of `TASKS` or 'custom'. Raises InputError."""
+    """Read the data set `name`, a key of `TASKS` or 'custom'. Raises InputError.
+
+    The other parameters are `DATA_OPTIONS`, as in train.py; all but n_valid and n_train are for
+    'custom'. Of the training examples, `n_train` are used, the same ones for the same seed.
+    """
     if name == 'custom':
-        return custom_task(data_dir, regression, symmetric, n_valid, seed, positive)
+        own = (regression, symmetric, positive, metric)
+        return custom_task(data_dir, *own, n_valid=n_valid, seed=seed, n_train=n_train)
     task = TASKS[name]
-    return task, read_task(task, data_dir, n_valid)
+    data = read_task(task, data_dir, n_valid)
+    part_of(data, n_train, seed)
+    return task, data
 
 
 def read_task(
@@ -489,11 +238,19 @@ def read_task(
     None: the task's default. Raises InputError.
     """
     check_folder(data_dir)
-    data = (task.reader or read_official)(task, data_dir, n_valid, seed)
+    data = READERS[task.reader].read(task, data_dir, n_valid, seed)
     note = edition_of(task, data)
     if note and not _is_sample(data_dir):
         data.notes.append(note)
     return data
+
+
+def rocstories(
+    data_dir: str, n_valid: int = 374
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """The training, validation and test stories. Raises InputError."""
+    data = read_task(TASKS['rocstories'], data_dir, n_valid)
+    return data.train, data.valid['valid'], data.test['test']
 
 
 def kept_task(record: dict, source: str = 'settings.json') -> Task:
@@ -507,7 +264,7 @@ def kept_task(record: dict, source: str = 'settings.json') -> Task:
         raise InputError(f'{source}: damaged task: name is {task.name[:40]!r}')
     if task.form != known.form:
         raise InputError(f'{source}: damaged task: its fields contradict each other')
-    table = ('published', 'archive', 'reader', 'finder', 'file_reader')
+    table = ('published', 'archive', 'reader')
     return replace(task, **{name: getattr(known, name) for name in table})
 
 
@@ -519,12 +276,8 @@ def source_files(name: str, data_dir: str) -> list[str]:
     if name == 'custom':
         return [path for path in own_files(data_dir).values() if path]
     check_folder(data_dir)
-    task = TASKS[name]
-    if task.finder is not None:
-        return task.finder(task, data_dir)
-    if task.reader is not None:
-        return []
-    return [path for path in official_files(task, data_dir)[1].values() if path]
+    find = READERS[TASKS[name].reader].paths
+    return find(TASKS[name], data_dir) if find else []
 
 
 def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
@@ -534,8 +287,9 @@ def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> l
     texts and unknown labels are no errors: it names their rows. For RACE, `path` may be a folder of
     passages. Raises InputError.
     """
-    if task.file_reader is not None:
-        return task.file_reader(path, task, warnings)
     if task.archive is None:
         return read_new(path, task, warnings)
+    read = READERS[task.reader].read_file
+    if read is not None:
+        return read(path, task, warnings)
     return read_table(path, task, need_labels=False, warnings=warnings)

@@ -1,6 +1,7 @@
 """Predict with parameters that train.py has kept: a class, a choice or a score for each example.
 
     python predict.py my/new.csv > predictions.csv
+    python predict.py my/new.csv --evaluate
     python predict.py "It was fun." "It was dull."
     python predict.py "Rick grew up in ..." "He joined a gang." "He is happy."
     python predict.py
@@ -10,8 +11,9 @@ command line; or of standard input, a text on each line. What the texts of an ex
 the task: one text (each text is an example); two texts; or a context and its choices (RACE:
 article, question, choices).
 
-The predictions for a file are written as CSV: the scores, the probability of the prediction, the
-prediction, and the label.
+The predictions for a file are written as CSV: the texts, the scores, the probability of the
+prediction, the prediction, and the label. With --evaluate, for a file with labels, they are written
+to a folder, with a report: metrics, their intervals, and what the model gets wrong.
 """
 
 import glob
@@ -29,7 +31,7 @@ import gpt1.startup  # noqa: F401 (before the import of any library)
 from datasets import kept_task
 from gpt1.parsing import Parser, add_model_options, check_file, check_paths, utf8_stdin
 from gpt1.settings import read_settings
-from utils import InputError, exit_status
+from utils import InputError, check_writable, exit_status
 
 FILE_ENDINGS = ('.csv', '.tsv', '.txt', '.json', '.jsonl')
 MIN_POSITIONS = 6
@@ -51,6 +53,14 @@ def parse_args(argv=None):
         help='the parameters, a file or its folder (default: save/<desc>/best_params of the run '
         'that ended last)',
     )
+    parser.add_argument(
+        '--evaluate',
+        action='store_true',
+        help='report on a file with labels, in <file>-<run>/ in --analysis_dir',
+    )
+    parser.add_argument(
+        '--analysis_dir', default='analysis/', help='for the report (default: %(default)s)'
+    )
     add_model_options(parser)
     args = parser.parse_args(argv)
     if args.what == ['-']:
@@ -59,6 +69,8 @@ def parse_args(argv=None):
     check_paths(parser, params=args.params, model_dir=args.model_dir)
     if args.file is not None:
         check_file(parser, args.file)
+    elif args.evaluate:
+        parser.refuse('--evaluate: name a file with labels')
     return args
 
 
@@ -81,13 +93,13 @@ import torch
 
 from datasets import TASKS, read_examples
 from gpt1.report.log import is_real, metric_title
-from gpt1.report.predictions import predictions_for, probabilities, write_predictions
-from gpt1.report.report import warnings_of
+from gpt1.report.predictions import predictions_for, text_names, write_predictions
+from gpt1.report.report import warnings_of, write_evaluation
 from gpt1.run import record
 from gpt1.run.checkpoint import is_held
 from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
 from gpt1.run.parallel import find_devices, predict
-from gpt1.tasks.task import Example, Task, decode
+from gpt1.tasks.task import Example, Task
 from gpt1.weights.open import OpenedModel, open_model
 
 # ----------------------------------------------------------------------------------- the examples
@@ -115,8 +127,7 @@ def latest_params(args, save_dir: str = 'save') -> str:
         last_of.setdefault(key, (task, path))
     paths = [path for _, path in last_of.values()]
     if len(paths) > 1:
-        fitting = [path for task, path in last_of.values() if fits(args, task)]
-        paths = fitting or paths[:1]
+        paths = [path for task, path in last_of.values() if fits(args, task)] or paths[:1]
     if len(paths) > 1:
         raise InputError(f'{" and ".join(paths)} are of different tasks: name one with --params')
     return paths[0]
@@ -125,7 +136,7 @@ def latest_params(args, save_dir: str = 'save') -> str:
 def fits(args, task: Task) -> bool:
     """Return whether a task can have the texts of the command line. Those of pipes may be any."""
     try:
-        if args.file and (os.path.isfile(args.file) or os.path.isdir(args.file)):
+        if args.file and os.path.exists(args.file):
             read_examples(args.file, task, [])
         elif args.what and not args.file:
             make_examples(args.what, task)
@@ -134,20 +145,15 @@ def fits(args, task: Task) -> bool:
     return True
 
 
-def text_names(task: Task) -> list[str]:
-    """Return what to call the texts of an example. Choices may be fewer or more than the names."""
-    if task.layout == 'text':
-        return ['text']
-    if task.layout in ('pair', 'similarity'):
-        return ['text 1', 'text 2']
-    context = ['article', 'question'] if task.n_context == 2 else ['context']
+def names_of(task: Task) -> list[str]:
+    """Return what the texts of an example are called. Choices may be fewer or more."""
     n_choices = 4 if task.n_context == 2 else 2  # RACE's, ROCStories'
-    return context + [f'choice {i}' for i in range(1, n_choices + 1)]
+    return text_names(task, task.n_context + n_choices)
 
 
 def make_examples(texts: Sequence[str], task: Task) -> list[Example]:
     """Return the examples that the texts of the command line are. Raises InputError."""
-    names = text_names(task)
+    names = names_of(task)
     if task.layout == 'text':
         return [Example(str(i), (text,), None) for i, text in enumerate(texts, 1)]
     fits = len(texts) == len(names)
@@ -169,7 +175,7 @@ def typed_examples(task: Task, read=input) -> Iterator[Example]:
 
     Raises InputError if the last example is not complete.
     """
-    names = text_names(task)
+    names = names_of(task)
     width = max(map(len, names)) + 2
     is_typed = sys.stdin.isatty()
     number = 0
@@ -239,15 +245,44 @@ def _print_cut(n: int, examples: Sequence[Example], rule: str) -> None:
         print(f'{n:,} of {len(examples):,} examples are cut: {rule}', file=sys.stderr)
 
 
-def predict_file(path: str, opened: OpenedModel) -> None:
-    """Print the predictions for a file as CSV; on stderr the scores if the labels are known."""
-    task, start = opened.task, time.perf_counter()
+def read_file(path: str, task: Task) -> list[Example]:
+    """Read the examples of a file; what is wrong with some goes to stderr. Raises InputError."""
     warnings = []
     examples = read_examples(path, task, warnings)
     for message in warnings[:MAX_WARNINGS]:
         warn(message)
     if len(warnings) > MAX_WARNINGS:
         warn(f'and {len(warnings) - MAX_WARNINGS:,} more like these')
+    return examples
+
+
+def evaluate_file(path: str, opened: OpenedModel, analysis_dir: str) -> None:
+    """Write a report on the predictions for a file with labels, and print its scores.
+
+    Raises InputError, also if the folder of the report is that of a run of train.py.
+    """
+    examples = read_file(path, opened.task)
+    if all(example.label is None for example in examples):
+        raise InputError(f'--evaluate: {path} has no labels; without --evaluate it is predicted')
+    file = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
+    params = os.path.dirname(os.path.abspath(opened.path))
+    folder = os.path.join(analysis_dir, f'{file}-{os.path.basename(params)}')
+    if record.read(folder):
+        raise InputError(f'{folder} is of a run of train.py: choose another --analysis_dir')
+    check_writable(folder)
+    encoded = encode(examples, opened)
+    notes = [f'Parameters: {opened.path}']
+    if encoded.n_cut:
+        notes.append(f'{encoded.n_cut:,} of {len(examples):,} examples are cut')
+    logits = predict(opened.model, encoded).numpy()
+    print('\n'.join(write_evaluation(folder, path, opened.task, examples, logits, notes)))
+    print(f'report: {os.path.join(folder, "report.md")}')
+
+
+def predict_file(path: str, opened: OpenedModel) -> None:
+    """Print the predictions for a file as CSV; on stderr the scores if the labels are known."""
+    task, start = opened.task, time.perf_counter()
+    examples = read_file(path, task)
     logits = predict(opened.model, encode(examples, opened)).numpy()
     write_predictions(sys.stdout, task, examples, logits)
     summary = f'{len(examples):,} examples in {time.perf_counter() - start:.1f} s'
@@ -271,15 +306,15 @@ def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
     """
     task = opened.task
     logits = predict(opened.model, encode(examples, opened)).numpy()
-    shares = None if is_real(task) else probabilities(task, logits)
-    for i, (example, value) in enumerate(zip(examples, decode(task, logits).tolist())):
+    found = predictions_for(task, examples, logits)
+    for i, (example, value) in enumerate(zip(examples, found.values.tolist())):
         if task.layout == 'choices':
-            for choice, share in zip(example.texts[task.n_context :], shares[i]):
+            for choice, share in zip(example.texts[task.n_context :], found.shares[i]):
                 print(f'{share:6.1%}  {choice}')
             continue
         words = [f'{value:.3f}']
-        if shares is not None:
-            words = [task.labels[value], f'{shares[i, value]:.1%}']
+        if not is_real(task):
+            words = [task.labels[value], f'{found.shares[i][value]:.1%}']
         if task.layout == 'text':
             words += example.texts
         print('  '.join(words))
@@ -310,7 +345,9 @@ def run(args) -> None:
         raise InputError(f'{params} is a pre-trained model: fine-tune it first, with train.py')
     check_run(opened)
     opened.model.to(device)
-    if args.file:
+    if args.evaluate:
+        evaluate_file(args.file, opened, args.analysis_dir)
+    elif args.file:
         predict_file(args.file, opened)
     elif args.what:
         if len(args.what) == 1 and args.what[0].lower().endswith(FILE_ENDINGS):

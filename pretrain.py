@@ -18,7 +18,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.options import free_on_resume
 from gpt1.parsing import parse_pretrain_args
 from gpt1.settings import check_no_weights, model_settings
 
@@ -37,6 +36,7 @@ from tqdm import tqdm
 from gpt1.lstm import make_config
 from gpt1.ops.batches import collate_windows, iter_data
 from gpt1.report import pictures
+from gpt1.report.log import split_log
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run
 from gpt1.run.corpus import open_tokens, prepare, source_texts, vocabulary_files
@@ -49,9 +49,18 @@ from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
 from text_utils import TextEncoder
-from utils import InputError, ResultLogger, check_writable, exit_status, format_table, leave
+from utils import (
+    InputError,
+    ResultLogger,
+    check_tensorboard,
+    check_writable,
+    exit_status,
+    format_table,
+    leave,
+)
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity within a percent, quick to evaluate
+USUAL_WARM_UP = 2000  # updates: the default of --warmup_updates
 
 
 # ----------------------------------------------------------------------------------- pre-training
@@ -67,28 +76,29 @@ def zero_shot():
 class PreTraining(Job):
     """The job of pre-training: windows of n_ctx tokens are the items of `Trainer`."""
 
-    unit = 'windows'
+    unit, rows = 'windows', 'separate rows'
+    columns = {
+        'n_updates': 'd',
+        'n_epochs': '.2f',
+        'tr_loss': '.3f',
+        'va_loss': '.3f',
+        'va_perplexity': '.2f',
+        'tokens_per_second': ',.0f',
+    }
 
-    def __init__(
-        self,
-        args,
-        model: LMModel,
-        tokens: np.ndarray,
-        ranks: Ranks,
-        sets: Sequence = (),
-    ):
+    def __init__(self, args, model: LMModel, tokens: np.ndarray, ranks: Ranks, sets: Sequence = ()):
         """
         tokens  the ids of the text. The last windows are held out
         sets    what to log zero-shot scores on
         """
         self.args, self.model, self.tokens, self.ranks = args, model, tokens, ranks
-        n_train, n_heldout = count_windows(args, len(tokens))
-        self.n_train = n_train
-        self.heldout = range(n_train, n_train + n_heldout)
-        self.updates_per_epoch = n_train // args.n_windows
+        self.n_train, n_heldout = count_windows(args, len(tokens))
+        self.heldout = range(self.n_train, self.n_train + n_heldout)
+        self.batch_size = args.n_windows
+        self.speed = args.n_windows * args.n_ctx, 'tokens'
+        self.updates_per_epoch = self.n_train // args.n_windows
         self.n_updates_total = self.updates_per_epoch * args.n_iter
         self.steps = StepSize(args.n_batch, self.unit, '', 'the results are the same')
-        self.record = {}
         self.sets, self.zero_shot_at = sets, set()
         if args.zero_shot:
             self.zero_shot_at.update(zero_shot().due_updates(self.updates_per_epoch, args.n_iter))
@@ -103,22 +113,24 @@ class PreTraining(Job):
         return collate_windows(ids.astype(np.int64), self.model.config.first_position)
 
     def due(self, n_updates):
-        last = n_updates == self.n_updates_total
-        regular = last or n_updates % self.args.eval_every == 0
-        return n_updates > 0 and (regular or n_updates in self.zero_shot_at)
+        if n_updates == 0:  # how good the given weights are
+            return self.args.init is not None
+        regular = n_updates % self.args.eval_every == 0 or n_updates in self.zero_shot_at
+        return regular or n_updates == self.n_updates_total
 
     def evaluate(self, trainer):
         va_loss = self.heldout_loss()
-        n_tokens = trainer.meter.n * self.args.n_windows * self.args.n_ctx
         line = {
             'n_epochs': trainer.n_updates / self.updates_per_epoch,
             'n_updates': trainer.n_updates,
-            'tr_loss': trainer.meter.mean,
             'va_loss': va_loss,
             'va_perplexity': math.exp(min(va_loss, 700)),
-            'lr': trainer.opt.param_groups[0]['lr'],
-            'tokens_per_second': n_tokens / max(trainer.seconds, 1e-9),
         }
+        if trainer.n_updates:
+            losses = trainer.meter.since_evaluation
+            line['tr_loss'] = losses.value
+            line['lr'] = trainer.opt.learning_rate()
+            line['tokens_per_second'] = losses.n * self.speed[0] / max(trainer.seconds, 1e-9)
         if trainer.n_updates in self.zero_shot_at and self.ranks.first:
             line |= zero_shot().all_scores(self.model, self.sets, self.args.precision)
         return line
@@ -128,7 +140,7 @@ class PreTraining(Job):
         """Return the mean loss of the held-out windows, which the ranks share."""
         self.model.eval()
         device = self.ranks.devices[0]
-        mine = self.ranks.share(self.heldout)
+        mine = self.heldout[self.ranks.rank :: self.ranks.size]
 
         def add_up(step_size):
             total = torch.zeros((), dtype=torch.float64, device=device)
@@ -142,17 +154,14 @@ class PreTraining(Job):
         return total.item() / len(self.heldout)
 
     def report(self, line, log):
-        """Print the scores and draw the learning curve."""
-        plot(log, os.path.join(self.args.out, 'perplexity.png'))
-        text = (
-            'update {n_updates:,}, epoch {n_epochs:.2f}: loss {tr_loss:.3f}, held-out '
-            '{va_loss:.3f}, perplexity {va_perplexity:.2f}, {tokens_per_second:,.0f} tokens/s'
-        )
-        if self.args.zero_shot:
-            titles = zero_shot().TITLES.items()
-            words = [f'{t} {line[f"zs_{n}"]:.1f}' for n, t in titles if f'zs_{n}' in line]
-            text += f'; zero-shot {", ".join(words)}' if words else ''
-        tqdm.write(text.format(**line), file=sys.stdout)
+        """Print zero-shot scores and draw the learning curve."""
+        plot(split_log(log).evaluations, os.path.join(self.args.out, 'perplexity.png'))
+        titles = zero_shot().TITLES.items() if self.args.zero_shot else ()
+        words = [
+            f'{title} {line[f"zs_{name}"]:.1f}' for name, title in titles if f'zs_{name}' in line
+        ]
+        if words:
+            tqdm.write(f'zero-shot {", ".join(words)}', file=sys.stdout)
 
 
 def count_windows(args, n_tokens: int) -> tuple[int, int]:
@@ -170,18 +179,29 @@ def count_windows(args, n_tokens: int) -> tuple[int, int]:
             f'the text has {n_train:,} windows of {args.n_ctx} tokens to train on, too few for '
             f'one update; lower --n_windows {args.n_windows} or --n_ctx'
         )
-    if args.warmup_updates > n_updates:
-        raise InputError(
-            f'--warmup_updates {args.warmup_updates}: there are only {n_updates:,} updates in '
-            'all; a tenth of them is a good start'
-        )
+    warm_up(args, n_updates)
     return n_train, n_heldout
+
+
+def warm_up(args, n_updates: int) -> int:
+    """Return the number of updates of the warm-up: a tenth of all where the default has no room.
+
+    Raises InputError if more than there are were asked for.
+    """
+    if args.warmup_updates <= n_updates:
+        return args.warmup_updates
+    if args.warmup_updates == USUAL_WARM_UP:
+        return n_updates // 10
+    raise InputError(
+        f'--warmup_updates {args.warmup_updates}: there are only {n_updates:,} updates in all; a '
+        'tenth of them is a good start'
+    )
 
 
 def plot(log: list[dict], path: str) -> None:
     """Draw the perplexity of the held-out text, and of the training text, by update."""
     updates = [line['n_updates'] for line in log]
-    train = [math.exp(min(line['tr_loss'], 700)) for line in log]
+    train = [math.exp(min(line.get('tr_loss', math.nan), 700)) for line in log]
     heldout = [line['va_perplexity'] for line in log]
 
     def panel(axes):
@@ -210,24 +230,39 @@ def run(args) -> None:
     ranks = Ranks(devices)
     with contextlib.ExitStack() as stack:
         # Before the processes join: they wait there, and the first one may start workers.
-        if ranks.first:
-            if args.n_windows < ranks.size:
-                raise InputError(
-                    f'--n_windows {args.n_windows} is less than the {ranks.size} processes'
-                )
-            args.resume = args.resume or ranks.restarted
-            work = os.path.join(args.out, 'work')
-            check_out(args, work)
-            stack.enter_context(only_run(work, args.out))
-            ranks.begin()
-            prepare_text(args, work)
+        is_finished = ranks.first and prepare_run(args, ranks, stack)
         stack.enter_context(ranks)
-        pre_train(ranks.from_first(lambda: args), ranks)
+        if not ranks.from_first(lambda: is_finished):
+            pre_train(ranks.from_first(lambda: args), ranks)
+
+
+def prepare_run(args, ranks: Ranks, stack: contextlib.ExitStack) -> bool:
+    """Check the options, hold the folder and encode the text. Returns whether nothing is to do."""
+    if args.n_windows < ranks.size:
+        raise InputError(f'--n_windows {args.n_windows} is less than the {ranks.size} processes')
+    args.resume = args.resume or ranks.restarted
+    work = os.path.join(args.out, 'work')
+    checkpoint = os.path.join(work, 'checkpoint')
+    if args.resume and record.is_finished(
+        args.out, checkpoint, lambda: record.of_pretraining(args)
+    ):
+        return True
+    check_out(args, work)
+    stack.enter_context(only_run(work, args.out))
+    ranks.begin()
+    vocabulary = args.vocabulary
+    if args.init is not None:
+        vocabulary = os.path.join(work, 'vocabulary')
+        save_vocabulary(open_encoder(args.init), vocabulary)
+    prepare(args.text, args.out, work, args.n_merges, vocabulary, args.coverage)
+    return False
 
 
 def check_out(args, work: str) -> None:
     """Raise InputError unless --out can be written to and nothing in it would be lost."""
     check_writable(args.out)
+    if args.tensorboard:
+        check_tensorboard(os.path.join(args.out, 'log'))
     has_checkpoint = os.path.exists(os.path.join(work, 'checkpoint'))
     if has_checkpoint and not args.resume:
         raise InputError(
@@ -245,15 +280,6 @@ def check_out(args, work: str) -> None:
             f'{args.out} holds a vocabulary that pretrain.py did not write there: choose another '
             '--out'
         )
-
-
-def prepare_text(args, work: str) -> None:
-    """Learn byte pairs, or take those of --init or --vocabulary, and encode the text."""
-    vocabulary = args.vocabulary
-    if args.init is not None:
-        vocabulary = os.path.join(work, 'vocabulary')
-        save_vocabulary(open_encoder(args.init), vocabulary)
-    prepare(args.text, args.out, work, args.n_merges, vocabulary, args.coverage)
 
 
 def open_same_tokens(work: str, ranks: Ranks) -> tuple[np.ndarray, str]:
@@ -290,23 +316,38 @@ def pre_train(args, ranks: Ranks) -> None:
     lines = trainer.resume(checkpoint, path) if checkpoint else []
     del checkpoint
     logger = begin(args, job, trainer, lines) if ranks.first else None
-    trainer.run(logger, path, args.save_every)
-    if ranks.first:
+    trainer.run(logger, path)
+    if logger:
         finish(args, encoder, job, logger)
+        trainer.remove_checkpoint(path)
 
 
-def begin(args, job: PreTraining, trainer: Trainer, lines: list[dict]) -> ResultLogger:
+def begin(args, job: PreTraining, trainer: Trainer, lines: list) -> ResultLogger:
     """Write the record and the log, print what the run is, and return the log."""
     about = record.of_pretraining(args, source_texts(os.path.join(args.out, 'work')))
     job.record = record.begin(args.out, about, lines)
+    n_parameters = sum(p.numel() for p in job.model.parameters())
+    source = f'from {args.init}' if args.init else 'drawn at random'
+    sizes = f'{args.n_layer} layers, {args.n_head} heads'
+    if args.model == 'lstm':
+        sizes = f'an LSTM of {args.lstm_units:,} units'
+    windows = f'{job.n_train:,} windows of {args.n_ctx} to train on, {len(job.heldout):,} held out'
+    widths = f'width {args.n_embd}, vocabulary of {job.model.config.n_vocab:,}'
+    table = [
+        ('text', f'{len(job.tokens):,} tokens: {windows}'),
+        ('model', f'{n_parameters:,} parameters {source}: {sizes}, {widths}'),
+    ]
+    n_warm_up = warm_up(args, job.n_updates_total)
+    if n_warm_up != args.warmup_updates:
+        table.append(('', f'the first {n_warm_up:,} updates are the warm-up: the text is small'))
+    n_found = torch.cuda.device_count()
+    if job.ranks.devices[0].type == 'cuda' and job.ranks.size < n_found:
+        command = f'torchrun --nproc_per_node {n_found} pretrain.py ...'
+        table.append(('', f'to use all {n_found} GPUs: {command}'))
     facts = {**vars(args), 'id': job.record['id']}
     if args.zero_shot:
         facts['zero_shot_sets'] = zero_shot().describe_sets(job.sets)
-    logger = ResultLogger(os.path.join(args.out, 'log.jsonl'), lines, **facts)
-    print(describe(args, job, trainer), flush=True)
-    if lines:
-        print(f'resumed after update {trainer.n_updates:,} of {trainer.n_updates_total:,}')
-    return logger
+    return trainer.begin(os.path.join(args.out, 'log.jsonl'), lines, facts, table)
 
 
 def finish(args, encoder: TextEncoder, job: PreTraining, logger: ResultLogger) -> None:
@@ -315,10 +356,16 @@ def finish(args, encoder: TextEncoder, job: PreTraining, logger: ResultLogger) -
     save_pretrained_settings(args.out, settings, encoder)
     save_openai_shards(job.model, args.out)
     record.write(args.out, {**job.record, 'finished': True, 'scores': logger.lines[-1]})
-    print(
-        f'written   {args.out}; to fine-tune it: python train.py --dataset rocstories '
-        f'--submit --analysis --model_dir {shlex.quote(args.out)}'
-    )
+    folder = shlex.quote(args.out)
+    pairs = [
+        ('written', args.out),
+        (
+            'to use it',
+            f'python train.py --dataset rocstories --submit --analysis --model_dir {folder}',
+        ),
+        ('', f'python generate.py --model_dir {folder}'),
+    ]
+    print(format_table(pairs))
 
 
 def make_model(args, n_vocab: int) -> LMModel:
@@ -352,49 +399,15 @@ def make_trainer(args, job: PreTraining, tokens_hash: str) -> Trainer:
     opt = OpenAIAdam(
         job.model.parameters(),
         schedule='warmup_cosine_to_zero',
-        warmup=args.warmup_updates / job.n_updates_total,
+        warmup=warm_up(args, job.n_updates_total) / job.n_updates_total,
         t_total=job.n_updates_total,
         **{name: getattr(args, name) for name in ('lr', 'b1', 'b2', 'e', 'l2', 'max_grad_norm')},
     )
     same = "the update stays the same, except for dropout's masks"
-    free = free_on_resume('pretrain.py')
-    identity = {name: value for name, value in vars(args).items() if name not in free}
+    steps = StepSize(args.n_batch, job.unit, 'a smaller --n_batch', same)
+    identity = record.determining(args, 'pretrain.py')
     identity['the text or its encoding'] = tokens_hash
-    return Trainer(
-        job,
-        job.model,
-        opt,
-        job.ranks,
-        StepSize(args.n_batch, job.unit, 'a smaller --n_batch', same),
-        updates_per_epoch=job.updates_per_epoch,
-        n_epochs=args.n_iter,
-        seed=args.seed,
-        precision=args.precision,
-        identity=identity,
-    )
-
-
-def describe(args, job: PreTraining, trainer: Trainer) -> str:
-    """Return the table that is printed before training."""
-    n_parameters = sum(p.numel() for p in job.model.parameters())
-    source = f'from {args.init}' if args.init else 'drawn at random'
-    sizes = f'{args.n_layer} layers, {args.n_head} heads'
-    if args.model == 'lstm':
-        sizes = f'an LSTM of {args.lstm_units:,} units'
-    windows = f'{job.n_train:,} windows of {args.n_ctx} to train on, {len(job.heldout):,} held out'
-    widths = f'width {args.n_embd}, vocabulary of {job.model.config.n_vocab:,}'
-    updates = f'{job.updates_per_epoch:,} updates an epoch, {trainer.n_updates_total:,} in all'
-    pairs = [
-        ('text', f'{len(job.tokens):,} tokens: {windows}'),
-        ('model', f'{n_parameters:,} parameters {source}: {sizes}, {widths}'),
-        ('batch', f'{args.n_windows} windows an update; {updates}'),
-        ('device', job.ranks.describe(args.precision)),
-    ]
-    n_found = torch.cuda.device_count()
-    if job.ranks.devices[0].type == 'cuda' and job.ranks.size < n_found:
-        command = f'torchrun --nproc_per_node {n_found} pretrain.py ...'
-        pairs.append(('', f'to use all {n_found} GPUs: {command}'))
-    return format_table(pairs)
+    return Trainer(job, job.model, opt, job.ranks, steps, args, identity)
 
 
 def main(argv=None) -> int:

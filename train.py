@@ -44,18 +44,18 @@ def parse_args(argv=None):
 ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which is slow to import
 
 import contextlib
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from gpt1.lstm import describe_source, make_config
 from gpt1.ops.batches import collate, iter_data
 from gpt1.report.intervals import noise_of, results
-from gpt1.report.log import best_evaluation, log_name
+from gpt1.report.log import best_evaluation, log_name, split_log
 from gpt1.report.predictions import predictions_for, save_predictions
-from gpt1.report.report import can_compare, print_metrics, print_next_step, write_report
+from gpt1.report.report import print_metrics, print_next_step, write_report
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run, same_form
 from gpt1.run.data_cache import load_data
@@ -152,14 +152,18 @@ class FineTuning(Job):
     def __init__(self, args, inputs: Inputs, model: DoubleHeadModel, ranks: Ranks):
         self.args, self.task, self.model, self.ranks = args, inputs.task, model, ranks
         self.encoder = inputs.encoder
-        self.train = inputs.encoded.train
-        self.valid = inputs.encoded.valid
+        self.train, self.valid = inputs.encoded.train, inputs.encoded.valid
         self.batch_size = args.n_batch * args.n_gpu
         self.updates_per_epoch = len(self.train) // self.batch_size
+        self.speed = self.batch_size, self.unit
+        self.columns = {'n_epochs': 'd', 'n_updates': 'd', 'tr_cost': '.3f', 'va_cost': '.3f'}
+        for name in map(log_name, self.task.metrics):
+            self.columns |= {f'tr_{name}': '.2f', f'va_{name}': '.2f'}
         # The classifier's masks are per example: they are the same in both kinds of rows.
         self.share_context = args.share_context or not has_dropout(args, TRUNK_DROPOUT)
+        self.rows = 'shared rows' if self.share_context else 'separate rows'
         if model.config.separate_rows:
-            self.share_context = False
+            self.share_context, self.rows = False, 'separate rows (an LSTM reads no others)'
         self.steps = StepSize(PREDICT_BATCH, self.unit, '', 'the results are the same')
         self.best_score = None  # nothing is kept yet
         self.record = {}
@@ -226,15 +230,6 @@ class FineTuning(Job):
                 value = self.task.score(metric, labels, predictions)
                 result[log_name(metric) + suffix] = value
         return result
-
-    def report(self, line, log):
-        """Print the line of the original: epochs, updates, costs, accuracies."""
-        names = ['cost', *map(log_name, self.task.metrics)]
-        words = [str(line['n_epochs']), str(line['n_updates'])]
-        for name in names:
-            digits = 3 if name == 'cost' else 2
-            words += [f'{line[f"{split}_{name}"]:.{digits}f}' for split in ('tr', 'va')]
-        tqdm.write(' '.join(words), file=sys.stdout)
 
     def state(self):
         return {'best': self.best_score}
@@ -311,19 +306,26 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
     ranks.from_first(lambda: stack.enter_context(only_run(job.path(''))))
     path = job.path('checkpoint')
     resume = args.resume or ranks.restarted
+
+    def is_finished():
+        return resume and record.is_finished(job.path(''), path, lambda: inputs.about)
+
+    if ranks.from_first(is_finished):
+        return
     checkpoint = ranks.from_first(lambda: start_or_resume(args, path, resume))
     ranks.begin()
     lines = trainer.resume(checkpoint, path) if checkpoint else []
     del checkpoint
     ranks.from_first(job.check_best)
     logger = begin(args, inputs, job, trainer, lines) if ranks.first else None
-    trainer.run(logger, path, args.save_every)
+    trainer.run(logger, path)
     predicted = {}
     if args.submit:
         job.load_best(trainer)
         predicted = predict_sets(inputs, job)
-    if ranks.first:
+    if logger:
         finish(args, inputs, job, logger, predicted)
+        trainer.remove_checkpoint(path)
 
 
 def start_or_resume(args, path: str, resume: bool) -> dict | None:
@@ -337,13 +339,21 @@ def start_or_resume(args, path: str, resume: bool) -> dict | None:
 def begin(args, inputs: Inputs, job: FineTuning, trainer: Trainer, lines: list) -> ResultLogger:
     """Write the record and the log, print what the run is, and return the log."""
     job.record = record.begin(job.path(''), inputs.about, lines)
+    n_parameters = sum(p.numel() for p in job.model.parameters())
+    options = ', '.join(f'{name} {value}' for name, value in model_settings(args).items())
+    settings = os.path.join(args.model_dir, 'settings.json')
+    if os.path.exists(settings):
+        options += f'; those that were not given are from {settings}'
+    table = [
+        *[('note', note) for note in args.sample],
+        ('data', f'{inputs.task.title}: {inputs.encoded.describe(args.n_ctx)}'),
+        *[('', note) for note in inputs.text.notes],
+        ('model', f'{n_parameters:,} parameters: {describe_source(args)}'),
+        ('options', options),
+    ]
     path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
     facts = {'id': job.record['id'], **vars(args), 'n_cut': inputs.encoded.n_cut}
-    logger = ResultLogger(path, lines, args.tensorboard, **facts)
-    print(describe(args, inputs, job, trainer), flush=True)
-    if lines:
-        print(f'resumed after update {trainer.n_updates} of {trainer.n_updates_total}')
-    return logger
+    return trainer.begin(path, lines, facts, table)
 
 
 def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
@@ -385,18 +395,9 @@ def make_trainer(args, job: FineTuning, inputs: Inputs) -> Trainer:
         t_total=job.updates_per_epoch * args.n_iter,
         **{name: getattr(args, name) for name in ADAM_OPTIONS},
     )
-    return Trainer(
-        job,
-        JointLoss(model, args.lm_coef),
-        opt,
-        ranks,
-        StepSize(size, job.unit, 'a smaller --n_batch and a larger --n_gpu', same),
-        updates_per_epoch=job.updates_per_epoch,
-        n_epochs=args.n_iter,
-        seed=args.seed,
-        precision=args.precision,
-        identity=ranks.from_first(lambda: identity(args, job, inputs)),
-    )
+    steps = StepSize(size, job.unit, 'a smaller --n_batch and a larger --n_gpu', same)
+    known = ranks.from_first(lambda: identity(args, job, inputs))
+    return Trainer(job, JointLoss(model, args.lm_coef), opt, ranks, steps, args, known)
 
 
 def identity(args, job: FineTuning, inputs: Inputs) -> dict:
@@ -410,29 +411,6 @@ def identity(args, job: FineTuning, inputs: Inputs) -> dict:
         'the examples or their encoding': array_hash(arrays),
         'the weights at the start': array_hash(parameters),
     }
-
-
-def describe(args, inputs: Inputs, job: FineTuning, trainer: Trainer) -> str:
-    """Return the table that is printed before training."""
-    n_parameters = sum(p.numel() for p in job.model.parameters())
-    options = ', '.join(f'{name} {value}' for name, value in model_settings(args).items())
-    settings = os.path.join(args.model_dir, 'settings.json')
-    if os.path.exists(settings):
-        options += f'; those that were not given are from {settings}'
-    rows = 'shared rows' if job.share_context else 'separate rows'
-    rows += ' (an LSTM reads no others)' if job.model.config.separate_rows else ''
-    batch = f'{job.batch_size} examples an update, in steps of {trainer.steps.size}, {rows}'
-    epoch, total = trainer.updates_per_epoch, trainer.n_updates_total
-    pairs = [
-        *[('note', note) for note in args.sample],
-        ('data', f'{inputs.task.title}: {inputs.encoded.describe(args.n_ctx)}'),
-        *[('', note) for note in inputs.text.notes],
-        ('model', f'{n_parameters:,} parameters: {describe_source(args)}'),
-        ('options', options),
-        ('batch', f'{batch}; {epoch:,} updates an epoch, {total:,} in all'),
-        ('device', job.ranks.describe(args.precision)),
-    ]
-    return format_table(pairs)
 
 
 # A split -> the name of each of its sets -> the examples and their logits [examples, scores]
@@ -463,6 +441,21 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger, predicte
     record.write(job.path(''), finished)
     if args.analysis:
         report(args, inputs, logger, predicted)
+    print(describe_end(args), flush=True)
+    print_next_step(args.sample)
+
+
+def describe_end(args) -> str:
+    """Return the table that is printed at the end: what was written, and how to use it."""
+    if not args.submit:
+        return format_table([('kept', 'no parameters: --submit keeps them')])
+    save = os.path.join(args.save_dir, args.desc)
+    report_path = os.path.join(args.analysis_dir, args.desc, 'report.md')
+    command = f'python predict.py FILE --params {shlex.quote(save)}'
+    pairs = [('report', f'{report_path}, or report.html for a browser')] if args.analysis else []
+    pairs.append(('kept', os.path.join(save, 'best_params')))
+    pairs.append(('to use it', f'{command}  (FILE: new examples, in the form of the data)'))
+    return format_table(pairs)
 
 
 def save_submissions(args, task: Task, test: dict[str, tuple[list, np.ndarray]]) -> None:
@@ -478,20 +471,10 @@ def save_submissions(args, task: Task, test: dict[str, tuple[list, np.ndarray]])
 def report(args, inputs: Inputs, logger: ResultLogger, predicted: Predicted) -> None:
     """Write the report, and print its scores."""
     task, test, valid = inputs.task, predicted['test'], predicted['valid']
-    arguments, *evaluations = logger.lines
-    print_metrics(task, evaluations, test, valid)
-    write_report(
-        os.path.join(args.analysis_dir, args.desc),
-        arguments,
-        evaluations,
-        task,
-        test,
-        valid,
-        published=can_compare(arguments, task, test),
-        notes=args.sample,
-        data_notes=inputs.text.notes,
-    )
-    print_next_step(args.sample)
+    log = split_log(logger.lines)
+    print_metrics(task, log.evaluations, test, valid)
+    folder = os.path.join(args.analysis_dir, args.desc)
+    write_report(folder, log, task, test, valid, inputs.text.notes)
 
 
 def finished_record(
@@ -514,7 +497,7 @@ def finished_record(
         'finished': True,
         'scores': scores,
         'noise': noise,  # of each score: its standard error, and the score of a guess
-        'best': best_evaluation(logger.lines[1:], task),
+        'best': best_evaluation(split_log(logger.lines).evaluations, task),
         'sizes': {split: sum(map(len, parts)) for split, parts in sizes.items()},
         'examples': sets,
         'device': job.ranks.describe(job.args.precision),

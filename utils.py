@@ -89,7 +89,7 @@ class _Console:
             self._stream = open(os.devnull, 'w')  # noqa: SIM115 (open as long as the process)
 
 
-def protect_output(is_result: bool = False) -> None:
+def protect_output(is_result: bool) -> None:
     """Make sure that what a script prints cannot end it with a traceback.
 
     is_result  whether the script's output is its result. Otherwise it is progress: when it cannot
@@ -98,27 +98,27 @@ def protect_output(is_result: bool = False) -> None:
     A result that goes to a file or to another program is UTF-8, with the line ends that it was
     given. Characters that a terminal's encoding lacks are replaced.
     """
-    if sys.stdin is None:  # closed by the shell: `<&-`
-        sys.stdin = open(os.devnull)  # noqa: SIM115
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:  # closed by the shell: `>&-`
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if is_result and not sys.stdout.isatty():
+        encoding = None if os.environ.get('PYTHONIOENCODING') else 'utf-8'
+        _reconfigure(sys.stdout, newline='', encoding=encoding)
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
-        if stream is None:  # closed by the shell: `>&-`
-            setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
-            continue
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            if is_result and name == 'stdout' and not stream.isatty():
-                stream.reconfigure(newline='')
-                if not os.environ.get('PYTHONIOENCODING'):
-                    stream.reconfigure(encoding='utf-8')
-            stream.reconfigure(errors='backslashreplace')
+        _reconfigure(stream, errors='backslashreplace')
         if name == 'stderr' or not is_result:
             setattr(sys, name, _Console(stream))
 
 
+def _reconfigure(stream, **options):
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # a notebook has other streams
+        stream.reconfigure(**options)
+
+
 def _close_output():
     """Flush the outputs; Python would end with status 120 if that failed at its exit."""
-    for name in ('stdout', 'stderr'):
-        stream = getattr(sys, name)
+    for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
@@ -143,11 +143,10 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
             sys.stdout.flush()
         return 0
     except InputError as error:
+        can_resume = isinstance(error, WriteError) and error.full and 'resume' in args
+        hint = '; once there is room, the same command with --resume continues the run'
         if not error.is_told:
-            hint = ''
-            if isinstance(error, WriteError) and error.full and 'resume' in args:
-                hint = '; once there is room, the same command with --resume continues the run'
-            print(f'{name}: error: {error}{hint}', file=sys.stderr)
+            print(f'{name}: error: {error}{hint if can_resume else ""}', file=sys.stderr)
         return error.status
     except Stopped as stopped:
         if not stopped.is_told:
@@ -160,9 +159,7 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
             raise
         return 0  # the reader, such as `head`, has seen enough
     except Exception as error:
-        message = _known_failure(error)
-        if message is None and is_result and isinstance(error, OSError):
-            message = f'cannot write the output: {error.strerror}'
+        message = _known_failure(error, is_result)
         if message is None:
             raise
         print(f'{name}: error: {message}', file=sys.stderr)
@@ -200,13 +197,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
 
 
-def _known_failure(error):
-    """Return one line about an exception of PyTorch or Python that is the machine's, or None."""
+def _known_failure(error: Exception, is_result: bool) -> str | None:
+    """Return one line about an exception that is the machine's, or None."""
     text = ' '.join(str(error).split())
     if is_out_of_memory(error):
         return f'out of memory: {text[:200]}'
     if isinstance(error, FileNotFoundError) and 'No usable temporary directory' in text:
         return 'there is no folder for temporary files: set TMPDIR to one that you may write to'
+    if is_result and isinstance(error, OSError):
+        return f'cannot write the output: {error.strerror}'
     return None
 
 
@@ -240,9 +239,11 @@ def whole_file(path: str, mode: str = 'w') -> Iterator[IO]:
             os.unlink(beside)
         # torch.save reports a failed write as a RuntimeError
         cause = error.__context__ if isinstance(error, RuntimeError) else error
-        if isinstance(cause, OSError):
-            raise write_error(path, cause) from error
-        raise
+        if not isinstance(cause, OSError):
+            raise
+        is_full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = f'{cause.strerror or cause}; an earlier file is unchanged'
+        raise WriteError(f'cannot write {path}: {reason}', is_full) from error
 
 
 def remove_leftovers(folder: str) -> None:
@@ -260,7 +261,6 @@ def remove_leftovers(folder: str) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Return whether another process has this number."""
     if pid == os.getpid() or os.name == 'nt':  # there, a signal of 0 would stop the process
         return False
     try:
@@ -270,13 +270,6 @@ def _is_running(pid: int) -> bool:
     except PermissionError:  # somebody else's
         pass
     return True
-
-
-def write_error(path: str, error: OSError) -> WriteError:
-    """Return the WriteError for a file that cannot be written."""
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    reason = error.strerror or error
-    return WriteError(f'cannot write {path}: {reason}; an earlier file is unchanged', is_full)
 
 
 def check_not_pointer(path: str) -> None:
@@ -352,8 +345,8 @@ class ResultLogger:
 
             self.writer = SummaryWriter(os.path.splitext(self.path)[0])
         for values in new:
-            for name, value in values.items():
-                if name.startswith(('tr_', 'va_')):
+            for name, value in values.items() if 'n_updates' in values else ():
+                if name.startswith(('tr_', 'va_', 'zs_')) or name in ('loss', 'lr', 'grad_norm'):
                     self.writer.add_scalar(name, value, values['n_updates'])
         self.writer.flush()
 

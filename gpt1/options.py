@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
 
-# These repeat the keys of `model_pytorch.ACT_FNS` and `opt.SCHEDULES`, whose modules are slow to
-# import. A test checks that they are the same.
+# These repeat the keys of `model_pytorch.ACT_FNS`, `opt.SCHEDULES` and `metrics.METRICS`, whose
+# modules are slow to import. A test checks that they are the same.
 ACTIVATIONS = ('relu', 'swish', 'gelu')
 SCHEDULES = ('warmup_linear', 'warmup_cosine', 'warmup_constant', 'warmup_cosine_to_zero')
 MODELS = ('transformer', 'lstm')
+METRICS = ('accuracy', 'f1', 'matthews', 'pearson', 'spearman')
 NOT_OF_MODEL = {  # options that do not describe the other model
     'transformer': ('model', 'lstm_units'),
     'lstm': ('n_head', 'n_layer', 'afn', 'attn_pdrop'),
@@ -157,8 +158,12 @@ OPTIONS = {
         train_only('analysis', bool, False, free=True,
             help='at the end, print the scores and write a report to <desc>/ in --analysis_dir; '
                  'needs --submit'),
-        train_only('tensorboard', bool, False, free=True,
-            help="[new] also write TensorBoard events, to <desc>/ in --log_dir"),
+        both('tensorboard', bool, False, free=True,
+            help="[new] also write TensorBoard events, to <desc>/ in --log_dir (pretrain.py: to "
+                 'log/ in --out)'),
+        both('log_every', COUNT, None, free=True,
+            help='[new] updates between two progress lines of the log: loss, learning rate, '
+                 "gradients' norm (default: 100 to 200 lines a run)"),
         pretrain_only('text', list, None, free=True, required=True, exists=True,
             help='files of text or folders of them: .txt; .jsonl, .ndjson or .json lines; '
                  '.parquet; all but the last also with .gz, .xz or .zst'),
@@ -199,6 +204,9 @@ OPTIONS = {
     'data': [
         train_only('n_valid', COUNT, 374,
             help='size of the validation split if the data set has none (custom: a tenth)'),
+        train_only('n_train', COUNT, None,
+            help='[new] use so many of the training examples, each class in proportion; the same '
+                 'ones for the same --seed'),
         train_only('regression', bool, False,
             help='[new] custom data: the labels are real numbers, not classes'),
         train_only('symmetric', bool, False,
@@ -206,6 +214,9 @@ OPTIONS = {
         train_only('positive', str, None, metavar='CLASS',
             help='[new] custom data: the class that F1 is computed for (default: the rarer of two; '
                  'of more, the mean over all)'),
+        train_only('metric', METRICS, None, metavar='NAME',
+            help='[new] custom data: the metric that selects the best parameters, of '
+                 + ', '.join(METRICS) + ' (default: accuracy; regression: pearson)'),
     ],
     'model': [
         both('model', MODELS, 'transformer', setting='model',
@@ -291,6 +302,8 @@ OPTIONS = {
             help='[new] continue from the last checkpoint of this run, if there is one'),
         Option('save_every', number(int, 0, 10**9), train=100, pretrain=1000, free=True,
             help='[new] updates between two checkpoints; 0: only at the end of each epoch'),
+        both('keep_checkpoint', bool, False, free=True,
+            help='[new] keep the checkpoint of a run that has come to its end'),
     ],
     'for fine-tuning': [
         pretrain_only('settings', list, (), free=True, metavar='NAME=VALUE',

@@ -205,7 +205,7 @@ def _check_train_args(args: Namespace) -> None:
         raise InputError(f'--n_transfer {args.n_transfer} is more than --n_layer {args.n_layer}')
     if args.analysis and not args.submit:
         raise InputError('--analysis reports on the predictions of --submit: give both')
-    for name in ('regression', 'symmetric', 'positive'):
+    for name in ('regression', 'symmetric', 'positive', 'metric'):
         if getattr(args, name) and args.dataset != 'custom':
             raise InputError(f'--{name} is an option for --dataset custom')
     if os.path.basename(args.desc) != args.desc or args.desc in ('', '.', '..'):

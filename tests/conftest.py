@@ -111,17 +111,27 @@ class Command:
         path = self.folder / 'output'
         return path.read_text() if path.exists() else ''
 
-    def log(self, desc='rocstories'):
-        """The lines of the log without the folders and the times, which differ in every run."""
+    def log(self, desc='rocstories', progress=False):
+        """The lines of the log without the folders and the times, which differ in every run.
+
+        They are the start record and the evaluations, or the progress lines.
+        """
         with open(self.folder / 'log' / f'{desc}.jsonl') as f:
             lines = [json.loads(line) for line in f]
         return [
             {k: v for k, v in line.items() if k != 'time' and not k.endswith('_dir')}
             for line in lines
+            if ('grad_norm' in line) == progress
         ]
 
     def read(self, *path):
         return self.folder.joinpath(*path).read_bytes()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures are not drawn: they take most of the time of a report."""
+    monkeypatch.setattr('gpt1.report.pictures.draw', lambda *_: None)
 
 
 @pytest.fixture

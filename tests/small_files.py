@@ -3,13 +3,11 @@
 import csv
 import io
 import json
-import os
 
 import pytest
 
 from datasets import TASKS, read_task
 from gpt1.tasks.rocstories import COLUMNS
-from gpt1.tasks.sample.tasks import MADE
 from utils import InputError
 
 
@@ -57,20 +55,37 @@ def numbered(pairs, *more):
     return [[str(i), *pair, *more] for i, pair in enumerate(pairs)]
 
 
+GLUE_COLUMNS = {  # of the training file
+    'qnli': 'index question sentence label',
+    'qqp': 'id qid1 qid2 question1 question2 is_duplicate',
+    'mrpc': 'Quality,#1 ID,#2 ID,#1 String,#2 String',
+    'stsb': 'index genre filename year old_index source1 source2 sentence1 sentence2 score',
+    'cola': 'source label mark sentence',
+    'sst2': 'sentence label',
+}
+TEST_COLUMNS = {'qqp': 'id question1 question2', 'mrpc': 'index,#1 ID,#2 ID,#1 String,#2 String'}
+
+
 def glue_files(name, folder):
-    """The three files of a GLUE task as rows of fields, and the labels of the training file."""
+    """Write a GLUE task: its three files as rows of fields, and the labels of the training file."""
     expected = [5.0, 3.6, 0.0] if name == 'stsb' else [0, 1, 0]
-    words = [x if name == 'stsb' else TASKS[name].word(x) for x in expected]
-    words = [int(word) if str(word).isdigit() else word for word in words]
-    texts = [pair[: len(TASKS[name].archive.texts)] for pair in CHOSEN]
-    rows = list(zip(texts, words))
-    MADE[name].write(str(folder), {'train': rows, 'dev': rows[:2], 'test': rows})
+    words = [f'{x:.3f}' if name == 'stsb' else TASKS[name].word(x) for x in expected]
+    archive = TASKS[name].archive
+    train = GLUE_COLUMNS.get(name, 'index sentence1 sentence2 label')
+    test = TEST_COLUMNS.get(name) or ' '.join(['index', *archive.texts])
     files = {}
-    for split in ('train', 'dev', 'test'):
-        lines = (folder / f'{split}.tsv').read_text('utf-8').rstrip('\n').split('\n')
-        files[f'{split}.tsv'] = [line.split('\t') for line in lines]
-    for source in ('msr_paraphrase_test.txt', os.path.join('original', 'sts-test.tsv')):
-        (folder / source).unlink(missing_ok=True)  # labels of the test set
+    for split, columns, n in (('train', train, 3), ('dev', train, 2), ('test', test, 3)):
+        names = columns.split(',' if ',' in columns else ' ')
+        rows = [
+            [
+                dict(zip(archive.texts, pair), **{archive.label: word}).get(column, f'{i}')
+                for column in names
+            ]
+            for i, (pair, word) in enumerate(zip(CHOSEN[:n], words))
+        ]
+        is_bare = name == 'cola' and split != 'test'
+        files[f'{split}.tsv'] = rows if is_bare else [names, *rows]
+    put(folder, files)
     return files, expected
 
 

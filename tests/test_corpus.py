@@ -2,7 +2,6 @@
 
 import csv
 import glob
-import hashlib
 import os
 import re
 import shutil
@@ -14,14 +13,13 @@ import pytest
 from conftest import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_files import error_of
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
 from gpt1.run import corpus
 from gpt1.run.corpus import learn_byte_pairs, prepare, vocabulary_files
 from gpt1.text import text_files, workers
-from gpt1.text.text_files import TextBlock
 from text_utils import TextEncoder, read_merges
-from utils import InputError
 
 
 @pytest.fixture(scope='module')
@@ -59,14 +57,6 @@ def ids_of(text, folder, vocabulary):
     """Encode the text file or folder `text` with an existing vocabulary."""
     prepare([text], folder / 'out', folder / 'work', 0, vocabulary)
     return corpus.open_tokens(folder / 'work')[0].tolist()
-
-
-def error_of(*args, **options):
-    with pytest.raises(InputError) as caught:
-        prepare(*args, **options)
-    message = str(caught.value)
-    assert '\n' not in message
-    return message
 
 
 def contents(folder):
@@ -128,13 +118,11 @@ def test_vocabulary_files_have_openais_form(tmp_path):
     assert sorted(ranks, key=ranks.get) == merges
 
 
-def test_characters_are_chosen_by_coverage(monkeypatch):
+def test_a_token_with_a_rare_character_is_not_learned_from(monkeypatch):
     tokens = Counter(ab=9, abx=1)
     assert learn_byte_pairs(tokens, 5, coverage=0.9)[0] == ['a', 'b', 'x']
     monkeypatch.setattr(corpus, 'MIN_CHARACTERS', 0)
-    characters, merges = learn_byte_pairs(tokens, 5, coverage=0.9)
-    assert characters == ['a', 'b'] and merges == [('a', 'b</w>')]
-    assert learn_byte_pairs(tokens, 5, coverage=1)[0] == ['a', 'b', 'x']
+    assert learn_byte_pairs(tokens, 5, coverage=0.9) == (['a', 'b'], [('a', 'b</w>')])
 
 
 @settings(max_examples=50, deadline=None)
@@ -152,21 +140,8 @@ def test_no_fewer_characters_cover_the_text(counts, coverage):
     assert len(characters) == 1 or covered - counts[characters[-1]] < needed
 
 
-def test_a_text_of_3000_characters_is_hardly_unknown(tmp_path, capsys, one_process):
-    """As in Chinese: each character is about as common as 1 / its rank."""
-    weights = 1 / np.arange(1, 3001)
-    drawn = np.random.default_rng(0).choice(3000, (2000, 20), p=weights / weights.sum())
-    lines = [''.join(chr(0x4E00 + i) for i in line) for line in drawn]
-    (tmp_path / 'text.txt').write_text('\n'.join(lines), encoding='utf-8')
-    for _ in range(2):
-        prepare([tmp_path / 'text.txt'], tmp_path, tmp_path, 100)
-        share = 100 * np.mean(corpus.open_tokens(tmp_path)[0] == 0)
-        assert 0 < share < 0.1
-        assert f'; {share:.2f} % of the tokens are unknown' in capsys.readouterr().out
-
-
 def test_counts_of_rare_words_are_forgotten(monkeypatch):
-    monkeypatch.setattr(corpus, 'MAX_COUNTED', 4)
+    monkeypatch.setattr(corpus, 'MAX_WORDS', 4)
     counts = [Counter(a=5, b=1, c=2), Counter(d=4, e=1, A=3), Counter(f=1)]
     assert corpus.count_tokens(counts) == Counter(a=5, d=4, f=1)
 
@@ -178,7 +153,7 @@ def test_a_word_of_a_megabyte_is_learned_from_in_bounded_time(alphabet):
     size = (1 << 20) // len(alphabet[0].encode())
     word = ''.join(alphabet[i] for i in rng.integers(len(alphabet), size=size))
     start = time.process_time()
-    tokens = corpus.count_tokens([corpus.count_words(TextBlock(word.encode(), 'a.txt', 0))])
+    tokens = corpus.count_tokens([corpus.count_words(None, word)])
     _, merges = learn_byte_pairs(tokens, 20)
     assert learn_byte_pairs(Counter({word: 1}), 20)[1] == merges
     assert time.process_time() - start < 15
@@ -206,14 +181,6 @@ def test_blank_lines_and_long_lines(tmp_path, encoder, prepared, monkeypatch, on
     assert ids == encoder.encode(f'One. \n Two. \n {words} \n x')[:-1]
 
 
-def test_long_words_are_not_remembered(encoder):
-    """In a text without spaces, no word occurs twice, and to remember them takes gigabytes."""
-    encoder.encode_word.cache_clear()
-    ids = encoder.encode('One ' + 'long' * 100_000 + ' word\n' + 'ab' * 1000)
-    assert encoder.decode(ids) == 'one ' + 'long' * 100_000 + ' word\n' + 'ab' * 1000
-    assert encoder.encode_word.cache_info().currsize == 3
-
-
 def test_more_than_65536_symbols_take_four_bytes(tmp_path, one_process):
     characters = [chr(i) for i in range(0x4E00, 0x4E00 + 20_000)]
     characters += [chr(i) for i in range(0x20000, 0x20000 + 13_000)]
@@ -227,7 +194,7 @@ def test_more_than_65536_symbols_take_four_bytes(tmp_path, one_process):
 def test_the_number_of_processes_does_not_matter(tmp_path, stories, prepared, monkeypatch):
     monkeypatch.setattr(text_files, 'BLOCK', 500)
     expected = corpus.open_tokens(prepared / 'work')[0].tolist()
-    for n in (1, 2, 3):
+    for n in (1, 3):
         monkeypatch.setattr(workers, 'available_cores', lambda n=n: n)
         folder = tmp_path / str(n)
         prepare([stories], folder, folder, 100)
@@ -236,13 +203,12 @@ def test_the_number_of_processes_does_not_matter(tmp_path, stories, prepared, mo
             assert (folder / name).read_bytes() == (prepared / name).read_bytes()
 
 
-@pytest.mark.parametrize('given', [True, False])
-def test_a_text_without_words_is_an_error(tmp_path, prepared, one_process, given):
+@pytest.mark.parametrize('content', [b'', b'\n\n \r\n', b'\xef\xbb\xbf\n'])
+def test_a_text_without_words_is_an_error(tmp_path, prepared, one_process, content):
     path = tmp_path / 'a.txt'
-    for content in (b'', b'\n\n \r\n', b'\xef\xbb\xbf', b'\xef\xbb\xbf\n'):
-        path.write_bytes(content)
-        vocabulary = prepared if given else None
-        message = error_of([path], tmp_path / 'out', tmp_path / 'work', 10, vocabulary)
+    path.write_bytes(content)
+    for vocabulary in (prepared, None):
+        message = error_of(prepare, [path], tmp_path / 'out', tmp_path / 'work', 10, vocabulary)
         assert 'the text is empty' in message and str(path) in message
         assert not (tmp_path / 'work' / 'tokens.bin').exists()
 
@@ -275,31 +241,25 @@ def test_an_encoding_is_made_once(tmp_path, stories, capsys, one_process):
     assert steps(21) == [('learned', ''), ('encoded', '')]
 
 
-def test_files_that_are_not_read_are_named(tmp_path, stories, capsys, one_process):
-    shutil.copy(stories, tmp_path / 'A.TXT')
-    (tmp_path / 'b.pdf').touch()
-    prepare([tmp_path], tmp_path / 'out', tmp_path / 'work', 10)
-    note = f'note      {tmp_path}: other kinds of files are not read: b.pdf\n'
-    assert capsys.readouterr().out.startswith(note)
-
-
 WEIGHTS = ['params_shapes.json', 'params_0.npy', 'work/checkpoint']
+CHANGES = ['text', 'n_merges', 'vocabulary', 'no work', 'vocabulary file']
 
 
-@pytest.fixture(params=WEIGHTS)
-def finished(tmp_path, prepared, request):
-    """A folder with a file of finished weights and their vocabulary, and the path of the file."""
+def finish(tmp_path, prepared, weights):
+    """Make a folder with the file `weights` and their vocabulary."""
     folder = tmp_path / 'finished'
     shutil.copytree(prepared, folder)
-    (folder / request.param).touch()
-    return folder, folder / request.param
+    (folder / weights).touch()
+    return folder
 
 
-@pytest.mark.parametrize('change', ['text', 'n_merges', 'vocabulary', 'no work', 'vocabulary file'])
+@pytest.mark.parametrize(
+    'weights, change', [*((WEIGHTS[0], change) for change in CHANGES), *zip(WEIGHTS[1:], CHANGES)]
+)
 def test_the_vocabulary_of_weights_is_never_replaced(
-    tmp_path, stories, finished, prepared, one_process, change
+    tmp_path, stories, prepared, one_process, weights, change
 ):
-    folder, weights = finished
+    folder = finish(tmp_path, prepared, weights)
     text, n_merges, vocabulary = stories, 100, None
     if change == 'text':
         text = tmp_path / 'other.txt'
@@ -314,24 +274,18 @@ def test_the_vocabulary_of_weights_is_never_replaced(
         for name in ('vocabulary.json', 'tokens.json', 'tokens.bin'):
             (folder / 'work' / name).unlink()
     before = contents(folder)
-    message = error_of([text], folder, folder / 'work', n_merges, vocabulary)
-    assert str(weights) in message and 'another text or vocabulary' in message
+    message = error_of(prepare, [text], folder, folder / 'work', n_merges, vocabulary)
+    assert str(folder / weights) in message and 'another text or vocabulary' in message
     assert contents(folder) == before
 
 
-def test_the_text_of_finished_weights_can_be_encoded_again(stories, finished, one_process):
-    folder, _ = finished
+def test_the_text_of_finished_weights_can_be_encoded_again(
+    tmp_path, stories, prepared, one_process
+):
+    folder = finish(tmp_path, prepared, WEIGHTS[0])
     before = contents(folder)
-    prepare([stories], folder, folder / 'work', 100)
-    assert contents(folder) == before
-    for name in ('tokens.json', 'tokens.bin'):
-        (folder / 'work' / name).unlink()
-    prepare([stories], folder, folder / 'work', 100)
-    assert contents(folder) == before
-
-
-def test_file_hash_is_size_and_blake2b(stories):
-    data = stories.read_bytes()
-    assert corpus.file_hash(stories) == [len(data), hashlib.blake2b(data).hexdigest()]
-    with pytest.raises(InputError, match='cannot read'):
-        corpus.file_hash(stories.parent)
+    for names in ((), ('tokens.json', 'tokens.bin')):
+        for name in names:
+            (folder / 'work' / name).unlink()
+        prepare([stories], folder, folder / 'work', 100)
+        assert contents(folder) == before

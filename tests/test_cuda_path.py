@@ -19,7 +19,8 @@ from gpt1.ops.batches import collate
 from gpt1.run import parallel, training
 from gpt1.run.parallel import ParallelModule, Ranks, StepSize, to_device
 from gpt1.run.precision import DTYPES
-from gpt1.run.training import LossMeter
+from gpt1.run.progress import LossMeter
+from gpt1.run.training import Job
 from loss import JointLoss
 from model_pytorch import DoubleHeadModel, init_weights
 
@@ -183,7 +184,9 @@ def gpu_meter(monkeypatch):
     monkeypatch.setattr(torch, 'empty_like', without_pinning)
     monkeypatch.setattr(torch.cuda, 'Event', Event)
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: device)
-    meter = LossMeter('examples', list, lag=2)
+    meter = LossMeter(Job(), log_every=2, lag=2)
+    meter.lines = []
+    meter.log = lambda **line: meter.lines.append(line)
     meter.pinned = pinned
     return meter
 
@@ -191,15 +194,17 @@ def gpu_meter(monkeypatch):
 def test_a_loss_is_read_when_its_copy_has_arrived(gpu_meter):
     for update in range(1, 5):
         values = torch.tensor([update, update + 1.0, 1.0, 15.0 * (update == 4)])
-        gpu_meter.add(update, ['a', 'b'], values.as_subclass(OnGPU))
+        gpu_meter.add(update, ['a', 'b'], values.as_subclass(OnGPU), lr=update)
         assert len(gpu_meter.pending) == min(update, 2)
     assert gpu_meter.loss == 2.5 and gpu_meter.pinned == [True] * 4
     recorded = [event for what, event in Event.log if what == 'record']
     waited = [event for what, event in Event.log if what == 'wait']
     assert len(recorded) == 4 and waited == recorded[:2]  # nothing waits for the newest ones
     assert not gpu_meter.stop  # the signal arrives late, too
-    gpu_meter.drain()
-    assert gpu_meter.loss == 4.5 and gpu_meter.mean == 3.0 and gpu_meter.stop
+    gpu_meter.read()
+    assert gpu_meter.loss == 4.5 and gpu_meter.since_evaluation.value == 3.0 and gpu_meter.stop
+    expected = [{'n_updates': n, 'loss': n, 'lr': n, 'grad_norm': 1.0} for n in (2, 4)]
+    assert gpu_meter.lines == expected
     assert [event for what, event in Event.log if what == 'wait'] == recorded
 
 

@@ -37,6 +37,7 @@ from gpt1.settings import (
     model_settings,
     read_settings,
 )
+from gpt1.tasks import metrics
 from utils import InputError
 
 GOLDEN_MODEL = os.path.join(GOLDEN, 'model')
@@ -70,6 +71,7 @@ def test_the_table_fits_the_modules_that_it_must_not_import():
     assert len(names) == len(set(names))
     assert set(options.ACTIVATIONS) == set(model_pytorch.ACT_FNS)
     assert set(options.SCHEDULES) == set(opt.SCHEDULES)
+    assert set(options.METRICS) == set(metrics.METRICS)
 
 
 def test_the_original_program_has_the_same_defaults():
@@ -219,6 +221,7 @@ TEXT = ['--text', ROOT, '--out', 'x']
         (parse_train_args, [*RTE, '--regression'], '--dataset custom'),
         (parse_train_args, [*RTE, '--symmetric'], '--dataset custom'),
         (parse_train_args, [*RTE, '--positive', 'x'], '--dataset custom'),
+        (parse_train_args, [*RTE, '--metric', 'f1'], '--dataset custom'),
         (parse_train_args, [*RTE, '--model_dir', 'no\nwhere'], 'no such file or folder'),
         (parse_train_args, [*RTE, '--data_dir', 'nowhere'], '--data_dir nowhere: no such'),
         (parse_train_args, [*RTE, '--nothing'], 'unrecognized'),

@@ -23,7 +23,8 @@ from datasets import TASKS
 from gpt1.run import parallel
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import Ranks, find_devices, keep_freed_memory, predict, step_cuts
-from gpt1.run.training import LossMeter
+from gpt1.run.progress import LossMeter
+from gpt1.run.training import Job
 from gpt1.tasks.task import Example
 from model_pytorch import DoubleHeadModel
 from utils import InputError
@@ -455,29 +456,13 @@ def test_step_cuts():
             assert cuts == step_cuts(n, size, size, 0, 1)
 
 
-def test_shares_are_even_and_in_order():
-    for size in range(1, 7):
-        for n in range(10):
-            ranks = [object.__new__(Ranks) for _ in range(size)]
-            for rank, r in enumerate(ranks):
-                r.rank, r.size = rank, size
-            shares = [r.share(range(n)) for r in ranks]
-            assert [i for share in shares for i in share] == list(range(n))
-            assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
 def test_loss_meter_names_the_examples():
-    meter = LossMeter('examples', list, lag=0)
-    with pytest.raises(InputError, match=r'update 7: the loss is nan \(examples b\)'):
-        meter.add(7, ['a', 'b'], torch.tensor([1.0, float('nan'), 1.0, 0.0]))
-    ids = [str(i) for i in range(20)]
-    with pytest.raises(
-        InputError,
-        match=r"update 8: the gradients' norm is inf \(examples 0, 1, 2, .* 7 and 12 more\)",
-    ):
-        LossMeter('examples', list, lag=0).add(
-            8, ids, torch.tensor([1.0] * 20 + [float('inf'), 0.0])
-        )
+    meter = LossMeter(Job(), log_every=1, lag=0)
+    with pytest.raises(InputError, match=r'update 7: the loss is nan \(items b\)'):
+        meter.add(7, ['a', 'b'], torch.tensor([1.0, float('nan'), 1.0, 0.0]), 0.1)
+    expected = r"update 8: the gradients' norm is inf \(items 0, 1, 2, .* 7 and 12 more\)"
+    with pytest.raises(InputError, match=expected):
+        meter.add(8, range(20), torch.tensor([1.0] * 20 + [float('inf'), 0.0]), 0.1)
 
 
 # ---------------------------------------------------------------------------------- prediction

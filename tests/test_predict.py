@@ -16,7 +16,6 @@ from tiny_models import MODEL_DIR, SOME_TASKS, TEXTS, save_finetuned
 
 import predict
 import train
-from datasets import read_examples
 from gpt1.run.checkpoint import only_run
 from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict as predict_dataset
@@ -62,8 +61,8 @@ def our_logits(opened, texts, n_ctx=60):
 # A run of train.py
 
 
-def test_the_same_as_in_training(kept, params, capsys):
-    """Every figure of the run's own predictions.csv; no option says what the model is like."""
+def test_the_same_as_in_training(kept, params, tmp_path, capsys, monkeypatch):
+    """Every number of the run's own predictions.csv; nothing beside the moved folder is needed."""
     printed = run(capsys, find_csv(DATA_DIR, 'test'), *params)
     found = rows(printed.out)
     wanted = rows((kept / 'analysis' / 'rocstories' / 'predictions.csv').read_text())
@@ -71,43 +70,68 @@ def test_the_same_as_in_training(kept, params, capsys):
     for a, b in zip(found, wanted):
         for name in ('id', 'prediction', 'label'):
             assert a[name] == b[name]
-        for name in ('score1', 'score2', 'probability'):
+        for name in ('score_1', 'score_2', 'probability'):
             assert float(a[name]) == pytest.approx(float(b[name]), abs=1e-5)
     accuracy = 100 * np.mean([row['prediction'] == row['label'] for row in wanted])
     assert '40 examples in' in printed.err and f'accuracy {accuracy:.2f}' in printed.err
-
-
-def test_parameters_used_from_another_folder(kept, tmp_path, params, capsys, monkeypatch):
-    """Nothing beside the moved folder is needed, wherever predict.py is started."""
-    wanted = run(capsys, find_csv(DATA_DIR, 'test'), *params).out
     shutil.copytree(kept / 'save' / 'rocstories', tmp_path / 'moved')
     monkeypatch.chdir(tmp_path)
     for path in ('moved', 'moved/best_params'):
-        found = run(capsys, find_csv(DATA_DIR, 'test'), '--params', path, '--device', 'cpu').out
-        assert found == wanted
+        argv = [find_csv(DATA_DIR, 'test'), '--params', path, '--device', 'cpu']
+        assert run(capsys, *argv).out == printed.out
 
 
 def test_the_parameters_kept_last(kept, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    texts = ['Ella was sad.', 'She smiled.', 'She threw it.']
-    assert predict.main([*texts, '--device', 'cpu']) == 2
+    argv = ['Ella was sad.', 'She smiled.', 'She threw it.', '--device', 'cpu']
+    assert predict.main(argv) == 2
     assert 'no parameters in save/: fine-tune first' in capsys.readouterr().err
     for age, name in enumerate(['new', 'old']):
         shutil.copytree(kept / 'save' / 'rocstories', tmp_path / 'save' / name)
         os.utime(tmp_path / 'save' / name / 'best_params', (1e9 - age, 1e9 - age))
     newest = f'parameters: {os.path.join("save", "new", "best_params")}\n'
-    assert newest in run(capsys, *texts, '--device', 'cpu').err
+    assert newest in run(capsys, *argv).err
     save_finetuned(tmp_path / 'save' / 'old', SOME_TASKS['sst2'])  # of another task
-    assert predict.main([*texts, '--device', 'cpu']) == 2
+    assert predict.main(argv) == 2
     assert 'are of different tasks: name one with --params' in capsys.readouterr().err
     other = f'parameters: {os.path.join("save", "old", "best_params")}\n'
-    assert other in run(capsys, texts[0], '--device', 'cpu').err  # no story has a single text
+    assert other in run(capsys, argv[0], '--device', 'cpu').err  # no story has a single text
     assert newest in run(capsys, find_csv(DATA_DIR, 'test'), '--device', 'cpu').err
     with only_run(str(tmp_path / 'save' / 'old')):  # still trains
-        assert newest in run(capsys, *texts, '--device', 'cpu').err
+        assert newest in run(capsys, *argv).err
         with only_run(str(tmp_path / 'save' / 'new')):
-            assert predict.main([*texts, '--device', 'cpu']) == 2
+            assert predict.main(argv) == 2
     assert 'only parameters of runs that still train' in capsys.readouterr().err
+
+
+def test_evaluation_of_a_file(kept, params, tmp_path, capsys):
+    """Scores and a report as of a run's test set, without training; the run's own is left alone."""
+    file = tmp_path / 'new.csv'
+    shutil.copy(find_csv(DATA_DIR, 'test'), file)
+    out = tmp_path / 'reports'
+    argv = ['--evaluate', '--analysis_dir', str(out), *params]
+    printed = run(capsys, str(file), *argv).out
+    wanted = rows((kept / 'analysis' / 'rocstories' / 'predictions.csv').read_text())
+    right = sum(row['prediction'] == row['label'] for row in wanted)
+    assert f'{right} of 40 examples' in printed and '95 % interval' in printed
+    folder = out / 'new-rocstories'
+    assert f'report: {folder / "report.md"}' in printed
+    report = (folder / 'report.md').read_text()
+    assert f'{right} of 40 examples' in report and str(kept) in report
+    assert (folder / 'report.html').exists()
+    found = rows((folder / 'predictions.csv').read_text())
+    assert [row['id'] for row in found] == [row['id'] for row in wanted]
+    assert {row['label'] for row in found} == {'1', '2'}
+    (folder / 'run.json').write_text('{"id": "x"}')  # as if it were that of a run
+    for content, problem in ((file.read_text(), 'is of a run of train.py'), (None, 'no labels')):
+        if content is None:
+            with open(file, newline='') as f:
+                unlabelled = [row[:7] for row in csv.reader(f)]
+            with open(file, 'w', newline='') as f:
+                csv.writer(f).writerows(unlabelled)
+        assert predict.main([str(file), *argv]) == 2
+        error = capsys.readouterr().err
+        assert problem in error and error.count('\n') == 1
 
 
 def test_a_file_without_labels(tmp_path, params, capsys):
@@ -156,32 +180,6 @@ def test_texts_on_the_command_line(models, capsys, name):
         assert float(printed.split()[0]) == pytest.approx(value, abs=1e-3)
 
 
-@pytest.mark.parametrize('name', ['mnli', 'sst2', 'qqp', 'stsb', 'rocstories', 'regression'])
-def test_a_file_of_examples(models, tmp_path, capsys, name):
-    """In the columns of your own data; its predictions are those of single examples."""
-    settings = json.loads((models[name] / 'settings.json').read_text())
-    task = settings['task']
-    task.update(name='custom', title='Custom', pooled=False)
-    if task['layout'] == 'choices':
-        task.update(first_label='1', halves=False)
-    folder = tmp_path / 'model'
-    shutil.copytree(models[name], folder)
-    (folder / 'settings.json').write_text(json.dumps(settings))
-    header = {'text': ['text'], 'choices': ['context', 'choice1', 'choice2']}
-    header = header.get(task['layout'], ['text1', 'text2'])
-    texts = [TEXTS[name], tuple(reversed(TEXTS[name]))]
-    with open(tmp_path / 'new.csv', 'w', newline='') as f:
-        csv.writer(f).writerows([header, *texts])
-    argv = ['--params', str(folder), '--device', 'cpu']
-    found = rows(run(capsys, str(tmp_path / 'new.csv'), *argv).out)
-    opened = open_model(str(folder))
-    assert len(found) == len(read_examples(str(tmp_path / 'new.csv'), opened.task)) == 2
-    for row, example in zip(found, texts):
-        logits = our_logits(opened, example)
-        scores = [float(value) for key, value in row.items() if key.startswith('score')]
-        assert scores == pytest.approx(logits[0].tolist(), abs=1e-4)
-
-
 @pytest.mark.parametrize(
     'name, texts',
     [
@@ -226,12 +224,9 @@ def test_what_is_typed_ends_with_an_empty_line(models, capsys, monkeypatch):
     monkeypatch.setattr('sys.stdin', terminal)
     assert run(capsys, *argv).out.replace('text: ', '') == ''.join(alone)
     assert run(capsys, *texts, *argv).out == ''.join(alone)  # several at once
-
-
-def test_an_empty_text_within_an_example(models, capsys, monkeypatch):
-    monkeypatch.setattr('sys.stdin', io.StringIO('premise\n\n'))
+    monkeypatch.setattr('sys.stdin', io.StringIO('premise\n\n'))  # an empty text in an example
     printed = run(capsys, '--params', str(models['mnli']), '--device', 'cpu')
-    assert printed.out and 'line 2 of standard input: text 2 is empty' in printed.err
+    assert printed.out and 'line 2 of standard input: text2 is empty' in printed.err
 
 
 def test_a_text_that_ends_like_a_file(models, capsys):
@@ -242,10 +237,10 @@ def test_a_text_that_ends_like_a_file(models, capsys):
 @pytest.mark.parametrize(
     'name, file, content, warning',
     [
-        ('rocstories', 'x.csv', (',1\n', ',3\n'), 'x.csv, row 2: AnswerRightEnding is'),
+        ('rocstories', 'x.csv', (',1\n', ',3\n'), "x.csv, row 2: the label is '3'"),
         ('rocstories', 'x.csv', ('d,e,f', 'd,,f'), 'row 2: RandomFifthSentenceQuiz1 is empty'),
         ('sst2', 'x.tsv', ('\t1', '\tx'), "x.tsv, line 2: the label is 'x'"),
-        ('sst2', 'x.tsv', ('a\t', ' \t'), 'x.tsv, line 2: a text is empty'),
+        ('sst2', 'x.tsv', ('a\t', ' \t'), 'x.tsv, line 2: sentence is empty'),
         ('race', 'x.txt', ('"A"', '"E"'), "question 1: the answer is 'E'"),
         ('regression', 'x.csv', ('a,1', 'a,x'), "x.csv, row 2: the label is 'x'"),
         ('regression', 'x.csv', ('a,1', ',1'), 'x.csv, row 2: text is empty'),
@@ -266,7 +261,7 @@ def test_a_row_that_is_not_right_does_not_stop_the_others(
     printed = run(capsys, str(tmp_path / file), '--params', str(models[name]), '--device', 'cpu')
     assert len(rows(printed.out)) == 2 and f'warning: {tmp_path}' in printed.err
     assert warning in printed.err
-    if 'label' in warning:
+    if 'label is' in warning:
         assert 'on the 1 whose label is known' in printed.err
 
 
@@ -310,12 +305,6 @@ def test_a_text_is_cut_at_its_end(models):
     assert not torch.equal(logits(room), logits(room - 1))
 
 
-def test_a_model_that_can_read_almost_nothing(tmp_path, capsys):
-    save_finetuned(tmp_path, SOME_TASKS['sst2'], n_ctx=2)
-    assert predict.main(['x', '--params', str(tmp_path), '--device', 'cpu']) == 2
-    assert 'the model has 2 positions' in capsys.readouterr().err
-
-
 # Mistakes
 
 
@@ -345,6 +334,7 @@ def test_parameters_without_settings(kept, tmp_path, params, capsys):
         (['a', 'b', 'c', '--params', MODEL_DIR, '--n_head', '4'], 'is a pre-trained model'),
         ([os.path.join(ROOT, 'LICENSE')], 'LICENSE'),
         (['a', 'b', 'c', '--device', 'tpu'], '--device tpu'),
+        (['a', '--evaluate'], '--evaluate: name a file with labels'),
     ],
 )
 def test_errors(params, capsys, argv, error):
@@ -358,13 +348,14 @@ def test_errors(params, capsys, argv, error):
     assert error in printed and printed.count('\n') == 1
 
 
-def test_a_vocabulary_of_another_model(tmp_path, capsys):
-    save_finetuned(tmp_path, SOME_TASKS['sst2'])
+def test_models_that_do_not_fit(tmp_path, capsys):
+    save_finetuned(tmp_path, SOME_TASKS['sst2'], n_ctx=2)
+    argv = ['x', '--params', str(tmp_path), '--device', 'cpu']
+    assert predict.main(argv) == 2 and 'the model has 2 positions' in capsys.readouterr().err
     path = tmp_path / 'encoder_bpe_40000.json'
     symbols = json.loads(path.read_text())
     path.write_text(json.dumps({**symbols, 'more': len(symbols)}))
-    assert predict.main(['x', '--params', str(tmp_path), '--device', 'cpu']) == 2
-    assert 'belongs to another model' in capsys.readouterr().err
+    assert predict.main(argv) == 2 and 'belongs to another model' in capsys.readouterr().err
 
 
 def test_an_unreadable_line_of_input(models, monkeypatch, capsys):

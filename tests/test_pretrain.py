@@ -70,11 +70,24 @@ class Pretrain(Command):
     def files(self):
         return {name: (self.out / name).read_bytes() for name in NAMES}
 
-    def log(self):
-        """The evaluations, without what depends on the clock."""
+    def log(self, progress=False):
+        """The evaluations, or the progress lines, without what depends on the clock."""
         lines = [json.loads(line) for line in (self.out / 'log.jsonl').read_text().splitlines()]
         clock = ('time', 'tokens_per_second')
-        return [{k: v for k, v in line.items() if k not in clock} for line in lines[1:]]
+        return [
+            {k: v for k, v in line.items() if k not in clock}
+            for line in lines[1:]
+            if ('grad_norm' in line) == progress
+        ]
+
+    def do(self, *options, status=0):
+        """Run in this process."""
+        assert pretrain.main(self.argv(*options)) == status
+
+
+def assert_same_end(command, undisturbed):
+    assert command.files() == undisturbed.files() and command.log() == undisturbed.log()
+    assert command.log(progress=True) == undisturbed.log(progress=True) != []
 
 
 @pytest.fixture
@@ -86,7 +99,7 @@ def command(tmp_path, text):
 def undisturbed(tmp_path_factory, text):
     """A whole run, dropout on."""
     command = Pretrain(tmp_path_factory.mktemp('undisturbed'), text)
-    command.printed = command.run()
+    command.printed = command.run('--keep_checkpoint')
     return command
 
 
@@ -139,7 +152,7 @@ def test_the_first_updates_are_the_plain_versions(tmp_path):
     training = make_training(tmp_path)
     job, module = training.job, training.module
     assert (job.n_train, job.heldout) == (24, range(24, 25))
-    assert (training.updates_per_epoch, training.n_updates_total) == (4, 12)
+    assert (job.updates_per_epoch, training.n_updates_total) == (4, 12)
     p = {
         name.removeprefix('transformer.'): value.detach().clone().requires_grad_()
         for name, value in module.named_parameters()
@@ -185,7 +198,7 @@ def test_nothing_comes_between_a_score_and_its_checkpoint(tmp_path, monkeypatch,
     logger = ResultLogger(str(tmp_path / 'log'))
     monkeypatch.setattr(owner, name, lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        make_training(tmp_path).run(logger, path, 0)
+        make_training(tmp_path).run(logger, path)
     lines = make_training(tmp_path).resume(load_file(path), path)
     assert lines == logger.lines and 'va_loss' in lines[-1]
 
@@ -244,8 +257,13 @@ def test_what_a_run_writes(undisturbed):
     assert log[-1]['va_perplexity'] < log[0]['va_perplexity']
     assert log[-1]['n_epochs'] == 2 and log[-1]['lr'] == pytest.approx(0, abs=1e-12)
     assert (out / 'perplexity.png').read_bytes().startswith(b'\x89PNG')
-    heads = [line.split()[0] for line in undisturbed.printed.splitlines()]
-    assert heads == 'learned encoded text model batch device update update update written'.split()
+    lines = [line for line in undisturbed.printed.splitlines() if 'updates are left' not in line]
+    heads = 'learned encoded text model batch device n_updates 15 30 34 written to'
+    assert [line.split()[0] for line in lines[:12]] == heads.split()
+    between = undisturbed.log(progress=True)
+    assert [line['n_updates'] for line in between] == list(range(1, 35))
+    losses = [line['loss'] for line in between[15:30]]
+    assert log[1]['tr_loss'] == pytest.approx(np.mean(losses)) and log[1]['lr'] == between[29]['lr']
 
 
 def test_the_shards_are_the_model(undisturbed):
@@ -288,28 +306,43 @@ def test_killed_at_random_moments(command, undisturbed):
         process.kill()
         process.join()
     assert 'resumed ' in command.run('--resume')
-    assert command.files() == undisturbed.files() and command.log() == undisturbed.log()
+    assert_same_end(command, undisturbed)
     assert not list(command.out.rglob('*.part'))
+    assert not (command.out / 'work' / 'checkpoint').exists()
 
 
 def test_resuming_with_other_settings_or_text(encoded, text, tmp_path, capfd):
-    def error_of(*options):
+    options = ('--n_iter', 1, '--keep_checkpoint')
+
+    def error_of(*more):
         capfd.readouterr()
-        assert pretrain.main(encoded.argv(*options)) == 2
+        encoded.do(*options, *more, status=2)
         return capfd.readouterr().err
 
-    assert pretrain.main(encoded.argv('--n_iter', 1)) == 0
-    assert 'lr was 0.003, now it is 0.5' in error_of('--n_iter', 1, '--lr', 0.5, '--resume')
-    assert 'n_iter was 1, now it is 2' in error_of('--resume')
-    assert '--resume to continue it' in error_of('--n_iter', 1)
+    encoded.do(*options)
+    assert 'lr was 0.003, now it is 0.5' in error_of('--lr', 0.5, '--resume')
+    assert '--resume to continue it' in error_of()
     encoded.text = tmp_path / 'other.txt'
     encoded.text.write_text(text.read_text(encoding='utf-8')[:-100], encoding='utf-8')
     before = encoded.files()
-    assert 'another text' in error_of('--n_iter', 1, '--resume')
+    assert 'another text' in error_of('--resume')
     assert encoded.files() == before
     encoded.text = text
     (encoded.out / 'work' / 'checkpoint').write_bytes(b'PK\3\4')
-    assert 'damaged' in error_of('--n_iter', 1, '--resume')
+    assert 'damaged' in error_of('--resume')
+
+
+def signal_in_update(patch, *numbers):
+    """Send a signal to this process in the updates after these."""
+    update = training.Trainer.update
+
+    def with_signal(self, items):
+        if self.n_updates in numbers:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return update(self, items)
+
+    patch.setattr(training.Trainer, 'update', with_signal)
 
 
 NO_DROPOUT = '--embd_pdrop 0 --attn_pdrop 0 --resid_pdrop 0 --n_iter 1'.split()
@@ -335,22 +368,18 @@ def test_processes_together_do_the_same_updates(alone, encoded):
     assert_close_logs(encoded, alone, abs=1e-5, rel=1e-6)
 
 
-def test_dropout_does_not_depend_on_the_number_of_processes(encoded, undisturbed):
-    """A step draws its masks from its place in the batch. The run is stopped and resumed."""
-    process = encoded.start()
-    wait_for((encoded.out / 'work' / 'checkpoint').exists, process)
-    os.kill(process.pid, signal.SIGTERM)
-    process.join()
-    assert process.exitcode == 143 and '--resume' in encoded.output
-    encoded.run_ranks(2, '--resume')
-    assert_close_logs(encoded, undisturbed, abs=1e-4)
+def test_processes_stop_together_and_end_together(encoded, undisturbed, monkeypatch):
+    """A signal to one process stops both at the same update; a dead process ends the other.
 
-
-def test_processes_stop_together_and_end_together(encoded, undisturbed):
-    """A signal to one process stops both at the same update; a dead process ends the other."""
+    Before, there was one process: a step draws its masks from its place in the batch.
+    """
     checkpoint = encoded.out / 'work' / 'checkpoint'
-    processes = start_ranks(encoded, 2)
-    wait_for(checkpoint.exists, processes[0])
+    with monkeypatch.context() as patch:
+        signal_in_update(patch, 9)
+        encoded.do(status=143)
+    stopped = checkpoint.stat().st_mtime_ns
+    processes = start_ranks(encoded, 2, '--resume')
+    wait_for(lambda: checkpoint.stat().st_mtime_ns > stopped, processes[0])
     os.kill(processes[1].pid, signal.SIGTERM)
     join_ranks(processes, 143)
     assert encoded.output.count('stopped; ') == 1
@@ -363,7 +392,7 @@ def test_processes_stop_together_and_end_together(encoded, undisturbed):
     environments = rank_environments(2)
     environments[0]['TORCHELASTIC_RESTART_COUNT'] = '1'  # the first one decides
     join_ranks([encoded.start(**environment) for environment in environments], 0)
-    assert encoded.output.count('resumed ') == 2
+    assert encoded.output.count('resumed ') == 3
     assert_close_logs(encoded, undisturbed, abs=1e-4)
 
 
@@ -386,94 +415,101 @@ def test_a_signal_in_the_last_evaluation(encoded, undisturbed, monkeypatch):
     """The model is not written before the checkpoint; a resumed run ends the same."""
     with monkeypatch.context() as patch:
         signal_at_the_last_update(patch, '_evaluate')
-        assert pretrain.main(encoded.argv()) == 143
+        encoded.do(status=143)
     assert not (encoded.out / 'params_0.npy').exists()
-    assert pretrain.main(encoded.argv('--resume')) == 0
-    assert encoded.files() == undisturbed.files()
-    assert encoded.log() == undisturbed.log()
+    encoded.do('--resume')
+    assert_same_end(encoded, undisturbed)
 
 
 def test_the_speed_counts_the_time_before_a_stop(encoded, monkeypatch):
     """Also where the run stops at an evaluation. Here an update takes a second."""
     clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
     monkeypatch.setattr(training, 'time', clock)
-    update = training.Trainer.update
-
-    def with_signal(self, items):
-        if self.n_updates in (9, 14):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.1)
-        return update(self, items)
-
-    monkeypatch.setattr(training.Trainer, 'update', with_signal)
-    assert [pretrain.main(encoded.argv('--resume')) for _ in range(3)] == [143, 143, 0]
-    lines = (encoded.out / 'log.jsonl').read_text().splitlines()[1:]
-    assert [json.loads(line)['tokens_per_second'] for line in lines] == [20 * 16] * 3
+    signal_in_update(monkeypatch, 9, 14)
+    for status in (143, 143, 0):
+        encoded.do('--resume', status=status)
+    lines = map(json.loads, (encoded.out / 'log.jsonl').read_text().splitlines())
+    speeds = [line['tokens_per_second'] for line in lines if 'tokens_per_second' in line]
+    assert speeds == [20 * 16] * 3
 
 
 def test_init_continues_pre_training(command, undisturbed):
-    """The held-out loss starts where the initial model ended, and falls."""
-    command.run('--init', undisturbed.out, '--n_iter', 1, '--lr', 1e-9, '--warmup_updates', 0)
+    """It begins with an evaluation: the held-out loss is that of the initial model. It falls."""
+    command.do('--init', undisturbed.out)
+    first, *_, last = command.log()
+    start = undisturbed.log()[-1]['va_loss']
+    assert first['n_updates'] == 0 and list(first) == [
+        *('n_epochs', 'n_updates', 'va_loss', 'va_perplexity')
+    ]
+    # The rows of the special tokens are new.
+    assert first['va_loss'] == pytest.approx(start, abs=0.02)
+    assert last['va_loss'] < start - 0.01
     vocabulary = (command.out / 'vocab_40000.bpe').read_bytes()
     assert vocabulary == (undisturbed.out / 'vocab_40000.bpe').read_bytes()
-    start = undisturbed.log()[-1]['va_loss']
-    # The rows of the special tokens are new.
-    assert command.log()[-1]['va_loss'] == pytest.approx(start, abs=0.02)
-    shutil.rmtree(command.out)
-    command.run('--init', undisturbed.out, '--n_iter', 2)
-    assert command.log()[-1]['va_loss'] < start - 0.01
 
 
 def test_a_finished_model_is_refused(undisturbed, text, tmp_path, capsys):
-    """Also without its folder `work` and with --resume: nothing of it changes."""
+    """Also without its folder `work`. With --resume, it is said that it is finished."""
     command = Pretrain(tmp_path, text)
     shutil.copytree(undisturbed.out, command.out)
     shutil.rmtree(command.out / 'work')
     before = {path.name: path.read_bytes() for path in command.out.iterdir()}
-    for options in ([], ['--resume']):
-        assert pretrain.main(command.argv(*options)) == 2
-        assert 'finished model' in capsys.readouterr().err
+    for options, status, expected in (
+        ([], 2, 'finished model'),
+        (['--resume'], 0, 'is finished: there is nothing to resume'),
+        (['--resume', '--n_iter', 3], 2, 'its checkpoint is removed (n_iter was 2, is 3)'),
+    ):
+        command.do(*options, status=status)
+        assert expected in ''.join(capsys.readouterr())
     assert {path.name: path.read_bytes() for path in command.out.iterdir()} == before
 
 
 def test_bf16_and_a_given_vocabulary(command, undisturbed):
+    """The scores and the progress go to TensorBoard too."""
+    event_accumulator = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator'
+    )
     given = ('--vocabulary', undisturbed.out, '--n_merges', 7)
-    command.run('--precision', 'bf16', '--n_iter', 1, *given)
+    command.do('--precision', 'bf16', '--n_iter', 1, '--tensorboard', '--log_every', 10, *given)
     name = 'vocab_40000.bpe'
     assert (command.out / name).read_bytes() == (undisturbed.out / name).read_bytes()
     assert command.log()[-1]['va_loss'] == pytest.approx(undisturbed.log()[1]['va_loss'], abs=0.3)
+    events = event_accumulator.EventAccumulator(str(command.out / 'log')).Reload()
+    assert [event.step for event in events.Scalars('va_loss')] == [15, 17]
+    assert [event.step for event in events.Scalars('grad_norm')] == [10]
+
+
+def test_the_default_options_train_on_two_megabytes(command, text):
+    """A warm-up of 2,000 updates has no room: it is a tenth of all, which the run says."""
+    args = parse_pretrain_args(['--text', str(text), '--out', 'x'])
+    assert pretrain.count_windows(args, 454_733) == (879, 9)  # 2 MB of the King James Bible
+    assert [pretrain.warm_up(args, n) for n in (1300, 1999, 2000)] == [130, 199, 2000]
+    printed = command.run('--warmup_updates', 2000, '--n_iter', 1)
+    assert 'updates are the warm-up: the text is small' in printed
 
 
 @pytest.mark.parametrize(
     'options, message',
     [
-        (['--text', '{tmp}/folder'], 'no .txt file'),
-        (['--text', '{tmp}/empty.txt'], 'empty'),
         (['--text', '{tmp}/latin.txt'], 'not UTF-8'),
         (['--text', '{tmp}/short.txt'], 'too few: expected at least one window'),
-        (['--text', '{tmp}/binary.txt'], 'not UTF-8'),
         (['--n_windows', '5000'], 'too few for one update'),
-        (['--out', '{tmp}/empty.txt'], 'cannot write'),
+        (['--out', '{tmp}/short.txt'], 'cannot write'),
         (['--out', '{tmp}/openai'], 'finished model'),
-        (['--out', '{tmp}/hf'], 'finished model'),
         (['--out', '{tmp}/tuned'], 'fine-tuned model'),
-        (['--text', '{tmp}/table.csv'], 'a table'),
         (['--out', '{tmp}/words'], 'did not write there'),
-        (['--vocabulary', '{tmp}/folder'], 'cannot read the vocabulary'),
+        (['--vocabulary', '{tmp}/openai'], 'cannot read the vocabulary'),
         (['--warmup_updates', '9999'], '--warmup_updates'),
         (['--device', 'tpu'], 'expected auto'),
         (['--lr', '1000', '--l2', '1000', '--max_grad_norm', '-1'], 'A lower --lr may help'),
     ],
 )
 def test_bad_input_is_one_line(command, tmp_path, capfd, options, message):
-    models = dict(openai='params_0.npy', hf='pytorch_model.bin', tuned='best_params')
-    for folder, name in dict(folder='a.md', words='vocab_40000.bpe', **models).items():
+    folders = dict(openai='params_0.npy', tuned='best_params', words='vocab_40000.bpe')
+    for folder, name in folders.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).touch()
-    (tmp_path / 'empty.txt').touch()
-    (tmp_path / 'table.csv').write_text('text\nOnly a few words.')
     (tmp_path / 'latin.txt').write_bytes(b'caf\xe9\n')
-    (tmp_path / 'binary.txt').write_bytes(b'\x80' * (2 << 20))
     (tmp_path / 'short.txt').write_text('Only a few words.')
     status = pretrain.main(command.argv(*(option.format(tmp=tmp_path) for option in options)))
     error = capfd.readouterr().err

@@ -24,8 +24,9 @@ RUN = ('--n_iter', 4, '--save_every', 3)  # dropout is on
 
 
 def assert_same_end(command, undisturbed):
-    """The same scores in the log, the same best parameters and predictions, bit for bit."""
+    """The same lines in the log, the same best parameters and predictions, bit for bit."""
     assert command.log()[1:] == undisturbed.log()[1:]
+    assert command.log(progress=True) == undisturbed.log(progress=True) != []
     for path in (('submission', 'ROCStories.tsv'), ('save', 'rocstories', 'best_params')):
         assert command.read(*path) == undisturbed.read(*path)
 
@@ -59,11 +60,12 @@ def wait_for(condition, process, seconds=60):
 
 
 def test_the_same_seed_gives_the_same_bytes(command, undisturbed):
-    """Another seed does not. A finished run that is resumed repeats its predictions."""
-    assert train.main(command.argv(*RUN)) == 0
+    """Another seed does not. A run that is resumed after its end repeats its predictions."""
+    keep = (*RUN, '--keep_checkpoint')
+    assert train.main(command.argv(*keep)) == 0
     assert_same_end(command, undisturbed)
     shutil.rmtree(command.folder / 'submission')
-    assert train.main(command.argv(*RUN, '--resume')) == 0
+    assert train.main(command.argv(*keep, '--resume')) == 0
     assert_same_end(command, undisturbed)
     assert train.main(command.argv(*RUN, '--seed', 43)) == 0
     path = ('save', 'rocstories', 'best_params')
@@ -71,7 +73,6 @@ def test_the_same_seed_gives_the_same_bytes(command, undisturbed):
 
 
 LAYOUTS = {  # the columns of own data, the number of words in each, options
-    'text': ({'text': 60}, []),
     'pair': ({'text1': 30, 'text2': 30}, []),
     'similarity': ({'text1': 30, 'text2': 30}, ['--symmetric']),
     'choices': ({'context': 4, **{f'choice{i + 1}': 2 for i in range(40)}}, []),
@@ -179,7 +180,7 @@ def test_resuming_on_windows(command, undisturbed):
 
 def test_resume_without_the_best_parameters(command, capsys):
     """The error comes at once, not when they are needed: gone, cut off, or of another model."""
-    assert train.main(command.argv('--n_iter', 1)) == 0
+    assert train.main(command.argv('--n_iter', 1, '--keep_checkpoint')) == 0
     best = command.folder / 'save' / 'rocstories' / 'best_params'
     state = load(command, 'best_params')
     state['transformer.embed.weight'] = state['transformer.embed.weight'][1:].clone()
@@ -274,42 +275,30 @@ def test_a_signal_after_the_last_update(command, undisturbed, monkeypatch, where
     assert_same_end(command, undisturbed)
 
 
-def error_of(command, capsys, *options):
-    capsys.readouterr()
-    assert train.main(command.argv('--n_iter', 1, '--resume', *options)) == 2
-    out, err = capsys.readouterr()
-    assert err.count('\n') == 1 and out == ''
-    return err
-
-
-def test_resume_with_other_hyperparameters_refuses(command, capsys):
-    assert train.main(command.argv('--n_iter', 1)) == 0
-    before = checkpoint_of(command).read_bytes()
-    for options, word in [
-        (('--lr', '2e-3'), 'lr'),
-        (('--n_batch', 16), 'n_batch * n_gpu'),
-        (('--n_transfer', -1), 'n_transfer'),
-        (('--seed', 1), 'seed'),
-    ]:
-        assert f'{word} was ' in error_of(command, capsys, *options)
-    assert checkpoint_of(command).read_bytes() == before
-
-
-def test_resume_with_other_data_or_weights_refuses(command, tmp_path, capsys):
-    """Without a checkpoint, a run begins."""
-    assert train.main(command.argv('--n_iter', 1, '--resume')) == 0
+def test_resume_of_another_run_refuses(command, tmp_path, capsys):
+    """With other hyperparameters, data or weights. Without a checkpoint, a run begins."""
+    options = ('--n_iter', 1, '--resume', '--keep_checkpoint')
+    assert train.main(command.argv(*options)) == 0
     assert 'there is no checkpoint to resume' in capsys.readouterr().out
+    before = checkpoint_of(command).read_bytes()
     for name in ('data', 'model'):
         shutil.copytree(os.path.join(GOLDEN, name), tmp_path / name)
     path = next((tmp_path / 'data').glob('*val*'))
     path.write_text(path.read_text().replace('garden', 'house', 1))
-    error = error_of(command, capsys, '--data_dir', tmp_path / 'data')
-    assert 'the examples or their encoding was' in error
     shard = np.load(tmp_path / 'model' / 'params_7.npy')
     shard[3] += 1
     np.save(tmp_path / 'model' / 'params_7.npy', shard)
-    error = error_of(command, capsys, '--model_dir', tmp_path / 'model')
-    assert 'the weights at the start was' in error
+    for more, what in [
+        (('--lr', '2e-3'), 'lr'),
+        (('--n_batch', 16), 'n_batch * n_gpu'),
+        (('--n_transfer', -1), 'n_transfer'),
+        (('--data_dir', tmp_path / 'data'), 'the examples or their encoding'),
+        (('--model_dir', tmp_path / 'model'), 'the weights at the start'),
+    ]:
+        assert train.main(command.argv(*options, *more)) == 2
+        out, err = capsys.readouterr()
+        assert err.count('\n') == 1 and out == '' and f'{what} was ' in err
+    assert checkpoint_of(command).read_bytes() == before
 
 
 def test_two_runs_of_one_name(command, capsys):
@@ -327,7 +316,7 @@ def test_two_runs_of_one_name(command, capsys):
 
 def test_full_disk_leaves_the_earlier_files(command):
     """A limit on the size of files acts like a full disk: the checkpoint does not fit."""
-    assert train.main(command.argv('--n_iter', 1)) == 0
+    assert train.main(command.argv('--n_iter', 1, '--keep_checkpoint')) == 0
     before = checkpoint_of(command).read_bytes()
     output = command.run('--n_iter', 1, status=2, file_size=len(before) - 1000).splitlines()[-1]
     assert f'cannot write {checkpoint_of(command)}: File too large' in output
@@ -375,7 +364,7 @@ def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
     )
     assert not path.exists() and not list(command.folder.rglob('.*'))
     assert train.main(command.argv('--n_iter', 1, '--analysis', '--resume')) == 0
-    assert path.exists() and command.log()[1:] == short.log()[1:]
+    assert path.exists() == (path.name != 'checkpoint') and command.log()[1:] == short.log()[1:]
     best = load(command, 'best_params')
     expected = load(short, 'best_params').items()
     assert all(torch.equal(best[parameter], value) for parameter, value in expected)
@@ -419,8 +408,8 @@ def test_out_of_memory_halves_the_steps(command, other_command, monkeypatch, cap
     assert 'out of memory with 1 of the examples at a time' in capsys.readouterr().err
 
 
-def test_out_of_memory_of_the_cpu(command, monkeypatch, capsys):
-    """PyTorch raises a RuntimeError there, Python a MemoryError."""
+def test_out_of_memory_of_the_cpu_and_elsewhere(command, monkeypatch, capsys):
+    """PyTorch raises a RuntimeError there, Python a MemoryError. Elsewhere, nothing is halved."""
     forward = model_pytorch.DoubleHeadModel.forward
     errors = [RuntimeError('could not create a primitive'), MemoryError()]
 
@@ -429,21 +418,16 @@ def test_out_of_memory_of_the_cpu(command, monkeypatch, capsys):
             raise errors.pop()
         return forward(self, batch, lm)
 
-    monkeypatch.setattr(model_pytorch.DoubleHeadModel, 'forward', failing)
-    assert train.main(command.argv('--n_iter', 1)) == 0
-    assert 'continuing with steps of 2 examples' in capsys.readouterr().err
-
-
-def test_out_of_memory_elsewhere(command, monkeypatch, capsys):
-    """Where nothing can be halved, it is one line too."""
-
-    def failing(self):
+    def failing_step(self):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.\nSee')
 
-    monkeypatch.setattr(train.OpenAIAdam, 'step', failing)
+    monkeypatch.setattr(model_pytorch.DoubleHeadModel, 'forward', failing)
+    monkeypatch.setattr(train.OpenAIAdam, 'step', failing_step)
     assert train.main(command.argv('--n_iter', 1)) == 2
-    message = 'out of memory: CUDA out of memory. Tried to allocate 2 GiB. See'
-    assert capsys.readouterr().err == f'train.py: error: {message}\n'
+    *_, halved, message = capsys.readouterr().err.splitlines()
+    assert 'continuing with steps of 2 examples' in halved
+    expected = 'out of memory: CUDA out of memory. Tried to allocate 2 GiB. See'
+    assert message == f'train.py: error: {expected}'
 
 
 @pytest.mark.parametrize('what', ['loss', 'norm'])

@@ -12,7 +12,7 @@ from gpt1.text.workers import Workers
 from utils import InputError
 
 
-def double(item):
+def double(_, item):
     if item == 'error':
         raise InputError('made to fail')
     if item == 'killed':
@@ -20,7 +20,7 @@ def double(item):
     return 2 * item, os.getpid()
 
 
-def wait(seconds):
+def wait(_, seconds):
     time.sleep(seconds)
     return os.getpid()
 
@@ -42,7 +42,7 @@ def use_start_method(monkeypatch, method):
     monkeypatch.setattr(multiprocessing.context._default_context, '_actual_context', context)
 
 
-@pytest.mark.parametrize('n', [1, 2, 3])
+@pytest.mark.parametrize('n', [1, 3])
 def test_workers_keep_the_order_and_take_few_items_ahead(n):
     n_taken = 0
 
@@ -50,22 +50,16 @@ def test_workers_keep_the_order_and_take_few_items_ahead(n):
         nonlocal n_taken
         for i in range(200):
             n_taken += 1
-            yield i
+            yield bytes([i]) * (100_000 if i < 40 else 1)  # more than a pipe holds
 
     with Workers(n) as workers:
         results = []
         for result in workers.map(double, items()):
             results.append(result)
             assert n_taken <= len(results) + Workers.AHEAD * n
-    assert [value for value, _ in results] == [2 * i for i in range(200)]
+    assert [value[0] for value, _ in results] == list(range(200))
     pids = {process for _, process in results}
     assert len(pids) <= n and (os.getpid() in pids) == (n == 1)
-
-
-def test_large_items_and_results_do_not_block_each_other():
-    items = [bytes([i]) * (4 << 20) for i in range(10)]
-    with Workers(2) as workers:
-        assert [value for value, _ in workers.map(double, items)] == [2 * item for item in items]
 
 
 @pytest.mark.parametrize('n', [1, 2])
@@ -74,8 +68,6 @@ def test_an_exception_in_a_worker_is_raised(n):
         with pytest.raises(InputError, match='made to fail'):
             list(workers.map(double, [1, 'error', 2]))
         assert [value for value, _ in workers.map(double, [3])] == [6]
-        with pytest.raises(TypeError):
-            list(workers.map(double, [1, None]))
 
 
 def test_a_killed_worker_is_an_error():
@@ -84,12 +76,6 @@ def test_a_killed_worker_is_an_error():
         with pytest.raises(InputError, match='a worker process was killed: .* memory for 2'):
             list(workers.map(double, [1, 'killed', *range(20)]))
     assert_ended(pids)
-
-
-def test_workers_end_when_the_block_is_left():
-    with Workers(2) as workers:
-        pid = next(workers.map(wait, [0, 100, 100, 100]))
-    assert_ended([pid])
 
 
 def start_workers_and_wait(connection):
@@ -110,38 +96,30 @@ def test_workers_end_with_their_parent(signum):
     assert_ended(pids)
 
 
-@pytest.mark.parametrize('n_started', [None, 0, 1])
-def test_where_processes_cannot_be_started_this_one_does_the_work(monkeypatch, capfd, n_started):
+def test_where_processes_cannot_be_started_this_one_does_the_work(monkeypatch, capfd):
     """A user may have too many processes. In containers, there may be no /dev/shm."""
     start = multiprocessing.process.BaseProcess.start
     started = []
 
-    def fail(*_):
-        raise PermissionError(13, 'Permission denied')
-
-    def start_few(process):
-        if len(started) == n_started:
-            fail()
+    def start_one(process):
+        if started:
+            raise PermissionError(13, 'Permission denied')
         start(process)
         started.append(process)
 
-    if n_started is None:
-        monkeypatch.setattr('multiprocessing.synchronize._multiprocessing.SemLock', fail)
-    else:
-        monkeypatch.setattr(multiprocessing.process.BaseProcess, 'start', start_few)
-        use_start_method(monkeypatch, 'fork')
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, 'start', start_one)
+    use_start_method(monkeypatch, 'fork')
     with Workers(4) as workers:
         assert {process for _, process in workers.map(double, range(9))} == {os.getpid()}
     assert capfd.readouterr().err == 'warning: one process does the work: Permission denied\n'
-    assert not any(process.is_alive() for process in started)
+    assert not started[0].is_alive()
 
 
 def join(shared, item):
     return shared + item
 
 
-@pytest.mark.parametrize('n', [1, 2])
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
+@pytest.mark.parametrize('n, method', [(1, 'fork'), (2, 'fork'), (2, 'spawn')])
 def test_what_all_calls_need_is_shared(n, method, monkeypatch):
     use_start_method(monkeypatch, method)
     with Workers(n, 'a') as workers:

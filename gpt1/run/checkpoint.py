@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import errno
 import os
 import signal
 import socket
@@ -18,8 +17,6 @@ from filelock import FileLock, Timeout
 from gpt1.weights.safe_load import load_file
 from utils import Held, InputError, remove_leftovers, whole_file
 
-# What file systems without locks say. 524 is a name of Linux's kernel alone, which NFS lets out.
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, 524)
 GRACE = 1.0  # seconds; torchrun passes on a signal that the terminal has sent already
 
 
@@ -29,22 +26,24 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
 
     more  other folders that belong to the run alone
 
-    A process that dies, in whatever way, releases the folder. Raises Held, naming the process that
-    holds it.
+    A process that dies, in whatever way, releases the folder. Its file `running` says who holds it,
+    and goes with the run. Raises Held, naming the process that holds it.
     """
+    running = os.path.join(folder, 'running')
     # FileLock's fallback, a file that exists, would stay behind when a process dies.
     lock = FileLock(os.path.join(folder, 'lock'), fallback_to_soft=False)
     try:
         os.makedirs(folder, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
+        owner = 'it has just begun'
+        with contextlib.suppress(OSError), open(running, errors='replace') as f:
+            owner = f.read(200).strip()
         raise Held(
-            f'another run is writing to {folder}: {_owner(folder)}; wait for it, or choose another '
-            'name'
+            f'another run is writing to {folder}: {owner}; wait for it, or choose another name'
         ) from None
     except (OSError, NotImplementedError) as error:
-        lacks_locks = getattr(error, 'errno', errno.ENOSYS) in NO_LOCKS
-        if not lacks_locks or not os.path.isdir(folder):
+        if not os.path.isdir(folder) or isinstance(error, PermissionError):
             raise InputError(f'cannot write to {folder}: {error.strerror}') from error
         print(
             f'warning: the file system of {folder} has no locks: do not start a second run there',
@@ -53,11 +52,13 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
     try:
         for place in (folder, *more):
             remove_leftovers(place)
-        with whole_file(os.path.join(folder, 'running')) as f:
+        with whole_file(running) as f:
             since = time.strftime('%Y-%m-%d %H:%M:%S')
             f.write(f'process {os.getpid()} on {socket.gethostname()}, since {since}\n')
         yield
     finally:
+        with contextlib.suppress(OSError):
+            os.unlink(running)
         lock.release()
 
 
@@ -73,17 +74,6 @@ def is_held(folder: str) -> bool:
         return True
     except (OSError, NotImplementedError):  # no locks there, or not for us
         return False
-
-
-def _owner(folder):
-    """Return which process holds a folder."""
-    path = os.path.join(folder, 'running')
-    with (
-        contextlib.suppress(OSError),
-        open(path, encoding='utf-8', errors='replace') as f,
-    ):
-        return f.read(200).strip()
-    return 'it has just begun'
 
 
 class StopSignals:
@@ -163,10 +153,10 @@ class Saver:
     def save(self, path: str, state: dict) -> None:
         """Write a file. Raises WriteError; in the background, the next call raises it."""
         self.wait()
-        if self.thread is None:
+        if self.thread:
+            self.writing = self.thread.submit(_write, path, _on_host(state))
+        else:
             _write(path, state)
-            return
-        self.writing = self.thread.submit(_write, path, _on_host(state))
 
     def wait(self) -> None:
         """Wait until the last file is written."""

@@ -21,11 +21,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from gpt1.files import ENCODER_FILE, MERGES_FILE
+from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE, SHARDS
 from gpt1.run.encoding import id_type, progress_bar
 from gpt1.run.record import read_file
 from gpt1.text.text_files import (
-    TextBlock,
     TextFile,
     file_hash,
     find_texts,
@@ -46,16 +45,16 @@ from utils import InputError, whole_file
 COVERAGE = 0.9995  # share of a text's characters that a learned vocabulary can write
 MIN_CHARACTERS = 256  # that a learned vocabulary keeps in any case; OpenAI's has 238
 LONGEST_WORD = 128  # characters; a longer word is learned from in pieces
-MAX_COUNTED = 1 << 25  # characters of all different words that are counted at a time
+MAX_WORDS = 1 << 21  # different words that are counted at a time
 
 
 # --------------------------------------------------------------------------------------- vocabulary
 
 
-def count_words(block: TextBlock) -> Counter:
+def count_words(_, block: str) -> Counter:
     """How often each word of a block occurs. A very long word is counted in pieces."""
     counts = Counter()
-    for line in block.decode().split('\n'):
+    for line in block.split('\n'):
         counts.update(split_words(line))
     del counts['\n']
     for word in [word for word in counts if len(word) > LONGEST_WORD]:
@@ -75,30 +74,16 @@ def count_tokens(counts: Iterable[Counter]) -> Counter:
     Memory is bounded: if there are very many different words, the rarest are forgotten.
     """
     words = Counter()
-    n_characters = 0
     for count in counts:
-        n_characters += sum(len(word) for word in count if word not in words)
         words.update(count)
-        if n_characters > MAX_COUNTED:
-            words = commonest_words(words, MAX_COUNTED // 2)
-            n_characters = sum(map(len, words))
+        if len(words) > MAX_WORDS:
+            words = Counter(dict(words.most_common(MAX_WORDS // 2)))
     tokens = Counter()
     tokenizer = english_tokenizer()
     for word, n in words.items():
         for token in tokenizer(word):
             tokens[token.lower()] += n
     return tokens
-
-
-def commonest_words(words: Counter, n_characters: int) -> Counter:
-    """The commonest words that have at most `n_characters` together."""
-    kept = Counter()
-    for word, n in words.most_common():
-        n_characters -= len(word)
-        if n_characters < 0:
-            break
-        kept[word] = n
-    return kept
 
 
 def choose_characters(tokens: Counter, coverage: float) -> list[str]:
@@ -113,8 +98,7 @@ def choose_characters(tokens: Counter, coverage: float) -> list[str]:
             counts[character] += n
     characters = sorted(counts, key=lambda c: (-counts[c], c))
     covered = itertools.accumulate(counts[c] for c in characters)
-    needed = coverage * counts.total()
-    n_too_few = sum(1 for n in covered if n < needed)
+    n_too_few = sum(n < coverage * counts.total() for n in covered)
     return characters[: max(n_too_few + 1, MIN_CHARACTERS)]
 
 
@@ -155,19 +139,14 @@ def learn_byte_pairs(
     return characters, [(left, right) for left, right in merges[:n_merges]]
 
 
-def write_vocabulary(
-    folder: str, characters: Iterable[str], merges: Iterable[tuple[str, str]]
-) -> None:
+def write_vocabulary(folder: str, characters: list[str], merges: list[tuple[str, str]]) -> None:
     """Write a vocabulary as OpenAI's two files.
 
     The symbols are `<unk>`, the characters, the characters at the end of a word, the results of the
     merges, and the newline. Raises WriteError.
     """
-    merges = list(merges)
-    symbols = ['<unk>', *characters]
-    symbols += [f'{character}</w>' for character in symbols[1:]]
-    symbols += [left + right for left, right in merges]
-    symbols.append('\n</w>')
+    ends = [f'{character}</w>' for character in characters]
+    symbols = ['<unk>', *characters, *ends, *map(''.join, merges), '\n</w>']
     encoder = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     save_vocabulary(TextEncoder.from_vocabulary(encoder, ranks), folder)
@@ -181,11 +160,11 @@ def vocabulary_files(folder: str) -> list[str]:
 # ----------------------------------------------------------------------------------------- encoding
 
 
-def encode_block(encoder: TextEncoder, block: TextBlock) -> np.ndarray:
+def encode_block(encoder: TextEncoder, block: str) -> np.ndarray:
     """The token ids of a block. The id of the newline follows each line that is not blank."""
     newline = encoder.encoder.get('\n</w>', 0)
     # No newline follows what comes last. It is empty, unless the block ends within a line.
-    *lines, last = encoder.encode_all(block.decode().split('\n'))
+    *lines, last = encoder.encode_all(block.split('\n'))
     ids = []
     for line in lines:
         ids += line
@@ -209,8 +188,7 @@ def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
             digest.update(ids.data)
             n_tokens += len(ids)
             n_known += int(np.count_nonzero(ids))
-        if not n_tokens:
-            raise no_words(texts)
+        check_words(n_tokens, texts)
     return {
         'n_tokens': n_tokens,
         'n_unknown': n_tokens - n_known,
@@ -219,17 +197,21 @@ def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
     }
 
 
-def all_blocks(texts: list[TextFile], what: str) -> Iterator[TextBlock]:
+def all_blocks(texts: list[TextFile], what: str) -> Iterator[str]:
     """The blocks of all texts, with a progress bar that says what is done with them."""
-    n_bytes = sum(os.path.getsize(text.path) for text in texts)
+    n_bytes = sum(os.path.getsize(text.path) for text in texts)  # compressed files have more
     with progress_bar(n_bytes, 'B', what, unit_scale=True) as bar:
         for text in texts:
-            yield from read_blocks(text.path, bar.update)
+            for block in read_blocks(text.path):
+                yield block
+                bar.update(len(block.encode()))
 
 
-def no_words(texts: list[TextFile]) -> InputError:
-    names = shorten([text.path for text in texts])
-    return InputError(f'the text is empty: there are no words in {names}')
+def check_words(n: int, texts: list[TextFile]) -> None:
+    """Raise InputError if texts have no words."""
+    if not n:
+        names = shorten([text.path for text in texts])
+        raise InputError(f'the text is empty: there are no words in {names}')
 
 
 # ------------------------------------------------------------------------------------------ prepare
@@ -257,28 +239,26 @@ def prepare(
     texts, notes = find_texts(places)
     for note in notes:
         print(f'note      {note}', flush=True)
-    tokens_path = os.path.join(work, 'tokens.bin')
-    tokens_record = os.path.join(work, 'tokens.json')
-    vocabulary_record = os.path.join(work, 'vocabulary.json')
-
     source = source_of(texts, n_merges, vocabulary, coverage)
     made = made_from(source, out)
-    record = read_file(tokens_record)
-    if made.items() <= record.items() and is_complete(tokens_path, record):
-        print(f'encoded   already, in {tokens_path}{unknown_share(record)}', flush=True)
+    record = finished_record(work)
+    if record and made.items() <= record.items():
+        print(f'encoded   already, in {work}{unknown_share(record)}', flush=True)
         return
-    if read_file(vocabulary_record) != made:
+    if read_file(os.path.join(work, 'vocabulary.json')) != made:
         check_replaceable(out, work)
         if vocabulary:
-            copy_vocabulary(vocabulary, out)
+            for path, copy in zip(vocabulary_files(vocabulary), vocabulary_files(out)):
+                with open(path, 'rb') as f, whole_file(copy, 'wb') as g:
+                    shutil.copyfileobj(f, g)
         else:
             learn_vocabulary(texts, out, n_merges, coverage)
         made = made_from(source, out)
-        write_record(vocabulary_record, made)
+        write_record(work, 'vocabulary.json', made)
     started = time.monotonic()
-    record = encode_corpus(texts, out, tokens_path)
+    record = encode_corpus(texts, out, os.path.join(work, 'tokens.bin'))
     seconds = time.monotonic() - started
-    write_record(tokens_record, {**made, **record})
+    write_record(work, 'tokens.json', {**made, **record})
     megabytes = sum(os.path.getsize(text.path) for text in texts) / 1e6
     files = '1 file' if len(texts) == 1 else f'{len(texts):,} files'
     print(
@@ -307,26 +287,26 @@ def made_from(source: dict, out: str) -> dict:
     return {'source': source, 'files': [file_hash(path) for path in paths]}
 
 
-def write_record(path: str, record: dict) -> None:
-    with whole_file(path) as f:
+def write_record(work: str, name: str, record: dict) -> None:
+    with whole_file(os.path.join(work, name)) as f:
         json.dump(record, f)
 
 
-def is_complete(tokens_path: str, record: dict) -> bool:
-    """Whether a record is valid, and the file of token ids has the size that it says."""
+def finished_record(work: str) -> dict | None:
+    """Return the record of the token ids in `work`; None if there are none, or not all."""
+    record, path = read_file(os.path.join(work, 'tokens.json')), os.path.join(work, 'tokens.bin')
     kinds = {'n_tokens': int, 'n_unknown': int, 'dtype': str, 'hash': str}
     if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
-        return False
-    itemsize = {'uint16': 2, 'uint32': 4}.get(record['dtype'], 0)
-    is_there = os.path.isfile(tokens_path)
-    return is_there and os.path.getsize(tokens_path) == record['n_tokens'] * itemsize > 0
+        return None
+    n_bytes = record['n_tokens'] * {'uint16': 2, 'uint32': 4}.get(record['dtype'], 0)
+    return record if os.path.isfile(path) and os.path.getsize(path) == n_bytes > 0 else None
 
 
 def check_replaceable(out: str, work: str) -> None:
     """Raise InputError if there are weights that need the vocabulary in `out`."""
     for path in (
-        os.path.join(out, 'params_shapes.json'),
-        os.path.join(out, 'params_0.npy'),
+        os.path.join(out, SHAPES_FILE),
+        os.path.join(out, SHARDS[0]),
         os.path.join(work, 'checkpoint'),
     ):
         if os.path.exists(path):
@@ -336,18 +316,11 @@ def check_replaceable(out: str, work: str) -> None:
             )
 
 
-def copy_vocabulary(source: str, target: str) -> None:
-    for path, copy in zip(vocabulary_files(source), vocabulary_files(target), strict=True):
-        with open(path, 'rb') as f, whole_file(copy, 'wb') as g:
-            shutil.copyfileobj(f, g)
-
-
 def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: float) -> None:
     """Learn byte pairs from texts and write the vocabulary to the folder `out`."""
     with Workers() as workers:
         tokens = count_tokens(workers.map(count_words, all_blocks(texts, 'counting words')))
-    if not tokens:
-        raise no_words(texts)
+    check_words(len(tokens), texts)
     characters, merges = learn_byte_pairs(tokens, n_merges, coverage)
     write_vocabulary(out, characters, merges)
     print(
@@ -358,7 +331,6 @@ def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: f
 
 
 def unknown_share(record: dict) -> str:
-    """How many of the tokens are `<unk>`, for the end of a message."""
     share = record['n_unknown'] / record['n_tokens']
     return f'; {100 * share:.2f} % of the tokens are unknown (<unk>)'
 

@@ -15,6 +15,7 @@ from text_utils import TextEncoder
 
 CHUNK = 4096  # texts encoded at a time
 MANY = 20_000  # texts; to encode fewer takes less time than to start processes saves
+Encode = Callable[[Sequence[str], TextEncoder], tuple[np.ndarray, np.ndarray]]  # `encode_texts`
 
 
 @dataclass
@@ -125,40 +126,30 @@ def encode_dataset(
     encoder: TextEncoder,
     task: Task,
     n_ctx: int,
-    progress: Callable[[int], None] = lambda n: None,
+    encode: Encode | None = None,
 ) -> EncodedDataset:
-    """Encode the texts of examples (`encode_dataset` of the original).
+    """Encode the texts of examples, cut to n_ctx tokens (`encode_dataset` of the original).
 
-    n_ctx     the length to cut the sequences to, see `cut_lengths`
-    progress  called with the number of texts after each part of the work
+    encode  what is called in place of `encode_texts`
     """
-    ids, offsets = encode_texts([t for e in examples for t in e.texts], encoder, progress)
+    texts = [text for example in examples for text in example.texts]
+    ids, offsets = (encode or encode_texts)(texts, encoder)
     n_texts = np.array([len(example.texts) for example in examples], dtype=np.int64)
-    first_text = starts(n_texts)
-    labels = label_array(examples, task)
-    names = [example.id for example in examples]
-    return make_dataset(ids, offsets, first_text, labels, names, task, encoder.n_vocab, n_ctx)
-
-
-def make_dataset(
-    ids: np.ndarray,
-    offsets: np.ndarray,
-    first_text: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    task: Task,
-    n_vocab: int,
-    n_ctx: int,
-) -> EncodedDataset:
-    """Cut the sequences to n_ctx, and add the targets. The arrays are those of EncodedDataset."""
-    n_texts = np.diff(first_text)
     whole = np.zeros((len(n_texts), n_texts.max(initial=0)), dtype=np.int64)
     whole[np.arange(whole.shape[1]) < n_texts[:, None]] = np.diff(offsets)
     lengths = cut_lengths(whole, task, n_ctx)
-    n_cut = int((lengths < whole).any(1).sum())
-    targets = target_array(labels, task)
+    labels = label_array(examples, task)
     return EncodedDataset(
-        ids, offsets, first_text, lengths, n_cut, labels, targets, names, task, n_vocab
+        ids=ids,
+        offsets=offsets,
+        first_text=starts(n_texts),
+        lengths=lengths,
+        n_cut=int((lengths < whole).any(1).sum()),
+        labels=labels,
+        targets=target_array(labels, task),
+        names=[example.id for example in examples],
+        task=task,
+        n_vocab=encoder.n_vocab,
     )
 
 
@@ -167,24 +158,25 @@ def starts(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
-def encode_texts(
-    texts: Sequence[str], encoder: TextEncoder, progress: Callable[[int], None]
-) -> tuple[np.ndarray, np.ndarray]:
+def encode_texts(texts: Sequence[str], encoder: TextEncoder) -> tuple[np.ndarray, np.ndarray]:
     """Return `EncodedDataset.ids` and `EncodedDataset.offsets` of texts.
 
     Many texts are encoded on all cores. The result is the same.
     """
-    chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
-    parts, lengths = [np.zeros(0, id_type(encoder))], [np.zeros(0, np.int64)]
     n_processes = 1
     if len(texts) >= MANY:
         n_processes = None
-        encoder.encode_all(texts[:1])  # loads the tokenizer, which forked processes then have
-    with Workers(n_processes, encoder) as workers:
+        encoder.encode('a')  # loads the tokenizer, which forked processes then have
+    chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
+    parts, lengths = [np.zeros(0, id_type(encoder))], [np.zeros(0, np.int64)]
+    with (
+        progress_bar(len(texts), ' texts', 'encoding') as bar,
+        Workers(n_processes, encoder) as workers,
+    ):
         for part, part_lengths in workers.map(encode_chunk, chunks):
             parts.append(part)
             lengths.append(part_lengths)
-            progress(len(part_lengths))
+            bar.update(len(part_lengths))
     return np.concatenate(parts), starts(np.concatenate(lengths))
 
 
@@ -258,27 +250,25 @@ class EncodedData:
         return text
 
 
-def encode_data(data: Data, encoder: TextEncoder, task: Task, n_ctx: int) -> EncodedData:
-    """Encode a data set, with a progress bar."""
-    sets = [data.train, *data.valid.values(), *data.test.values()]
-    n_texts = sum(len(example.texts) for examples in sets for example in examples)
-    with progress_bar(n_texts, ' texts', 'encoding') as bar:
+def encode_data(
+    data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode: Encode | None = None
+) -> EncodedData:
+    """Encode a data set; see `encode_dataset`."""
 
-        def encode(examples):
-            return encode_dataset(examples, encoder, task, n_ctx, bar.update)
+    def encoded(examples):
+        return encode_dataset(examples, encoder, task, n_ctx, encode)
 
-        return EncodedData(
-            encode(data.train),
-            {name: encode(examples) for name, examples in data.valid.items()},
-            {name: encode(examples) for name, examples in data.test.items()},
-        )
+    return EncodedData(
+        encoded(data.train),
+        {name: encoded(examples) for name, examples in data.valid.items()},
+        {name: encoded(examples) for name, examples in data.test.items()},
+    )
 
 
 def progress_bar(total: int, unit: str, what: str, **options) -> tqdm:
-    """A bar for a terminal, which leaves nothing behind."""
-    return tqdm(
-        total=total, unit=unit, desc=what, leave=False, dynamic_ncols=True, disable=None, **options
-    )
+    """A bar for a terminal, which appears after a second and leaves nothing behind."""
+    options |= {'leave': False, 'dynamic_ncols': True, 'delay': 1, 'disable': None}
+    return tqdm(total=total, unit=unit, desc=what, **options)
 
 
 def array_hash(arrays: Iterable[np.ndarray]) -> str:

@@ -46,11 +46,13 @@ def find_devices(device: str, n_gpu: int, precision: str = 'fp32') -> list[torch
     device     'auto' (CUDA if there is a device), 'cpu', 'cuda', or one device such as 'cuda:1'
     precision  what they must be able to compute in
 
-    Raises InputError if the device, or the path of `functional.path`, does not exist, or if it
-    lacks the precision.
+    Raises InputError if a device, or the path of `functional.path`, is not there.
     """
+    chosen = os.environ.get('GPT1_PATH')
+    if chosen and chosen not in PATHS:
+        raise InputError(f'GPT1_PATH is {chosen!r}, expected one of {", ".join(PATHS)}')
     devices = _named_devices(device, n_gpu)
-    if devices[0].type == 'cuda' and os.environ.get('GPT1_PATH') == 'cpu':
+    if devices[0].type == 'cuda' and chosen == 'cpu':
         raise InputError('GPT1_PATH=cpu computes on the CPU only: add --device cpu, or unset it')
     check_precision(precision, devices)
     set_tf32(precision)
@@ -58,9 +60,6 @@ def find_devices(device: str, n_gpu: int, precision: str = 'fp32') -> list[torch
 
 
 def _named_devices(device, n_gpu):
-    chosen = os.environ.get('GPT1_PATH')
-    if chosen and chosen not in PATHS:
-        raise InputError(f'GPT1_PATH is {chosen!r}, expected one of {", ".join(PATHS)}')
     n_found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == 'auto':
         device = 'cuda' if n_found else 'cpu'
@@ -113,8 +112,7 @@ class Ranks:
 
         Raises InputError if there are too few, or if torchrun's variables are incomplete.
         """
-        self.rank, self.size = 0, 1
-        self.devices = devices
+        self.rank, self.size, self.devices = 0, 1, devices
         self.threads = ''  # of the CPU: how many, and why
         self._parallel = []
         self._store = None
@@ -123,14 +121,21 @@ class Ranks:
             return
         try:
             self.rank, self.size = int(os.environ['RANK']), int(size)
-            if devices[0].type == 'cuda':
-                self._take_device(int(os.environ['LOCAL_RANK']))
+            local_rank = int(os.environ['LOCAL_RANK'])
             address = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
         except (KeyError, ValueError) as error:
             raise InputError(
                 f'WORLD_SIZE is {size}, as for one of several processes, but not all variables '
                 f'that torchrun sets are there ({error}): start with torchrun, or unset WORLD_SIZE'
             ) from error
+        if devices[0].type == 'cuda':
+            n_found = torch.cuda.device_count()
+            if local_rank >= n_found:
+                raise InputError(
+                    f'more processes than the {n_found} CUDA devices here: lower --nproc_per_node'
+                )
+            self.devices = [torch.device('cuda', local_rank)]
+            torch.cuda.set_device(local_rank)
         self._store = dist.TCPStore(
             *address,
             is_master=self.first and not _has_agent(),
@@ -139,14 +144,10 @@ class Ranks:
             use_libuv=os.environ.get('USE_LIBUV', '1') == '1',  # as PyTorch reads it
         )
 
-    def _take_device(self, local_rank):
-        n_found = torch.cuda.device_count()
-        if local_rank >= n_found:
-            raise InputError(
-                f'more processes than the {n_found} CUDA devices here: lower --nproc_per_node'
-            )
-        self.devices = [torch.device('cuda', local_rank)]
-        torch.cuda.set_device(local_rank)
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that reads, writes and prints."""
+        return self.rank == 0
 
     def __enter__(self) -> 'Ranks':
         if self.size > 1:
@@ -275,24 +276,13 @@ class Ranks:
 
     def describe(self, precision: str) -> str:
         """Describe the hardware in use in one line, for the table that is printed at the start."""
+        text = f'CPU, {self.threads}'
         if self.devices[0].type == 'cuda':
             name = torch.cuda.get_device_name(self.devices[0])
             text = f'{len(self.devices) * self.size} x {name}'
-        else:
-            text = f'CPU, {self.threads}'
         if self.size > 1:
             text += f', {self.size} processes'
         return f'{text}; {precision}'
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that reads, writes and prints."""
-        return self.rank == 0
-
-    def share(self, items: Sequence) -> Sequence:
-        """Return this rank's part of `items`: consecutive, of almost equal size on every rank."""
-        n = len(items)
-        return items[n * self.rank // self.size : n * (self.rank + 1) // self.size]
 
     def from_first(self, make: Callable):
         """Call `make` on rank 0 and return its result, or raise its InputError, on every rank."""
@@ -376,16 +366,15 @@ class ParallelModule:
     """
 
     def __init__(self, module: nn.Module, ranks: Ranks):
-        self.module = module
-        self.device = ranks.devices[0]
+        self.module, self.devices = module, ranks.devices
         self.is_distributed = ranks.size > 1
         self.exchanging = False  # whether the ranks may be exchanging gradients
         self._wrapper = _InPrecision(module)
         if self.is_distributed:
             # It also copies the parameters of rank 0 to all ranks.
             self._wrapper = DistributedDataParallel(self._wrapper, gradient_as_bucket_view=True)
-        elif len(ranks.devices) > 1:
-            self._wrapper = _Devices(self._wrapper, ranks.devices)
+        elif len(self.devices) > 1:
+            self._wrapper = _Devices(self._wrapper, self.devices)
 
     def __call__(self, batches: Sequence[Batch], precision: str, last: bool) -> torch.Tensor:
         """Return the losses of all batches, [items].
@@ -393,12 +382,11 @@ class ParallelModule:
         last  whether this is the last step of an update: its backward pass takes the mean of the
               gradients over the ranks
         """
-        wrapper = self._wrapper
         if self.is_distributed:
-            wrapper.require_backward_grad_sync = last
-        if not isinstance(wrapper, DataParallel):
-            batches = [to_device(batch, self.device) for batch in batches]
-        losses = wrapper(*batches, precision=precision)
+            self._wrapper.require_backward_grad_sync = last
+        if len(self.devices) == 1:
+            batches = [to_device(batch, self.devices[0]) for batch in batches]
+        losses = self._wrapper(*batches, precision=precision)
         self.exchanging = self.is_distributed and last
         return losses
 
@@ -453,7 +441,7 @@ class StepSize:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(module, error)
+                self._halve(getattr(module, 'exchanging', False), error)
             # After the except clause, so that the error no longer keeps the tensors alive.
             module.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
@@ -462,8 +450,8 @@ class StepSize:
                 file=sys.stderr,
             )
 
-    def _halve(self, module, error):
-        if getattr(module, 'exchanging', False):
+    def _halve(self, is_exchanging, error):
+        if is_exchanging:
             raise OutOfMemory(
                 f'out of memory with {self.size} {self.unit} at a time, while the processes were '
                 f'exchanging gradients; continue with --resume and {self.option}'

@@ -24,15 +24,15 @@ MIN_SCALE = 2.0**-14  # a gradient that overflows with a smaller one is not fini
 
 def check_precision(precision: str, devices: list[torch.device]) -> None:
     """Raise InputError if one of the devices does not compute products in this precision."""
-    if devices[0].type == 'cpu':
-        if precision in ('tf32', 'fp16'):
-            raise InputError(
-                f'--precision {precision} needs a CUDA device; on the CPU, expected fp32 or bf16'
-            )
+    if devices[0].type == 'cpu' and precision in ('tf32', 'fp16'):
+        raise InputError(
+            f'--precision {precision} needs a CUDA device; on the CPU, expected fp32 or bf16'
+        )
+    if devices[0].type == 'cpu' or precision not in ('tf32', 'bf16'):
         return
     for device in devices:
         # GPUs before Ampere (2020), such as T4 and V100, have units for float16 only.
-        if precision in ('tf32', 'bf16') and torch.cuda.get_device_capability(device) < (8, 0):
+        if torch.cuda.get_device_capability(device) < (8, 0):
             raise InputError(
                 f'--precision {precision}: {torch.cuda.get_device_name(device)} does not compute '
                 'in it; expected fp32 or fp16'
@@ -40,14 +40,11 @@ def check_precision(precision: str, devices: list[torch.device]) -> None:
 
 
 def set_tf32(precision: str) -> None:
-    """Set whether a GPU may round the factors of float32 products, for the whole process.
-
-    PyTorch's switch of cuDNN, which computes the LSTM, is on by default. It stays on in bf16: there
-    the LSTM computes in float32, see `lstm.LSTMModel`.
-    """
+    """Set whether a GPU may round the factors of float32 products, for the whole process."""
     # These settings work without warnings in all versions; the newer `fp32_precision` must not be
     # mixed with them, and torch.compile reads the first one.
     torch.set_float32_matmul_precision('high' if precision == 'tf32' else 'highest')
+    # Of the LSTM. On by default, and also in bf16: there the LSTM computes in float32.
     torch.backends.cudnn.allow_tf32 = precision != 'fp32'
 
 
@@ -122,5 +119,4 @@ class Precision:
         if not 0 < scale < math.inf:
             raise ValueError('its loss scale is not valid')
         self.n_skipped = state['n_skipped']
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state['scaler'])
+        self.scaler.load_state_dict(state['scaler'])

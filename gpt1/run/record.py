@@ -13,6 +13,7 @@ to --out, and zero_shot.py as a part of its result. A record has
 This module does not import PyTorch.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -21,7 +22,7 @@ import os
 import secrets
 import subprocess
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gpt1 import ROOT
 from gpt1.files import ENCODER_FILE, MERGES_FILE, RECORD_FILE, SHAPES_FILE
@@ -71,18 +72,36 @@ def begin(folder: str, about: dict, lines: Sequence[dict] = ()) -> dict:
     before = read(folder)
     run_id = lines[0].get('id') if lines else secrets.token_hex(8)
     commits = before.get('commits', []) if before.get('id') == run_id else []
-    record = {'id': run_id, **about, 'commits': _with_commit(commits), 'finished': False}
+    commits = sorted({*commits, commit()} - {''})
+    record = {'id': run_id, **about, 'commits': commits, 'finished': False}
     write(folder, record)
     return record
 
 
 def finished(about: dict) -> dict:
     """Return the record of a run that has ended already."""
-    return {'id': secrets.token_hex(8), **about, 'commits': _with_commit([]), 'finished': True}
+    commits = [text for text in [commit()] if text]
+    return {'id': secrets.token_hex(8), **about, 'commits': commits, 'finished': True}
 
 
-def _with_commit(commits: list[str]) -> list[str]:
-    return sorted({*commits, commit()} - {''})
+def is_finished(folder: str, checkpoint: str, about: Callable[[], dict]) -> bool:
+    """Return whether the run in a folder is finished, and its checkpoint removed.
+
+    about  returns all that the results of the run that is asked for depend on
+
+    Raises InputError if that is another run.
+    """
+    found = read(folder)
+    if not found.get('finished') or os.path.exists(checkpoint):
+        return False
+    others = differences(found, about())
+    if others:
+        raise InputError(
+            f'the run in {folder} is finished, and its checkpoint is removed ({others[0]}): start '
+            'another one without --resume; --keep_checkpoint keeps what could be resumed'
+        )
+    print(f'the run in {folder} is finished: there is nothing to resume', flush=True)
+    return True
 
 
 def commit() -> str:
@@ -102,7 +121,7 @@ def differences(there: dict, asked: dict) -> list[str]:
     """Return in words how a record differs from what a run was asked for; [] if it does not."""
     asked = json.loads(json.dumps(asked))
     before, now = there.get('options', {}), asked['options']
-    names = [name for name in now if name not in before or before[name] != now[name]]
+    names = [name for name in now if before.get(name) != now[name]]
     texts = [f'{name} was {before.get(name)}, is {now[name]}' for name in names]
     others = [key for key in WHAT if key != 'options' and there.get(key) != asked[key]]
     return texts + [f'other {key}' for key in others]
@@ -175,8 +194,9 @@ def data_hash(name: str, data_dir: str, n_valid: int | None = None) -> str:
     """Return a hash of the content of all files of a data set. Raises InputError."""
     from datasets import read_data, source_files  # slow to import
 
-    paths = source_files(name, data_dir) or read_data(name, data_dir, n_valid)[1].sources
-    return content_hash(paths)
+    return content_hash(
+        source_files(name, data_dir) or read_data(name, data_dir, n_valid)[1].sources
+    )
 
 
 def zero_shot_hash(data_dir: str | None) -> str:
@@ -249,11 +269,8 @@ def set_aside(desc: str, log_dir: str, save_dir: str, analysis_dir: str) -> None
     log, _, save, analysis = old = places(desc)
     if not _has_results(log, save, analysis):
         return
-    new = next(
-        name
-        for name in (f'{desc}.{number}' for number in itertools.count(1))
-        if not any(map(os.path.lexists, places(name)))
-    )
+    names = (f'{desc}.{number}' for number in itertools.count(1))
+    new = next(name for name in names if not any(map(os.path.lexists, places(name))))
     moves = {a: b for a, b in zip(old, places(new)) if os.path.lexists(a)}  # some may be the same
     try:
         for pair in moves.items():
@@ -264,14 +281,12 @@ def set_aside(desc: str, log_dir: str, save_dir: str, analysis_dir: str) -> None
 
 
 def _has_results(log: str, save: str, analysis: str) -> bool:
-    try:
-        with open(log, 'rb') as f:
-            has_evaluation = len(f.readlines()) > 1
-    except OSError:
-        has_evaluation = False
     kept = [os.path.join(save, name) for name in ('best_params', 'checkpoint')]
-    has_predictions = os.path.isdir(analysis) and bool(os.listdir(analysis))
-    return has_evaluation or has_predictions or any(map(os.path.lexists, kept))
+    if any(map(os.path.lexists, kept)) or (os.path.isdir(analysis) and os.listdir(analysis)):
+        return True
+    with contextlib.suppress(OSError), open(log, 'rb') as f:
+        return b'"n_epochs"' in f.read()  # an evaluation
+    return False
 
 
 def _rename(old: str, new: str) -> None:
@@ -281,6 +296,5 @@ def _rename(old: str, new: str) -> None:
         os.rename(old, new)
         return
     os.makedirs(new)
-    for name in names:
-        if name not in OF_PROCESS:
-            os.rename(os.path.join(old, name), os.path.join(new, name))
+    for name in set(names) - set(OF_PROCESS):
+        os.rename(os.path.join(old, name), os.path.join(new, name))

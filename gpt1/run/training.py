@@ -17,12 +17,15 @@ order of an epoch from the seed and the epoch. So a checkpoint holds no random s
 is the same on any number of devices.
 """
 
+import contextlib
+import itertools
 import json
-import math
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -33,51 +36,9 @@ from gpt1.ops.masks import DropoutMasks, dropout_seed
 from gpt1.run.checkpoint import Saver, StopSignals, check_identity, same_form
 from gpt1.run.parallel import Ranks, StepSize, step_cuts
 from gpt1.run.precision import Precision
+from gpt1.run.progress import LossMeter, Mean, Speaker, Table
 from opt import OpenAIAdam
-from utils import BAR, InputError, ResultLogger, Stopped, is_out_of_memory
-
-
-class Job:
-    """What a script trains. `Trainer` calls these methods; an item is an example or a window."""
-
-    unit = 'items'  # for messages
-
-    def batches(self, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the items of each update of an epoch."""
-        raise NotImplementedError
-
-    def collate(self, items: Sequence[int]) -> Batch:
-        """Return a batch of some items for one device, on the CPU."""
-        raise NotImplementedError
-
-    def masks(self, batch: Batch, seed: int, n_updates: int, place: int) -> DropoutMasks:
-        """Return the source of the dropout masks of a step: see `dropout_seed`.
-
-        A job that overrides this can replay the masks of another program.
-        """
-        return DropoutMasks(dropout_seed(seed, n_updates, place))
-
-    def names(self, items: Sequence[int]) -> list[str]:
-        """Return what to call items in an error message."""
-        return [str(item) for item in items]
-
-    def due(self, n_updates: int) -> bool:
-        """Return whether to evaluate after this many updates."""
-        raise NotImplementedError
-
-    def evaluate(self, trainer: 'Trainer') -> dict:
-        """Evaluate and return a line for the log. Called on every rank."""
-        raise NotImplementedError
-
-    def report(self, line: dict, log: list[dict]) -> None:
-        """Show a new line of the log. Called on the first rank."""
-
-    def state(self) -> dict:
-        """Return what a checkpoint keeps of the job, as JSON values."""
-        return {}
-
-    def load_state(self, state: dict) -> None:
-        """Continue from a `state`. Raises an exception if it is not one."""
+from utils import BAR, InputError, ResultLogger, Stopped, format_table, is_out_of_memory
 
 
 class Trainer:
@@ -85,36 +46,35 @@ class Trainer:
 
     def __init__(
         self,
-        job: Job,
+        job: 'Job',
         module: torch.nn.Module,
         opt: OpenAIAdam,
         ranks: Ranks,
         steps: StepSize,
-        updates_per_epoch: int,
-        n_epochs: int,
-        seed: int,
-        precision: str,
+        args: Namespace,
         identity: dict,
     ):
         """
         module    module(batch) returns the loss of each item of a batch; an update minimizes
                   their mean
         steps     how many items a device takes at a time
+        args      the options of train.py or pretrain.py
         identity  what a run must have in common with one that it resumes: name -> value
         """
         self.job, self.module, self.opt, self.ranks, self.steps = job, module, opt, ranks, steps
+        self.args, self.identity = args, identity
         self.step_size = steps.size  # the same on all ranks, also when one of them halves its own
-        self.updates_per_epoch, self.n_epochs = updates_per_epoch, n_epochs
-        self.n_updates_total = updates_per_epoch * n_epochs
-        self.seed, self.identity = seed, identity
+        self.n_updates_total = job.updates_per_epoch * args.n_iter
         self.parallel = ranks.parallel(module)
         self.model = getattr(module, 'model', module)  # a `JointLoss` contains the model
         self.device = ranks.devices[0]
-        self.precision = Precision(precision, self.device, ranks.first)
+        self.precision = Precision(args.precision, self.device, ranks.first)
         self.saver = Saver(background=self.device.type == 'cuda')
-        self.meter = LossMeter(job.unit, job.names, lag=2 if self.device.type == 'cuda' else 0)
+        every = args.log_every or max(self.n_updates_total // 100, 1)
+        self.meter = LossMeter(job, every, lag=2 if self.device.type == 'cuda' else 0)
+        self.table = Table(job.columns)
         self.n_updates = 0
-        self.evaluated = 0  # the update after which the last evaluation was
+        self.evaluated = -1  # the update after which the last evaluation was
         self.seconds = 0.0  # spent in updates since then, also before the run was resumed
 
     # ------------------------------------------------------------------------------------ update
@@ -160,63 +120,85 @@ class Trainer:
     def _batch(self, items, cut):
         """Return the batch of a step. Its dropout masks depend on its place in the update alone."""
         batch = self.job.collate(items[cut])
-        batch.masks = self.job.masks(batch, self.seed, self.n_updates, cut.start)
+        batch.masks = self.job.masks(batch, self.args.seed, self.n_updates, cut.start)
         return batch
 
     # --------------------------------------------------------------------------------------- run
 
-    def run(self, logger: ResultLogger, checkpoint_path: str, save_every: int) -> None:
+    def begin(self, path: str, lines: list[dict], facts: dict, table: list) -> ResultLogger:
+        """Print what the run is, and return its log. Called on the first rank.
+
+        lines  the log of the run that is resumed
+        facts  the start record of a new log
+        table  rows (name, text) about data and model; those that every run has follow
+        """
+        logger = ResultLogger(path, lines, self.args.tensorboard, **facts)
+        job, chosen = self.job, os.environ.get('GPT1_PATH')
+        batch = f'{job.batch_size} {job.unit} an update, in steps of {self.steps.size}, {job.rows}'
+        updates = f'{job.updates_per_epoch:,} updates an epoch, {self.n_updates_total:,} in all'
+        table = [
+            *table,
+            ('batch', f'{batch}; {updates}'),
+            ('device', self.ranks.describe(self.args.precision)),
+            *([('path', f'GPT1_PATH is {chosen}')] if chosen else []),
+        ]
+        print(format_table(table), flush=True)
+        if lines:
+            print(f'resumed after update {self.n_updates:,} of {self.n_updates_total:,}')
+        return logger
+
+    def run(self, logger: ResultLogger | None, checkpoint_path: str) -> None:
         """Do all updates that are left, evaluate, log, and write checkpoints.
 
-        save_every  updates between checkpoints, besides those after each evaluation; 0: none
+        logger  of the first rank; the others have None
 
         Raises InputError if a loss is not finite, and Stopped, with a checkpoint written, after a
         signal.
         """
 
         def save():
-            self._save(checkpoint_path, logger)
+            if logger:
+                self._save(checkpoint_path, logger)
+                logger.write()
 
+        if logger:
+            self.meter.log = logger.add
+        speaker = Speaker(self.job, self.n_updates, self.n_updates_total, logger)
         with StopSignals(self.ranks.size > 1) as signals, self.saver:
             while True:
-                due = self.job.due(self.n_updates)
-                if due and self.evaluated != self.n_updates:
+                if self.job.due(self.n_updates) and self.evaluated != self.n_updates:
                     self._evaluate(logger, save)
                 if self.n_updates == self.n_updates_total:
                     break
-                self._updates(signals, save, save_every)
+                self._updates(speaker, signals, save)
             self.saver.wait()
             if self.ranks.total(signals.received) > 0:  # since the last update
                 self._stop(signals)
 
-    def _updates(self, signals, save, save_every):
+    def _updates(self, speaker, signals, save):
         """Do the updates up to the next evaluation or the end of the epoch."""
-        epoch, done = divmod(self.n_updates, self.updates_per_epoch)
-        for number, items in enumerate(self.job.batches(epoch)):
-            if number < done:
-                continue
-            if number == done:
-                bar = self._bar(epoch, done, len(items))
-            started = time.monotonic()
-            values = self.update(items)
-            stop = self.ranks.total(signals.received)
-            self.meter.add(self.n_updates, items, torch.cat([values, stop]))
-            self.seconds += time.monotonic() - started
-            lr = self.opt.param_groups[0]['lr']
-            bar.set_postfix(loss=f'{self.meter.loss:.3f}', lr=f'{lr:.1e}', refresh=False)
-            bar.update(len(items))
-            if self.meter.stop:
-                bar.close()
-                self.meter.drain()
-                save()
-                self._stop(signals)
-            if self.job.due(self.n_updates):
-                break
-            if save_every and self.n_updates % save_every == 0:
-                self.meter.drain()
-                save()
-        bar.close()
-        self.meter.drain()
+        epoch, done = divmod(self.n_updates, self.job.updates_per_epoch)
+        with self._bar(epoch, done) as bar:
+            for items in itertools.islice(self.job.batches(epoch), done, None):
+                started = time.monotonic()
+                values = self.update(items)
+                stop = self.ranks.total(signals.received)
+                lr = self.opt.learning_rate()
+                self.meter.add(self.n_updates, items, torch.cat([values, stop]), lr)
+                self.seconds += time.monotonic() - started
+                bar.set_postfix(loss=f'{self.meter.loss:.3f}', lr=f'{lr:.1e}', refresh=False)
+                bar.update(len(items))
+                speaker.say(self.n_updates, self.meter.loss)
+                due, every = self.job.due(self.n_updates), self.args.save_every
+                if self.meter.stop or (every and not due and self.n_updates % every == 0):
+                    self.meter.read()
+                    save()
+                if self.meter.stop:
+                    bar.close()
+                    self._stop(signals)
+                if due:
+                    break
+        self.meter.read()
 
     def _stop(self, signals):
         """Leave the run when the checkpoint is written: torchrun ends all when one has left."""
@@ -224,13 +206,13 @@ class Trainer:
         self.ranks.wait()
         raise Stopped(signals.received or signal.SIGTERM)
 
-    def _bar(self, epoch, done, n_items):
+    def _bar(self, epoch, done):
         return tqdm(
-            total=self.updates_per_epoch * n_items,
-            initial=done * n_items,
+            total=self.job.updates_per_epoch * self.job.batch_size,
+            initial=done * self.job.batch_size,
             unit=f' {self.job.unit}',
             unit_scale=True,
-            desc=f'epoch {epoch + 1}/{self.n_epochs}',
+            desc=f'epoch {epoch + 1}/{self.args.n_iter}',
             bar_format=BAR,
             leave=False,
             dynamic_ncols=True,
@@ -240,26 +222,24 @@ class Trainer:
     def _evaluate(self, logger, save):
         """Evaluate. Nothing that can fail comes between the line of scores and its checkpoint."""
         line = {**self.job.evaluate(self), **self.precision.log_values()}
-        self.evaluated = self.n_updates
-        self.meter.reset()
+        self.evaluated, self.meter.since_evaluation = self.n_updates, Mean()
         self.seconds = 0.0
-        if self.ranks.first:
+        if logger:
             logger.add(**line)
         save()
-        if self.ranks.first:
-            logger.write()
-            self.job.report(line, logger.lines[1:])
+        if logger:
+            self.table.show(line)
+            self.job.report(line, logger.lines)
             sys.stdout.flush()
 
     # ------------------------------------------------------------------------------- checkpoints
 
     def _save(self, path, logger):
-        if not self.ranks.first:
-            return
         run = {
             'n_updates': self.n_updates,
             'evaluated': self.evaluated,
-            'losses': [self.meter.sum, self.meter.n],
+            'losses': self.meter.since_evaluation,
+            'progress': self.meter.since_line,
             'seconds': self.seconds,
             'precision': self.precision.state_dict(),
             'job': self.job.state(),
@@ -273,6 +253,12 @@ class Trainer:
         }
         self.saver.save(path, state)
 
+    def remove_checkpoint(self, path: str) -> None:
+        """Remove the checkpoint of a run that has come to its end, unless it is to be kept."""
+        if not self.args.keep_checkpoint:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
     def resume(self, checkpoint: dict, path: str) -> list[dict]:
         """Continue from a checkpoint, as read from `path`. Returns the lines of its log.
 
@@ -281,21 +267,7 @@ class Trainer:
         try:
             run = json.loads(checkpoint['run'])
             check_identity(run['identity'], self.identity, path)
-            form = {'model': self.model.state_dict(), 'opt': self.opt.state_dict(), 'run': ''}
-            if not same_form(checkpoint, form):
-                raise ValueError('its tensors are not those of this model')
-            n_updates, evaluated, log = run['n_updates'], run['evaluated'], run['log']
-            counts = 0 <= evaluated <= n_updates == checkpoint['opt']['t'] <= self.n_updates_total
-            if type(n_updates) is not int or not counts:
-                raise ValueError('its counters do not agree')
-            if not log or not all(isinstance(line, dict) for line in log):
-                raise ValueError('its log is not valid')
-            self.meter.sum, self.meter.n = float(run['losses'][0]), int(run['losses'][1])
-            self.seconds = float(run.get('seconds', 'nan'))  # earlier versions did not keep them
-            self.precision.load_state_dict(run['precision'])
-            self.job.load_state(run['job'])
-            self.model.load_state_dict(checkpoint['model'])
-            self.opt.load_state_dict(checkpoint['opt'])
+            self._restore(checkpoint, run)
         except InputError:
             raise
         except Exception as error:  # a damaged checkpoint can fail in any exception
@@ -305,73 +277,74 @@ class Trainer:
             raise InputError(
                 f'{path} is damaged or not a checkpoint of this version of the program ({reason})'
             ) from error
+        return run['log']
+
+    def _restore(self, checkpoint, run):
+        form = {'model': self.model.state_dict(), 'opt': self.opt.state_dict(), 'run': ''}
+        if not same_form(checkpoint, form):
+            raise ValueError('its tensors are not those of this model')
+        n_updates, evaluated, log = run['n_updates'], run['evaluated'], run['log']
+        counts = -1 <= evaluated <= n_updates == checkpoint['opt']['t'] <= self.n_updates_total
+        if type(n_updates) is not int or not counts:
+            raise ValueError('its counters do not agree')
+        if not log or not all(isinstance(line, dict) for line in log):
+            raise ValueError('its log is not valid')
+        self.meter.since_evaluation = Mean.of(run['losses'])
+        # Earlier versions did not keep these two.
+        self.meter.since_line = Mean.of(run.get('progress', (0.0, 0)))
+        self.seconds = float(run.get('seconds', 'nan'))
+        self.precision.load_state_dict(run['precision'])
+        self.job.load_state(run['job'])
+        self.model.load_state_dict(checkpoint['model'])
+        self.opt.load_state_dict(checkpoint['opt'])
         self.n_updates, self.evaluated = n_updates, evaluated
-        return log
 
 
-# ---------------------------------------------------------------------------------------- losses
+class Job:
+    """What a script trains. `Trainer` calls these methods; an item is an example or a window."""
 
+    unit = 'items'  # for messages
+    rows: str  # what kind of rows a batch has
+    columns: dict[str, str]  # what is printed of an evaluation: name in the log -> format
+    updates_per_epoch: int
+    batch_size: int  # items of an update
+    speed: tuple[
+        int, str
+    ]  # what is counted as the speed of a run: so many an update, and their name
 
-class LossMeter:
-    """The losses of each update on their way from the device.
+    def batches(self, epoch: int) -> Iterator[np.ndarray]:
+        """Yield the items of each update of an epoch."""
+        raise NotImplementedError
 
-    They are read `lag` updates later, so that nothing waits for a GPU. The lag is a fixed number,
-    not "what has arrived", so that all ranks stop after the same update.
-    """
+    def collate(self, items: Sequence[int]) -> Batch:
+        """Return a batch of some items for one device, on the CPU."""
+        raise NotImplementedError
 
-    def __init__(self, unit: str, names: Callable, lag: int):
-        """`unit` and `names(items)` are what to call the items in an error message."""
-        self.unit, self.names, self.lag = unit, names, lag
-        self.pending = []  # (update, its items, values on the host, event: they have arrived)
-        self.loss = math.nan  # mean of the newest update that was read
-        self.stop = False  # whether a rank was asked to stop
-        self.reset()
+    def masks(self, batch: Batch, seed: int, n_updates: int, place: int) -> DropoutMasks:
+        """Return the source of the dropout masks of a step: see `dropout_seed`.
 
-    def reset(self) -> None:
-        """Forget the losses before an evaluation."""
-        self.sum, self.n = 0.0, 0
+        A job that overrides this can replay the masks of another program.
+        """
+        return DropoutMasks(dropout_seed(seed, n_updates, place))
 
-    @property
-    def mean(self) -> float:
-        """The mean loss of the updates since the last evaluation."""
-        return self.sum / max(self.n, 1)
+    def names(self, items: Sequence[int]) -> list[str]:
+        """Return what to call items in an error message."""
+        return [str(item) for item in items]
 
-    def add(self, n_updates: int, items: np.ndarray, values: torch.Tensor) -> None:
-        """Add an update. values [items + 2]: losses, the gradients' norm, a signal or 0."""
-        event = None
-        if values.is_cuda:
-            device = values.device  # it may be another one than PyTorch's current device
-            host = torch.empty_like(values, device='cpu', pin_memory=True)
-            values = host.copy_(values, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(device))
-        self.pending.append((n_updates, items, values, event))
-        while len(self.pending) > self.lag:
-            self._read()
+    def due(self, n_updates: int) -> bool:
+        """Return whether to evaluate after this many updates."""
+        raise NotImplementedError
 
-    def drain(self) -> None:
-        """Read all that is pending."""
-        while self.pending:
-            self._read()
+    def evaluate(self, trainer: Trainer) -> dict:
+        """Evaluate and return a line for the log. Called on every rank."""
+        raise NotImplementedError
 
-    def _read(self):
-        n_updates, items, values, event = self.pending.pop(0)
-        if event:
-            event.synchronize()
-        *losses, norm, stop = values.tolist()
-        self.loss = sum(losses) / len(losses)
-        self.stop = self.stop or stop > 0
-        self.sum += self.loss
-        self.n += 1
-        if not math.isfinite(self.loss) or not math.isfinite(norm):
-            raise InputError(self._not_finite(n_updates, items, losses, norm))
+    def report(self, line: dict, log: list[dict]) -> None:
+        """Show a new line of the log, after its columns are printed. Called on the first rank."""
 
-    def _not_finite(self, n_updates, items, losses, norm):
-        wrong = [i for i, loss in zip(items, losses) if not math.isfinite(loss)]
-        what = f'the loss is {self.loss}' if wrong else f"the gradients' norm is {norm}"
-        names = self.names(wrong or items)
-        more = f' and {len(names) - 8} more' if len(names) > 8 else ''
-        return (
-            f'update {n_updates}: {what} ({self.unit} {", ".join(names[:8])}{more}); earlier '
-            'checkpoints are kept. A lower --lr may help'
-        )
+    def state(self) -> dict:
+        """Return what a checkpoint keeps of the job, as JSON values."""
+        return {}
+
+    def load_state(self, state: dict) -> None:
+        """Continue from a `state`. Raises an exception if it is not one."""

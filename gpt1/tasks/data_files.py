@@ -1,6 +1,6 @@
-"""Text files of data sets: lines, CSV and JSON. Nothing here knows of tasks.
+"""Text files of data sets: lines, CSV and JSON, and the one reader of rows with named columns.
 
-Every reader raises InputError with the file and the line or row.
+Nothing here knows of tasks. Every reader raises InputError with the file and the line or row.
 """
 
 import contextlib
@@ -107,10 +107,7 @@ def read_csv(
 
 
 def _without_blanks(lines: Iterable[str], separator: str) -> Iterator[str]:
-    """Take away blanks before a quotation mark that opens a field, as in `bad, "Long, dull"`.
-
-    Within a field that is quoted as it should be, no single mark stands before other text.
-    """
+    """Take away blanks before a quotation mark that opens a field, as in `bad, "Long, dull"`."""
     other = rf'[^"\r\n{re.escape(separator)}]'
     opening = re.compile(rf'(^|{re.escape(separator)}) +"(?={other})')
     return (opening.sub(r'\1"', line) if ' "' in line else line for line in lines)
@@ -138,6 +135,65 @@ def _check_line_breaks(where: str, cells: list[str], separator: str) -> None:
             )
 
 
+def by_column(
+    path: str,
+    rows: Iterator[tuple[int, list[str]]],
+    word: str = 'row',
+    needed: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    bare: Sequence[str] = (),
+    ragged: str = 'fill',
+    last: str = '',
+) -> Iterator[tuple[int, dict[str, str] | None]]:
+    """Yield (number, cells by column) of the rows below a header.
+
+    rows      (number, cells) of the file; `word` is what messages call a row
+    needed    columns that must be there; no row may end before them or the `optional` ones
+    bare      the columns of a file without a header: then its first row lacks a needed one
+    ragged    rows of another length than the header: 'fill', missing cells are '', those beyond the
+              header must be empty; 'accept', they need not be; 'refuse'; 'drop', they are None
+    last      a column that is a row's last one, however long the row is, if it is the header's
+    """
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f'{path} is empty: expected a header and rows')
+    header = [name.strip() for name in first[1]]
+    missing = [name for name in needed if name not in header]
+    if missing and bare:
+        header = list(bare)
+        rows = itertools.chain([first], rows)
+    elif missing:
+        raise InputError(
+            f'{path}, {word} {first[0]}: no column {missing[0]!r}; expected a header with '
+            f'{", ".join(needed)}' + (', separated by tabs' if word == 'line' else '')
+        )
+    else:
+        names = [*needed, *optional] if needed else filter(None, header)
+        check_once(f'{path}, {word} {first[0]}', header, names)
+    width = len(header)
+    reached = needed if ragged == 'fill' else (*needed, *optional)
+    reach = max((header.index(name) + 1 for name in reached if name in header), default=0)
+    for number, cells in rows:
+        where = f'{path}, {word} {number}'
+        _check_no_header(where, cells, header)
+        if len(cells) != width and ragged == 'drop':
+            yield number, None
+            continue
+        is_rest = ragged == 'fill' and any(cell.strip() for cell in cells[width:])
+        if len(cells) != width and (ragged == 'refuse' or len(cells) < reach or is_rest):
+            raise InputError(f'{where}: {len(cells)} columns, expected {width}')
+        values = dict(zip(header, cells + [''] * (width - len(cells))))
+        if last == header[-1]:
+            values[last] = cells[-1]
+        yield number, values
+
+
+def _check_no_header(where: str, cells: list[str], header: list[str]) -> None:
+    is_like = len(cells) > 1 and cells[0].strip(' \ufeff') == header[0]
+    if is_like and [cell.strip() for cell in cells[1:]] == header[1:]:
+        raise InputError(f'{where}: the header again, as if two files were joined: delete this row')
+
+
 def check_once(where: str, header: Sequence[str], needed: Iterable[str]) -> None:
     """Raise InputError if a column that is needed is there twice."""
     twice = [name for name in needed if header.count(name) > 1]
@@ -145,11 +201,10 @@ def check_once(where: str, header: Sequence[str], needed: Iterable[str]) -> None
         raise InputError(f'{where}: the column {twice[0]!r} is there twice')
 
 
-def check_no_header(where: str, cells: list[str], header: list[str]) -> None:
-    """Raise InputError if a row is the header again."""
-    is_like = len(cells) > 1 and cells[0].strip(' \ufeff') == header[0]
-    if is_like and [cell.strip() for cell in cells[1:]] == header[1:]:
-        raise InputError(f'{where}: the header again, as if two files were joined: delete this row')
+def json_records(path: str, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict]]:
+    """Yield (number, object) of the lines of a JSON Lines file."""
+    for number, line in lines:
+        yield number, parse_json(line, f'{path}, line {number}')
 
 
 def read_tabs(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, list[str]]]:
@@ -165,10 +220,7 @@ def read_tabs(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, 
 
 
 def _has_csv_quoting(path: str) -> bool:
-    """Return whether a tab-separated file is quoted as CSV is, by pandas or a spreadsheet.
-
-    Then to write its cells again gives the same file. Otherwise a quotation mark is a character.
-    """
+    """Whether to write the cells again gives the same file, quoted by pandas or a spreadsheet."""
     with open_text(path, newline='') as f:
         text = f.read().replace('\r\n', '\n').rstrip('\n')
     if not re.search(r'(?:^|\t)"', text, re.MULTILINE):
@@ -188,17 +240,17 @@ def _quoted_row(row: list[str], special: str) -> str:
     return '""' if row == [''] else '\t'.join(cells)
 
 
-def parse_json(text: str, path: str, number: int | None = None) -> dict:
-    """A JSON object. `number` is the line of the file, for messages."""
+def parse_json(text: str, where: str) -> dict:
+    """A JSON object."""
     try:
-        record = json.loads(text, object_pairs_hook=_distinct)
+        record = _DECODER.decode(text)
         if '\\u' in text:  # there may be halves of surrogate pairs, which UTF-8 cannot write
             plain = json.dumps(record, ensure_ascii=False).encode('utf-16', 'surrogatepass')
             record = json.loads(plain.decode('utf-16', 'replace'))
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{_where(path, number)}: not JSON ({str(error)[:80]})') from error
+        raise InputError(f'{where}: not JSON ({str(error)[:80]})') from error
     if not isinstance(record, dict):
-        raise InputError(f'{_where(path, number)}: expected a JSON object')
+        raise InputError(f'{where}: expected a JSON object')
     return record
 
 
@@ -209,8 +261,7 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict:
     return record
 
 
-def _where(path: str, number: int | None) -> str:
-    return path if number is None else f'{path}, line {number}'
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
 def json_text(value, where: str, key: str) -> str:
@@ -227,10 +278,25 @@ def refuse(message: str, warnings: list[str] | None = None) -> None:
     warnings.append(message)
 
 
-def whole_number(word: str) -> str:
-    """'1.0', as pandas and Excel write whole numbers in a column with gaps, to '1'."""
+def label_word(value, where: str) -> str:
+    """A label as it is written, in its normal form: without superfluous spaces, '1' for '1.0'.
+
+    '' where there is none: null and NaN too. Raises InputError for what is no label.
+    """
+    if value is None:
+        return ''
+    if isinstance(value, (list, dict)) or value in (math.inf, -math.inf):
+        raise InputError(
+            f'{where}: the label is {json.dumps(value)[:40]}, expected a word, a number, true or '
+            'false'
+        )
+    word = value if isinstance(value, str) else json.dumps(value)
+    word = ' '.join(word.split())
+    # pandas and Excel write whole numbers like this in a column with gaps
     match = re.fullmatch(r'(-?[0-9]+)\.0+', word)
-    return match[1] if match else word
+    if match:
+        return match[1]
+    return '' if word.lower() == 'nan' else word
 
 
 def parse_number(word: str) -> float | None:
@@ -265,11 +331,3 @@ def first_file(folder: str, names: Iterable[str]) -> str | None:
 def quoted(names: Iterable[str]) -> str:
     """Names in quotation marks, as messages list them."""
     return ', '.join(f'"{name}"' for name in names)
-
-
-def cells_under(where: str, cells: list[str], header: list[str]) -> list[str]:
-    """The cells under a header. Raises InputError for cells beyond it that are not empty."""
-    n = len(header)
-    if any(cell.strip() for cell in cells[n:]):
-        raise InputError(f'{where}: {len(cells)} columns, expected {n}')
-    return cells[:n] + [''] * (n - len(cells))

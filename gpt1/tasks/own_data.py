@@ -1,6 +1,5 @@
 """Your own data: `--dataset custom`."""
 
-import json
 import math
 import os
 import re
@@ -13,22 +12,21 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt1.tasks.data_files import (
-    cells_under,
+    by_column,
     check_folder,
-    check_no_header,
     check_once,
+    json_records,
     json_text,
+    label_word,
     list_folder,
-    parse_json,
     parse_number,
     quoted,
     read_csv,
     read_lines,
     read_tabs,
     refuse,
-    whole_number,
 )
-from gpt1.tasks.readers import split_examples
+from gpt1.tasks.readers import Row, make_examples, part_of, split_examples
 from gpt1.tasks.task import MAX_CLASSES, SPLIT_SEED, Data, Example, Task
 from utils import InputError
 
@@ -40,37 +38,39 @@ UNKNOWN = '-1'  # a label that is not known, in GLUE and SNLI from Hugging Face
 PERHAPS_MISSING = ('none', 'null', 'na', 'n/a', '#n/a', '<na>', '?', '-')
 
 
-class _OwnRow(NamedTuple):
-    where: str  # file and row, for messages
-    id: str
-    texts: tuple[str, ...]
-    label: str  # as it is written; empty: none
+# ------------------------------------------------------------------------------------ files to rows
+
+
+def own_files(data_dir: str) -> dict[str, str | None]:
+    """The paths of train, valid and test. Raises InputError if there is no train."""
+    check_folder(data_dir)
+    paths = {split: _own_file(data_dir, split) for split in ('train', 'valid', 'test')}
+    if paths['train'] is None:
+        raise InputError(
+            f'{data_dir} has no train.csv, train.tsv or train.jsonl; its columns: {OWN_COLUMNS}'
+        )
+    for split in ('dev', 'val', 'validation'):
+        if paths['valid'] is None and _own_file(data_dir, split):
+            raise InputError(f'{_own_file(data_dir, split)}: rename it to valid')
+    return paths
+
+
+def _own_file(data_dir: str, split: str) -> str | None:
+    wanted = [split + ending for ending in OWN_ENDINGS]
+    names = [name for name in list_folder(data_dir) if name.lower() in wanted]
+    if len(names) > 1:
+        raise InputError(f'{data_dir} has {quoted(names)}: keep one of them')
+    return os.path.join(data_dir, names[0]) if names else None
 
 
 def _records(path: str, notes: list[str] | None) -> Iterator[tuple[int, dict]]:
-    """Yield (row number from 1, column -> value) of a .csv, .tsv or .jsonl file."""
+    """(row number from 1, column -> value) of a .csv, .tsv or .jsonl file."""
     lower = path.lower()
     if lower.endswith('.jsonl'):
-        for number, line in read_lines(path):
-            yield number, parse_json(line, path, number)
-        return
-    if lower.endswith('.tsv'):
-        rows = read_tabs(path, notes)
-    elif lower.endswith('.csv'):
-        rows = read_csv(path, notes)
-    else:
+        return json_records(path, read_lines(path))
+    if not lower.endswith(OWN_ENDINGS):
         raise InputError(f'{path}: expected a file that ends with {", ".join(OWN_ENDINGS)}')
-    first = next(rows, None)
-    if first is None:
-        raise InputError(f'{path} is empty: expected a header and rows')
-    header = [name.strip() for name in first[1]]
-    check_once(f'{path}, row {first[0]}', header, filter(None, header))
-    for number, cells in rows:
-        where = f'{path}, row {number}'
-        check_no_header(where, cells, header)
-        if lower.endswith('.tsv') and len(cells) > len(header):
-            raise InputError(f'{where}: {len(cells)} fields, expected {len(header)}')
-        yield number, dict(zip(header, cells_under(where, cells, header)))
+    return by_column(path, (read_tabs if lower.endswith('.tsv') else read_csv)(path, notes))
 
 
 class _Columns(NamedTuple):
@@ -112,30 +112,15 @@ def _own_columns(names: Sequence[str], where: str, layout: str | None = None) ->
     )
 
 
-def _own_label(value, where: str) -> str:
-    """A label in its normal form: without superfluous spaces, and '1' for '1.0'.
-
-    '' where there is none: null and NaN too. Raises InputError for what is no label.
-    """
-    if value is None:
-        return ''
-    if isinstance(value, (list, dict)) or value in (math.inf, -math.inf):
-        raise InputError(
-            f'{where}: the label is {json.dumps(value)[:40]}, expected a word, a number, true or '
-            'false'
-        )
-    word = value if isinstance(value, str) else json.dumps(value)
-    word = whole_number(' '.join(word.split()))
-    return '' if word.lower() == 'nan' else word
-
-
-def _read_own(
+def read_own(
     path: str,
     layout: str | None = None,
     notes: list[str] | None = None,
     warnings: list[str] | None = None,
-) -> tuple[str, list[_OwnRow]]:
+) -> tuple[str, list[Row]]:
     """The layout and the rows of one file of your own. Raises InputError with file and row.
+
+    A row without an id has its number in the file, as editors and spreadsheets show it.
 
     layout    that of the model, for a file to predict: other columns do not matter
     warnings  a list for rows with an empty text, which is then no error
@@ -147,12 +132,12 @@ def _read_own(
         where = f'{path}, row {number}'
         names = tuple(record)
         if names not in known:
-            header = f'{path}, row 1' if path.lower().endswith(('.csv', '.tsv')) else where
+            header = where if path.lower().endswith('.jsonl') else f'{path}, row 1'
             known[names] = _own_columns(names, header, layout)
         columns = known[names]
-        if columns.layout != (found or columns.layout):
+        found = found or columns.layout
+        if columns.layout != found:
             raise InputError(f'{where}: other columns than in the rows before')
-        found = columns.layout
         texts = [
             '' if record[key] is None else json_text(record[key], where, key)
             for key in columns.texts
@@ -163,122 +148,124 @@ def _read_own(
         empty = [key for key, text in zip(columns.texts, texts) if not text.strip()]
         if empty:
             refuse(f'{where}: {empty[0]} is empty', warnings)
-        label = _own_label(record[columns.label], where) if columns.label else ''
-        name = str(record[columns.id]) if columns.id else str(len(rows))
-        rows.append(_OwnRow(where, name, tuple(texts), label))
+        label = label_word(record[columns.label], where) if columns.label else ''
+        name = str(record[columns.id]) if columns.id else str(number)
+        rows.append(Row(where, name, tuple(texts), label))
     if not rows:
         raise InputError(f'{path} has no rows below the header')
     return found, rows
 
 
-def _own_examples(
-    task: Task, rows: list[_OwnRow], need_labels: bool, warnings: list[str] | None = None
+def own_examples(
+    task: Task, rows: list[Row], need_labels: bool, warnings: list[str] | None = None
 ) -> list[Example]:
     """Rows to examples with the labels of `task`. Raises InputError with file and row.
 
     warnings  a list for labels that are not the task's, which are then no errors but None
     """
     ids = {name: i for i, name in enumerate(task.labels or ())}
-    if not need_labels and not any(row.label for row in rows):
-        return [Example(row.id, row.texts, None) for row in rows]
-    examples = []
-    for row in rows:
+    numbers = {str(i + 1): i for i in range(max(len(row.texts) for row in rows) - 1)}
+
+    def parse(row: Row) -> int | float | None:
         if task.regression:
-            label = parse_number(row.label)
-            expected = 'a number'
-        elif task.layout == 'choices':
-            n = len(row.texts) - 1
-            label = {str(i + 1): i for i in range(n)}.get(row.label)
-            expected = f'the number of the right choice, 1 to {n}'
-        else:
-            label = ids.get(row.label)
-            some = ', '.join(task.labels[:10]) + (', ...' if len(task.labels) > 10 else '')
-            expected = f'a class of the training data: {some}'
-        is_missing = warnings is not None and row.label in ('', UNKNOWN)
-        if label is None and not is_missing:
-            refuse(f'{row.where}: the label is {row.label[:40]!r}, expected {expected}', warnings)
-        examples.append(Example(row.id, row.texts, label))
-    return examples
+            return parse_number(row.label)
+        if task.layout != 'choices':
+            return ids.get(row.label)
+        label = numbers.get(row.label)
+        return label if label is not None and label < len(row.texts) - 1 else None
+
+    def expected(row: Row) -> str:
+        if task.regression:
+            return 'a number'
+        if task.layout == 'choices':
+            return f'the number of the right choice, 1 to {len(row.texts) - 1}'
+        some = ', '.join(task.labels[:10]) + (', ...' if len(task.labels) > 10 else '')
+        return f'a class of the training data: {some}'
+
+    return make_examples(rows, parse, expected, need_labels, UNKNOWN, warnings)
 
 
-def _own_file(data_dir: str, split: str) -> str | None:
-    """Path of train, valid or test in `data_dir`; None if there is none."""
-    names = [
-        name
-        for name in list_folder(data_dir)
-        if os.path.splitext(name.lower())[0] == split and name.lower().endswith(OWN_ENDINGS)
-    ]
-    if len(names) > 1:
-        raise InputError(f'{data_dir} has {quoted(names)}: keep one of them')
-    return os.path.join(data_dir, names[0]) if names else None
+def read_new(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
+    """Rows to predict, with the columns of the training data. Raises InputError.
+
+    warnings  a list for empty texts and unknown labels, which are then no errors
+    """
+    layout = 'pair' if task.layout == 'similarity' else task.layout
+    _, rows = read_own(path, layout, warnings, warnings)
+    return own_examples(task, rows, False, warnings)
 
 
-def own_files(data_dir: str) -> dict[str, str | None]:
-    """The paths of train, valid and test. Raises InputError if there is no train."""
-    check_folder(data_dir)
-    paths = {split: _own_file(data_dir, split) for split in ('train', 'valid', 'test')}
-    if paths['train'] is None:
-        raise InputError(
-            f'{data_dir} has no train.csv, train.tsv or train.jsonl; its columns: {OWN_COLUMNS}'
-        )
-    for split in ('dev', 'val', 'validation'):
-        if paths['valid'] is None and _own_file(data_dir, split):
-            raise InputError(f'{_own_file(data_dir, split)}: rename it to valid')
-    return paths
+# -------------------------------------------------------------------------------- the data set
 
 
 def custom_task(
     data_dir: str,
     regression: bool = False,
     symmetric: bool = False,
+    positive: str | None = None,
+    metric: str | None = None,
     n_valid: int | None = None,
     seed: int = SPLIT_SEED,
-    positive: str | None = None,
+    n_train: int | None = None,
 ) -> tuple[Task, Data]:
     """Your own data: `train` and, if they are there, `valid` and `test`, as .csv, .tsv or .jsonl.
 
     The columns say what the task is: text; text1, text2 (with `symmetric` a similarity); or
     context, choice1, ..., choiceN; and label: a class, the number of a choice from 1, or with
     `regression` a number. Without `valid`, `n_valid` examples, or 10 %, are set aside, each class
-    in proportion. F1 is that of the class `positive`. Raises InputError in one line, with file and
-    row.
+    in proportion. `metric` selects the best parameters. F1 is that of the class `positive`.
+    Raises InputError in one line, with file and row.
     """
-    paths = own_files(data_dir)
-    data = Data(sources=[path for path in paths.values() if path])
-    rows = {}
-    layouts = {}
-    for split, path in paths.items():
-        if path:
-            layouts[split], rows[split] = _read_own(path, notes=data.notes)
-            if layouts[split] != layouts['train']:
-                raise InputError(f'{path}: other columns than in {paths["train"]}')
-    if not regression and _has_unknown(rows['train'], layouts['train']):
-        rows = {split: _known(paths[split], split, rows[split], data.notes) for split in rows}
-    task = _own_task(paths['train'], layouts['train'], rows['train'], regression, symmetric)
+    paths = {split: path for split, path in own_files(data_dir).items() if path}
+    data = Data(sources=list(paths.values()))
+    layout, rows = _read_splits(paths, regression, data.notes)
+    train = paths['train']
+    task = _own_task(train, layout, rows['train'], regression, symmetric)
+    data.train = own_examples(task, rows['train'], need_labels=True)
     if task.labels is not None:
-        data.notes += _describe_classes(paths['train'], rows['train'], task.labels)
-    data.train = _own_examples(task, rows['train'], need_labels=True)
-    task = _with_f1(task, data, positive, paths['train'])
+        data.notes += _describe_classes(train, rows['train'], task.labels)
+    task = _with_metrics(task, data, metric, positive, train)
     if 'test' in rows:
-        data.test['test'] = _own_examples(task, rows['test'], need_labels=False)
+        data.test['test'] = own_examples(task, rows['test'], need_labels=False)
     if 'valid' in rows:
-        data.valid['valid'] = _own_examples(task, rows['valid'], need_labels=True)
+        data.valid['valid'] = own_examples(task, rows['valid'], need_labels=True)
         if n_valid is not None:
             data.notes.append(f'n_valid is not used: {paths["valid"]} is the validation set')
     else:
-        data.train, data.valid['valid'] = _own_split(
-            task, data.train, n_valid, seed, paths['train']
-        )
+        data.train, data.valid['valid'] = _own_split(task, data.train, n_valid, seed, train)
         data.notes.append(f'no valid file: {len(data.valid["valid"]):,} examples are set aside')
+    part_of(data, n_train, seed)
     if regression:
         labels = np.array([example.label for example in data.train])
         if np.ptp(labels) == 0:
-            raise InputError(f'{paths["train"]}: every label is {labels[0]:g}: nothing to learn')
+            raise InputError(f'{train}: every label is {labels[0]:g}: nothing to learn')
         task = replace(task, mean=float(labels.mean()), std=float(labels.std()))
     return task, data
 
 
-def _has_unknown(rows: list[_OwnRow], layout: str) -> bool:
+def _read_splits(
+    paths: dict[str, str], regression: bool, notes: list[str]
+) -> tuple[str, dict[str, list[Row]]]:
+    """The layout and the rows of each file. Ids that are rows name their file if it has others."""
+    read = {split: read_own(path, notes=notes) for split, path in paths.items()}
+    layout = read['train'][0]
+    other = [path for split, path in paths.items() if read[split][0] != layout]
+    if other:
+        raise InputError(f'{other[0]}: other columns than in {paths["train"]}')
+    rows = {split: found for split, (_, found) in read.items()}
+    if len(paths) > 1:
+        for split, path in paths.items():
+            file = os.path.basename(path)
+            rows[split] = [
+                row._replace(id=f'{file}:{row.id}') if row.where == f'{path}, row {row.id}' else row
+                for row in rows[split]
+            ]
+    if not regression and _has_unknown(rows['train'], layout):
+        rows = {split: _known(paths[split], split, rows[split], notes) for split in rows}
+    return layout, rows
+
+
+def _has_unknown(rows: list[Row], layout: str) -> bool:
     """Whether a label of -1 says that it is not known: the classes are 0, 1, ... and it is rare."""
     counts = Counter(row.label for row in rows)
     n = counts.pop(UNKNOWN, 0)
@@ -288,7 +275,7 @@ def _has_unknown(rows: list[_OwnRow], layout: str) -> bool:
     return is_numbered and 4 * n <= min(counts.values())
 
 
-def _known(path: str, split: str, rows: list[_OwnRow], notes: list[str]) -> list[_OwnRow]:
+def _known(path: str, split: str, rows: list[Row], notes: list[str]) -> list[Row]:
     """The rows whose label is known; all of them, without labels, of a test set that has none."""
     known = [row for row in rows if row.label != UNKNOWN]
     if split == 'test' and not any(row.label for row in known):
@@ -303,17 +290,51 @@ def _known(path: str, split: str, rows: list[_OwnRow], notes: list[str]) -> list
     return known
 
 
-def _describe_classes(path: str, rows: list[_OwnRow], labels: Sequence[str]) -> list[str]:
+def _own_task(path: str, layout: str, rows: list[Row], regression: bool, symmetric: bool) -> Task:
+    """Make the task from the columns and labels of the training file."""
+    if symmetric and layout != 'pair':
+        raise InputError(f'{path}: --symmetric needs the columns text1 and text2')
+    if regression and layout == 'choices':
+        raise InputError(f'{path}: --regression needs the columns text, or text1 and text2')
+    return Task(
+        name='custom',
+        title='Custom',
+        layout='similarity' if symmetric else layout,
+        labels=None if regression or layout == 'choices' else _classes(path, rows),
+        submission={'test': 'custom.tsv'},
+        first_label='1' if layout == 'choices' else None,
+        regression=regression,
+    )
+
+
+def _classes(path: str, rows: list[Row]) -> tuple[str, ...]:
+    """The names of the classes, sorted; as numbers, if all are numbers."""
+    unlabelled = [row.where for row in rows if not row.label]
+    if unlabelled:
+        raise InputError(f'{unlabelled[0]}: no label')
+    labels = {row.label for row in rows}
+    if len(labels) < 2:
+        raise InputError(f'{path}: every label is {labels.pop()!r}, expected two classes or more')
+    if len(labels) > MAX_CLASSES:
+        raise InputError(
+            f'{path} has {len(labels):,} classes, expected at most {MAX_CLASSES:,}; for '
+            'numbers, add --regression'
+        )
+    scores = {label: parse_number(label) for label in labels}
+    by_number = None not in scores.values()
+    return tuple(sorted(labels, key=lambda label: (scores[label] if by_number else 0, label)))
+
+
+def _describe_classes(path: str, rows: list[Row], labels: Sequence[str]) -> list[str]:
     """The classes with their numbers of rows, and warnings about those that may be a mistake."""
     counts = Counter(row.label for row in rows)
     shown = ', '.join(f'{label} {counts[label]:,}' for label in labels[:20])
     notes = [f'{path}: {len(labels):,} classes: {shown}' + (', ...' if len(labels) > 20 else '')]
     alike = {}
     for label in labels:
-        visible = [
-            c for c in unicodedata.normalize('NFKC', label) if unicodedata.category(c) != 'Cf'
-        ]
-        alike.setdefault(''.join(visible).casefold(), []).append(label)
+        plain = unicodedata.normalize('NFKC', label).casefold()
+        plain = ''.join(c for c in plain if unicodedata.category(c) != 'Cf')
+        alike.setdefault(plain, []).append(label)
     for names in alike.values():
         if len(names) > 1:
             notes.append(
@@ -332,64 +353,39 @@ def _describe_classes(path: str, rows: list[_OwnRow], labels: Sequence[str]) -> 
     return notes
 
 
-def _own_task(
-    path: str, layout: str, rows: list[_OwnRow], regression: bool, symmetric: bool
+def _with_metrics(
+    task: Task, data: Data, metric: str | None, positive: str | None, path: str
 ) -> Task:
-    """Make the task from the columns and labels of the training file."""
-    if symmetric and layout != 'pair':
-        raise InputError(f'{path}: --symmetric needs the columns text1 and text2')
-    if regression and layout == 'choices':
-        raise InputError(f'{path}: --regression needs the columns text, or text1 and text2')
-    labels = None
-    metrics = ('accuracy',)
-    if regression:
-        metrics = ('pearson', 'spearman')
-    elif layout != 'choices':
-        unlabelled = [row.where for row in rows if not row.label]
-        if unlabelled:
-            raise InputError(f'{unlabelled[0]}: no label')
-        labels = {row.label for row in rows}
-        if len(labels) < 2:
-            raise InputError(
-                f'{path}: every label is {labels.pop()!r}, expected two classes or more'
-            )
-        if len(labels) > MAX_CLASSES:
-            raise InputError(
-                f'{path} has {len(labels):,} classes, expected at most {MAX_CLASSES:,}; for '
-                'numbers, add --regression'
-            )
-        scores = {label: parse_number(label) for label in labels}
-        by_number = None not in scores.values()
-        labels = tuple(sorted(labels, key=lambda x: (scores[x], x) if by_number else x))
-    return Task(
-        name='custom',
-        title='Custom',
-        layout='similarity' if symmetric else layout,
-        labels=labels,
-        metrics=metrics,
-        submission={'test': 'custom.tsv'},
-        first_label='1' if layout == 'choices' else None,
-        regression=regression,
-    )
+    """The task with its metrics: `metric`, which selects the parameters, and the usual ones.
 
-
-def _with_f1(task: Task, data: Data, positive: str | None, path: str) -> Task:
-    """Add F1 to a task of classes: of `positive`, else of the rarer of two, else of all (macro)."""
+    F1 is that of the class `positive`, else of the rarer of two, else the mean over all (macro).
+    """
     labels = task.labels or ()
-    if positive is not None and _own_label(positive, '--positive') not in labels:
+    chosen = positive and label_word(positive, '--positive')
+    if positive is not None and chosen not in labels:
         there = f'has the classes {quoted(labels[:10])}' if labels else 'has no classes'
         raise InputError(f'--positive {positive[:40]!r}: {path} {there}')
+    usual = ('accuracy', 'f1') if labels else ('accuracy',)
+    fitting = ('accuracy', 'f1', 'matthews') if labels else usual
+    if task.regression:
+        usual = fitting = ('pearson', 'spearman')
+    if metric not in (None, *fitting):
+        kind = 'classes' if labels else 'numbers' if task.regression else 'choices'
+        raise InputError(
+            f'--metric {metric}: the labels of {path} are {kind}; expected one of '
+            f'{", ".join(fitting)}'
+        )
+    metrics = tuple(dict.fromkeys([metric or usual[0], *usual]))
     if not labels:
-        return task
+        return replace(task, metrics=metrics)
+    index = None
     if positive is not None:
-        chosen = labels.index(_own_label(positive, '--positive'))
-    elif len(labels) > 2:
-        chosen = None
-    else:
+        index = labels.index(chosen)
+    elif len(labels) == 2:
         n_examples = np.bincount([example.label for example in data.train], minlength=2)
-        chosen = 0 if n_examples[0] < n_examples[1] else 1
-        data.notes.append(f'F1 is that of {labels[chosen]!r}; --positive chooses another class')
-    return replace(task, metrics=('accuracy', 'f1'), positive=chosen)
+        index = 0 if n_examples[0] < n_examples[1] else 1
+        data.notes.append(f'F1 is that of {labels[index]!r}; --positive chooses another class')
+    return replace(task, metrics=metrics, positive=index)
 
 
 def _own_split(
@@ -425,13 +421,3 @@ def _own_split(
         others, test_size=n_valid, random_state=seed, stratify=[e.label for e in others]
     )
     return single + train, valid
-
-
-def read_new(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
-    """Rows to predict, with the columns of the training data. Raises InputError.
-
-    warnings  a list for empty texts and unknown labels, which are then no errors
-    """
-    layout = 'pair' if task.layout == 'similarity' else task.layout
-    _, rows = _read_own(path, layout, warnings, warnings)
-    return _own_examples(task, rows, False, warnings)

@@ -1,17 +1,18 @@
 """The files of RACE."""
 
 import os
+from collections.abc import Iterator
 
 from gpt1.tasks.data_files import json_text, list_folder, open_text, parse_json, refuse
 from gpt1.tasks.readers import official_files
 from gpt1.tasks.task import Data, Example, Task
 from utils import InputError
 
-RACE_LEVELS = ('middle', 'high')
-RACE_SPLITS = ('train', 'dev', 'test')
+LEVELS = ('middle', 'high')
+SPLITS = ('train', 'dev', 'test')
 
 
-def read_race_file(
+def _read_passage(
     path: str, need_labels: bool = True, warnings: list[str] | None = None
 ) -> list[Example]:
     """The questions of one passage. Texts: article, question, options. Raises InputError.
@@ -36,41 +37,17 @@ def read_race_file(
             raise InputError(f'{where}: expected two options or more')
         letters = [chr(ord('A') + i) for i in range(len(choices))]
         if answer not in letters and (need_labels or answer is not None):
-            refuse(
-                f'{where}: the answer is {str(answer)[:20]!r}, expected A to {letters[-1]}',
-                warnings,
-            )
-        texts = (
-            article,
-            json_text(question, where, 'the question'),
-            *(json_text(choice, where, 'an option') for choice in choices),
-        )
+            answer = str(answer)[:20]
+            refuse(f'{where}: the answer is {answer!r}, expected A to {letters[-1]}', warnings)
+        question = json_text(question, where, 'the question')
+        choices = [json_text(choice, where, 'an option') for choice in choices]
         label = letters.index(answer) if answer in letters else None
-        examples.append(Example(f'{name}-{k}', texts, label))  # ids of RACE are those of passages
+        # ids of RACE are those of passages
+        examples.append(Example(f'{name}-{k}', (article, question, *choices), label))
     return examples
 
 
-def read_new_race(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
-    """The questions of a passage to predict, or of a folder of passages. Raises InputError."""
-    read = read_race_folder if os.path.isdir(path) else read_race_file
-    examples = read(path, False, warnings)
-    if not examples:
-        raise InputError(
-            f'{path} has no passages with questions: expected a passage of RACE, or a folder of '
-            'files 1.txt, 2.txt, ...'
-        )
-    return examples
-
-
-def read_race_folder(
-    folder: str, need_labels: bool = True, warnings: list[str] | None = None
-) -> list[Example]:
-    """All questions of a folder of passages, in the order of the files' numbers."""
-    paths = _race_files(folder)
-    return [e for path in paths for e in read_race_file(path, need_labels, warnings)]
-
-
-def _race_files(folder: str) -> list[str]:
+def _passages(folder: str) -> list[str]:
     """The files of a folder of passages, in the order of their numbers."""
 
     def order(name):
@@ -81,36 +58,52 @@ def _race_files(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in names]
 
 
-def race_levels(folder: str, split: str) -> dict[str, str]:
-    """Folders of `middle` and `high`, those that are there."""
-    paths = {level: os.path.join(folder, split, level) for level in RACE_LEVELS}
-    return {level: path for level, path in paths.items() if os.path.isdir(path)}
+def read_new_race(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
+    """The questions of a passage to predict, or of a folder of passages. Raises InputError."""
+    paths = _passages(path) if os.path.isdir(path) else [path]
+    examples = [example for file in paths for example in _read_passage(file, False, warnings)]
+    if not examples:
+        raise InputError(
+            f'{path} has no passages with questions: expected a passage of RACE, or a folder of '
+            'files 1.txt, 2.txt, ...'
+        )
+    return examples
+
+
+def _folders(task: Task, data_dir: str) -> Iterator[tuple[str, str, str]]:
+    """(split, level, folder) of all folders of passages that are there."""
+    found = official_files(task, data_dir)['train']  # of one of the levels
+    home = os.path.dirname(os.path.dirname(found))
+    for split in SPLITS:
+        for level in LEVELS:
+            folder = os.path.join(home, split, level)
+            if os.path.isdir(folder):
+                yield split, level, folder
 
 
 def find_race(task: Task, data_dir: str) -> list[str]:
-    home, _ = official_files(task, data_dir)
-    levels = [race_levels(home, split) for split in RACE_SPLITS]
-    folders = [folder for paths in levels for folder in paths.values()]
-    return [path for folder in folders for path in _race_files(folder)]
+    """The files that `read_race` reads."""
+    return [path for *_, folder in _folders(task, data_dir) for path in _passages(folder)]
 
 
 def read_race(task: Task, data_dir: str, n_valid: int | None, seed: int) -> Data:
     """RACE: trained on both levels together, scored on each and on all."""
-    home, _ = official_files(task, data_dir)
     data = Data()
     if n_valid is not None:
         data.notes.append('n_valid is not used: RACE has validation files')
-    for split, target in (('train', {}), ('dev', data.valid), ('test', data.test)):
-        levels = race_levels(home, split)
-        for level, path in levels.items():
-            examples = read_race_folder(path)
-            if not examples:
-                raise InputError(f'{path} has no passages: expected files 1.txt, 2.txt, ...')
-            target[level] = examples
-            data.sources.append(path)
-        if split == 'train':
-            data.train = [example for examples in target.values() for example in examples]
-        missing = [level for level in RACE_LEVELS if level not in levels]
+    there = {(split, level): folder for split, level, folder in _folders(task, data_dir)}
+    for split in SPLITS:
+        missing = [level for level in LEVELS if (split, level) not in there]
         if missing:
-            data.notes.append(f'{home} has no {split} passages of {" and ".join(missing)}')
+            data.notes.append(f'{data_dir} has no {split} passages of {" and ".join(missing)}')
+    for (split, level), folder in there.items():
+        examples = [example for path in _passages(folder) for example in _read_passage(path)]
+        if not examples:
+            raise InputError(f'{folder} has no passages: expected files 1.txt, 2.txt, ...')
+        data.sources.append(folder)
+        if split == 'train':
+            data.train += examples
+        else:
+            sets = data.valid if split == 'dev' else data.test
+            sets[level] = examples
     return data

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import IO, NamedTuple
 
@@ -56,22 +56,37 @@ class Archive(NamedTuple):
     address: str = 'https://gluebenchmark.com/tasks'  # where to get them
     patterns: tuple[str, ...] = ('{}.tsv',)  # of file names; the first file that is there is read
     splits: dict[str, str] = {'train': 'train', 'valid': 'dev', 'test': 'test'}  # -> {} in names
-    texts: tuple[str, ...] = ('sentence1', 'sentence2')  # columns
+    beside: dict[str, tuple[str, ...]] = {}  # more splits -> files in the folder or around it
+    format: str = 'lines'  # tab-separated or JSON lines, without quoting; or 'csv'
+    texts: tuple[str, ...] = ('sentence1', 'sentence2')  # columns; those that + joins are one text
     label: str = 'label'  # column
+    first_label: str | None = None  # how the column has class 0, if not as in submissions
     id: tuple[str, ...] = ('index',)  # columns, joined by '-'; where missing, the row from 0
     bare: tuple[str, ...] = ()  # the columns of a tab-separated file without a header
     # Rows whose number of fields is not the header's: 'refuse'; 'drop' (from labelled files);
     # 'accept' (those that have all that is needed; a label in the last column stays the last)
     ragged: str = 'refuse'
-    no_majority: bool = False  # '-' instead of a label: annotators disagree, leave the pair out
+    empty: str = 'count'  # what to do with empty texts: 'count', 'refuse'
+    unknown: str | None = None  # instead of a label: annotators disagree, leave the pair out
     aliases: dict[str, str] = {}  # other spellings of labels
     editions: dict[tuple[int, int, int], str] = {}  # rows of train, valid, test -> a note, or ''
     names_too: str = ''  # more names of its files: a regular expression, in lower case
-    others: tuple['Archive', ...] = ()  # other forms in which the files may lie
+    test_labels: str = ''  # a file with the rows of the test set, and their labels
+    test_columns: tuple[str, ...] = ()  # of that file, which has no header
+    made_up: bool = False  # whether there is made-up data for it
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that `texts` names."""
+        return [name for text in self.texts for name in text.split('+')]
 
     def names(self, split: str) -> list[str]:
         """The file names under which a split may lie."""
         return [pattern.format(self.splits[split]) for pattern in self.patterns]
+
+    def all_names(self) -> set[str]:
+        """The file names of all splits."""
+        return {name for split in self.splits for name in self.names(split)}
 
     def has_name(self, file: str) -> bool:
         """Whether the name of a file is one of `names_too`."""
@@ -80,7 +95,7 @@ class Archive(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """All that differs between tasks. `to_dict` keeps all fields but the last five.
+    """All that differs between tasks. `to_dict` keeps all fields but the last three.
 
     `mean` and `std` are those of the training labels in a regression: the model is trained with
     the mean squared error of (label - mean) / std. With `soft_labels` (STS-B) it has six outputs
@@ -93,7 +108,7 @@ class Task:
     labels: tuple[str, ...] | None = None  # names of the classes by id; None: choices or numbers
     metrics: tuple[str, ...] = ('accuracy',)  # the first one selects the best parameters
     submission: dict[str, str] = field(default_factory=dict)  # test split -> name of the file
-    first_label: str | None = None  # how files write class 0: '0', '1', 'A'; None: by its name
+    first_label: str | None = None  # how submissions have class 0: '0', '1', 'A'; None: its name
     n_context: int = 1  # for choices: number of leading texts that form the context
     halves: bool = False  # the original's rule for long texts: n_ctx // 2 - 2 tokens of each
     pooled: bool = False  # the first metric over all splits together selects
@@ -103,16 +118,21 @@ class Task:
     std: float = 1.0
     positive: int | None = 1  # the class that F1 is of; None: the mean over all classes
     published: tuple[Published, ...] = field(default=(), compare=False, repr=False)
-    archive: Archive | None = field(default=None, compare=False, repr=False)
-    reader: Callable | None = field(default=None, compare=False, repr=False)
-    # Finds the files that `reader` reads. None for data sets that are always small
-    finder: Callable | None = field(default=None, compare=False, repr=False)
-    # Reads a file to predict. None: a table as in the archive; without an archive, own columns
-    file_reader: Callable | None = field(default=None, compare=False, repr=False)
+    archive: Archive | None = field(default=None, compare=False, repr=False)  # None: own data
+    reader: str = field(default='official', compare=False, repr=False)  # a key of READERS
 
     def __post_init__(self):
         if not self.submission:
             object.__setattr__(self, 'submission', {'test': f'{self.title}.tsv'})
+
+    @staticmethod
+    def from_row(row: dict) -> 'Task':
+        """The task of a table of tasks.toml."""
+        files = _frozen(row['archive'])
+        editions = {tuple(sizes): note for *sizes, note in files.get('editions', ())}
+        row = _frozen(row) | {'archive': Archive(**{**files, 'editions': editions})}
+        row['published'] = tuple(Published(*score) for score in row.get('published', ()))
+        return Task(**row)
 
     @property
     def n_out(self) -> int:
@@ -122,12 +142,20 @@ class Task:
         return len(self.labels) if self.labels is not None else 1
 
     def word(self, label: int) -> str:
-        """How data files and submissions write a class or a choice (numbered from 0)."""
-        if self.first_label is None:
+        """How submissions, and most data files, have a class or a choice (numbered from 0)."""
+        return self._written(label, self.first_label)
+
+    def file_word(self, label: int) -> str:
+        """How the data files have a class or a choice."""
+        first = self.archive.first_label if self.archive else None
+        return self._written(label, first or self.first_label)
+
+    def _written(self, label: int, first: str | None) -> str:
+        if first is None:
             return self.labels[label]
-        if self.first_label == 'A':
+        if first == 'A':
             return chr(ord('A') + label)
-        return str(int(self.first_label) + label)
+        return str(int(first) + label)
 
     def cut_rule(self, n_ctx: int) -> str:
         """How `encoding.cut_lengths` cuts long examples for sequences of n_ctx tokens, in words."""
@@ -159,11 +187,10 @@ class Task:
         for name, is_valid in _VALID_FIELDS.items():
             if not is_valid(record[name]):
                 raise InputError(f'{source}: damaged task: {name} is {str(record[name])[:40]!r}')
-        labels = record['labels'] and tuple(record['labels'])
-        task = Task(**{**record, 'labels': labels, 'metrics': tuple(record['metrics'])})
-        kinds = (labels is not None, task.layout == 'choices', task.soft_labels, task.regression)
-        no_class = labels is not None and (task.positive or 0) >= len(labels)
-        if sum(kinds) != 1 or no_class:
+        task = Task(**_frozen(record))
+        kinds = (task.labels is not None, task.layout == 'choices', task.soft_labels)
+        no_class = task.labels is not None and (task.positive or 0) >= len(task.labels)
+        if sum((*kinds, task.regression)) != 1 or no_class:
             raise InputError(f'{source}: damaged task: its fields contradict each other')
         return task
 
@@ -173,42 +200,38 @@ class Task:
         return self.layout, self.n_context, self.halves, self.n_out
 
 
-def _is_text(value) -> bool:
-    return isinstance(value, str) and value != ''
+def _frozen(record: dict) -> dict:
+    """A record with tuples in place of lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
 
 
-def _are_texts(value) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) > 0 and all(map(_is_text, value))
+def _are_texts(value, n: int = 1) -> bool:
+    """Whether a value is a list of n or more different texts."""
+    is_list = isinstance(value, (list, tuple)) and all(v and isinstance(v, str) for v in value)
+    return is_list and len(set(value)) == len(value) >= n
 
 
 def _is_number(value) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _is_bool(value) -> bool:
-    return isinstance(value, bool)
-
-
 def _are_file_names(value) -> bool:
     """Reject paths, so that settings.json cannot redirect output."""
-    return isinstance(value, dict) and all(
-        _is_text(name) and re.fullmatch(r'[\w-]+\.tsv', name) for name in value.values()
-    )
+    are_texts = isinstance(value, dict) and _are_texts(list(value.values()))
+    return are_texts and all(re.fullmatch(r'[\w-]+\.tsv', name) for name in value.values())
 
 
 _VALID_FIELDS = {
-    'name': _is_text,
-    'title': _is_text,
+    **dict.fromkeys(('name', 'title'), lambda v: _are_texts([v])),
+    **dict.fromkeys(
+        ('halves', 'pooled', 'soft_labels', 'regression'), lambda v: isinstance(v, bool)
+    ),
     'layout': lambda v: v in LAYOUTS,
-    'labels': lambda v: v is None or (_are_texts(v) and len(set(v)) == len(v) > 1),
+    'labels': lambda v: v is None or _are_texts(v, 2),
     'metrics': lambda v: _are_texts(v) and METRICS.keys() >= set(v),
-    'submission': lambda v: _are_file_names(v) and len(v) > 0,
+    'submission': _are_file_names,
     'first_label': lambda v: v in (None, '0', '1', 'A'),
     'n_context': lambda v: type(v) is int and v in (1, 2),
-    'halves': _is_bool,
-    'pooled': _is_bool,
-    'soft_labels': _is_bool,
-    'regression': _is_bool,
     'mean': _is_number,
     'std': lambda v: _is_number(v) and v > 0,
     'positive': lambda v: v is None or (type(v) is int and v >= 0),

@@ -20,32 +20,38 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from utils import InputError, check_not_pointer
 
-COMPRESSIONS = ('.gz', '.xz', '.zst')
-JSON_LINES = ('.jsonl', '.ndjson')
-SUFFIXES = ('.txt', '.jsonl', '.parquet', '.ndjson') + tuple(
-    kind + compression for kind in ('.txt', *JSON_LINES) for compression in COMPRESSIONS
-)
-# In a folder, these are read if they hold records with a text. Others describe the data.
-MAYBE_SUFFIXES = ('.json', *('.json' + compression for compression in COMPRESSIONS))
+JSON_LINES = ('.json', '.jsonl', '.ndjson')
 MARKUP = 'markup would be learned as text; extract the plain text first'
-ARCHIVE = 'an archive; unpack it first'
 NOT_TEXT = {
     **dict.fromkeys(('.csv', '.tsv'), 'a table; write the texts of one column to .txt or .jsonl'),
     **dict.fromkeys(('.html', '.htm', '.xhtml', '.xml', '.rtf', '.ipynb'), MARKUP),
-    **dict.fromkeys(('.tar', '.zip', '.tgz', '.7z', '.bz2'), ARCHIVE),
+    **dict.fromkeys(('.tar', '.zip', '.tgz', '.7z', '.bz2'), 'an archive; unpack it first'),
 }
 MARKUP_START = re.compile(rb'<(!doctype|\?xml|html|head|mediawiki|doc)\b|\{\\rtf|\[\{\x22', re.I)
-ONE_OBJECT = 'each line should be a JSON object with a string named "text"'
-# JSON can hold half of a surrogate pair, UTF-8 cannot.
-SURROGATE = re.compile('[\ud800-\udfff]')
-BLOCK = 1 << 20  # bytes of text in a block, at most (but for three)
-LONGEST_RECORD = 1 << 27  # bytes of a line of JSON; a longer one is refused
-PARQUET_ROWS = 64  # read at a time; a row may be a book
+BLOCK = 1 << 20  # characters of a block, at most
+LONGEST_LINE = 1 << 27  # bytes of a line of JSON; a longer one is refused
+
+
+def import_pyarrow(path: str):
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(f'{path}: to read it, pip install pyarrow') from error
+    return pyarrow
+
+
+def open_zstd(path: str, mode: str) -> BinaryIO:
+    # Unlike the package zstandard, it reads all frames, and notices where a file is cut off.
+    stream = import_pyarrow(path).CompressedInputStream(open(path, mode), 'zstd')  # noqa: SIM115
+    return io.BufferedReader(stream, BLOCK)
+
+
+OPENERS = {'.gz': gzip.open, '.xz': lzma.open, '.zst': open_zstd}
 
 
 # -------------------------------------------------------------------------------- finding the files
@@ -61,87 +67,75 @@ class TextFile(NamedTuple):
 def find_texts(places: Iterable[str]) -> tuple[list[TextFile], list[str]]:
     """List the text files among and below `places`, which are files and folders.
 
-    In a folder, the files whose names end in one of `SUFFIXES` (in upper or lower case) are text.
-    They are sorted by name. Symbolic links are followed. A file that is given by its own name and
-    ends differently is plain text, or records of JSON; see `read_chunks`.
-
-    Returns the texts, and a line for each folder with files that are not read. Raises InputError if
-    a place does not exist or has no text file.
+    In a folder, the endings of the names tell what is text (see `is_text`). A file that is given by
+    its own name may have any. Returns the texts, and a line for each folder with files that are not
+    read. Raises InputError if a place does not exist or has no text file.
     """
     texts, notes = [], []
     for place in map(str, places):
-        if not os.path.exists(place):
-            raise InputError(f'--text {place}: no such file or folder')
         if os.path.isdir(place):
             found, others = list_folder(place)
             texts += found
             if others:
                 notes.append(f'{place}: other kinds of files are not read: {shorten(others)}')
-        elif os.path.isfile(place):
-            reason = NOT_TEXT.get(os.path.splitext(plain_name(place))[1])
-            if reason:
-                raise InputError(f'--text {place}: this kind of file is not read: {reason}')
-            texts.append(TextFile(os.path.basename(place), place))
-        else:
-            raise InputError(
-                f'--text {place}: expected a file or a folder; write the text of a pipe to a file, '
-                'since it is read more than once'
-            )
+            continue
+        reason = NOT_TEXT.get(kind_of(place))
+        if not os.path.exists(place):
+            raise InputError(f'--text {place}: no such file or folder')
+        if not os.path.isfile(place):
+            reason = 'a pipe or a device; write its text to a file, since it is read twice'
+        if reason:
+            raise InputError(f'--text {place}: this kind of file is not read: {reason}')
+        texts.append(TextFile(os.path.basename(place), place))
     return texts, notes
 
 
-def plain_name(name: str) -> str:
-    """Return a name in lower case, without the ending of a compressed file."""
-    root, suffix = os.path.splitext(name.lower())
-    return root if suffix in COMPRESSIONS else root + suffix
+def kind_of(path: str) -> str:
+    """Return the ending of a name in lower case; of a compressed file, the one before."""
+    root, suffix = os.path.splitext(path.lower())
+    return os.path.splitext(root)[1] if suffix in OPENERS else suffix
 
 
 def list_folder(folder: str) -> tuple[list[TextFile], list[str]]:
-    """List the text files below a folder, and the names of all other files.
-
-    If symbolic links lead to a file or folder in several ways, it is listed once.
-    """
+    """List the text files below a folder by name, each once, and the names of all other files."""
 
     def fail(error):
         raise InputError(f'cannot read {error.filename}: {error.strerror}') from error
 
-    def is_new(path):
-        real = os.path.realpath(path)
-        n_before = len(seen)
-        seen.add(real)
-        return len(seen) > n_before
-
-    texts, others = [], []
-    seen = {os.path.realpath(folder)}
+    texts, others, seen = {}, [], set()
     for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if is_new(os.path.join(parent, name))]
+        folders.sort()
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         for path in (os.path.join(parent, file) for file in sorted(files)):
             name = os.path.relpath(path, folder)
-            if not is_text(path):
+            if is_text(path):
+                texts.setdefault(os.path.realpath(path), TextFile(name, path))
+            else:
                 others.append(name)
-            elif is_new(path):
-                texts.append(TextFile(name, path))
     if not texts:
-        message = f'--text {folder}: no .txt file in this folder, and no other kind that is read'
-        message += f' ({", ".join(SUFFIXES[1:])})'
-        if others:
-            message += f'; it holds {shorten(others)}'
-        raise InputError(message)
-    return sorted(texts), sorted(others)
+        found = f'; it holds {shorten(others)}' if others else ''
+        raise InputError(
+            f'--text {folder}: no .txt file in this folder, and no .jsonl, .ndjson, .parquet{found}'
+        )
+    return sorted(texts.values()), sorted(others)
 
 
 def is_text(path: str) -> bool:
-    """Return whether a file in a folder is a text. Raises InputError."""
-    name = path.lower()
-    if name.endswith(SUFFIXES) and not os.path.exists(path):
-        raise InputError(f'cannot read {path}: the symbolic link leads nowhere')
-    if not os.path.isfile(path):
+    """Return whether a file in a folder is a text. A .json file is one if it holds records."""
+    kind = kind_of(path)
+    if kind not in ('.txt', *JSON_LINES) and not path.lower().endswith('.parquet'):
         return False
-    if name.endswith(MAYBE_SUFFIXES):
-        with open_text(path) as (_, f):
-            record = read_record(first_line(f)) or {}
-        return isinstance(record.get('text'), str)
-    return name.endswith(SUFFIXES)
+    if not os.path.exists(path):
+        raise InputError(f'cannot read {path}: the symbolic link leads nowhere')
+    if kind != '.json' or not os.path.isfile(path):
+        return os.path.isfile(path)
+    with open_text(path) as f:
+        record = read_record(f.readline(LONGEST_LINE).removeprefix(codecs.BOM_UTF8))
+    return record is not None and isinstance(record.get('text'), str)
 
 
 def shorten(names: list[str]) -> str:
@@ -163,39 +157,54 @@ def file_hash(path: str) -> list:
 # -------------------------------------------------------------------------------- reading the files
 
 
-def read_chunks(path: str) -> Iterator[tuple[bytes, int]]:
-    """Yield the text of a file in pieces of any size, as UTF-8.
+def read_pieces(path: str) -> Iterator[str]:
+    """Yield the text of a file in pieces of any size.
 
-    Each piece comes with the number of bytes of the file that have been read. In JSON Lines and
-    .parquet files, a newline follows each text. A file of another name holds JSON Lines if its
-    first line is a JSON object. Raises InputError.
+    In JSON Lines and .parquet files, a newline follows each text. A file of another name holds JSON
+    Lines if its first line is a JSON object. Raises InputError.
     """
     if path.lower().endswith('.parquet'):
-        check_not_pointer(path)
         yield from parquet_texts(path)
         return
-    with open_text(path) as (raw, f):
-        first = first_line(f)
-        is_json = plain_name(path).endswith(('.json', *JSON_LINES))
+    with open_text(path) as f:
+        first = f.readline(LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
+        is_json = kind_of(path) in JSON_LINES
         if not is_json:
             check_plain(first, path)
             is_json = read_record(first) is not None
         if is_json:
-            lines = iter(lambda: f.readline(LONGEST_RECORD), b'')
-            chunks = json_texts(itertools.chain([first], lines), path)
+            lines = itertools.chain([first], iter(lambda: f.readline(LONGEST_LINE), b''))
+            yield from (json_text(line, path, i) for i, line in enumerate(lines, 1))
         else:
-            chunks = itertools.chain([first], iter(lambda: f.read(BLOCK), b''))
+            yield from decode(itertools.chain([first], iter(lambda: f.read(BLOCK), b'')), path)
+
+
+def decode(chunks: Iterable[bytes], path: str) -> Iterator[str]:
+    """Decode UTF-8 that may be cut anywhere. Raises InputError."""
+    decoder = codecs.getincrementaldecoder('utf-8')()
+    n_before = 0
+    try:
         for chunk in chunks:
-            yield chunk, raw.tell()
+            yield decoder.decode(chunk)
+            n_before += len(chunk)
+        yield decoder.decode(b'', final=True)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f'{path} is not UTF-8 text (near byte {n_before + error.start:,}: {error.reason}); '
+            'save it again as UTF-8'
+        ) from error
 
 
 @contextlib.contextmanager
-def open_text(path: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """Open a file as (raw, decompressed). Within, errors of reading it become an InputError."""
+def open_text(path: str) -> Iterator[BinaryIO]:
+    """Open a file, decompressed. Within, errors of reading it become an InputError."""
     check_not_pointer(path)
+    opener = OPENERS.get(os.path.splitext(path)[1].lower(), open)
     try:
-        with open(path, 'rb') as raw, decompress(raw, path) as f:
-            yield raw, f
+        if opener is not open and not os.path.getsize(path):
+            raise EOFError('an empty file')
+        with opener(path, 'rb') as f:
+            yield f
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         reason = getattr(error, 'strerror', None)  # of the system
         if not reason:
@@ -203,44 +212,15 @@ def open_text(path: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
         raise InputError(f'cannot read {path}: {reason}') from error
 
 
-def decompress(raw: BinaryIO, path: str) -> BinaryIO:
-    """Open the compressed file `raw`; its name says how. Raises EOFError if it is empty."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in COMPRESSIONS:
-        return raw
-    if not os.fstat(raw.fileno()).st_size:
-        raise EOFError('an empty file')
-    if suffix == '.gz':
-        return gzip.open(raw)
-    if suffix == '.xz':
-        return lzma.open(raw)
-    # Unlike the package zstandard, it reads all frames, and notices where a file is cut off.
-    pyarrow = import_pyarrow(path)
-    return io.BufferedReader(pyarrow.CompressedInputStream(raw, 'zstd'), BLOCK)
-
-
-def import_pyarrow(path: str):
-    """Return the package `pyarrow`. Raises InputError if it is not installed."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(f'{path}: to read this, pip install pyarrow') from error
-    return pyarrow
-
-
-def first_line(f: BinaryIO) -> bytes:
-    """Read the first line of a file, without the byte order mark of UTF-8."""
-    return f.readline(LONGEST_RECORD).removeprefix(codecs.BOM_UTF8)
-
-
 def check_plain(first: bytes, path: str) -> None:
     """Raise InputError if the first line of a file is not that of a plain text."""
+    reason = None
     if b'\0' in first[:1024] or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(
-            f'{path} is not UTF-8 text (it is UTF-16 or an archive); save it again as UTF-8'
-        )
-    if MARKUP_START.match(first.lstrip()):
-        raise InputError(f'{path} is not plain text: {MARKUP}')
+        reason = 'it is not UTF-8 but UTF-16 or an archive; save it again as UTF-8'
+    elif MARKUP_START.match(first.lstrip()):
+        reason = MARKUP
+    if reason:
+        raise InputError(f'{path} is not plain text: {reason}')
 
 
 def read_record(line: bytes) -> dict | None:
@@ -251,124 +231,72 @@ def read_record(line: bytes) -> dict | None:
         return None
 
 
-def json_texts(lines: Iterable[bytes], path: str) -> Iterator[bytes]:
-    """Yield the field `text` of each line of a JSON Lines file that is not blank."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode('utf-8-sig'))
-        except UnicodeDecodeError as error:
-            raise InputError(f'{path}, line {number:,}: the line is not UTF-8 text') from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f'{path}, line {number:,}: the line is not JSON ({error}); {ONE_OBJECT}'
-            ) from error
-        text = record.get('text') if isinstance(record, dict) else None
-        if not isinstance(text, str):
-            raise InputError(f'{path}, line {number:,}: {ONE_OBJECT}')
-        yield to_utf8(text)
-
-
-def parquet_texts(path: str) -> Iterator[tuple[bytes, int]]:
-    """Yield the column `text` of a Parquet file, some rows at a time; see `read_chunks`.
-
-    Memory holds one page of the column. A page has about a megabyte, unless single texts are large.
-    """
-    pyarrow = import_pyarrow(path)
-    n_read = 0
+def json_text(line: bytes, path: str, number: int) -> str:
+    """Return the field `text` of a line of JSON and a newline; nothing for a blank line."""
+    if not line.strip():
+        return ''
     try:
-        size = os.path.getsize(path)
-        # These two options make it read the pages of a column one after another. By its name, it
-        # opens a file only if that is UTF-8.
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path}, line {number:,}: the line is not JSON ({error})') from error
+    text = record.get('text') if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        raise InputError(
+            f'{path}, line {number:,}: expected a JSON object with a string named "text"'
+        )
+    return whole_characters(text)
+
+
+def parquet_texts(path: str) -> Iterator[str]:
+    """Yield the column `text` of a Parquet file. Memory holds a page of it, about a megabyte."""
+    check_not_pointer(path)
+    pyarrow = import_pyarrow(path)
+    try:
+        # These options make it read the pages of a column one after another. By its name, it opens
+        # a file only if that is UTF-8.
         options = {'pre_buffer': False, 'buffer_size': BLOCK}
         with open(path, 'rb') as raw, pyarrow.parquet.ParquetFile(raw, **options) as f:
             names = f.schema_arrow.names
             if 'text' not in names:
                 raise InputError(f'{path} has no column "text"; its columns: {shorten(names)}')
-            for batch in f.iter_batches(PARQUET_ROWS, columns=['text'], use_threads=False):
+            for batch in f.iter_batches(64, columns=['text'], use_threads=False):
                 texts = batch.column(0).to_pylist()
-                for row, text in enumerate(texts, n_read + 1):
-                    if not isinstance(text, str):
-                        found = 'nothing' if text is None else type(text).__name__
-                        raise InputError(
-                            f'{path}, row {row:,}: expected a string in the column "text", '
-                            f'found {found}'
-                        )
-                n_read += len(texts)
-                yield b''.join(map(to_utf8, texts)), size * n_read // f.metadata.num_rows
+                if not all(isinstance(text, str) for text in texts):
+                    raise InputError(f'{path}: the column "text" holds other things than strings')
+                yield ''.join(map(whole_characters, texts))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f'cannot read {path} as a Parquet file ({error})') from error
 
 
-def to_utf8(text: str) -> bytes:
-    """A text and a newline, as UTF-8."""
-    return SURROGATE.sub('\ufffd', f'{text}\n').encode()
+def whole_characters(text: str) -> str:
+    """Return a text and a newline. Half of a surrogate pair, which JSON can hold, becomes `?`."""
+    return f'{text}\n'.encode(errors='replace').decode()
 
 
 # ------------------------------------------------------------------------------------------- blocks
 
 
-class TextBlock(NamedTuple):
-    """At most about a megabyte of the text of a file: whole lines, unless one is longer."""
+def read_blocks(path: str) -> Iterator[str]:
+    """Cut the text of a file into blocks: whole lines, unless one is longer than a block.
 
-    data: bytes
-    path: str  # of the file, for messages
-    start: int  # position of `data` in the text of the file, in bytes, without its mark
-
-    def decode(self) -> str:
-        """The text. Raises InputError if it is not UTF-8."""
-        try:
-            return self.data.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f'{self.path} is not UTF-8 text (byte {self.start + error.start:,}: '
-                f'{error.reason}); save it again as UTF-8'
-            ) from error
-
-
-def read_blocks(
-    path: str, progress: Callable[[int], object] = lambda n_bytes: None
-) -> Iterator[TextBlock]:
-    """Cut the text of a file into blocks. If no newline ends the last line, one is added.
-
-    The cuts depend on the text alone, not on how the file is stored. `progress` is called with
-    numbers of bytes of the file, as they are read. Raises InputError.
+    If no newline ends the last line, one is added. The cuts depend on the text alone, not on how
+    the file is stored. Raises InputError.
     """
-    pending = bytearray()
-    start = n_read_before = 0
-
-    def take(rest):
-        """Yield blocks until no more than `rest` bytes are pending."""
-        nonlocal start
-        while len(pending) > rest:
-            block = TextBlock(bytes(pending[: find_cut(pending)]), path, start)
-            del pending[: len(block.data)]
-            start += len(block.data)
-            yield block
-
-    for chunk, n_read in read_chunks(path):
-        progress(n_read - n_read_before)
-        n_read_before = n_read
-        pending += chunk
-        yield from take(BLOCK + 3)  # all that `find_cut` looks at
-    if pending and not pending.endswith(b'\n'):
-        pending += b'\n'
-    yield from take(0)
+    pending = ''
+    for piece in read_pieces(path):
+        pending += piece
+        while len(pending) > BLOCK:
+            end = find_cut(pending)
+            yield pending[:end]
+            pending = pending[end:]
+    if pending:
+        yield pending if pending.endswith('\n') else f'{pending}\n'
 
 
-def find_cut(data: bytearray) -> int:
-    """Where a block ends: after the last newline in it; in a longer line, before the last space.
-
-    In a word that is longer than a block, it is between two characters.
-    """
-    if len(data) <= BLOCK:
-        return len(data)
-    newline = data.rfind(b'\n', 0, BLOCK)
+def find_cut(text: str) -> int:
+    """Where a block ends: after the last newline in it; in a longer line, before the last space."""
+    newline = text.rfind('\n', 0, BLOCK)
+    space = text.rfind(' ', 1, BLOCK)
     if newline >= 0:
         return newline + 1
-    space = data.rfind(b' ', 1, BLOCK)
-    if space >= 0:
-        return space
-    first_bytes = (i for i in range(BLOCK, len(data)) if data[i] & 0xC0 != 0x80)
-    return next(first_bytes, BLOCK)
+    return space if space >= 0 else BLOCK

@@ -37,12 +37,11 @@ def available_cores() -> int:
 class Workers:
     """Processes that apply a function to many items, one process on each core.
 
-    >>> with Workers() as workers:
+    >>> with Workers(shared=encoder) as workers:
     ...     results = list(workers.map(function, items))
 
     n       the number of processes; None: one on each core; 1: this process does the work
-    shared  what all calls need, such as a vocabulary: it goes to each process once, and is the
-            first argument of the functions. None: they have no such argument
+    shared  what all calls need, such as a vocabulary: it goes to each process once
     """
 
     AHEAD = 4  # items for each process that are taken before they are needed
@@ -57,18 +56,15 @@ class Workers:
     def __enter__(self):
         if self.n > 1:
             try:
-                self.pool = ProcessPoolExecutor(self.n, initializer=start, initargs=(self.shared,))
+                self.pool = ProcessPoolExecutor(self.n, initializer=_start, initargs=(self.shared,))
                 self.pool.submit(int)  # where processes are forked, this starts all of them
             except OSError as error:  # too many processes, or a container without shared memory
-                self._stop()
+                self.__exit__()
                 reason = error.strerror or error
                 print(f'warning: one process does the work: {reason}', file=sys.stderr, flush=True)
         return self
 
     def __exit__(self, *_):
-        self._stop()
-
-    def _stop(self):
         """End the processes, which may be far from the end of their items."""
         if self.pool:
             processes = list((self.pool._processes or {}).values())
@@ -80,43 +76,35 @@ class Workers:
         self.pool = None
 
     def map(self, function: Callable, items: Iterable) -> Iterator:
-        """Yield `function(item)`, or `function(shared, item)`, for each item, in order.
+        """Yield `function(shared, item)` for each item, in order.
 
         The function, the items and the results must be picklable. Only a few items are taken ahead
         of the results. An exception in `function` is raised here. Raises InputError if a process
         was killed.
         """
         if not self.pool:
-            for item in items:
-                yield call(function, self.shared, item)
+            yield from (function(self.shared, item) for item in items)
             return
         items = iter(items)
         pending = deque()
-        while True:
-            try:
+        try:
+            while True:
                 for item in itertools.islice(items, self.AHEAD * self.n - len(pending)):
-                    pending.append(self.pool.submit(call_shared, function, item))
+                    pending.append(self.pool.submit(_work, function, item))
                 if not pending:
                     return
-                result = pending.popleft().result()
-            except BrokenProcessPool as error:
-                raise InputError(
-                    f'a worker process was killed: is there too little memory for {self.n} of them?'
-                ) from error
-            yield result
+                yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                f'a worker process was killed: is there too little memory for {self.n} of them?'
+            ) from error
 
 
-def call(function: Callable, shared: object, item: object) -> object:
-    """Apply a function of `Workers.map` to an item."""
-    return function(item) if shared is None else function(shared, item)
+def _work(function: Callable, item: object) -> object:
+    return function(_shared, item)
 
 
-def call_shared(function: Callable, item: object) -> object:
-    """`call` in a worker process."""
-    return call(function, _shared, item)
-
-
-def start(shared: object) -> None:
+def _start(shared: object) -> None:
     """Prepare a worker process."""
     global _shared
     _shared = shared
@@ -127,9 +115,9 @@ def start(shared: object) -> None:
     if hasattr(signal, 'SIGBREAK'):  # Windows
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -2,32 +2,8 @@
 
     python data/sample_stories.py
 
-writes the two CSV files in data/sample again, byte for byte.
-
-A story is four sentences and an ending, made from one of the schemas in `data/sample/schemas.txt`.
-Each schema has two variants, a and b, that differ in one sentence, the clue. A right ending after
-clue a is a wrong one after clue b, and the other way round. All else is balanced, so that nothing
-helps but to relate the ending to the clue:
-
-- Stories come in pairs, one of each variant, with the same two endings at the same two positions.
-  So every ending, and every position, is right as often as wrong.
-- Everything but the clue (names, things, neutral sentences) is drawn without looking at the
-  variant, and every clue meets the same two kinds of ending.
-- A clue rarely shares a telling word with its right ending.
-
-One of the two endings of a schema is a happy one, and its first words say so ("Luckily, ..." or
-"Sadly, ..."). Which clue leads to it has to be learnt for each clue: a burst pipe floods the
-classroom, and luckily the test is off. There are 410 clues: 1,871 labelled stories are too few to
-learn them from, but a language model that has read many stories knows them. That is the paper's
-claim about pre-training, in miniature. These are not ROCStories: do not compare scores with the
-paper's.
-
-The schemas are blocks of lines: `family: title`, slots of the schema's own (`thing = cake | pie`),
-then the sentences 1 to 5. Sentence 5 is the ending, happy (`5a+`) or not (`5b-`); `3a`, `3b` are
-the third sentence of variants a and b. ` | ` separates phrasings; (one|another) is a choice within
-a phrasing. An indented line continues the one before. Slots stay the same through a story: {name}
-with {he} {him} {his}, a second person {friend} with {he2} {him2} {his2}, {relative}, {day},
-{weekday}, {city}, {color}. "a/an" becomes the right article, and a sentence begins with a capital.
+writes the two CSV files in data/sample again, byte for byte. data/README.md says how a story is
+made, and explains the schemas in `data/sample/schemas.txt`.
 """
 
 import argparse
@@ -37,6 +13,7 @@ import os
 import random
 import re
 import sys
+import tomllib
 import uuid
 from dataclasses import dataclass, field
 
@@ -44,48 +21,10 @@ from gpt1 import ROOT
 from gpt1.tasks import rocstories
 from utils import WriteError, whole_file
 
-FEMALE = (
-    'Ada Alice Amina Amy Anna Beth Carla Carmen Chloe Clara Daisy Diana Elena Ella Emma Eva '
-    'Fatima Grace Hanna Hazel Helen Ida Ines Iris Ivy Jane Jasmine Julia Karen Kate Laila Lara '
-    'Laura Leah Lena Lily Lisa Lucy Maria Martha Maya Mei Mina Nadia Nina Nora Olga Olivia Paula '
-    'Priya Rita Rosa Ruby Ruth Sara Sofia Stella Tara Uma Vera Yuki Zoe'
-).split()
-MALE = (
-    'Adam Ahmed Alan Alex Amir Andy Anton Ben Bill Boris Carl Carlos Chen Dan David Diego Ed Eli '
-    'Emil Eric Felix Finn Frank Fred George Greg Hassan Henry Hugo Ian Igor Ivan Jack James Jim '
-    'Joe John Jorge Ken Kevin Kofi Leo Liam Luis Marco Max Mike Milo Noah Omar Oscar Otto Paul '
-    'Pedro Peter Raj Ralph Ray Sam Simon Steve Theo Tim Tom Victor Walter'
-).split()
-OPENINGS = {  # of an ending
-    '+': [
-        'Luckily',
-        'Happily',
-        'Fortunately',
-        'Thankfully',
-        'Best of all',
-        'To {his} joy',
-        'To {his} delight',
-    ],
-    '-': [
-        'Unluckily',
-        'Unhappily',
-        'Unfortunately',
-        'Sadly',
-        'Worst of all',
-        'To {his} sorrow',
-        'To {his} distress',
-    ],
-}
-SLOTS = {
-    'day': 'Monday Tuesday Wednesday Thursday Friday Saturday Sunday'.split(),
-    'weekday': 'Monday Tuesday Wednesday Thursday Friday'.split(),
-    'city': (
-        'Boston Chicago Denver Dallas Seattle Portland Atlanta Vienna London Dublin Toronto Lisbon '
-        'Oslo Madrid Sydney Naples'
-    ).split(),
-    'color': 'red blue green yellow purple white black brown'.split(),
-    'relative': 'mother father sister brother cousin aunt uncle grandmother grandfather'.split(),
-}
+with open(os.path.join(os.path.dirname(__file__), 'words.toml'), 'rb') as f:
+    WORDS = tomllib.load(f)
+SLOTS = {slot: words.split() for slot, words in WORDS['words'].items()}
+FEMALE, MALE = SLOTS.pop('female'), SLOTS.pop('male')
 FILES = tuple(names[0] for names in rocstories.FILES.values())  # val and test
 ROWS = 1871  # as many as each of the real files has
 SEED = 2018  # of the two files
@@ -139,7 +78,8 @@ def phrase(phrasings, rng) -> str:
 def phrase_ending(schema: Schema, variant: str, rng) -> str:
     """An ending, its slots still open: the opening, which tells the mood, and a phrasing."""
     ending = phrase(schema.phrasings[4][variant], rng)
-    return f'{rng.choice(OPENINGS[schema.moods[variant]])}, {ending[0].lower()}{ending[1:]}'
+    opening = rng.choice(WORDS['openings'][schema.moods[variant]])
+    return f'{opening}, {ending[0].lower()}{ending[1:]}'
 
 
 def draw_slots(schema: Schema, rng) -> dict[str, str]:

@@ -2,430 +2,36 @@
 
     python data/sample_tasks.py --task cola
 
-writes the data of one task into data/sample, `--task all` that of every task. `train.py` does the
-same on first use.
-
-The sentences come from the schemas of `stories.py`, so they are in the language that the
-sample model has read. Words alone do not tell the label, except that a neutral hypothesis of SNLI
-and MNLI is another kind of sentence. It depends on the order of the words (CoLA), on what a story
-leads to (SST-2, RTE), on whether an ending fits it (SNLI, MNLI, QNLI, SciTail, RACE, QQP), or on
-whether two texts say the same (MRPC, STS-B). Training examples tell the clues and the endings of
-the stories in the first three of their five phrasings, validation and test examples in the other
-two. A model that was not pre-trained has never seen those.
-
-The files are the same on every machine, byte for byte. They are for trying the program: their
-scores say nothing about the real data sets.
+unpacks the data of one task into data/sample, `--task all` that of every task. `train.py` does the
+same on first use. data/README.md says how they were made, and what their labels depend on.
 """
 
 import argparse
 import contextlib
-import functools
 import os
-import random
-import re
 import sys
+import tarfile
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from gpt1.tasks.sample import formats
-from gpt1.tasks.sample.formats import Block
-from gpt1.tasks.sample.stories import (
-    FEMALE,
-    FOLDER,
-    MALE,
-    Schema,
-    draw_slots,
-    fill,
-    phrase,
-    phrase_ending,
-    read_schemas,
-)
+from gpt1.tasks.sample.stories import FOLDER
 from utils import InputError, WriteError
 
-SEED = 1000  # of the first task; that of the sample stories is 2018, of the pre-training text 7
-SPLITS = ('train', 'dev', 'test')
-PHRASINGS = {'train': slice(0, 3), 'dev': slice(3, 5), 'test': slice(3, 5), 'text': slice(0, 5)}
-PEOPLE = ('name', 'he', 'him', 'his', 'friend', 'he2', 'him2', 'his2')
-OTHER = {'a': 'b', 'b': 'a'}
-
-
-class Random(random.Random):
-    """Random numbers that are alike in every version of Python: only `random()` is used."""
-
-    def choice(self, sequence):
-        return sequence[int(self.random() * len(sequence))]
-
-    def shuffle(self, items: list) -> None:
-        for i in range(len(items) - 1, 0, -1):
-            j = int(self.random() * (i + 1))
-            items[i], items[j] = items[j], items[i]
-
-
-class Story:
-    """A story of a schema, for which the people, the day, ... are drawn.
-
-    Each method draws a phrasing. Variant 'a' or 'b' decides what happens: see `stories.py`.
-    """
-
-    def __init__(self, schema: Schema, split: str, rng: Random, people: dict | None = None):
-        self.schema = schema
-        self.rng = rng
-        self.some = PHRASINGS[split]
-        self.slots = draw_slots(schema, rng) | (people or {})
-        self.people = {name: self.slots[name] for name in PEOPLE}
-        sentences = schema.phrasings
-        self.clue_at = next(i for i in range(4) if sentences[i]['a'] != sentences[i]['b'])
-
-    def sentence(self, i: int, variant: str) -> str:
-        """Sentence i, 0 to 3."""
-        phrasings = self.schema.phrasings[i][variant]
-        if i == self.clue_at:
-            phrasings = phrasings[self.some]
-        return fill(phrase(phrasings, self.rng), self.slots)
-
-    def clue(self, variant: str) -> str:
-        """The sentence that decides how the story ends."""
-        return self.sentence(self.clue_at, variant)
-
-    def context(self, variant: str) -> str:
-        """The four sentences before the ending."""
-        return ' '.join(self.sentence(i, variant) for i in range(4))
-
-    def ending(self, variant: str, opening: bool = True) -> str:
-        """The ending, which begins with 'Luckily, ' or the like unless `opening` is False."""
-        some = [{v: p[self.some] for v, p in self.schema.phrasings[4].items()}]
-        schema = Schema('', '', phrasings=[{}] * 4 + some, moods=self.schema.moods)
-        if opening:
-            return fill(phrase_ending(schema, variant, self.rng), self.slots)
-        return fill(phrase(some[0][variant], self.rng), self.slots)
-
-    def is_happy(self, variant: str) -> bool:
-        """Whether the story ends well."""
-        return self.schema.moods[variant] == '+'
-
-
-def another(schema: Schema, schemas: list[Schema], rng: Random) -> Schema:
-    """A schema of another family."""
-    return rng.choice([other for other in schemas if other.family != schema.family])
-
-
-# ------------------------------------------------------------------------ the examples of a task
-#
-# A function of each task makes a block: examples about the stories of one schema, with every
-# label equally often. `split` is 'train', 'dev' or 'test'.
-
-
-def cola(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """A sentence, and another one of the same kind with five or more words in a wrong order."""
-    i = rng.choice(range(5))
-    variant = rng.choice('ab')
-    block = []
-    while len(block) < 2:
-        story = Story(schema, split, rng)
-        sentence = story.ending(variant) if i == 4 else story.sentence(i, variant)
-        words = sentence.split(' ')
-        if len(words) < 7:
-            i = rng.choice(range(5))
-            continue
-        if len(block) == 1:
-            sentence = ' '.join(shuffled(words, rng))
-        block.append(((sentence,), 1 - len(block)))
-    return block
-
-
-def shuffled(words: list[str], rng: Random) -> list[str]:
-    """The words with five neighbours in another order. The last word, with its mark, stays."""
-    start = rng.choice(range(len(words) - 5))
-    before = [words[0][0].lower() + words[0][1:], *words[1:]][start : start + 5]
-    after = list(before)
-    while after == before:
-        rng.shuffle(after)
-    words = [*words[:start], *after, *words[start + 5 :]]
-    return [words[0][0].upper() + words[0][1:], *words[1:]]
-
-
-def sst2(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """Stories without their endings: positive if the ending is a happy one."""
-    block = []
-    for variant in 'ab':
-        story = Story(schema, split, rng)
-        block.append(((tokenized(story.context(variant)),), int(story.is_happy(variant))))
-    return block
-
-
-def tokenized(text: str) -> str:
-    """Lower case, and marks apart from words, as in the Stanford treebank. A blank at the end."""
-    text = re.sub(r"('s\b|[.,\"])", r' \1 ', text.lower())
-    return ' '.join(text.split()) + ' '
-
-
-def nli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """A story, and its right ending, its wrong one, or how another story begins."""
-    block = []
-    for variant in 'ab':
-        story = Story(schema, split, rng)
-        premise = story.context(variant)
-        other = Story(another(schema, schemas, rng), split, rng, story.people)
-        block += [
-            ((premise, story.ending(variant)), 'entailment'),
-            ((premise, story.ending(OTHER[variant])), 'contradiction'),
-            ((premise, other.sentence(0, variant)), 'neutral'),
-        ]
-    return block
-
-
-def judged(right, wrong, texts: Callable) -> Callable:
-    """A function that makes blocks: what happened, and the right ending of it or the wrong one.
-
-    `texts` are those of a story, the variant that happened, and the variant that is told.
-    """
-
-    def block(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-        drawn = []
-        for variant in 'ab':
-            for told, label in ((variant, right), (OTHER[variant], wrong)):
-                drawn.append((texts(Story(schema, split, rng), variant, told), label))
-        return drawn
-
-    return block
-
-
-qnli = judged(
-    'entailment',
-    'not_entailment',
-    lambda story, variant, told: (f'{story.clue(variant)} How did it end?', story.ending(told)),
-)
-scitail = judged(
-    'entails',
-    'neutral',
-    lambda story, variant, told: (story.clue(variant), story.ending(told)),
-)
-qqp = judged(  # the same question if the story is the same
-    1,
-    0,
-    lambda story, variant, told: (
-        f'{story.clue(variant)} What happened next?',
-        f'{story.ending(told)} What happened before?',
-    ),
-)
-
-
-HAPPY = {
-    True: '(Luckily|Happily|Fortunately), {name} was glad.',
-    False: '(Unluckily|Unhappily|Unfortunately), {name} was sad.',
+ARCHIVE = os.path.join(FOLDER, 'tasks.tar.xz')
+MADE = {  # task -> its folder, as the official archive unpacks
+    'snli': 'snli_1.0',
+    'mnli': 'MNLI',
+    'qnli': 'QNLI',
+    'scitail': 'SciTailV1.1',
+    'rte': 'RTE',
+    'race': 'RACE',
+    'qqp': 'QQP',
+    'mrpc': 'MRPC',
+    'stsb': 'STS-B',
+    'cola': 'CoLA',
+    'sst2': 'SST-2',
+    'wnli': 'WNLI',
+    'dprd': 'DPRD',
 }
-
-
-def rte(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """A story without its ending, and whether it ends well: true or false."""
-    block = []
-    for variant in 'ab':
-        story = Story(schema, split, rng)
-        premise = story.context(variant)
-        for label in ('entailment', 'not_entailment'):
-            ends_well = story.is_happy(variant) == (label == 'entailment')
-            hypothesis = phrase([HAPPY[ends_well]], rng)
-            block.append(((premise, fill(hypothesis, story.slots)), label))
-    return block
-
-
-def race(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """Stories and four endings: one right, three wrong."""
-    block = []
-    for variant in 'ab':
-        story = Story(schema, split, rng)
-        question = rng.choice(['How did it end?', 'The story ended like this:  _ '])
-        right = story.ending(variant)
-        options = [right]
-        while len(options) < 4:
-            wrong = story.ending(OTHER[variant])
-            if wrong not in options:
-                options.append(wrong)
-        rng.shuffle(options)
-        block.append(((story.context(variant), question, *options), options.index(right)))
-    return block
-
-
-def two_phrasings(draw: Callable[[], str]) -> tuple[str, str]:
-    """Two different sentences of those that `draw` returns."""
-    first = draw()
-    second = draw()
-    while second == first:
-        second = draw()
-    return first, second
-
-
-def mrpc(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """A part of a story told twice, or two parts of which the second turns out differently."""
-    block = []
-    for variant in 'ab':
-        story = Story(schema, split, rng)
-        clues = two_phrasings(functools.partial(story.clue, variant))
-        endings = two_phrasings(functools.partial(story.ending, variant, opening=False))
-        first, second = (f'{clue} {ending}' for clue, ending in zip(clues, endings))
-        opposite = f'{story.clue(OTHER[variant])} {story.ending(OTHER[variant], opening=False)}'
-        block += [((first, second), 1), ((first, opposite), 0)]
-    return block
-
-
-def stsb(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """Two beginnings of stories. The score counts what they share, as five readers see it.
-
-    The same story counts 3, the same clue 1, the same person 1.
-    """
-    block = []
-    for same_schema, same_clue in ((True, True), (True, False), (False, False)):
-        for same_person in (True, False):
-            variant = rng.choice('ab')
-            story = Story(schema, split, rng)
-            other = Story(
-                schema if same_schema else another(schema, schemas, rng),
-                split,
-                rng,
-                story.people if same_person else None,
-            )
-            other_variant = variant if same_clue else OTHER[variant]
-            texts = (
-                f'{story.sentence(0, variant)} {story.clue(variant)}',
-                f'{other.sentence(0, variant)} {other.clue(other_variant)}',
-            )
-            score = 3 * same_schema + same_clue + same_person
-            readers = [min(5, max(0, score + rng.choice([-1, 0, 0, 0, 1]))) for _ in range(5)]
-            block.append((texts, sum(readers) / 5))
-    return block
-
-
-# What a person did to another one, and why: reasons that lie in the first and in the second person.
-DEEDS = {
-    'thanked': (
-        ('was grateful', 'had needed help', 'had got a present'),
-        ('had helped', 'was so kind', 'had brought a present'),
-    ),
-    'scolded': (
-        ('was angry', 'was very strict', 'had a bad temper'),
-        ('was late again', 'had told a lie', 'had broken a cup'),
-    ),
-    'helped': (
-        ('was kind', 'had enough time', 'knew what to do'),
-        ('was in trouble', 'asked for help', 'did not know what to do'),
-    ),
-    'envied': (
-        ('was poor', 'had never won', 'had no friends'),
-        ('was rich', 'had won again', 'had many friends'),
-    ),
-    'paid': (
-        ('had lost the bet', 'owed some money', 'wanted to buy the bike'),
-        ('had won the bet', 'had done the work', 'wanted to sell the bike'),
-    ),
-    'followed': (
-        ('was lost', 'had no map', 'did not know the way'),
-        ('was the leader', 'had a map', 'knew the way'),
-    ),
-    'taught': (
-        ('was a good teacher', 'knew the song', 'had read the book'),
-        ('was eager to learn', 'did not know the song', 'had not read the book'),
-    ),
-    'woke': (
-        ('was already up', 'had heard the alarm', 'had slept enough'),
-        ('was still in bed', 'had not heard the alarm', 'had slept too long'),
-    ),
-    'nursed': (
-        ('was a doctor', 'was healthy', 'knew a lot about fevers'),
-        ('was a patient', 'was ill', 'had a fever'),
-    ),
-    'fed': (
-        ('was the cook', 'had made soup', 'had food for two'),
-        ('was the guest', 'was hungry', 'had not eaten'),
-    ),
-}
-
-
-def deed(first: str, second: str, verb: str, who: str, reason: str) -> str:
-    """What one person did to another, with `who` before the reason: a name or a pronoun."""
-    return f'{first} {verb} {second} because {who} {reason}.'
-
-
-def wnli(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """Two people, a pronoun that can only stand for one of them, and a name in its place."""
-    story = Story(schema, split, rng)
-    while story.slots['he'] == story.slots['he2']:
-        story = Story(schema, split, rng)
-    endings = [
-        ending
-        for endings in schema.phrasings[4].values()
-        for ending in endings
-        if ending.startswith('{he} ') and re.findall(r'\{(\w+)\}', ending) == ['he']
-    ]
-    if not endings:
-        return []
-    ending = phrase(endings, rng)
-    name, friend = story.slots['name'], story.slots['friend']
-    block = []
-    for label in (1, 0):
-        he = rng.choice(['he', 'he2'])
-        meant, other = (name, friend) if he == 'he' else (friend, name)
-        premise = fill(ending, {**story.slots, 'he': story.slots[he]})
-        hypothesis = fill(ending, {**story.slots, 'he': meant if label else other})
-        block.append(((f'{name} and {friend} had been friends. {premise}', hypothesis), label))
-    return block
-
-
-def dprd(schema: Schema, split: str, schemas: list[Schema], rng: Random) -> Block:
-    """Twins: what one person did to another, and why. The reason says who the pronoun means.
-
-    The texts are the first sentence, the second one, the pronoun, and both names. The label says
-    whom the first sentence means: 0 the first name, 1 the second; the other means the other one.
-    """
-    names, pronoun = rng.choice([(FEMALE, 'she'), (MALE, 'he')])
-    first = rng.choice(names)
-    second = rng.choice([name for name in names if name != first])
-    verb = rng.choice(list(DEEDS))
-    label = rng.choice([0, 1])
-    reasons = [rng.choice(DEEDS[verb][who]) for who in (label, 1 - label)]
-    sentences = [deed(first, second, verb, pronoun, reason) for reason in reasons]
-    return [((*sentences, pronoun, first, second), label)]
-
-
-# ----------------------------------------------------------------------------- the whole data set
-
-
-@dataclass(frozen=True)
-class Made:
-    """How the data of a task are made and written."""
-
-    block: Callable[[Schema, str, list[Schema], Random], Block]
-    write: Callable[[str, dict[str, Block]], None]  # to a folder, the examples of each split
-    folder: str  # as the official archive unpacks
-    sizes: dict[str, int]  # split: number of examples; the names begin with those of SPLITS
-
-
-MISMATCHED = ('friendship', 'gifts', 'hobbies', 'pets')  # families of schemas; genres of MNLI
-
-
-def examples(name: str) -> dict[str, Block]:
-    """The examples of a task, in random order: {split: [(texts, label)]}. No two are alike."""
-    made = MADE[name]
-    rng = Random(SEED + list(MADE).index(name))
-    taken = set()
-    splits = {}
-    # The training set comes last: the other ones do not depend on how large it is.
-    for split, size in reversed(made.sizes.items()):
-        schemas = read_schemas()
-        if name == 'mnli':
-            mismatched = split.endswith('mismatched')
-            schemas = [s for s in schemas if (s.family in MISMATCHED) == mismatched]
-        drawn = []
-        turn = 0
-        while len(drawn) < size:
-            block = made.block(schemas[turn % len(schemas)], split.split('_')[0], schemas, rng)
-            drawn += [example for example in block if example[0] not in taken]
-            taken.update(texts for texts, _ in block)
-            turn += 1
-        drawn = drawn[:size]
-        rng.shuffle(drawn)
-        splits[split] = drawn
-    return splits
 
 
 def make(name: str, folder: str) -> str:
@@ -436,18 +42,26 @@ def make(name: str, folder: str) -> str:
     """
     if name not in MADE:
         raise InputError(f'no made-up data for {name!r}: expected one of {", ".join(MADE)}')
-    made = MADE[name]
-    target = os.path.join(folder, made.folder)
+    target = os.path.join(folder, MADE[name])
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'.{made.folder}.', dir=folder) as beside:
-            new = os.path.join(beside, 'new')
-            os.mkdir(new)
-            made.write(new, examples(name))
-            replace(target, new, os.path.join(beside, 'old'))
+        with tempfile.TemporaryDirectory(prefix=f'.{MADE[name]}.', dir=folder) as beside:
+            unpack(MADE[name], beside)
+            replace(target, os.path.join(beside, MADE[name]), os.path.join(beside, 'old'))
     except OSError as error:
         raise WriteError(f'cannot write {target}: {error.strerror or error}') from error
     return target
+
+
+def unpack(top: str, folder: str) -> None:
+    """Write the files below the folder `top` of the archive into `folder`."""
+    with tarfile.open(ARCHIVE) as archive:
+        for member in archive:
+            if member.name.startswith(f'{top}/'):
+                path = os.path.join(folder, member.name)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, 'wb') as f:
+                    f.write(archive.extractfile(member).read())
 
 
 def replace(target: str, new: str, old: str) -> None:
@@ -459,31 +73,6 @@ def replace(target: str, new: str, old: str) -> None:
     except OSError:
         if not os.path.isdir(target):  # else another process has just made the same files
             raise
-
-
-# ---------------------------------------------------------------------------------------- the table
-
-PAIR = 'sentence1 sentence2'
-SIZES = {'train': 800, 'dev': 200, 'test': 200}
-MNLI_SIZES = {'train': 800} | dict.fromkeys(
-    ('dev_matched', 'dev_mismatched', 'test_matched', 'test_mismatched'), 200
-)
-MADE = {
-    'snli': Made(nli, formats.write_snli, 'snli_1.0', SIZES),
-    'mnli': Made(nli, formats.write_mnli, 'MNLI', MNLI_SIZES),
-    'qnli': Made(qnli, formats.glue('question sentence'), 'QNLI', SIZES),
-    'scitail': Made(scitail, formats.write_scitail, 'SciTailV1.1', SIZES),
-    'rte': Made(rte, formats.glue(PAIR), 'RTE', SIZES),
-    'race': Made(race, formats.write_race, 'RACE', {'train': 400, 'dev': 200, 'test': 200}),
-    'qqp': Made(qqp, formats.write_qqp, 'QQP', SIZES),
-    'mrpc': Made(mrpc, formats.write_mrpc, 'MRPC', SIZES),
-    'stsb': Made(stsb, formats.write_stsb, 'STS-B', SIZES),
-    'cola': Made(cola, formats.write_cola, 'CoLA', {'train': 1200, 'dev': 300, 'test': 300}),
-    'sst2': Made(sst2, formats.write_sst2, 'SST-2', SIZES),
-    'wnli': Made(wnli, formats.glue(PAIR), 'WNLI', {'train': 635, 'dev': 71, 'test': 146}),
-    # pairs of twins
-    'dprd': Made(dprd, formats.write_dprd, 'DPRD', {'train': 300, 'test': 200}),
-}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,37 +1,66 @@
-"""Made-up text to pre-train the sample model on.
+"""Made-up text to pre-train the sample model on, about the stories of `stories.py`.
 
     python data/sample_text.py --n 146000 --seed 7 --out text.txt
 
-Each line is a short text about the stories of `stories.py`, in all of their phrasings:
-
-- a story and its ending
-- a story, its right ending or its wrong one, and whether this was the ending: yes or no
-- what one person did to another, and why
-
-Most stories are told by the one sentence that decides how they end. Half of them say, before their
-ending, whether they were very positive or very negative.
-
 No line has the four sentences of a story in `data/sample/`. The same arguments give the same bytes
-on every machine.
+on every machine. data/README.md says what the lines are.
 """
 
 import argparse
+import random
 from collections.abc import Iterator
 
-from gpt1.tasks.sample.stories import FEMALE, MALE, Schema, read_schemas, sample_files
-from gpt1.tasks.sample.tasks import DEEDS, OTHER, Random, Story, deed, two_phrasings
+from gpt1.tasks.sample.stories import (
+    FEMALE,
+    MALE,
+    WORDS,
+    Schema,
+    draw_slots,
+    fill,
+    phrase,
+    phrase_ending,
+    read_schemas,
+    sample_files,
+)
 from utils import WriteError, whole_file
 
-FEELINGS = {
-    True: ('It was very positive.', 'It was all very positive.', 'Very positive.'),
-    False: ('It was very negative.', 'It was all very negative.', 'Very negative.'),
-}
-VERDICTS = {
-    True: ('Yes.', 'The answer is yes.', 'Everybody says yes.'),
-    False: ('No.', 'The answer is no.', 'Everybody says no.'),
-}
-GUESS = ('Did it end like this?', 'Was this the end?')
-END = ('How did it end?', 'The story ended like this:')
+OTHER = {'a': 'b', 'b': 'a'}
+
+
+class Random(random.Random):
+    """Random numbers that are alike in every version of Python: only `random()` is used."""
+
+    def choice(self, sequence):
+        return sequence[int(self.random() * len(sequence))]
+
+
+class Story:
+    """A story of a schema, for which the people, the day, ... are drawn.
+
+    Each method draws a phrasing. Variant 'a' or 'b' decides what happens: see `stories.py`.
+    """
+
+    def __init__(self, schema: Schema, rng: Random):
+        self.schema = schema
+        self.rng = rng
+        self.slots = draw_slots(schema, rng)
+
+    def sentence(self, i: int, variant: str) -> str:
+        """Sentence i, 0 to 3."""
+        return fill(phrase(self.schema.phrasings[i][variant], self.rng), self.slots)
+
+    def clue(self, variant: str) -> str:
+        """The sentence that decides how the story ends."""
+        sentences = self.schema.phrasings
+        clue = next(i for i in range(4) if sentences[i]['a'] != sentences[i]['b'])
+        return self.sentence(clue, variant)
+
+    def context(self, variant: str) -> str:
+        """The four sentences before the ending."""
+        return ' '.join(self.sentence(i, variant) for i in range(4))
+
+    def ending(self, variant: str) -> str:
+        return fill(phrase_ending(self.schema, variant, self.rng), self.slots)
 
 
 def beginning(story: Story, variant: str, rng: Random) -> list[str]:
@@ -40,7 +69,8 @@ def beginning(story: Story, variant: str, rng: Random) -> list[str]:
     Half of the beginnings say next whether the story was a happy one.
     """
     told = story.context(variant) if rng.random() < 0.15 else story.clue(variant)
-    feeling = rng.choice(FEELINGS[story.is_happy(variant)])
+    is_happy = 'yes' if story.schema.moods[variant] == '+' else 'no'
+    feeling = rng.choice(WORDS['feelings'][is_happy])
     return [told, feeling] if rng.random() < 0.5 else [told]
 
 
@@ -51,8 +81,8 @@ def beginning(story: Story, variant: str, rng: Random) -> list[str]:
 def whole_story(schema: Schema, rng: Random) -> list[str]:
     """A story, sometimes with a question before its ending."""
     variant = rng.choice('ab')
-    story = Story(schema, 'text', rng)
-    question = [rng.choice(END)] if rng.random() < 0.1 else []
+    story = Story(schema, rng)
+    question = [rng.choice(WORDS['questions']['end'])] if rng.random() < 0.1 else []
     return [*beginning(story, variant, rng), *question, story.ending(variant)]
 
 
@@ -64,26 +94,31 @@ def judged_story(schema: Schema, rng: Random) -> list[str]:
     how stories end.
     """
     variant = rng.choice('ab')
-    story = Story(schema, 'text', rng)
-    question = [rng.choice(GUESS)] if rng.random() < 2 / 3 else []
-    is_right = rng.choice([True, False])
-    ending = story.ending(variant if is_right else OTHER[variant])
-    return [*beginning(story, variant, rng), *question, ending, rng.choice(VERDICTS[is_right])]
+    story = Story(schema, rng)
+    question = [rng.choice(WORDS['questions']['guess'])] if rng.random() < 2 / 3 else []
+    is_right = rng.choice(['yes', 'no'])
+    ending = story.ending(variant if is_right == 'yes' else OTHER[variant])
+    verdict = WORDS['verdicts'][is_right]
+    return [*beginning(story, variant, rng), *question, ending, rng.choice(verdict)]
 
 
 def deed_of_two(schema: Schema, rng: Random) -> list[str]:
     """What one person did to another, and why, with names instead of pronouns."""
     names = rng.choice([FEMALE, MALE])
-    people = two_phrasings(lambda: rng.choice(names))
-    verb = rng.choice(list(DEEDS))
+    people = [rng.choice(names), rng.choice(names)]
+    while people[0] == people[1]:
+        people[1] = rng.choice(names)
+    deeds = WORDS['deeds']
+    verb = rng.choice(list(deeds))
     i = rng.choice([0, 1])
-    return [deed(*people, verb, people[i], rng.choice(DEEDS[verb][i]))]
+    reason = rng.choice(deeds[verb][i])
+    return [f'{people[0]} {verb} {people[1]} because {people[i]} {reason}.']
 
 
-KINDS = (  # the share of lines of each kind
+KINDS = (  # of a line, with the sums of their shares
     (0.62, whole_story),
-    (0.34, judged_story),
-    (0.04, deed_of_two),
+    (0.96, judged_story),
+    (1.0, deed_of_two),
 )
 
 
@@ -93,21 +128,12 @@ def lines(n: int, seed: int) -> Iterator[str]:
     rng = Random(seed)
     taken = {' '.join(row[1:5]) for rows in sample_files().values() for row in rows}
     while n:
-        kind = draw_kind(rng)
+        point = rng.random()
+        kind = next(kind for share, kind in KINDS if point < share)
         parts = kind(rng.choice(schemas), rng)
         if parts[0] not in taken:
             yield ' '.join(parts)
             n -= 1
-
-
-def draw_kind(rng: Random):
-    """Return one of the functions in KINDS, each as often as its share says."""
-    point = rng.random()
-    for share, kind in KINDS:
-        if point < share:
-            return kind
-        point -= share
-    return kind
 
 
 def main(argv: list[str] | None = None) -> int:
