@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 class DropoutMasks:
@@ -30,7 +31,7 @@ class DropoutMasks:
         elif os.environ.get('GPT1_PATH') == 'cuda':  # these kernels on the CPU
             torch.default_generator.manual_seed(self.seed % 2**63)
 
-    def keep(self, kind: str, shape: tuple[int, ...], p: float) -> torch.Tensor:
+    def keep(self, kind: str, shape: tuple[int, ...], p: float) -> Tensor:
         """Draw a mask of the given shape, one bit an entry: 1, keep, with probability 1 - p.
 
         kind   what is dropped: 'embd', 'attn', 'resid' or 'clf', as in the options' names
@@ -57,7 +58,7 @@ def _byte_table(p):
     return torch.from_numpy(table), missing
 
 
-def draw_bits(generator: np.random.Generator, shape: tuple[int, ...], p: float) -> torch.Tensor:
+def draw_bits(generator: np.random.Generator, shape: tuple[int, ...], p: float) -> Tensor:
     """See `DropoutMasks.keep`. Draws eight entries at a time, several times faster than F.dropout.
 
     Each 16 random bits select a byte from a table. The few numbers beyond the end of the table
@@ -77,17 +78,17 @@ def draw_bits(generator: np.random.Generator, shape: tuple[int, ...], p: float) 
     return bits.view(shape)
 
 
-def unpack(bits: torch.Tensor, n: int) -> torch.Tensor:
+def unpack(bits: Tensor, n: int) -> Tensor:
     """Unpack a mask to one entry a byte: uint8 [..., n]. (PyTorch multiplies bool more slowly.)"""
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=n))
 
 
-def flat_mask(bits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def flat_mask(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Unpack a flat mask to the given shape, uint8."""
     return unpack(bits, math.prod(shape)).view(shape)
 
 
-def drop(x: torch.Tensor, keep: torch.Tensor, p: float) -> torch.Tensor:
+def drop(x: Tensor, keep: Tensor, p: float) -> Tensor:
     """Return x / (1 - p) where the mask `keep` is 1, elsewhere 0."""
     return (x * keep).mul_(1 / (1 - p))
 
