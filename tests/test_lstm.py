@@ -130,16 +130,6 @@ def test_shared_rows_are_refused():
         model(collate(make_trees('choices'), CONFIG.first_position, True))
 
 
-def test_bfloat16_is_close():
-    model = make_model(layout='text', n_out=2).float().eval()
-    batch = collate(make_trees('text'), CONFIG.first_position, False)
-    logits, lm = model(batch)
-    with torch.autocast('cpu', torch.bfloat16):
-        rough, rough_lm = model(batch)
-    torch.testing.assert_close(rough, logits, rtol=0.1, atol=0.1)
-    torch.testing.assert_close(rough_lm, lm, rtol=0.1, atol=0.1)
-
-
 # ------------------------------------------------------------------------------ files of weights
 
 

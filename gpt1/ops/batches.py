@@ -41,12 +41,7 @@ def build_tree(texts: Sequence[np.ndarray], layout: str, n_context: int, n_vocab
     """Lay out the texts of an example (paper, section 3.3; `transform_roc` of the original).
 
     texts      token ids of each text
-    layout     see `datasets.Task`:
-                   text        `_start_ a`                    `_classify_`
-                   pair        `_start_ a _delimiter_ b`      `_classify_`
-                   similarity  `_start_`                      `a _delimiter_ b _classify_` and
-                                                              `b _delimiter_ a _classify_`
-                   choices     `_start_ context _delimiter_`  `choice _classify_` for each choice
+    layout     'text', 'pair', 'similarity' or 'choices', see `datasets.Task`
     n_context  of multiple choices, how many of the texts are the context
     """
     start, delimiter, classify = range(n_vocab, n_vocab + len(SPECIAL_TOKENS))
