@@ -80,9 +80,6 @@ def check(what: str, is_true: bool) -> bool:
     return is_true
 
 
-# ------------------------------------------------------------------------------------------ checks
-
-
 def gradients(precision: str, n_replicas: int = 1, path: str = '') -> torch.Tensor:
     """Return the mean loss of 16 stories and all its gradients without dropout, in one vector."""
     config = pretrain.without_dropout(replace(SIZE, n_ctx=77, clf_pdrop=0))
@@ -166,9 +163,6 @@ def memory(folder: str) -> bool:
     return check(what, 'out of memory: continuing' in said)
 
 
-# ------------------------------------------------------------------------------------ measurements
-
-
 def command(folder: str) -> bool:
     """The command of the paper's ROCStories, twice: the first one prepares the GPU."""
     for turn in ('first', 'second'):
@@ -202,9 +196,6 @@ PARTS = {  # title -> function and its time limit in seconds
     'fine-tuning': (fine_tuning, 400),
     'pre-training': (pre_training, 400),
 }
-
-
-# -------------------------------------------------------------------------------------- the report
 
 
 def run_part(title: str, command: list[str]) -> tuple[bool, str]:

@@ -135,9 +135,6 @@ def peak_bytes(device: torch.device) -> int:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith('VmHWM'))
 
 
-# ---------------------------------------------------------------------------- processes and turns
-
-
 class Variants:
     """Some variants of one implementation, in the process that does their steps."""
 
@@ -226,9 +223,6 @@ def take_turns(task: Task, names: list[str]) -> tuple[dict, dict]:
     return timings, differences
 
 
-# --------------------------------------------------------------------------------------- the table
-
-
 def row_of(task: Task, timings: dict, kind: str, name: str) -> dict[str, str]:
     """Return the cells of a variant by their titles. Ratios are medians over the turns."""
     wall, cpu, floor = np.transpose(timings[kind, name])
@@ -266,9 +260,6 @@ def compare(task: Task, names: list[str], memory: bool = True) -> None:
         print(flush=True)
 
 
-# -------------------------------------------------------------------------------------- the command
-
-
 def machine_name(device: torch.device) -> str:
     """Return the processor and its threads, or the GPU."""
     if device.type == 'cuda':
@@ -296,6 +287,7 @@ def report(args: argparse.Namespace, title: str, task: Task, variants: Sequence[
     names = [name for name in variants if any(part in name for part in parts)]
     if not importlib.util.find_spec('transformers'):
         names = [name for name in names if implementation(name) != 'transformers']
-    print(f'{title}; {machine_name(args.device)}; torch {torch.__version__}; {args.steps} steps')
     if names:
+        machine = machine_name(args.device)
+        print(f'{title}; {machine}; torch {torch.__version__}; {args.steps} steps')
         compare(task, names, not args.no_memory)

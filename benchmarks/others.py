@@ -73,9 +73,6 @@ class Other:
         self.opt.zero_grad(set_to_none=True)
 
 
-# --------------------------------------------------------------------- layers of padded and nanogpt
-
-
 def port_gelu(x):
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
 
@@ -160,9 +157,6 @@ class PortModel(nn.Module):
         return self.linear(states).squeeze(-1), lm_logits
 
 
-# ------------------------------------------------------------------------------------- transformers
-
-
 def load_huggingface(kind, config, weights):
     """Return a model of transformers of a kind with our weights."""
     import transformers
@@ -184,9 +178,6 @@ def load_huggingface(kind, config, weights):
         names[f'multiple_choice_head.summary.{name}'] = weights[f'task_head.linear.{name}']
     model.load_state_dict(names)
     return model
-
-
-# -------------------------------------------------------------------------------------- fine-tuning
 
 
 class Stories(Other):
@@ -259,9 +250,6 @@ class HuggingFaceStories(Stories):
     def scores_and_logits(self, ids, clf):
         out = self.model(input_ids=ids, mc_token_ids=clf)
         return out.mc_logits, out.logits[:, :, :-1].flatten(0, 2)
-
-
-# ------------------------------------------------------------------------------------- pre-training
 
 
 class NanoGPT(nn.Module):

@@ -130,9 +130,6 @@ def test_shared_rows_are_refused():
         model(collate(make_trees('choices'), CONFIG.first_position, True))
 
 
-# ------------------------------------------------------------------------------ files of weights
-
-
 def write_weights(folder, **more):
     """The files of a small pre-trained LSTM with the vocabulary of the golden recording."""
     config = LSTMConfig(n_vocab=encoder().n_vocab, n_embd=8, lstm_units=7)
@@ -179,9 +176,6 @@ def test_damaged_or_other_files_are_refused(tmp_path):
         path.write_text(json.dumps(wrong))
         with pytest.raises(InputError, match='seven arrays|of the embeddings'):
             open_weights(str(tmp_path))
-
-
-# ----------------------------------------------------------------------------------- whole runs
 
 
 def run(folder, script, *argv, status=0):

@@ -97,9 +97,6 @@ def assert_same(result, expected, tolerance=1e-10):
         )
 
 
-# ------------------------------------------------------------ compared with the specification
-
-
 def test_the_branches_of_300_choices():
     """They are more than fit a byte."""
     model, trees = make_model(), random_trees([(2, *[5] * 300)], 'choices')
@@ -152,9 +149,6 @@ def test_lm_model_is_the_mean_over_the_tokens_after_the_first():
     _, expected = plain_model(parameters, CONFIG, 'text', trees)
     losses = model(collate_windows(ids, CONFIG.first_position))
     torch.testing.assert_close(losses, torch.cat(expected), rtol=0, atol=1e-10)
-
-
-# ------------------------------------------------------------------------------------- dropout
 
 
 class RecordedMasks(DropoutMasks):
@@ -259,9 +253,6 @@ def test_masks_of_a_batch_follow_from_the_seed_of_pytorch():
     assert not torch.equal(second, first)
 
 
-# ---------------------------------------------------------------------------------- invariants
-
-
 @pytest.mark.parametrize('share_context', [False, True])
 def test_lm_coef_0_leaves_out_the_lm_loss(share_context):
     model = make_model()
@@ -299,9 +290,6 @@ def test_the_gradient_of_equal_choices_and_missing_choices(share_context):
     trees, target = [Tree(trunk, (a, b, a)), second], np.array([2, 0])
     result = losses_and_gradients(model, make_batch(trees, share_context, target))
     assert_same(result, plain_losses_and_gradients(model, 'choices', trees, target))
-
-
-# ------------------------------------------------------------------------------------- weights
 
 
 def test_parameters_that_are_not_loaded_are_drawn():

@@ -92,9 +92,6 @@ def test_the_norm_of_a_matrix_as_large_as_the_embedding():
     assert norm.item() == pytest.approx(expected, rel=1e-6)
 
 
-# -------------------------------------------------------------------------------------- schedules
-
-
 @pytest.mark.parametrize(
     'schedule, x, warmup, value',
     [
@@ -145,9 +142,6 @@ def test_the_share_of_updates_is_a_float32():
     assert rates[1] == pytest.approx(2 / 3)
     assert rates[2] == pytest.approx(0.9755, abs=1e-4)
     assert learning_rates('warmup_cosine', 0.1, 30, 'before')[3] == rates[2]
-
-
-# ----------------------------------------------------------------------------------------- states
 
 
 def test_a_loaded_state_gives_the_same_updates():

@@ -62,9 +62,6 @@ def refused(parse, argv, capsys):
     return error
 
 
-# The table
-
-
 def test_the_table_fits_the_modules_that_it_must_not_import():
     names = [option.name for group in OPTIONS.values() for option in group]
     assert len(names) == len(set(names))
@@ -93,9 +90,6 @@ def test_what_a_resumed_run_may_change():
     assert not train & {'lr', 'seed', 'n_iter', 'dataset', 'precision', 'schedule_t', 'n_ctx'}
     assert {'text', 'out', 'init', 'n_batch', 'eval_every', 'save_every'} <= pretrain
     assert not pretrain & {'lr', 'seed', 'n_windows', 'n_merges', 'coverage', 'warmup_updates'}
-
-
-# Numbers
 
 
 def numeric_options():
@@ -138,9 +132,6 @@ def test_a_number_accepts_no_other_type(value):
     assert accepts(number(int, 0, 10), value) == (is_int and 0 <= value <= 10)
     wanted = (is_int or is_float) and 0 < value <= 10
     assert accepts(number(float, 0, 10, but=[0]), value) == wanted
-
-
-# Parsing
 
 
 def test_settings_of_the_model_come_before_defaults_and_after_what_was_typed(tmp_path):
@@ -218,9 +209,6 @@ def test_options_are_answered_without_pytorch(argv):
     assert 'Traceback' not in done.stderr, done.stderr
 
 
-# Settings of a model
-
-
 def test_model_settings_are_what_check_settings_accepts():
     found = model_settings(train_args())
     lstm = model_settings(train_args('--model', 'lstm', '--n_transfer', '-1'))
@@ -262,9 +250,6 @@ def test_settings_that_are_refused(tmp_path, file, content, words):
         read_settings(str(tmp_path))
     message = str(error.value)
     assert f'{file}.json' in message and len(message) < 500 and '\n' not in message
-
-
-# The default model
 
 
 def test_which_model_is_used_where_none_is_named(tmp_path, monkeypatch):
