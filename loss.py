@@ -3,11 +3,12 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor
 
 from gpt1.ops.batches import Batch
 
 
-def task_losses(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def task_losses(logits: Tensor, target: Tensor) -> Tensor:
     """Return the task's loss of each example: [examples].
 
     logits [examples, n]. The target is one of
@@ -33,7 +34,7 @@ class JointLoss(nn.Module):
         self.model = model
         self.lm_coef = lm_coef
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Return the loss of each example, [examples].
 
         The LM loss of an example is the mean over its sequences.

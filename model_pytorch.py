@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor
 
 from gpt1.ops import functional
 from gpt1.ops.batches import Batch
@@ -58,7 +59,7 @@ class LayerNorm(nn.Module):
         self.g = nn.Parameter(torch.ones(n_state))
         self.b = nn.Parameter(torch.zeros(n_state))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.g.shape, self.g, self.b, eps=1e-5)
 
 
@@ -70,7 +71,7 @@ class Conv1D(nn.Module):
         self.w = nn.Parameter(torch.empty(nx, nf))
         self.b = nn.Parameter(torch.zeros(nf))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.w, self.b)
 
 
@@ -84,21 +85,18 @@ class Attention(nn.Module):
         self.attn_pdrop = config.attn_pdrop
         self.resid_pdrop = config.resid_pdrop
 
-    def forward(
-        self, x: torch.Tensor, layout: AttentionLayout, masks: DropoutMasks | None
-    ) -> torch.Tensor:
-        """x [tokens, n_embd] -> [tokens, n_embd]."""
-        p = self.attn_pdrop if self.training else 0
-        a = functional.attention(self.c_attn(x), layout, p, masks)
+    def forward(self, x: Tensor, layout: AttentionLayout, masks, tokens=None) -> Tensor:
+        """x [tokens, n_embd] -> [tokens, n_embd]; with `tokens`, at those alone, see `Block`."""
+        if tokens is None:
+            p = self.attn_pdrop if self.training else 0
+            a = functional.attention(self.c_attn(x), layout, p, masks)
+        else:
+            n = x.shape[1]
+            w, b = self.c_attn.w, self.c_attn.b
+            q = functional.linear(x[tokens], w[:, :n], b[:n])
+            kv = functional.linear(x, w[:, n:], b[n:])
+            a = functional.attention_at(q, kv, layout, tokens)
         return dropout(self.c_proj(a), self.resid_pdrop if self.training else 0, masks)
-
-    def at(self, x: torch.Tensor, layout: AttentionLayout, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the output at the chosen tokens alone. See `functional.attention_at`."""
-        n = x.shape[1]
-        w, b = self.c_attn.w, self.c_attn.b
-        q = functional.linear(x[tokens], w[:, :n], b[:n])
-        kv = functional.linear(x, w[:, n:], b[n:])
-        return self.c_proj(functional.attention_at(q, kv, layout, tokens))
 
 
 class MLP(nn.Module):
@@ -111,7 +109,7 @@ class MLP(nn.Module):
         self.act = ACT_FNS[config.afn]
         self.resid_pdrop = config.resid_pdrop
 
-    def forward(self, x: torch.Tensor, masks: DropoutMasks | None) -> torch.Tensor:
+    def forward(self, x: Tensor, masks: DropoutMasks | None) -> Tensor:
         """x [tokens, n_embd] -> [tokens, n_embd]."""
         m = functional.activated_linear(self.c_fc(x), self.c_proj.w, self.c_proj.b, self.act)
         return dropout(m, self.resid_pdrop if self.training else 0, masks)
@@ -127,17 +125,16 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.ln_2 = LayerNorm(config.n_embd)
 
-    def forward(
-        self, x: torch.Tensor, layout: AttentionLayout, masks: DropoutMasks | None
-    ) -> torch.Tensor:
-        """x [tokens, n_embd] -> [tokens, n_embd]."""
-        return self.rest(x, self.attn(x, layout, masks), masks)
+    def forward(self, x: Tensor, layout: AttentionLayout, masks, tokens=None) -> Tensor:
+        """x [tokens, n_embd] -> [tokens, n_embd].
 
-    def at(self, x: torch.Tensor, layout: AttentionLayout, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the output at the chosen tokens alone. See `functional.attention_at`."""
-        return self.rest(x[tokens], self.attn.at(x, layout, tokens), None)
+        In evaluation, `tokens` chooses some: the result is that of these alone. There must be
+        equally many of every row, row by row.
+        """
+        a = self.attn(x, layout, masks, tokens)
+        return self.rest(x if tokens is None else x[tokens], a, masks)
 
-    def rest(self, x: torch.Tensor, a: torch.Tensor, masks: DropoutMasks | None) -> torch.Tensor:
+    def rest(self, x: Tensor, a: Tensor, masks: DropoutMasks | None) -> Tensor:
         """Return the output of the layer from its input x and a, what attention makes of x."""
         n = self.ln_1(x + a)
         return self.ln_2(n + self.mlp(n, masks))
@@ -155,31 +152,20 @@ class TransformerModel(nn.Module):
         self.n_head = config.n_head
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
 
-    def _embed(self, batch, masks):
-        p = self.embd_pdrop if self.training else 0
-        return TiedEmbedding(self.embed.weight, batch.ids, batch.positions, p, masks)
-
     def forward(
-        self, batch: Batch, masks: DropoutMasks | None = None
-    ) -> tuple[torch.Tensor, TiedEmbedding]:
-        """Return the states h [tokens, n_embd] and the embedding as this batch uses it."""
-        embedding = self._embed(batch, masks)
+        self, batch: Batch, masks: DropoutMasks | None = None, tokens: Tensor | None = None
+    ) -> tuple[Tensor, TiedEmbedding]:
+        """Return the states h [tokens, n_embd] and the embedding as this batch uses it.
+
+        With `tokens`, the last layer computes the states of these alone, see `Block`.
+        """
+        p = self.embd_pdrop if self.training else 0
+        embedding = TiedEmbedding(self.embed.weight, batch.ids, batch.positions, p, masks)
         layout = functional.attention_layout(batch, self.n_head)
         h = embedding.h
-        for block in self.h:
-            h = block(h, layout, masks)
-        return h, embedding
-
-    def at(self, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the states of the chosen tokens alone: [rows * n, n_embd]. For evaluation.
-
-        tokens [rows * n]: n tokens of every row, row by row. The last layer computes no others.
-        """
-        layout = functional.attention_layout(batch, self.n_head)
-        h = self._embed(batch, None).h
         for block in self.h[:-1]:
-            h = block(h, layout, None)
-        return self.h[-1].at(h, layout, tokens)
+            h = block(h, layout, masks)
+        return self.h[-1](h, layout, masks, tokens), embedding
 
 
 def dropout_masks(model: nn.Module, batch: Batch) -> DropoutMasks | None:
@@ -197,7 +183,7 @@ def dropout_masks(model: nn.Module, batch: Batch) -> DropoutMasks | None:
 class LMHead(nn.Module):
     """The language-model head. Its weights are the embedding matrix: tied, all rows of it."""
 
-    def forward(self, h: torch.Tensor, embedding: TiedEmbedding, batch: Batch) -> torch.Tensor:
+    def forward(self, h: Tensor, embedding: TiedEmbedding, batch: Batch) -> Tensor:
         """Return the LM loss of each row, [rows], from the states h [tokens, n_embd].
 
         Every token is predicted from the state of its parent. The loss of a row is the weighted
@@ -217,7 +203,7 @@ class LMModel(nn.Module):
         self.transformer = config.trunk()
         self.lm_head = LMHead()
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Return the LM loss of each row, [rows]."""
         h, embedding = self.transformer(batch, dropout_masks(self, batch))
         return self.lm_head(h, embedding, batch)
@@ -231,7 +217,7 @@ class TaskHead(nn.Module):
         self.clf_pdrop = config.clf_pdrop
         self.linear = nn.Linear(config.n_embd, n_out)
 
-    def drop(self, h: torch.Tensor, masks: DropoutMasks | None) -> torch.Tensor:
+    def drop(self, h: Tensor, masks: DropoutMasks | None) -> Tensor:
         """Apply dropout with one mask for all branches of an example, as the original does."""
         if not self.training or self.clf_pdrop == 0:
             return h
@@ -242,21 +228,21 @@ class TaskHead(nn.Module):
 class MultipleChoiceHead(TaskHead):
     """A score for each choice: h [examples, choices, n_embd] -> [examples, choices]."""
 
-    def forward(self, h: torch.Tensor, masks: DropoutMasks | None) -> torch.Tensor:
+    def forward(self, h: Tensor, masks: DropoutMasks | None) -> Tensor:
         return self.linear(self.drop(h, masks)).squeeze(2)
 
 
 class ClfHead(TaskHead):
     """A score for each class: h [examples, 1, n_embd] -> [examples, n_out]."""
 
-    def forward(self, h: torch.Tensor, masks: DropoutMasks | None) -> torch.Tensor:
+    def forward(self, h: Tensor, masks: DropoutMasks | None) -> Tensor:
         return self.linear(self.drop(h, masks).squeeze(1))
 
 
 class SimilarityHead(TaskHead):
     """Scores from the sum over both orders: h [examples, 2, n_embd] -> [examples, n_out]."""
 
-    def forward(self, h: torch.Tensor, masks: DropoutMasks | None) -> torch.Tensor:
+    def forward(self, h: Tensor, masks: DropoutMasks | None) -> Tensor:
         return self.linear(self.drop(h, masks).sum(1))
 
 
@@ -279,30 +265,29 @@ class DoubleHeadModel(nn.Module):
         self.lm_head = LMHead()
         self.task_head = HEADS[layout](config, n_out)
 
-    def forward(self, batch: Batch, lm: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, batch: Batch, lm: bool = True) -> tuple[Tensor, Tensor | None]:
         """Return the task's logits and the LM loss of each row.
 
         The logits are [examples, n_out], or [examples, choices], with -inf where an example has
         fewer choices. The LM losses are [rows], or None with `lm=False`.
         """
         masks = dropout_masks(self, batch)
-        # `at` reads equally many tokens of all rows, unlike separate rows of uneven choices.
+        classify = batch.clf.flatten()
+        # The last layer can compute them alone if there are equally many in every row, unlike
+        # in separate rows of uneven choices.
         is_even = batch.n_choices is None or batch.branch is not None
-        if self.training or lm or not is_even:
-            h, embedding = self.transformer(batch, masks)
-            lm_losses = self.lm_head(h, embedding, batch) if lm else None
-            # [examples, branches, n_embd]
-            h = select(h, batch.clf.flatten()).view(*batch.clf.shape, -1)
-        else:
-            h = self.transformer.at(batch, batch.clf.flatten()).view(*batch.clf.shape, -1)
-            lm_losses = None
+        only = is_even and not self.training and not lm
+        h, embedding = self.transformer(batch, masks, classify if only else None)
+        lm_losses = self.lm_head(h, embedding, batch) if lm else None
+        h = h if only else select(h, classify)
+        h = h.view(*batch.clf.shape, -1)  # [examples, branches, n_embd]
         logits = full_precision(self.task_head(h, masks))
         if isinstance(self.task_head, MultipleChoiceHead):
             logits = one_score_a_choice(logits, batch)
         return logits, lm_losses
 
 
-def one_score_a_choice(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+def one_score_a_choice(logits: Tensor, batch: Batch) -> Tensor:
     """Give equal choices equal scores and missing choices -inf: [examples, choices].
 
     Equal choices share a `_classify_` token; rounding must not decide between them.
@@ -317,7 +302,7 @@ def one_score_a_choice(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module, loaded: Iterable[torch.Tensor] = (), std: float = 0.02) -> None:
+def init_weights(model: nn.Module, loaded: Iterable[Tensor] = (), std: float = 0.02) -> None:
     """Draw the parameters that are not in `loaded`: weights N(0, std), biases 0, gains 1.
 
     Paper, section 4.1.
@@ -328,10 +313,8 @@ def init_weights(model: nn.Module, loaded: Iterable[torch.Tensor] = (), std: flo
             continue
         if p.dim() > 1:
             p.normal_(0, std)
-        elif name.endswith('.g'):
-            p.fill_(1)
         else:
-            p.fill_(0)
+            p.fill_(name.endswith('.g'))
 
 
 def special_rows(n_embd: int, random_state: np.random.RandomState) -> np.ndarray:

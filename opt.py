@@ -7,44 +7,38 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+# A schedule gives the factor of the peak learning rate for x, the share of all updates, from 0 to
+# 1. Each of them rises to 1 within `warmup`, which is a share too; 0 means no warm-up.
+
 
 def _is_warmup(x: float, warmup: float) -> bool:
     return warmup > 0 and x <= float(np.float32(warmup))
 
 
 def warmup_linear(x: float, warmup: float = 0.002) -> float:
-    """Rise to 1 within `warmup`, and fall to 0 along 1 - x, which also acts in the warm-up.
-
-    x is the share of all updates, from 0 to 1. `warmup` 0 means no warm-up. This holds for all
-    schedules; their values multiply the peak learning rate.
-    """
-    rate = x / warmup if _is_warmup(x, warmup) else 1.0
-    return rate * (1 - x)
+    """Fall to 0 along 1 - x, which also acts in the warm-up."""
+    return warmup_constant(x, warmup) * (1 - x)
 
 
 def warmup_cosine(x: float, warmup: float = 0.002) -> float:
-    """Rise to 1 within `warmup`, then follow half a cosine from x = 0. It jumps in between."""
+    """After the warm-up, follow half a cosine from x = 0. It jumps in between."""
     return x / warmup if _is_warmup(x, warmup) else 0.5 * (1 + math.cos(math.pi * x))
 
 
 def warmup_constant(x: float, warmup: float = 0.002) -> float:
-    """Rise to 1 within `warmup`, then stay there."""
+    """Stay at 1."""
     return x / warmup if _is_warmup(x, warmup) else 1.0
 
 
 def warmup_cosine_to_zero(x: float, warmup: float = 0.002) -> float:
-    """Rise to 1 within `warmup`, then fall to 0 along half a cosine (paper, section 4.1)."""
+    """Fall from 1 to 0 along half a cosine (paper, section 4.1)."""
     if _is_warmup(x, warmup):
         return x / warmup
     return 0.5 * (1 + math.cos(math.pi * (x - warmup) / (1 - warmup)))
 
 
-SCHEDULES = {
-    'warmup_linear': warmup_linear,
-    'warmup_cosine': warmup_cosine,
-    'warmup_constant': warmup_constant,
-    'warmup_cosine_to_zero': warmup_cosine_to_zero,
-}
+ALL = (warmup_linear, warmup_cosine, warmup_constant, warmup_cosine_to_zero)
+SCHEDULES = {schedule.__name__: schedule for schedule in ALL}
 
 
 class AdamW(torch.optim.AdamW):
@@ -95,13 +89,13 @@ class OpenAIAdam(AdamW):
         schedule_t     the schedule sees the number of updates 'before' this one, or 'after' it.
                        In the original nothing orders the two: README, "Exact"
         """
-        params = list(params)
-        decayed = [p for p in params if vector_l2 or p.dim() > 1]
-        others = [p for p in params if not vector_l2 and p.dim() <= 1]
-        groups = [{'params': decayed, 'l2': l2}, {'params': others, 'l2': 0}]
+        matrices, vectors = [], []
+        for p in params:
+            (matrices if p.dim() > 1 else vectors).append(p)
+        groups = [{'params': matrices, 'l2': l2}, {'params': vectors, 'l2': l2 if vector_l2 else 0}]
         super().__init__(groups, lr=lr, betas=(b1, b2), eps=e, fused=True)
         # AdamW would allocate the moments in the first update, scattered among what a step frees.
-        for p in params:
+        for p in [*matrices, *vectors]:
             moments = {name: torch.zeros_like(p) for name in ('exp_avg', 'exp_avg_sq')}
             self.state[p] = {'step': torch.zeros((), device=p.device), **moments}
         # GradScaler then skips `step` itself, and does not use `grad_scale`.

@@ -2,17 +2,11 @@
 
     python benchmarks/finetune.py                    # full size, all variants
     python benchmarks/finetune.py --variants fp32    # those with "fp32" in their names
-    python benchmarks/finetune.py --profile 'shared bf16'    # where the time of a variant goes
 
 On the same batches of made-up stories (lengths as in ROCStories, random weights), it times
 training steps (dropout on) and prediction steps of this project, with separate and shared rows in
 fp32 and bf16, of `padded` and of `transformers`, if that is installed; see others.py. How they take
-turns is said in measuring.py. This project tells glibc to keep freed memory, as train.py does; the
-others do so with --keep_freed_memory.
-
-Attention's own products (1 %) are left out of the floor. Before the timing, the others do one step,
-this project one step with each batch: a batch of a new size costs it more than the next one of that
-size, and a run has few sizes.
+turns is said in measuring.py. On a GPU, it measures all of them in every precision.
 """
 
 import os
@@ -21,63 +15,41 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from benchmarks import measuring
-from benchmarks.measuring import Product, training_products
 from benchmarks.others import FINE_TUNING_LR, LM_COEF, HuggingFaceStories, PaddedStories
-from gpt1.ops.batches import Batch, Tree, collate
+from gpt1.ops.batches import Tree, collate
 from gpt1.ops.masks import DropoutMasks
 from gpt1.run.parallel import to_device
 from loss import JointLoss
 from model_pytorch import Config, DoubleHeadModel
 
-VARIANTS = (
-    'separate fp32',
-    'shared fp32',
-    'separate bf16',
-    'shared bf16',
-    'padded fp32',
-    'transformers fp32',
-)
+VARIANTS = [
+    f'{implementation} {precision}'
+    for precision in ('fp32', 'tf32', 'bf16', 'fp16')
+    for implementation in ('separate', 'shared', 'padded', 'transformers')
+]
 OTHERS = {'padded': PaddedStories, 'transformers': HuggingFaceStories}
 
 
-class Story(NamedTuple):
-    """The sequences of a story as token ids, and its label."""
-
-    trunk: np.ndarray
-    branches: tuple[np.ndarray, ...]
-    label: int
-
-
-def make_stories(n: int, config: Config, random_state: np.random.RandomState) -> list[Story]:
-    """Stories of random words: 41 +- 7 tokens, endings 9 +- 3, no sequence longer than n_ctx."""
+def make_stories(n: int, config: Config, random: np.random.RandomState) -> tuple[list, np.ndarray]:
+    """Trees of random words, and labels: 41 +- 7 tokens, endings 9 +- 3, none longer than n_ctx."""
     start, delimiter, classify = range(config.n_vocab, config.first_position)
 
     def words(mean, deviation, most):
-        size = min(max(1, round(random_state.normal(mean, deviation))), most)
-        return random_state.randint(1, config.n_vocab, size=size)
+        size = min(max(1, round(random.normal(mean, deviation))), most)
+        return random.randint(1, config.n_vocab, size=size)
 
-    stories = []
+    trees = []
     for _ in range(n):
         story = words(41, 7, config.n_ctx - 23)
         room = config.n_ctx - len(story) - 3
         branches = tuple(np.array([*words(9, 3, room), classify]) for _ in range(2))
-        trunk = np.array([start, *story, delimiter])
-        stories.append(Story(trunk, branches, random_state.randint(2)))
-    return stories
-
-
-def lay_out(stories: list[Story], config: Config, share_context: bool) -> Batch:
-    """Return a batch of stories."""
-    labels = np.array([story.label for story in stories])
-    trees = [Tree(story.trunk, story.branches) for story in stories]
-    return collate(trees, config.first_position, share_context, labels)
+        trees.append(Tree(np.array([start, *story, delimiter]), branches))
+    return trees, random.randint(2, size=n)
 
 
 class Ours(measuring.Ours):
@@ -88,15 +60,17 @@ class Ours(measuring.Ours):
         self.share_context = share_context
 
     def batch(self, stories, share_context):
-        return to_device(lay_out(stories, self.config, share_context), self.device)
+        trees, labels = stories
+        batch = collate(trees, self.config.first_position, share_context, labels)
+        return to_device(batch, self.device)
 
     def losses(self, stories):
-        """The classification losses [stories], and the LM losses of both sequences [stories]."""
+        """Return the classification losses, and the sums of the LM losses: [2, stories]."""
         batch = self.batch(stories, self.share_context)
         with self.autocast():
             logits, lm_losses = self.model(batch)
         clf_losses = F.cross_entropy(logits, batch.target, reduction='none')
-        return clf_losses, lm_losses.view(len(stories), -1).sum(1)
+        return torch.stack([clf_losses, lm_losses.view(len(clf_losses), -1).sum(1)])
 
     def batch_losses(self, stories):
         batch = self.batch(stories, self.share_context)
@@ -129,30 +103,8 @@ class FineTuning(measuring.Task):
             variants[name] = Ours(self.config, self.device, precision, share_context, twin)
         return variants
 
-    def products(self, name, kind, item):
-        config, n = self.config, self.config.n_embd
-        batch = lay_out(item, config, kind == 'predict' or name.startswith('shared'))
-        # Without the tokens that rounding up adds: all but the first of a row are predicted.
-        n_predictions = int(batch.lm_weight.count_nonzero())
-        n_tokens = n_predictions + batch.rows
-        if kind == 'train':
-            return training_products(n_tokens, n_predictions, config, self.device)
-        # Of the last layer: all keys and values, and the rest for the `_classify_` tokens alone
-        layer = [(n, 3 * n), (n, n), (n, 4 * n), (4 * n, n)]
-        last = [(n, n), (n, n), (n, 4 * n), (4 * n, n)]
-        products = [Product(n_tokens, *shape, config.n_layer - 1) for shape in layer]
-        products.append(Product(n_tokens, n, 2 * n, 1))
-        return products + [Product(2 * len(item), *shape, 1) for shape in last]
-
     def size(self, item):
-        return len(item)
-
-    def implementation(self, name):
-        first = name.split()[0]
-        return first if first in OTHERS else 'ours'
-
-    def n_warm_up(self, name):
-        return len(self.items) if self.implementation(name) == 'ours' else 1
+        return len(item[0])
 
 
 def make_task(config: Config, device: torch.device, n_batch: int, n_steps: int) -> FineTuning:
@@ -162,18 +114,19 @@ def make_task(config: Config, device: torch.device, n_batch: int, n_steps: int) 
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = measuring.make_parser(__doc__, VARIANTS)
-    parser.add_argument('--n_batch', type=int, default=8, help='stories a step')
-    parser.add_argument('--n_layer', type=int, default=12)
-    parser.add_argument('--n_vocab', type=int, default=40478)
-    parser.add_argument('--n_embd', type=int, default=768)
-    parser.add_argument('--n_head', type=int, default=12)
+    parser = measuring.make_parser(__doc__)
+    sizes = {'n_batch': 8, 'n_layer': 12, 'n_vocab': 40478, 'n_embd': 768, 'n_head': 12}
+    for name, default in sizes.items():
+        parser.add_argument(f'--{name}', type=int, default=default)
     args = parser.parse_args(argv)
-    config = Config(
-        n_vocab=args.n_vocab, n_ctx=77, n_embd=args.n_embd, n_head=args.n_head, n_layer=args.n_layer
-    )
-    task = make_task(config, torch.device(args.device), args.n_batch, args.steps)
-    measuring.report(args, VARIANTS, {f'{args.n_batch} stories a step': task})
+    config = Config(args.n_vocab, 77, args.n_embd, args.n_head, args.n_layer)
+    task = make_task(config, args.device, args.n_batch, args.steps)
+    title = f'{args.n_batch} stories a step'
+    if args.device.type == 'cuda':
+        for i in range(0, len(VARIANTS), 4):  # a precision after another
+            measuring.report(args, title, task, VARIANTS[i : i + 4])
+    else:  # the others were written for fp32
+        measuring.report(args, title, task, [*VARIANTS[:4], *VARIANTS[8:10]])
 
 
 if __name__ == '__main__':

@@ -2,15 +2,11 @@
 
     python benchmarks/pretrain.py                              # both sizes, all variants
     python benchmarks/pretrain.py --sizes small --variants 'dropout fp32'
-    python benchmarks/pretrain.py --profile 'ours dropout fp32'
 
 On the same windows of made-up text (random words and weights) it times whole updates, forward,
 backward, clipping and Adam, of this project, of `nanogpt` and of `transformers`, if that is
 installed, with dropout and without (`exact`), in fp32 and with autocast in bf16; see others.py.
-How they take turns is said in measuring.py. This project tells glibc to keep freed memory, as
-pretrain.py does; the others do so with --keep_freed_memory.
-
-The floor has half of attention's products, since a token sees half of the others on average.
+How they take turns is said in measuring.py.
 """
 
 import os
@@ -20,35 +16,22 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from benchmarks import measuring
-from benchmarks.measuring import Product, training_products
 from benchmarks.others import PRE_TRAINING_LR, HuggingFaceWindows, NanoGPTWindows
 from gpt1.ops.batches import collate_windows
 from gpt1.ops.masks import DropoutMasks
 from gpt1.run.parallel import to_device
 from model_pytorch import Config, LMModel
 
-
-class Size(NamedTuple):
-    """A model, and how many windows of n_ctx tokens an update has."""
-
-    n_layer: int
-    n_embd: int
-    n_head: int
-    n_ctx: int
-    n_windows: int
-    n_vocab: int = 40478
-
-
+N_WINDOWS = {'small': 8, 'full': 2, 'tiny': 2}  # of n_ctx tokens, in an update
 SIZES = {
-    'small': Size(n_layer=6, n_embd=384, n_head=6, n_ctx=256, n_windows=8),
-    'full': Size(n_layer=12, n_embd=768, n_head=12, n_ctx=512, n_windows=2),
-    'tiny': Size(n_layer=2, n_embd=32, n_head=2, n_ctx=32, n_windows=2, n_vocab=300),
+    'small': Config(n_ctx=256, n_embd=384, n_head=6, n_layer=6),
+    'full': Config(),
+    'tiny': Config(n_vocab=300, n_ctx=32, n_embd=32, n_head=2, n_layer=2),
 }
 
 
@@ -70,11 +53,8 @@ class Ours(measuring.Ours):
 
 
 IMPLEMENTATIONS = {'ours': Ours, 'nanogpt': NanoGPTWindows, 'transformers': HuggingFaceWindows}
-VARIANTS = [
-    f'{implementation} {dropout} {precision}'
-    for dropout in ('dropout', 'exact')
-    for precision in ('fp32', 'bf16')
-    for implementation in IMPLEMENTATIONS
+GROUPS = [  # measured together: the memory holds no more at a time
+    f'{dropout} {precision}' for dropout in ('dropout', 'exact') for precision in ('fp32', 'bf16')
 ]
 
 
@@ -93,44 +73,29 @@ class PreTraining(measuring.Task):
             variants[name] = IMPLEMENTATIONS[implementation](config, self.device, precision)
         return variants
 
-    def products(self, name, kind, item):
-        config, (n_windows, length) = self.config, item.shape
-        n_predictions = n_windows * (length - 1)
-        products = training_products(item.size, n_predictions, config, self.device)
-        # Forward: q k and a v. Backward: two of each kind. Half of the scores are needed.
-        n_attention = 3 * config.n_layer / 2
-        size, heads = config.n_embd // config.n_head, n_windows * config.n_head
-        products.append(Product(length, size, length, n_attention, heads))
-        products.append(Product(length, length, size, n_attention, heads))
-        return products
-
     def size(self, item):
         return item.size
 
-    def group(self, name):
-        return name.partition(' ')[2]  # dropout and precision: the memory holds no more at a time
 
-
-def make_task(size: Size, device: torch.device, n_updates: int) -> PreTraining:
+def make_task(config: Config, device: torch.device, n_windows: int, n_updates: int) -> PreTraining:
     """Return updates with windows of random words."""
-    n_layer, n_embd, n_head, n_ctx, n_windows, n_vocab = size
-    config = Config(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
     random = np.random.RandomState(0)
-    windows = [random.randint(0, n_vocab, (n_windows, n_ctx)) for _ in range(n_updates)]
+    shape = n_windows, config.n_ctx
+    windows = [random.randint(0, config.n_vocab, shape) for _ in range(n_updates)]
     return PreTraining(config, device, windows)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = measuring.make_parser(__doc__, VARIANTS)
+    parser = measuring.make_parser(__doc__)
     parser.add_argument('--sizes', nargs='+', choices=list(SIZES), default=['small', 'full'])
     parser.add_argument('--n_windows', type=int, help='windows an update (default: by the size)')
     args = parser.parse_args(argv)
-    tasks = {}
     for name in args.sizes:
-        size = SIZES[name]
-        size = size._replace(n_windows=args.n_windows or size.n_windows)
-        tasks[f'{name}: {size}'] = make_task(size, torch.device(args.device), args.steps)
-    measuring.report(args, VARIANTS, tasks)
+        n_windows = args.n_windows or N_WINDOWS[name]
+        task = make_task(SIZES[name], args.device, n_windows, args.steps)
+        for group in GROUPS:
+            variants = [f'{implementation} {group}' for implementation in IMPLEMENTATIONS]
+            measuring.report(args, f'{name}, {n_windows} windows an update', task, variants)
 
 
 if __name__ == '__main__':

@@ -3,19 +3,11 @@
     python pretrain.py --text books/ --out model/lstm --model lstm
     python train.py --dataset rte --model_dir model/lstm
 
-The paper says: "a single layer 2048 unit LSTM using the same framework". It leaves the rest open.
-This program chooses:
-
-input       the rows of an embedding matrix, of width n_embd as in the transformer. An LSTM reads
-            its tokens in order, so there are no positions
-output      a linear layer from the units back to n_embd. What follows is the transformer's: the
-            LM head is tied to the embedding, the task heads read the same states
-dropout     embd_pdrop on the embedding matrix; resid_pdrop on the states after the linear layer.
-            Nothing within the recurrence
-start       a state of zeros at the start of each row: a window in pre-training, a sequence in
-            fine-tuning. Gradients pass through whole rows
-weights     drawn like the transformer's: N(0, 0.02), biases 0
-training    the transformer's optimizer, schedule, batches and losses
+The paper says: "a single layer 2048 unit LSTM using the same framework". This program chooses: no
+positions, since an LSTM reads its tokens in order; a linear layer from the units back to n_embd, to
+whose states the transformer's heads are applied; embd_pdrop on the embedding matrix and resid_pdrop
+on these states, no dropout within the recurrence; a state of zeros at the start of each row, and
+gradients through whole rows; the transformer's initialization, optimizer, batches and losses.
 
 In a shared row (see `batches`) a branch goes back to the end of the trunk. An LSTM cannot, so it
 reads separate rows only.
@@ -27,6 +19,7 @@ from dataclasses import dataclass, fields
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor
 
 from gpt1.ops.batches import Batch
 from gpt1.ops.functional import compute_dtype, dropout, path, select
@@ -51,9 +44,7 @@ class LSTMConfig(Config):
 class LSTMEmbedding(TiedEmbedding):
     """A `TiedEmbedding` without positions: h [tokens, n_embd] are rows of the matrix."""
 
-    def __init__(
-        self, weight: torch.Tensor, ids: torch.Tensor, p: float, masks: DropoutMasks | None
-    ):
+    def __init__(self, weight: Tensor, ids: Tensor, p: float, masks: DropoutMasks | None):
         self.path = path(weight)
         self.is_private = False
         self.matrix = dropout(weight, p, masks, 'embd')
@@ -61,10 +52,9 @@ class LSTMEmbedding(TiedEmbedding):
 
 
 class LSTMModel(nn.Module):
-    """The embedding matrix, the LSTM and the linear layer. It takes the transformer's place.
+    """The embedding matrix, the LSTM and the linear layer.
 
-    `LMModel` and `DoubleHeadModel` have it under the name `transformer`, so that the parameters
-    of the heads are called the same.
+    In the models with heads it stands where the transformer would, and has its name.
     """
 
     def __init__(self, config: LSTMConfig):
@@ -76,12 +66,9 @@ class LSTMModel(nn.Module):
         self.embd_pdrop, self.resid_pdrop = config.embd_pdrop, config.resid_pdrop
 
     def forward(
-        self, batch: Batch, masks: DropoutMasks | None = None
-    ) -> tuple[torch.Tensor, TiedEmbedding]:
-        """Return the states h [tokens, n_embd] and the embedding as this batch uses it.
-
-        Raises ValueError if the batch has shared rows.
-        """
+        self, batch: Batch, masks: DropoutMasks | None = None, tokens: Tensor | None = None
+    ) -> tuple[Tensor, TiedEmbedding]:
+        """See `model_pytorch.TransformerModel`. Raises ValueError if the batch has shared rows."""
         if batch.branch is not None:
             raise ValueError('an LSTM reads separate rows only')
         p = self.embd_pdrop if self.training else 0
@@ -95,12 +82,9 @@ class LSTMModel(nn.Module):
         is_fp16 = padded.is_cuda and compute_dtype(padded) == torch.float16
         with torch.autocast(padded.device.type, enabled=is_fp16):
             states, _ = self.lstm(padded.view(batch.rows, batch.length, -1))
-        h = self.proj(select(states.flatten(0, 1), batch.slots))
+        slots = batch.slots if tokens is None else batch.slots[tokens]
+        h = self.proj(select(states.flatten(0, 1), slots))
         return dropout(h, self.resid_pdrop if self.training else 0, masks), embedding
-
-    def at(self, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the states of the chosen tokens alone: [rows * n, n_embd]. For evaluation."""
-        return self(batch)[0][tokens]
 
     def transferred(self) -> list[nn.Parameter]:
         """Return the parameters below the heads, without the embedding, in the files' order."""
@@ -109,15 +93,9 @@ class LSTMModel(nn.Module):
 
 def lstm_shapes(n_vocab: int, n_embd: int, units: int) -> list[list[int]]:
     """Return the shapes of the arrays in the files of a pre-trained LSTM, in their order."""
-    return [
-        [n_vocab, n_embd],  # the token embedding
-        [4 * units, n_embd],  # from the input to the gates i, f, g, o
-        [4 * units, units],  # from the state before
-        [4 * units],
-        [4 * units],
-        [n_embd, units],  # the linear layer
-        [n_embd],
-    ]
+    gates = 4 * units  # i, f, g, o
+    embedding, of_input, of_state = [n_vocab, n_embd], [gates, n_embd], [gates, units]
+    return [embedding, of_input, of_state, [gates], [gates], [n_embd, units], [n_embd]]
 
 
 def make_config(values: dict, **sizes: int) -> Config:
@@ -127,9 +105,8 @@ def make_config(values: dict, **sizes: int) -> Config:
     sizes   `n_vocab`, `n_ctx`; they take precedence
     """
     kind = LSTMConfig if values.get('model') == 'lstm' else Config
-    names = {field.name for field in fields(kind)}
-    chosen = {name: value for name, value in values.items() if name in names}
-    return kind(**{**chosen, **sizes})
+    values = {**values, **sizes}
+    return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
 
 
 def describe_source(args: Namespace) -> str:

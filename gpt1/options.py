@@ -7,7 +7,7 @@ table. Nothing here imports PyTorch, so that `--help` and wrong options are answ
 import argparse
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
@@ -31,19 +31,17 @@ ABSENT = object()  # the default value of an option that a script does not have
 # --------------------------------------------------------------------------- what an option accepts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Number:
-    """The numbers that an option accepts: from `low` to `high`, except those in `but`.
-
-    kind  int or float
+    """The numbers from `low` to `high`, except those in `but`; `kind` is int or float.
 
     An instance is also the converter that argparse expects as the `type` of an option.
     """
 
     kind: type
     low: float
-    high: float
-    but: tuple[float, ...] = ()
+    high: float = math.inf
+    but: Sequence[float] = ()
 
     def __call__(self, text: str) -> int | float:
         """Convert what was typed. Raises argparse.ArgumentTypeError."""
@@ -57,16 +55,12 @@ class Number:
 
     def __str__(self):
         name = 'a whole number' if self.kind is int else 'a number'
-        limits = f'from {self.low}'
-        if self.high < math.inf:
-            limits += f' to {self.high}'
+        limit = f' to {self.high}' if self.high < math.inf else ''
         exceptions = ''.join(f', but not {n}' for n in self.but)
-        return f'{name} {limits}{exceptions}'
+        return f'{name} from {self.low}{limit}{exceptions}'
 
 
-def number(kind: type, low: float, high: float = math.inf, but: Iterable[float] = ()) -> Number:
-    """Return the `type` of an option for numbers from `low` to `high`, but none of `but`."""
-    return Number(kind, low, high, tuple(but))
+number = Number  # reads better where it is the `type` of an option
 
 
 def accepts(kind: object, value: object) -> bool:
@@ -96,16 +90,13 @@ class Option:
     """An option of `train.py`, of `pretrain.py`, or of both.
 
     name      without the leading dashes
-    kind      what it accepts: a `Number`, a tuple of choices, `str`, `bool` (a flag) or `list`
-              (several words)
+    kind      a `Number`, a tuple of choices, `str`, `bool` (a flag) or `list` (several words)
     help      one sentence
-    train     its default value in `train.py`; `ABSENT` where that script does not have it; None
-              where the script decides
+    train     its default value in `train.py`; ABSENT: not an option of it; None: it decides
     pretrain  the same for `pretrain.py`
     free      whether a resumed run may give another value
-    setting   whether the `settings.json` of a model may set the default value. 'model': it
-              describes the model, so `pretrain.py --init` takes it over too; 'advice': it is
-              advice for fine-tuning
+    setting   whether the `settings.json` of a model may set the default value: 'model', which
+              `pretrain.py --init` takes over too, or 'advice' for fine-tuning
     required  whether it must be given
     exists    whether it names a file or a folder that must exist
     metavar   what `--help` shows for its value
@@ -313,17 +304,13 @@ OPTIONS = {
 }
 # fmt: on
 
-SETTINGS = {
-    option.name: option
-    for option in itertools.chain.from_iterable(OPTIONS.values())
-    if option.setting
-}
+ALL = list(itertools.chain.from_iterable(OPTIONS.values()))
+SETTINGS = {option.name: option for option in ALL if option.setting}
 
 
 def options_of(script: str) -> list[Option]:
     """Return the options of `script`, 'train.py' or 'pretrain.py', in the order of the table."""
-    options = itertools.chain.from_iterable(OPTIONS.values())
-    return [option for option in options if option.default(script) is not ABSENT]
+    return [option for option in ALL if option.default(script) is not ABSENT]
 
 
 def free_on_resume(script: str) -> set[str]:

@@ -21,7 +21,6 @@ from gpt1.options import (
     SETTINGS,
     TRAIN,
     Number,
-    Option,
     number,
     options_of,
 )
@@ -39,13 +38,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         if isinstance(action.type, Number):
             return 'N' if action.type.kind is int else 'X'
         names = {'dir': 'DIR', 'path': 'FILE'}
-        ending = action.dest.rpartition('_')[2]
-        return names.get(ending) or super()._get_default_metavar_for_optional(action)
+        return names.get(action.dest.rpartition('_')[2], action.dest.upper())
 
     def _get_help_string(self, action):
-        if action.default in (None, False) or action.default == []:
-            return action.help
-        return super()._get_help_string(action)
+        has_default = action.default not in (None, False) and action.default != []
+        return super()._get_help_string(action) if has_default else action.help
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,7 +83,7 @@ def check_paths(parser: Parser, **paths: str | Sequence[str] | None) -> None:
 
 
 def check_file(parser: Parser, path: str) -> None:
-    """Do what `check_paths` does, for an argument without a name."""
+    """`check_paths` for an argument without a name."""
     if not os.path.exists(path):
         parser.refuse(f'no such file or folder: {path}')
 
@@ -94,38 +91,29 @@ def check_file(parser: Parser, path: str) -> None:
 # --------------------------------------------------------------------------- the table of options
 
 
-def _add_option(group, option: Option, script: str, choices: Iterable[str] | None) -> None:
-    """Declare an option for argparse. Its default is left out: `_parse` fills it in."""
-    default = option.default(script)
-    arguments = {
-        'help': option.help,
-        'default': argparse.SUPPRESS,
-        'required': option.required,
-        'metavar': option.metavar,
-    }
-    if default not in (None, False, ()):
-        arguments['help'] += f' (default: {default})'
-    if option.kind is bool:
-        arguments['action'] = 'store_true'
-        del arguments['metavar']
-    elif option.kind is list:
-        arguments['nargs'] = '+'
-    elif isinstance(option.kind, tuple):
-        arguments['choices'] = option.kind
-    else:
-        arguments |= {'type': option.kind, 'choices': choices}
-    group.add_argument(f'--{option.name}', **arguments)
-
-
 def _make_parser(script: str, datasets: Iterable[str] | None = None, **texts) -> Parser:
+    """Declare the options for argparse. Their defaults are left out: `_parse` fills them in."""
     parser = Parser(prog=script, **texts)
     for title, options in OPTIONS.items():
-        present = [option for option in options if option.default(script) is not ABSENT]
-        if present:
-            group = parser.add_argument_group(title)
-            for option in present:
-                choices = datasets if option.name == 'dataset' else None
-                _add_option(group, option, script, choices)
+        group = parser.add_argument_group(title)  # not shown where it stays empty
+        for option in options:
+            if (default := option.default(script)) is ABSENT:
+                continue
+            help = option.help
+            if default not in (None, False, ()):
+                help += f' (default: {default})'
+            how = {'metavar': option.metavar, 'required': option.required}
+            if option.kind is bool:
+                how = {'action': 'store_true'}
+            elif option.kind is list:
+                how['nargs'] = '+'
+            elif isinstance(option.kind, tuple):
+                how['choices'] = option.kind
+            else:
+                how['type'] = option.kind
+            if option.name == 'dataset':
+                how['choices'] = datasets
+            group.add_argument(f'--{option.name}', default=argparse.SUPPRESS, help=help, **how)
     return parser
 
 
@@ -138,17 +126,15 @@ def _parse(parser: Parser, script: str, argv, model_option: str) -> tuple[Namesp
     Returns the values, and the names of those that were typed. Raises InputError.
     """
     typed = vars(parser.parse_args(argv))
-    values = {option.name: option.default(script) for option in options_of(script)}
-    values.update(typed)
-    places = [option.name for option in options_of(script) if option.exists]
-    check_paths(parser, **{name: typed[name] for name in places if name in typed})
+    options = options_of(script)
+    check_paths(parser, **{o.name: typed[o.name] for o in options if o.exists and o.name in typed})
+    values = {option.name: option.default(script) for option in options} | typed
     if script == TRAIN and values['model_dir'] is None:
         values['model_dir'] = find_model_dir()
-    folder = values[model_option]
-    if folder is not None:
-        usable = ('model', 'advice') if script == TRAIN else ('model',)
-        for name, value in read_settings(folder).items():
-            if name in SETTINGS and SETTINGS[name].setting in usable and name not in typed:
+    if values[model_option] is not None:
+        kinds = ('model', 'advice') if script == TRAIN else ('model',)
+        for name, value in read_settings(values[model_option]).items():
+            if name in SETTINGS and SETTINGS[name].setting in kinds and name not in typed:
                 values[name] = value
     return Namespace(**values), set(typed)
 
@@ -173,55 +159,44 @@ def parse_train_args(argv=None, datasets: Iterable[str] | None = None) -> Namesp
     )
     try:
         args, typed = _parse(parser, TRAIN, argv, 'model_dir')
-        _complete_train_args(args, typed)
+        if args.dataset is None:
+            example = 'python train.py --dataset rocstories --submit --analysis'
+            raise InputError(f'which data set? For example: {example}')
+        args.desc = args.dataset if args.desc is None else args.desc
+        args.n_transfer = args.n_layer if args.n_transfer is None else args.n_transfer
+        if args.dataset != 'rocstories' and 'n_valid' not in typed:
+            args.n_valid = None  # the default of the task
         _check_train_args(args)
     except InputError as error:
         parser.refuse(str(error))
     return args
 
 
-def _complete_train_args(args: Namespace, typed: set[str]) -> None:
-    """Fill in the defaults that depend on other options. Raises InputError."""
-    if args.dataset is None:
-        raise InputError(
-            'which data set? For example: python train.py --dataset rocstories --submit --analysis'
-        )
-    if args.desc is None:
-        args.desc = args.dataset
-    if args.n_transfer is None:
-        args.n_transfer = args.n_layer
-    if args.dataset != 'rocstories' and 'n_valid' not in typed:
-        args.n_valid = None  # the default of the task
-
-
 def _check_train_args(args: Namespace) -> None:
     """Raise InputError where two options contradict each other."""
-    _check_heads(args)
-    if args.n_transfer >= 0:
-        _check_model(args, args.model_dir)
+    _check_model(args, args.model_dir if args.n_transfer >= 0 else None)
+    names = ('regression', 'symmetric', 'positive', 'metric')
+    own = [name for name in names if getattr(args, name)]
+    is_name = os.path.basename(args.desc) == args.desc and args.desc not in ('', '.', '..')
     if args.share_context and args.model == 'lstm':
         raise InputError('--share_context: the LSTM reads separate rows only')
     if args.n_transfer > args.n_layer:
         raise InputError(f'--n_transfer {args.n_transfer} is more than --n_layer {args.n_layer}')
     if args.analysis and not args.submit:
         raise InputError('--analysis reports on the predictions of --submit: give both')
-    for name in ('regression', 'symmetric', 'positive', 'metric'):
-        if getattr(args, name) and args.dataset != 'custom':
-            raise InputError(f'--{name} is an option for --dataset custom')
-    if os.path.basename(args.desc) != args.desc or args.desc in ('', '.', '..'):
+    if own and args.dataset != 'custom':
+        raise InputError(f'--{own[0]} is an option for --dataset custom')
+    if not is_name:
         raise InputError(f'--desc {args.desc}: expected a name without folders')
     if len(args.desc.encode()) > 200:
         raise InputError('--desc: the name is too long for a file; expected at most 200 bytes')
 
 
-def _check_heads(args: Namespace) -> None:
+def _check_model(args: Namespace, folder: str | None) -> None:
+    """Raise InputError if the sizes do not fit, or the weights in `folder` are of another kind."""
     if args.model == 'transformer' and args.n_embd % args.n_head:
         raise InputError(f'--n_embd {args.n_embd} is not divisible by --n_head {args.n_head}')
-
-
-def _check_model(args: Namespace, folder: str) -> None:
-    """Raise InputError if the weights in `folder` are of another kind of model."""
-    there = read_settings(folder).get('model', 'transformer')
+    there = read_settings(folder).get('model', 'transformer') if folder else args.model
     if args.model != there:
         raise InputError(
             f'--model {args.model}: the weights in {folder} are those of a model of the kind '
@@ -246,9 +221,7 @@ def parse_pretrain_args(argv=None) -> Namespace:
     try:
         args, _ = _parse(parser, PRETRAIN, argv, 'init')
         args.settings = _parse_settings(args.settings)
-        _check_heads(args)
-        if args.init is not None:
-            _check_model(args, args.init)
+        _check_model(args, args.init)
         if args.init is not None and args.vocabulary is not None:
             raise InputError('--init brings its own vocabulary: leave --vocabulary out')
     except InputError as error:
@@ -287,21 +260,14 @@ def utf8_stdin():
 
 def add_model_options(parser) -> None:
     """Add the options of every script that uses a model to an argparse parser or group."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--model_dir',
         help='folder of the vocabulary, and of the weights where no other parameters are named '
         '(default: that of the parameters; else model/, or the bundled sample if it is empty)',
     )
-    parser.add_argument(
-        '--n_head',
-        type=number(int, 1, 10**5),
-        help='number of attention heads (default: that in the settings of the weights, else 12)',
-    )
-    parser.add_argument(
-        '--afn',
-        choices=ACTIVATIONS,
-        help='activation (default: that in the settings of the weights, else gelu)',
-    )
-    parser.add_argument(
-        '--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1'
-    )
+    default = '(default: that in the settings of the weights, else {})'
+    heads = f'number of attention heads {default.format(12)}'
+    add('--n_head', type=number(int, 1, 10**5), help=heads)
+    add('--afn', choices=ACTIVATIONS, help=f'activation {default.format("gelu")}')
+    add('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1')

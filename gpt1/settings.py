@@ -18,21 +18,10 @@ from utils import InputError, check_not_pointer
 # id of the run that made it.
 FACTS = {'n_vocab': COUNT, 'vocabulary': str, 'task': dict, 'run': str}
 
-
-# Names in the config.json of a Hugging Face folder, and ours.
-CONFIG_NAMES = {
-    'n_positions': 'n_ctx',
-    'n_embd': 'n_embd',
-    'n_head': 'n_head',
-    'n_layer': 'n_layer',
-    'afn': 'afn',
-    'embd_pdrop': 'embd_pdrop',
-    'attn_pdrop': 'attn_pdrop',
-    'resid_pdrop': 'resid_pdrop',
-    'summary_first_dropout': 'clf_pdrop',
-}
-
-
+# Names in the config.json of a Hugging Face folder, and ours; all others are the same in both.
+CONFIG_NAMES = {'n_positions': 'n_ctx', 'summary_first_dropout': 'clf_pdrop'}
+SAME = ('n_embd', 'n_head', 'n_layer', 'afn', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop')
+CONFIG_NAMES |= {name: name for name in SAME}
 CONFIG_KEY = 'gpt1'  # our settings and facts in a config.json
 
 
@@ -50,14 +39,11 @@ def check_settings(values: dict, where: str, facts: bool = False) -> None:
                 f'{where}: "{name[:40]}" is not a setting; expected {", ".join(SETTINGS)}'
             )
         if not accepts(kinds[name], value):
-            raise InputError(
-                f'{where}: "{name}" is {_shown(value)}, expected {expected(kinds[name])}'
-            )
+            raise _wrong(where, name, value, expected(kinds[name]))
 
 
-def _shown(value: object) -> str:
-    """Return a JSON value for a message, cut to 40 characters."""
-    return json.dumps(value)[:40]
+def _wrong(where: str, name: str, value: object, wanted: str) -> InputError:
+    return InputError(f'{where}: "{name}" is {json.dumps(value)[:40]}, expected {wanted}')
 
 
 def read_json(path: str, kind: type = dict, hint: str = '') -> dict | list:
@@ -98,17 +84,12 @@ def read_settings(folder: str) -> dict:
 
 def settings_of_config(config: dict, where: str) -> dict:
     """Return the settings in the `config.json` of a Hugging Face folder. Raises InputError."""
-    if config.get('model_type', 'openai-gpt') != 'openai-gpt':
-        raise InputError(
-            f'{where}: the model type is {_shown(config["model_type"])}, expected "openai-gpt"'
-        )
-    if config.get('layer_norm_epsilon', 1e-5) != 1e-5:
-        raise InputError(
-            f'{where}: layer_norm_epsilon is {_shown(config["layer_norm_epsilon"])}, expected 1e-05'
-        )
+    for name, only in {'model_type': 'openai-gpt', 'layer_norm_epsilon': 1e-5}.items():
+        if config.get(name, only) != only:
+            raise _wrong(where, name, config[name], json.dumps(only))
     ours = config.get(CONFIG_KEY, {})
     if not isinstance(ours, dict):
-        raise InputError(f'{where}: "{CONFIG_KEY}" is {_shown(ours)}, expected an object')
+        raise _wrong(where, CONFIG_KEY, ours, 'an object')
     settings = {our: config[their] for their, our in CONFIG_NAMES.items() if their in config}
     # Two names of transformers for activations of ours; its "gelu" is the tanh form too.
     other_names = {'gelu_new': 'gelu', 'silu': 'swish'}

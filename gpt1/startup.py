@@ -17,8 +17,8 @@ if sys.version_info < OLDEST:
 # The threads of OpenMP wait for each other after every operation. By default, a thread that waits
 # keeps its core busy for milliseconds. If other programs need the cores, it takes the time of the
 # thread that it waits for. Here, it keeps its core for about as long as it takes to wake a thread,
-# and then sleeps: as fast if nothing else runs, and much faster otherwise (benchmarks/busy.py).
-# OpenMP reads these variables when PyTorch is imported.
+# and then sleeps: as fast if nothing else runs, and much faster otherwise (see
+# benchmarks/commands.py --busy). OpenMP reads these variables when PyTorch is imported.
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')  # GNU: Linux
     os.environ.setdefault('KMP_BLOCKTIME', '0')  # Intel and LLVM: Windows, macOS, Conda

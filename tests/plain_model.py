@@ -6,7 +6,7 @@ branches, see `batches.Tree`.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,19 +30,6 @@ class PlainMasks:
     classifier: torch.Tensor
 
 
-def keep_all(config, n_sequences, n_examples):
-    """Return masks that drop nothing."""
-    states = [torch.ones(n_sequences, config.n_ctx, config.n_embd)] * config.n_layer
-    probabilities = torch.ones(n_sequences, config.n_head, config.n_ctx, config.n_ctx)
-    return PlainMasks(
-        embedding=torch.ones(config.n_vocab + 3 + config.n_ctx, config.n_embd),
-        attention=[probabilities] * config.n_layer,
-        attention_output=states,
-        mlp_output=states,
-        classifier=torch.ones(n_examples, config.n_embd),
-    )
-
-
 ACTIVATIONS = {
     'gelu': lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     'relu': lambda x: x.clamp(min=0),
@@ -51,8 +38,8 @@ ACTIVATIONS = {
 
 
 def drop(x, mask, p):
-    """Dropout with a given mask."""
-    return x * mask / (1 - p)
+    """Dropout with a given mask; None: keep all."""
+    return x if mask is None else x * mask / (1 - p)
 
 
 def layer_norm(x, g, b):
@@ -72,7 +59,8 @@ def attention(x, w, config, mask):
         q, k, v = (part.split(size, dim=-1)[head] for part in (queries, keys, values))
         scores = q @ k.transpose(1, 2) / math.sqrt(size)
         probabilities = scores.masked_fill(~visible, -math.inf).softmax(-1)
-        probabilities = drop(probabilities, mask[:, head], config.attn_pdrop)
+        if mask is not None:
+            probabilities = drop(probabilities, mask[:, head], config.attn_pdrop)
         heads.append(probabilities @ v)
     return torch.cat(heads, dim=-1) @ w['attn.c_proj.w'] + w['attn.c_proj.b']
 
@@ -99,9 +87,8 @@ def plain_model(parameters, config, layout, trees, masks=None):
     """
     ids, lengths = padded_sequences(trees, config.n_ctx)
     if masks is None:
-        config = replace(config, embd_pdrop=0, attn_pdrop=0, resid_pdrop=0, clf_pdrop=0)
-        masks = keep_all(config, len(ids), len(trees))
-
+        none = [None] * config.n_layer
+        masks = PlainMasks(None, none, none, none, [None] * len(trees))
     we = drop(parameters['transformer.embed.weight'], masks.embedding, config.embd_pdrop)
     positions = config.n_vocab + 3 + torch.arange(config.n_ctx)
     h = we[ids] + we[positions]

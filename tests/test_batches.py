@@ -13,9 +13,6 @@ N_VOCAB = 50
 START, DELIMITER, CLASSIFY, FIRST_POSITION = 50, 51, 52, 53
 
 
-# ------------------------------------------------------------------------------------------ trees
-
-
 def as_lists(tree):
     return tree.trunk.tolist(), [branch.tolist() for branch in tree.branches]
 
@@ -43,9 +40,6 @@ def as_lists(tree):
 def test_the_tree_of_each_layout(layout, texts, n_context, trunk, branches):
     arrays = [np.array(text, dtype=np.uint16) for text in texts]
     assert as_lists(build_tree(arrays, layout, n_context, N_VOCAB)) == (trunk, branches)
-
-
-# ------------------------------------------------------------------------------- the slow version
 
 
 def slow_rows(trees, share_context):
@@ -118,9 +112,6 @@ def trees_of_a_task(draw):
         arrays = [np.array(text, dtype=np.uint16) for text in texts]
         trees.append(build_tree(arrays, layout, n_context, N_VOCAB))
     return trees
-
-
-# ---------------------------------------------------------------------------------------- collate
 
 
 @settings(max_examples=80, deadline=None, database=None)
@@ -206,9 +197,6 @@ def test_a_batch_moves_whole():
     assert len(tensors) == 11
     assert all(getattr(moved, name).is_meta for name in tensors)
     assert (moved.rows, moved.length) == (1, 4)
-
-
-# -------------------------------------------------------------------------- windows, sizes, order
 
 
 def test_windows():

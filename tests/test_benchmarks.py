@@ -1,6 +1,5 @@
-"""What the benchmarks compare computes the same, and products.py finds out the processor."""
+"""What the benchmarks compare computes the same; the family of the processor."""
 
-import json
 import math
 import sys
 
@@ -14,8 +13,9 @@ from gpt1.ops import functional
 from model_pytorch import Config
 
 CPU = torch.device('cpu')
-WINDOWS = pretrain.make_task(pretrain.SIZES['tiny'], CPU, n_updates=2)
+WINDOWS = pretrain.make_task(pretrain.SIZES['tiny'], CPU, n_windows=2, n_updates=2)
 STORIES = finetune.make_task(Config(300, 77, n_embd=32, n_head=2, n_layer=2), CPU, 2, n_steps=2)
+IN_FP32 = [f'{name} fp32' for name in ('separate', 'shared', 'padded', 'transformers')]
 
 
 @pytest.mark.parametrize(
@@ -23,17 +23,18 @@ STORIES = finetune.make_task(Config(300, 77, n_embd=32, n_head=2, n_layer=2), CP
     [
         (WINDOWS, ['ours exact fp32', 'nanogpt exact fp32', 'transformers exact fp32']),
         (WINDOWS, ['ours exact bf16', 'nanogpt exact bf16']),
-        (STORIES, list(finetune.VARIANTS)),
+        (STORIES, [*IN_FP32, 'separate bf16', 'shared bf16']),
     ],
 )
 def test_all_compute_the_same_losses_and_learn(task, names):
     losses = {}
     for name in names:
-        variants = measuring.Variants(task, keep=False)
-        variants.make([name])
+        variants = measuring.Variants(task, [name])
         losses[name] = variants.losses(name)
-        for _ in range(3):
-            assert variants.time(name, 'train', 0).wall > 0
+        variants.warm_up(name, 'train')
+        variants.warm_up(name, 'train')
+        wall, _, floor = variants.time(name, 'train', 0)
+        assert wall > 0 and (floor > 0) == variants.is_ours
         assert variants.losses(name).mean() < losses[name].mean()
     differences = measuring.loss_differences(losses)
     assert all(
@@ -53,30 +54,32 @@ def test_dropout_changes_the_losses_of_pre_training(name):
         assert not torch.allclose(variant.losses(WINDOWS.items[0]), in_training)
 
 
-def test_a_row_of_the_table(capsys):
-    """Wall, processor and floor seconds of two steps, and the FLOP of the floor."""
+def test_a_table_of_two_processes_that_take_turns(capsys):
+    measuring.compare(WINDOWS, ['ours exact fp32', 'nanogpt exact fp32'], memory=False)
+    header, ours, theirs, _ = capsys.readouterr().out.splitlines()
+    assert 'x nanogpt' in header and 'x floor' in header
+    assert ours.startswith('ours exact fp32') and ' 1.00 ' in theirs
+
+
+def test_ratios_are_medians_over_the_turns():
+    """Of wall, processor and floor seconds."""
     timings = {
-        'ours exact fp32': [
-            measuring.Timing(1.0, 0.9, 0.5, 2e9),
-            measuring.Timing(3.0, 2.9, 1, 4e9),
-        ],
-        'nanogpt exact fp32': [measuring.Timing(2.0, 1.9), measuring.Timing(3.0, 2.9)],
+        ('train', 'ours'): [(1.0, 0.9, 0.5), (3.0, 2.9, 1.0)],
+        ('train', 'nanogpt'): [(2.0, 1.9, math.nan), (3.0, 2.9, math.nan)],
     }
-    rows = [measuring.row_of(WINDOWS, 'train', name, timings) for name in timings]
-    assert rows[0]['times_nanogpt'] == 1.5
-    assert rows[0]['times_floor'] == 2.5
-    assert rows[0]['matmul_gflop_per_s'] == 4
-    assert rows[0]['tokens_per_s'] == 32
-    json.dumps(measuring.print_table(WINDOWS, list(timings), iter(rows)))
-    _, header, ours, theirs = capsys.readouterr().out.splitlines()
-    assert 'x nanogpt' in header and '1.50' in ours and theirs.endswith(' 1.00')
+    row = measuring.row_of(WINDOWS, timings, 'train', 'ours')
+    assert (row['x nanogpt'], row['x floor'], row['tokens/s']) == ('1.50', '2.50', '32.0')
+    assert measuring.row_of(WINDOWS, timings, 'train', 'nanogpt')['x floor'] == ''
 
 
-def test_the_products_of_both_libraries_are_measured(capsys):
-    measuring.print_products([measuring.Product(64, 32, 96, 2), measuring.Product(32, 64, 96, 2)])
-    out = capsys.readouterr().out
-    assert '64 x 32 x 96' in out and 'by MKL' in out
-    assert ('by oneDNN' in out) == torch.backends.mkldnn.is_available()
+def test_the_matrix_products_of_a_step_are_counted():
+    a, b, bias = torch.randn(5, 3), torch.randn(3, 4), torch.randn(4)
+    with measuring.Products() as products:
+        torch.addmm(bias, a, b) @ b.t()
+        a.bfloat16() @ b.bfloat16()
+    counts = products.counts
+    assert counts[(5, 3), (3, 4), torch.float32] == counts[(5, 4), (4, 3), torch.float32] == 1
+    assert counts[(5, 3), (3, 4), torch.bfloat16] == 1 and len(counts) == 3
 
 
 @pytest.mark.parametrize(
@@ -98,11 +101,3 @@ def test_the_family_on_windows(monkeypatch):
     name = 'AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD'
     monkeypatch.setattr(functional.platform, 'processor', lambda: name)
     assert functional.amd_family('nowhere') == 26
-
-
-def test_the_floor_counts_half_of_the_products_of_attention():
-    item, config = WINDOWS.items[0], WINDOWS.config
-    every = WINDOWS.products('ours exact fp32', 'train', item)
-    half = config.n_layer * 6 * item.shape[0] * item.shape[1] ** 2 * config.n_embd
-    assert measuring.flop([some for some in every if some.batch]) == half
-    assert math.isfinite(measuring.Floor(every, torch.float32, CPU).seconds())

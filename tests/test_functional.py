@@ -89,17 +89,9 @@ def assert_close(results, expected, tolerance):
         torch.testing.assert_close(result.double(), other.double(), rtol=0, atol=atol)
 
 
-# ------------------------------------------------------------------------------------ the path
-
-
 def test_the_path_follows_from_the_device_unless_it_is_chosen(monkeypatch):
     monkeypatch.delenv('GPT1_PATH', raising=False)
     assert functional.path(torch.zeros(1)) == 'cpu'
-    monkeypatch.setenv('GPT1_PATH', 'plain')
-    assert functional.path(torch.zeros(1)) == 'plain'
-
-
-# ------------------------------------------------------------------------------------ products
 
 
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-10), (torch.float32, 1e-5)])
@@ -168,9 +160,6 @@ def test_product(library, has_bias, has_out):
         assert out is None or result.data_ptr() == out.data_ptr()
 
 
-# ------------------------------------------------------------------------------------- dropout
-
-
 def test_dropout(path):
     """With the mask that was drawn, which the zeros of the result show."""
     x, p = random(50, 41), 0.25
@@ -194,9 +183,6 @@ def test_dropout_of_the_plain_and_the_cpu_path_draw_the_same_masks(monkeypatch):
         results.append([dropout(x, 0.25, masks) for _ in range(3)])
     torch.testing.assert_close(*results, rtol=0, atol=1e-12)
     assert not torch.equal(results[0][0], results[0][1])
-
-
-# ----------------------------------------------------------------------------------- attention
 
 
 def make_layout(share_context):
@@ -270,9 +256,6 @@ def test_attention_of_the_cuda_path_with_dropout(monkeypatch, share_context):
     assert_equal_operations(fast, lambda qkv: plain_attention(qkv, layout, p, masks), qkv)
 
 
-# ---------------------------------------------------------------------------------- activation
-
-
 def test_gelu(path):
     ends = torch.tensor([-1e4, 1e4, 0], dtype=torch.float64)
     x = torch.cat([torch.linspace(-12, 12, 4801, dtype=torch.float64), ends]).requires_grad_()
@@ -281,10 +264,3 @@ def test_gelu(path):
         results = value_and_gradients(gelu, y)
         expected = value_and_gradients(lambda y: F.gelu(y, approximate='tanh'), y)
         torch.testing.assert_close(results, expected, rtol=tolerance, atol=20 * tolerance)
-
-
-@pytest.mark.parametrize('name', ['cpu', 'cuda'])
-def test_gelu_in_bf16_rounds_only_the_result(monkeypatch, name):
-    monkeypatch.setenv('GPT1_PATH', name)
-    x = random(1000, dtype=torch.bfloat16)
-    torch.testing.assert_close(gelu(x), plain_gelu(x.float()).bfloat16())

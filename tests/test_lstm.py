@@ -120,31 +120,14 @@ def test_dropout_acts_on_the_embedding_and_on_the_output_only():
         batch = collate(make_trees('text'), CONFIG.first_position, False)
         dropped = model.train()(batch)[0]
         assert torch.equal(dropped, model.eval()(batch)[0]) == same, name
-
-
-def test_dropout_of_attention_is_not_one_of_an_lstm():
     rates = {'embd_pdrop': 0, 'resid_pdrop': 0, 'clf_pdrop': 0, 'attn_pdrop': 0.1}
     assert not train.has_dropout(Namespace(model='lstm', **rates))
-    assert train.has_dropout(Namespace(model='transformer', **rates))
 
 
 def test_shared_rows_are_refused():
     model = make_model(layout='choices')
     with pytest.raises(ValueError, match='separate rows'):
         model(collate(make_trees('choices'), CONFIG.first_position, True))
-
-
-def test_bfloat16_is_close():
-    model = make_model(layout='text', n_out=2).float().eval()
-    batch = collate(make_trees('text'), CONFIG.first_position, False)
-    logits, lm = model(batch)
-    with torch.autocast('cpu', torch.bfloat16):
-        rough, rough_lm = model(batch)
-    torch.testing.assert_close(rough, logits, rtol=0.1, atol=0.1)
-    torch.testing.assert_close(rough_lm, lm, rtol=0.1, atol=0.1)
-
-
-# ------------------------------------------------------------------------------ files of weights
 
 
 def write_weights(folder, **more):
@@ -193,9 +176,6 @@ def test_damaged_or_other_files_are_refused(tmp_path):
         path.write_text(json.dumps(wrong))
         with pytest.raises(InputError, match='seven arrays|of the embeddings'):
             open_weights(str(tmp_path))
-
-
-# ----------------------------------------------------------------------------------- whole runs
 
 
 def run(folder, script, *argv, status=0):
@@ -248,41 +228,21 @@ def test_pre_train_fine_tune_and_predict(tmp_path, text, capsys):  # noqa: F811
         error = capsys.readouterr().err
         assert error.count('\n') == 1 and 'is an LSTM' in error
 
-    # From scratch, which resumes only as what it was.
-    run(tmp_path, 'train', *tune, '--n_transfer', -1, '--desc', 'scratch')
-    printed = run(
-        tmp_path,
-        'train',
-        *[*tune, '--n_transfer', -1, '--desc', 'scratch', '--resume', '--lstm_units', 13],
-        status=2,
-    )
-    assert 'cannot be resumed' in printed and 'lstm_units was 12' in printed
-
 
 def test_an_lstm_s_folder_makes_train_py_use_an_lstm(tmp_path, capsys):
     write_weights(tmp_path)
     argv = ['--dataset', 'rte', '--model_dir', str(tmp_path)]
     args = parse_train_args(argv)
     assert isinstance(make_config(vars(args), n_vocab=3, n_ctx=4), LSTMConfig)
-    with pytest.raises(SystemExit):
-        parse_train_args([*argv, '--n_head=1', '--model=transformer'])
-    assert 'of the kind lstm' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    'argv, message',
-    [
-        (['--model', 'lstm'], 'are those of a model of the kind transformer'),
-        (['--model', 'lstm', '--n_transfer', '-1', '--share_context'], 'separate rows only'),
-        (['--model', 'lstm', '--n_transfer', '-1', '--lstm_units', '0'], 'from 1'),
-    ],
-)
-def test_options_that_an_lstm_cannot_have_are_refused(argv, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        parse_train_args(['--dataset', 'rte', '--model_dir', MODEL_DIR, *argv])
-    assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count('\n') == 1
+    for words, message in (
+        (['--n_head=1', '--model=transformer'], 'of the kind lstm'),
+        (['--n_transfer=-1', '--share_context'], 'separate rows only'),
+        (['--lstm_units=0'], 'from 1'),
+    ):
+        with pytest.raises(SystemExit) as end:
+            parse_train_args([*argv, *words])
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and message in error and error.count('\n') == 1
 
 
 class OnGPU(torch.Tensor):

@@ -95,9 +95,6 @@ def load_initial(model, recording):
             p.copy_(value.view_as(p))
 
 
-# ----------------------------------------------------------------- in the form of the original
-
-
 def openai_name(name):
     """transformer.h.0.attn.c_attn.w -> h0.attn.c_attn.w, and so on."""
     name = name.removeprefix('transformer.').replace('embed.weight', 'we')
@@ -165,9 +162,6 @@ def separate_losses(model, trees, labels):
         logits, lm_losses = model(batch)
         clf_losses = F.cross_entropy(logits, torch.tensor(labels), reduction='none')
     return clf_losses, lm_losses, logits
-
-
-# ------------------------------------------------------------------------------ without dropout
 
 
 def test_token_ids_and_split(expected, inputs):
@@ -277,9 +271,6 @@ def test_whole_run(expected, args, inputs, trainer, monkeypatch, capsys):
     with open(os.path.join(args.submission_dir, 'ROCStories.tsv')) as f:
         predictions = [int(line.split('\t')[1]) for line in f.read().splitlines()[1:]]
     assert predictions == expected['predictions']
-
-
-# --------------------------------------------------------------------------------- with dropout
 
 
 class ReplayedMasks(DropoutMasks):

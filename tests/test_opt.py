@@ -12,18 +12,8 @@ from conftest import ROOT
 from opt import SCHEDULES, OpenAIAdam
 
 SHAPES = {'w': (3, 4), 'b': (4,)}
-SETTINGS = {
-    'lr': 0.01,
-    'schedule': 'warmup_linear',
-    'warmup': 0.3,
-    't_total': 12,
-    'b1': 0.9,
-    'b2': 0.999,
-    'e': 1e-8,
-    'l2': 0.1,
-    'vector_l2': False,
-    'max_grad_norm': 1,
-}
+SETTINGS = {'lr': 0.01, 'schedule': 'warmup_linear', 'warmup': 0.3, 't_total': 12}
+SETTINGS |= {'b1': 0.9, 'b2': 0.999, 'e': 1e-8, 'l2': 0.1, 'vector_l2': False, 'max_grad_norm': 1}
 
 
 def slow_adam(parameters, gradients, settings):
@@ -68,14 +58,10 @@ def random_arrays(random):
         {'schedule': 'warmup_constant'},
         {'schedule': 'warmup_cosine_to_zero'},
         {'schedule_t': 'before'},
-        {'schedule_t': 'before', 'schedule': 'warmup_cosine'},
         {'vector_l2': True},
-        {'max_grad_norm': -1},
         {'max_grad_norm': 0},
         {'max_grad_norm': 100},
-        {'b2': 0.9},
         {'e': 1e-2},
-        {'l2': 0},
         {'warmup': 0},
         {'warmup': 1},
     ],
@@ -97,14 +83,6 @@ def test_updates_are_those_of_the_formula(change):
         np.testing.assert_allclose(parameters[name].detach(), expected, rtol=0, atol=1e-7)
 
 
-def test_a_parameter_without_a_gradient_stays():
-    used, unused = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2, 2))
-    opt = OpenAIAdam([used, unused], **SETTINGS)
-    used.grad = torch.ones(2, 2)
-    assert opt.step().item() == pytest.approx(2)
-    assert (unused == 1).all() and (used < 1).all()
-
-
 def test_the_norm_of_a_matrix_as_large_as_the_embedding():
     """It scales all gradients. A single float32 sum of so many squares is not exact enough."""
     p = torch.nn.Parameter(torch.zeros(40558, 300))
@@ -114,23 +92,17 @@ def test_the_norm_of_a_matrix_as_large_as_the_embedding():
     assert norm.item() == pytest.approx(expected, rel=1e-6)
 
 
-# -------------------------------------------------------------------------------------- schedules
-
-
 @pytest.mark.parametrize(
     'schedule, x, warmup, value',
     [
         ('warmup_linear', 0.05, 0.1, 0.5 * 0.95),
         ('warmup_linear', 0.1, 0.1, 0.9),
-        ('warmup_linear', 0.6, 0.1, 0.4),
-        ('warmup_linear', 1, 0.1, 0),
         ('warmup_cosine', 0.05, 0.1, 0.5),
         ('warmup_cosine', 0.5, 0.1, 0.5),
         ('warmup_constant', 0.05, 0.1, 0.5),
         ('warmup_constant', 0.7, 0.1, 1),
         ('warmup_cosine_to_zero', 0.05, 0.1, 0.5),
         ('warmup_cosine_to_zero', 0.1, 0.1, 1),
-        ('warmup_cosine_to_zero', 0.55, 0.1, 0.5),
         ('warmup_cosine_to_zero', 1, 0.1, 0),
     ],
 )
@@ -149,17 +121,10 @@ def test_every_learning_rate_is_a_number_up_to_the_peak(schedule, warmup, schedu
 
 def learning_rates(schedule, warmup, t_total, schedule_t):
     """Return the learning rate of every update. The peak is 1."""
-    opt = OpenAIAdam(
-        [torch.nn.Parameter(torch.zeros(1))],
-        lr=1,
-        schedule=schedule,
-        warmup=warmup,
-        t_total=t_total,
-        schedule_t=schedule_t,
-    )
+    p = torch.nn.Parameter(torch.zeros(1))
+    opt = OpenAIAdam([p], 1, schedule, warmup, t_total, schedule_t=schedule_t)
     rates = []
-    for update in range(1, t_total + 1):
-        opt.t = update
+    for opt.t in range(1, t_total + 1):
         rates.append(opt.learning_rate())
     return rates
 
@@ -179,22 +144,20 @@ def test_the_share_of_updates_is_a_float32():
     assert learning_rates('warmup_cosine', 0.1, 30, 'before')[3] == rates[2]
 
 
-# ----------------------------------------------------------------------------------------- states
-
-
 def test_a_loaded_state_gives_the_same_updates():
     def run(interrupt):
         torch.manual_seed(0)
         p = torch.nn.Parameter(torch.randn(3, 4))
-        opt = OpenAIAdam([p], **SETTINGS)
+        unused = torch.nn.Parameter(torch.ones(2))  # without a gradient it stays
+        opt = OpenAIAdam([p, unused], **SETTINGS)
         for t in range(10):
             if t == interrupt:
                 state = opt.state_dict()
-                opt = OpenAIAdam([p], **SETTINGS)
+                opt = OpenAIAdam([p, unused], **SETTINGS)
                 opt.load_state_dict(state)
             p.grad = torch.randn(3, 4)
             opt.step()
-        assert opt.t == 10
+        assert opt.t == 10 and (unused == 1).all()
         return p.detach()
 
     assert torch.equal(run(None), run(4))

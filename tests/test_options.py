@@ -63,9 +63,6 @@ def refused(parse, argv, capsys):
     return error
 
 
-# The table
-
-
 def test_the_table_fits_the_modules_that_it_must_not_import():
     names = [option.name for group in OPTIONS.values() for option in group]
     assert len(names) == len(set(names))
@@ -74,8 +71,7 @@ def test_the_table_fits_the_modules_that_it_must_not_import():
     assert set(options.METRICS) == set(metrics.METRICS)
 
 
-def test_the_original_program_has_the_same_defaults():
-    """Section 8 of the reference of OpenAI's program."""
+def test_the_defaults_are_those_of_the_original_program_and_of_the_paper():
     args = train_args()
     expected = dict(
         seed=42, n_iter=3, n_batch=8, max_grad_norm=1, lr=6.25e-5, lr_warmup=0.002, n_ctx=512,
@@ -86,15 +82,8 @@ def test_the_original_program_has_the_same_defaults():
         save_dir='save/', submission_dir='submission/', schedule_t='before',
     )  # fmt: skip
     assert {name: getattr(args, name) for name in expected} == expected
-
-
-def test_the_paper_has_the_same_defaults_for_pretraining():
     args = pretrain_args()
-    expected = dict(
-        n_merges=40000, n_ctx=512, n_windows=64, n_batch=8, n_iter=100, lr=2.5e-4,
-        warmup_updates=2000, l2=0.01, embd_pdrop=0.1, coverage=0.9995, init=None, settings={},
-    )  # fmt: skip
-    assert {name: getattr(args, name) for name in expected} == expected
+    assert (args.n_merges, args.n_windows, args.n_iter, args.lr) == (40000, 64, 100, 2.5e-4)
 
 
 def test_what_a_resumed_run_may_change():
@@ -103,22 +92,6 @@ def test_what_a_resumed_run_may_change():
     assert not train & {'lr', 'seed', 'n_iter', 'dataset', 'precision', 'schedule_t', 'n_ctx'}
     assert {'text', 'out', 'init', 'n_batch', 'eval_every', 'save_every'} <= pretrain
     assert not pretrain & {'lr', 'seed', 'n_windows', 'n_merges', 'coverage', 'warmup_updates'}
-
-
-@pytest.mark.parametrize('parse, script', [(train_args, TRAIN), (pretrain_args, PRETRAIN)])
-def test_help_shows_every_option_and_its_default(parse, script, capsys):
-    with pytest.raises(SystemExit) as stop:
-        parse('--help')
-    assert stop.value.code == 0
-    text = ' '.join(capsys.readouterr().out.split())
-    for option in options_of(script):
-        assert f'--{option.name}' in text
-        default = option.default(script)
-        if isinstance(option.kind, Number) and default is not None:
-            assert f'(default: {default})' in text and accepts(option.kind, default)
-
-
-# Numbers
 
 
 def numeric_options():
@@ -163,14 +136,15 @@ def test_a_number_accepts_no_other_type(value):
     assert accepts(number(float, 0, 10, but=[0]), value) == wanted
 
 
-# Parsing
-
-
 def test_settings_of_the_model_come_before_defaults_and_after_what_was_typed(tmp_path):
     found = {'n_head': 4, 'n_embd': 32, 'lr': 0.5, 'n_iter': 7, 'n_ctx': 64, 'embd_pdrop': 0}
-    (tmp_path / 'settings.json').write_text(json.dumps(found))
+    assert read_settings(str(tmp_path)) == {}
+    facts = {'n_vocab': 260, 'vocabulary': 'abc', 'task': {'name': 'rte'}}
+    (tmp_path / 'settings.json').write_text(json.dumps(found | facts))
+    assert read_settings(str(tmp_path)) == found | facts
     argv = [*RTE, '--model_dir', str(tmp_path)]
     args = parse_train_args([*argv, '--lr', '0.25', '--n_layer', '2'])
+    assert args.n_valid is None and train_args().n_valid == 374  # the default is the task's
     assert (args.n_head, args.n_embd, args.n_iter, args.embd_pdrop) == (4, 32, 7, 0)
     assert (args.lr, args.b2, args.n_transfer) == (0.25, 0.999, 2)
     assert parse_train_args([*argv, '--n_iter', '3']).n_iter == 3  # typed, if like the default
@@ -196,12 +170,6 @@ def test_settings_for_finetuning(capsys):
         assert '--settings' in refused(lambda w: pretrain_args('--settings', w), word, capsys)
 
 
-def test_only_rocstories_has_a_validation_split_of_374():
-    argv = ['--dataset', 'custom', '--model_dir', GOLDEN_MODEL]
-    assert parse_train_args(argv).n_valid is None
-    assert parse_train_args([*argv, '--n_valid', '374']).n_valid == 374
-
-
 TEXT = ['--text', ROOT, '--out', 'x']
 
 
@@ -214,14 +182,10 @@ TEXT = ['--text', ROOT, '--out', 'x']
         (parse_train_args, [*RTE, '--n_layer', '2', '--n_transfer', '3'], 'more than --n_layer'),
         (parse_train_args, [*RTE, '--analysis'], 'give both'),
         (parse_train_args, [*RTE, '--desc', 'a/b'], 'without folders'),
-        (parse_train_args, [*RTE, '--desc', ''], 'without folders'),
         (parse_train_args, [*RTE, '--desc', '..'], 'without folders'),
         (parse_train_args, [*RTE, '--desc', 'x' * 201], 'too long'),
         (parse_train_args, [*RTE, '--desc', 'a\udcffb'], 'not UTF-8 text; see'),
         (parse_train_args, [*RTE, '--regression'], '--dataset custom'),
-        (parse_train_args, [*RTE, '--symmetric'], '--dataset custom'),
-        (parse_train_args, [*RTE, '--positive', 'x'], '--dataset custom'),
-        (parse_train_args, [*RTE, '--metric', 'f1'], '--dataset custom'),
         (parse_train_args, [*RTE, '--model_dir', 'no\nwhere'], 'no such file or folder'),
         (parse_train_args, [*RTE, '--data_dir', 'nowhere'], '--data_dir nowhere: no such'),
         (parse_train_args, [*RTE, '--nothing'], 'unrecognized'),
@@ -247,9 +211,6 @@ def test_options_are_answered_without_pytorch(argv):
     assert 'Traceback' not in done.stderr, done.stderr
 
 
-# Settings of a model
-
-
 def test_model_settings_are_what_check_settings_accepts():
     found = model_settings(train_args())
     lstm = model_settings(train_args('--model', 'lstm', '--n_transfer', '-1'))
@@ -268,16 +229,11 @@ def test_model_settings_are_what_check_settings_accepts():
         ('settings', {'n_ctx': 5}, 'from 6'),
         ('settings', {'n_ctx': 512.0}, 'a whole number'),
         ('settings', {'n_head': True}, 'n_head'),
-        ('settings', {'n_head': '4'}, 'n_head'),
         ('settings', {'lr': 1e300}, 'lr'),
-        ('settings', {'lr': math.nan}, 'lr'),
         ('settings', {'embd_pdrop': 1}, 'embd_pdrop'),
         ('settings', {'afn': []}, 'one of relu, swish, gelu'),
-        ('settings', {'afn': 'tanh'}, 'one of relu, swish, gelu'),
         ('settings', {'x' * 1000: 1}, 'not a setting'),
         ('settings', {'task': 'rte'}, 'task'),
-        ('settings', {'n_vocab': 0}, 'n_vocab'),
-        ('settings', {'vocabulary': 7}, 'vocabulary'),
         ('settings', '', 'not a JSON file'),
         ('settings', '[]', 'expected a JSON object'),
         ('settings', '[' * 10**5, 'not a JSON file'),
@@ -287,7 +243,6 @@ def test_model_settings_are_what_check_settings_accepts():
         ('config', {'n_positions': None}, 'n_ctx'),
         ('config', {'afn': ['gelu']}, 'afn'),
         ('config', {'gpt1': []}, 'gpt1'),
-        ('config', {'gpt1': {'x': 1}}, 'not a setting'),
     ],
 )
 def test_settings_that_are_refused(tmp_path, file, content, words):
@@ -297,16 +252,6 @@ def test_settings_that_are_refused(tmp_path, file, content, words):
         read_settings(str(tmp_path))
     message = str(error.value)
     assert f'{file}.json' in message and len(message) < 500 and '\n' not in message
-
-
-def test_settings_may_hold_facts_or_be_absent(tmp_path):
-    assert read_settings(str(tmp_path)) == {}
-    facts = {'n_vocab': 260, 'vocabulary': 'abc', 'task': {'name': 'rte'}, 'n_head': 4}
-    (tmp_path / 'settings.json').write_text(json.dumps(facts))
-    assert read_settings(str(tmp_path)) == facts
-
-
-# The default model
 
 
 def test_which_model_is_used_where_none_is_named(tmp_path, monkeypatch):

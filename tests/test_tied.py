@@ -150,8 +150,6 @@ def test_the_gradient_of_the_embedding_is_repeatable(monkeypatch):
         torch.set_num_threads(threads)
 
 
-# ------------------------------------------------------------------------------- its three rules
-
 WEIGHT = random(50, 6).detach()
 
 
@@ -222,9 +220,6 @@ def test_rule_3_the_look_up_comes_last():
     loss_of(wrong).backward()
     assert torch.equal(weight.grad != 0, keep)  # the LM head reaches all rows, but nothing dropped
     assert (cut_off.grad != 0).sum() < keep.sum()
-
-
-# ------------------------------------------------------------------------------------ bfloat16
 
 
 @FAST_PATHS

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gpt1.ops.masks import DropoutMasks
 from utils import SPECIAL_TOKENS
@@ -40,12 +41,7 @@ def build_tree(texts: Sequence[np.ndarray], layout: str, n_context: int, n_vocab
     """Lay out the texts of an example (paper, section 3.3; `transform_roc` of the original).
 
     texts      token ids of each text
-    layout     see `datasets.Task`:
-                   text        `_start_ a`                    `_classify_`
-                   pair        `_start_ a _delimiter_ b`      `_classify_`
-                   similarity  `_start_`                      `a _delimiter_ b _classify_` and
-                                                              `b _delimiter_ a _classify_`
-                   choices     `_start_ context _delimiter_`  `choice _classify_` for each choice
+    layout     'text', 'pair', 'similarity' or 'choices', see `datasets.Task`
     n_context  of multiple choices, how many of the texts are the context
     """
     start, delimiter, classify = range(n_vocab, n_vocab + len(SPECIAL_TOKENS))
@@ -73,24 +69,24 @@ class Batch:
     more at the end (see `round_up`): padding that no token sees, and predictions of weight 0.
     """
 
-    ids: torch.Tensor  # [tokens] rows of the embedding
-    positions: torch.Tensor  # [tokens] rows of the embedding
-    slots: torch.Tensor  # [tokens] the place of each in padded rows [rows * length]
-    lm_parent: torch.Tensor  # [predictions] the token whose state predicts
-    lm_target: torch.Tensor  # [predictions] the id to predict
-    lm_weight: torch.Tensor  # [predictions] float64, its weight in the LM loss of its row
-    lm_row: torch.Tensor  # [predictions] its row
+    ids: Tensor  # [tokens] rows of the embedding
+    positions: Tensor  # [tokens] rows of the embedding
+    slots: Tensor  # [tokens] the place of each in padded rows [rows * length]
+    lm_parent: Tensor  # [predictions] the token whose state predicts
+    lm_target: Tensor  # [predictions] the id to predict
+    lm_weight: Tensor  # [predictions] float64, its weight in the LM loss of its row
+    lm_row: Tensor  # [predictions] its row
     rows: int
     length: int  # at least that of the longest row
-    branch: torch.Tensor | None = None  # [rows, length]; None: every row is a plain chain
-    row_example: torch.Tensor | None = None  # [rows] the example of each row
-    clf: torch.Tensor | None = None  # [examples, branches] the `_classify_` token of each branch
-    n_choices: torch.Tensor | None = None  # [examples] number of branches, if they differ
-    target: torch.Tensor | None = None  # [examples, ...] see `loss.task_losses`
+    branch: Tensor | None = None  # [rows, length]; None: every row is a plain chain
+    row_example: Tensor | None = None  # [rows] the example of each row
+    clf: Tensor | None = None  # [examples, branches] the `_classify_` token of each branch
+    n_choices: Tensor | None = None  # [examples] number of branches, if they differ
+    target: Tensor | None = None  # [examples, ...] see `loss.task_losses`
     masks: DropoutMasks | None = None  # the source of the dropout masks
 
     def _map(self, function):
-        tensors = {name: v for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        tensors = {name: v for name, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **{name: function(v) for name, v in tensors.items()})
 
     def to(self, device: torch.device) -> 'Batch':
@@ -156,14 +152,20 @@ def collate(
         rows += tree_rows
         row_example += [example] * len(tree_rows)
     tokens, branch_ends = _flatten(rows)
-    slots, length = _place(tokens)
+    length = round_up(int(tokens.place.max()) + 1)
+    slots = tokens.row * length + tokens.place
+    branch = None
+    if share_context:
+        branch = np.zeros((len(rows), length), dtype=np.int32)
+        branch[tokens.row, tokens.place] = tokens.branch
+        branch = torch.from_numpy(branch)
     clf, n_choices = _classify_tokens(trees, branch_ends, share_context)
     return Batch(
         **_padded_tokens(tokens, slots, len(rows) * length, first_position),
         **_padded_predictions(tokens),
         rows=len(rows),
         length=length,
-        branch=_padded_branches(tokens, slots, len(rows), length) if share_context else None,
+        branch=branch,
         row_example=torch.tensor(row_example),
         clf=clf,
         n_choices=n_choices,
@@ -205,20 +207,7 @@ def _flatten(rows: list[list[_Part]]) -> tuple[_Tokens, np.ndarray]:
     return tokens, (np.cumsum(lengths) - 1)[is_branch]
 
 
-def _place(tokens: _Tokens) -> tuple[np.ndarray, int]:
-    """Return the place of each token in the padded rows, [tokens], and the rows' length."""
-    length = round_up(int(tokens.place.max()) + 1)
-    return tokens.row * length + tokens.place, length
-
-
-def _padded_branches(tokens, slots, n_rows, length):
-    """Return `Batch.branch`."""
-    branch = np.zeros(n_rows * length, dtype=np.int32)
-    branch[slots] = tokens.branch
-    return torch.from_numpy(branch.reshape(n_rows, length))
-
-
-def _padded_predictions(tokens: _Tokens) -> dict[str, torch.Tensor]:
+def _padded_predictions(tokens: _Tokens) -> dict[str, Tensor]:
     """Return what is predicted from what: `lm_...` of a `Batch`."""
     index = np.arange(len(tokens.ids))
     # The parent of a token is the token before it. Only the first token of a second or later
@@ -227,17 +216,12 @@ def _padded_predictions(tokens: _Tokens) -> dict[str, torch.Tensor]:
     row_start = index - tokens.place
     parent = np.where(follows, index - 1, row_start + tokens.position - 1)
     predicted = tokens.position > 0
-    columns = {
-        'lm_parent': parent,
-        'lm_target': tokens.ids,
-        'lm_weight': tokens.weight,
-        'lm_row': tokens.row,
-    }
     n = round_up(int(predicted.sum()))
-    return {name: _padded(column[predicted], n) for name, column in columns.items()}
+    columns = dict(parent=parent, target=tokens.ids, weight=tokens.weight, row=tokens.row)
+    return {f'lm_{name}': _padded(column[predicted], n) for name, column in columns.items()}
 
 
-def _padded_tokens(tokens, slots, n_slots, first_position) -> dict[str, torch.Tensor]:
+def _padded_tokens(tokens, slots, n_slots, first_position) -> dict[str, Tensor]:
     """Return the tokens of a `Batch`. Those that fill it up take slots that are left."""
     n = len(slots)
     is_used = np.zeros(n_slots, dtype=bool)
@@ -264,18 +248,16 @@ def _classify_tokens(trees, tokens, share_context):
     """
     n_branches = np.array([len(tree.branches) for tree in trees])
     clf = np.zeros((len(trees), n_branches.max()), dtype=np.int64)
-    start = 0
-    for i, tree in enumerate(trees):
-        clf[i] = tokens[start]
-        clf[i, : n_branches[i]] = tokens[start : start + n_branches[i]]
+    by_tree = np.split(tokens, np.cumsum(n_branches)[:-1])
+    for row, own, tree in zip(clf, by_tree, trees):
+        row[:] = own[0]
+        row[: len(own)] = own
         if share_context:
             first = {}
             for j, branch in enumerate(tree.branches):
-                clf[i, j] = first.setdefault(branch.tobytes(), clf[i, j])
-        start += n_branches[i]
-    if (n_branches == n_branches[0]).all():
-        return torch.from_numpy(clf), None
-    return torch.from_numpy(clf), torch.from_numpy(n_branches)
+                row[j] = first.setdefault(branch.tobytes(), row[j])
+    is_even = (n_branches == n_branches[0]).all()
+    return torch.from_numpy(clf), None if is_even else torch.from_numpy(n_branches)
 
 
 def collate_windows(ids: np.ndarray, first_position: int) -> Batch:

@@ -1,16 +1,12 @@
 """The operations of the model, each in two forms: a plain one to read and a fast one to run.
 
-Each fast operation stands below its plain form, `plain_...`, which computes the same result in a
-few lines. The tests compare the values and the gradients of the two. `path` decides which form
-runs:
+Each fast operation stands below its plain form, `plain_...`, which computes the same in a few
+lines; the tests compare their values and gradients. `path` decides which form runs, or else the
+environment, for instance `GPT1_PATH=plain python train.py --dataset rocstories`:
 
     plain  the plain forms, on any device; slow, for reading and debugging
     cpu    fewer passes over memory and cheaper dropout masks than PyTorch's own functions
     cuda   PyTorch's fused kernels
-
-The environment variable GPT1_PATH selects one of them for all operations:
-
-    GPT1_PATH=plain python train.py --dataset rocstories
 """
 
 import math
@@ -22,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gpt1.ops.masks import DropoutMasks, drop, flat_mask
@@ -29,35 +26,32 @@ from gpt1.ops.masks import DropoutMasks, drop, flat_mask
 PATHS = ('plain', 'cpu', 'cuda')
 
 
-def path(x: torch.Tensor) -> str:
+def path(x: Tensor) -> str:
     """Return which form of an operation runs on the tensor `x`: one of `PATHS`."""
     return os.environ.get('GPT1_PATH') or ('cuda' if x.is_cuda else 'cpu')
 
 
-def full_precision(x: torch.Tensor) -> torch.Tensor:
+def full_precision(x: Tensor) -> Tensor:
     """Convert bfloat16 to float32. Sums over many terms and logged values do not use bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def compute_dtype(x: torch.Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
     """Return the type in which products are computed: autocast's, or that of x."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def select(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Return the rows x[index], for index [n].
+def select(x: Tensor, index: Tensor) -> Tensor:
+    """Return the rows x[index], for index [n]. Their gradients add up in the same order every run.
 
-    The gradients of a row that occurs often are added up in the same order in every run. On a CPU,
-    those of `x[index]` are not, and take several times as long; on a GPU, those of `index_select`
-    are not.
+    On a CPU, those of `x[index]` do not, and take several times as long; on a GPU, those of
+    `index_select` do not.
     """
     return x[index] if x.is_cuda else x.index_select(0, index)
 
 
 # ------------------------------------------------------------------------------------ products
-
-ZEN_5 = 26  # the family of AMD's processors in which AVX-512 has units of its full width
 
 
 def amd_family(cpuinfo: str = '/proc/cpuinfo') -> int:
@@ -72,21 +66,19 @@ def amd_family(cpuinfo: str = '/proc/cpuinfo') -> int:
 
 
 # PyTorch computes float32 products with Intel's MKL, which does not use AVX-512 on AMD's
-# processors. oneDNN, which PyTorch uses for bfloat16, does. On Zen 5 it is twice as fast as MKL.
-# On Zen 4, which has the same instructions but executes each in two halves, and on Zen 3, which has
-# none, MKL is faster (benchmarks/finetune.py measures both). So the family decides, and not the
-# instructions. A measurement would be right more often, but its noise would change results from
-# run to run.
+# processors. oneDNN, which PyTorch uses for bfloat16, does: on Zen 5 it is twice as fast. On Zen 4,
+# which executes these instructions in two halves, and on Zen 3, which has none, MKL is faster. So
+# the family decides. The noise of a measurement would change results from run to run.
 ONEDNN = (
     torch.backends.mkldnn.is_available()
-    and amd_family() >= ZEN_5
+    and amd_family() >= 26  # Zen 5
     and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 )
 ONEDNN_MIN_SIZE = 1 << 24  # multiply-adds; preparing a new shape costs oneDNN half a millisecond
 
 
-def uses_onednn(x: torch.Tensor, w: torch.Tensor) -> bool:
-    """Return whether oneDNN computes the product x w: large float32 products on a CPU."""
+def uses_onednn(x: Tensor, w: Tensor) -> bool:
+    """Return whether oneDNN computes x w: a large float32 product on a CPU."""
     return (
         ONEDNN
         and x.dtype == torch.float32
@@ -96,34 +88,20 @@ def uses_onednn(x: torch.Tensor, w: torch.Tensor) -> bool:
     )
 
 
-def onednn_product(
-    a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return a b, plus `bias` if given, by oneDNN: a [n, k], b [k, m], bias [m], all float32."""
-    if not (b.is_contiguous() or b.t().is_contiguous()):
-        b = b.contiguous()  # oneDNN is a thousand times slower on a slice of a matrix
-    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
-
-
-def product(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    out: torch.Tensor | None = None,
-) -> torch.Tensor:
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """Return a b, plus `bias` if given, by the faster library. Records no gradient.
 
     a [n, k], b [k, m], bias [m]; the result [n, m] is written to `out` if given.
     """
     if not uses_onednn(a, b):
-        if bias is None:
-            return torch.mm(a, b, out=out)
-        return torch.addmm(bias, a, b, out=out)
-    result = onednn_product(a, b, bias)
+        return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
+    if not (b.is_contiguous() or b.t().is_contiguous()):
+        b = b.contiguous()  # oneDNN is a thousand times slower on a slice of a matrix
+    result = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, 'none', [], '')
     return result if out is None else out.copy_(result)
 
 
-def plain_linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def plain_linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """Return x w + b for x [tokens, nx], w [nx, nf], b [nf]."""
     return x @ w + b
 
@@ -141,7 +119,7 @@ class _Linear(torch.autograd.Function):
         return product(grad, w.t()), product(x.t(), grad), grad.sum(0)
 
 
-def linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """`plain_linear` by the faster library."""
     if path(x) == 'plain':
         return plain_linear(x, w, b)
@@ -153,9 +131,7 @@ def linear(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------------------- dropout
 
 
-def plain_dropout(
-    x: torch.Tensor, p: float, masks: DropoutMasks, kind: str = 'resid'
-) -> torch.Tensor:
+def plain_dropout(x: Tensor, p: float, masks: DropoutMasks, kind: str = 'resid') -> Tensor:
     """Set entries of x to 0 with probability p and scale the others by 1 / (1 - p)."""
     if p == 0:
         return x
@@ -178,7 +154,7 @@ class _Dropout(torch.autograd.Function):
         return drop(grad, flat_mask(bits, grad.shape), ctx.p), None, None, None
 
 
-def dropout(x: torch.Tensor, p: float, masks: DropoutMasks, kind: str = 'resid') -> torch.Tensor:
+def dropout(x: Tensor, p: float, masks: DropoutMasks, kind: str = 'resid') -> Tensor:
     """`plain_dropout` that keeps one bit an entry for the gradient."""
     if p == 0:
         return x
@@ -196,19 +172,19 @@ def dropout(x: torch.Tensor, p: float, masks: DropoutMasks, kind: str = 'resid')
 class AttentionLayout:
     """Where the packed tokens of a batch stand in padded rows, and which tokens each one sees.
 
-    Made once a batch and used in every layer.
+    Made once a batch and used in every layer. The last two are for `_DroppedAttention`, see
+    `head_places`.
     """
 
     rows: int
     length: int
     n_head: int
-    slots: torch.Tensor  # [tokens] the place of each token in the padded rows [rows * length]
-    visible: torch.Tensor | None  # bool [rows, 1, length, length]; None: every earlier token
-    # For the fast path on a CPU, see `head_places`:
-    token_of: torch.Tensor | None = None
-    place_of: torch.Tensor | None = None
+    slots: Tensor  # [tokens] the place of each token in the padded rows [rows * length]
+    visible: Tensor | None  # bool [rows, 1, length, length]; None: every earlier token
+    token_of: Tensor | None = None
+    place_of: Tensor | None = None
 
-    def mask(self) -> torch.Tensor:
+    def mask(self) -> Tensor:
         """Return `visible`, spelled out also where a token sees every earlier one."""
         if self.visible is not None:
             return self.visible
@@ -229,7 +205,7 @@ def attention_layout(batch, n_head: int) -> AttentionLayout:
     return AttentionLayout(batch.rows, batch.length, n_head, batch.slots, visible)
 
 
-def pad(x: torch.Tensor, layout: AttentionLayout, n: int) -> tuple[torch.Tensor, ...]:
+def pad(x: Tensor, layout: AttentionLayout, n: int) -> tuple[Tensor, ...]:
     """Split x [tokens, n * n_embd] into n tensors [rows, heads, length, n_embd / heads].
 
     The padding is 0. It stands at the end of a row, so no token sees it.
@@ -252,14 +228,12 @@ class _Pad(torch.autograd.Function):
         return grad.index_select(0, slots), None, None
 
 
-def unpad(a: torch.Tensor, layout: AttentionLayout) -> torch.Tensor:
+def unpad(a: Tensor, layout: AttentionLayout) -> Tensor:
     """Return a [rows, heads, length, size] packed as [tokens, heads * size]."""
     return select(a.transpose(1, 2).reshape(layout.rows * layout.length, -1), layout.slots)
 
 
-def plain_attention(
-    qkv: torch.Tensor, layout: AttentionLayout, p: float, masks: DropoutMasks
-) -> torch.Tensor:
+def plain_attention(qkv: Tensor, layout: AttentionLayout, p: float, masks: DropoutMasks) -> Tensor:
     """Masked multi-head self-attention with dropout on the probabilities (paper, section 3.1).
 
     qkv [tokens, 3 * n_embd]: queries, keys and values. Returns [tokens, n_embd].
@@ -271,9 +245,7 @@ def plain_attention(
     return unpad(probabilities.to(v.dtype) @ v, layout)
 
 
-def attention(
-    qkv: torch.Tensor, layout: AttentionLayout, p: float, masks: DropoutMasks
-) -> torch.Tensor:
+def attention(qkv: Tensor, layout: AttentionLayout, p: float, masks: DropoutMasks) -> Tensor:
     """`plain_attention`, fast. PyTorch's own function is slow on a CPU if there is dropout."""
     if path(qkv) == 'plain':
         return plain_attention(qkv, layout, p, masks)
@@ -286,9 +258,7 @@ def attention(
     return unpad(a, layout)
 
 
-def attention_at(
-    q: torch.Tensor, kv: torch.Tensor, layout: AttentionLayout, tokens: torch.Tensor
-) -> torch.Tensor:
+def attention_at(q: Tensor, kv: Tensor, layout: AttentionLayout, tokens: Tensor) -> Tensor:
     """`plain_attention` of the chosen tokens alone, without dropout.
 
     tokens [rows * n]: n tokens of every row, row by row. q [rows * n, n_embd] are their queries,
@@ -304,7 +274,7 @@ def attention_at(
     return a.transpose(1, 2).reshape(len(tokens), -1)
 
 
-def head_places(layout: AttentionLayout) -> tuple[torch.Tensor, torch.Tensor]:
+def head_places(layout: AttentionLayout) -> tuple[Tensor, Tensor]:
     """Return the places of queries, keys and values of each head in padded rows, and the inverse.
 
     token_of  [3, rows, heads, length]: for each place in the padded rows, the index into
@@ -392,49 +362,18 @@ def _padded_heads(qkv, layout):
 
 # ------------------------------------------------------------------------------------ activation
 
-SLOPE = math.sqrt(8 / math.pi)
-CUBIC = 0.044715
 
-
-def plain_gelu(x: torch.Tensor) -> torch.Tensor:
+def plain_gelu(x: Tensor) -> Tensor:
     """The original's gelu: the tanh form."""
-    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + CUBIC * x**3)))
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-class _Gelu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        slope = x.new_tensor(SLOPE)
-        s = torch.addcmul(slope, x, x, value=CUBIC * SLOPE).mul_(x).sigmoid_()
-        a = x * s
-        ctx.save_for_backward(x, s, a)
-        return a
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, s, a = ctx.saved_tensors
-        # The derivative is s + x s' = s + t (1 - s) with t = x s SLOPE (1 + 3 CUBIC x^2).
-        t = torch.addcmul(x.new_tensor(SLOPE), x, x, value=3 * CUBIC * SLOPE).mul_(a)
-        return t.lerp_(t.new_ones(()), s).mul_(grad)
+def gelu(x: Tensor) -> Tensor:
+    """`plain_gelu` in one pass over memory."""
+    return plain_gelu(x) if path(x) == 'plain' else F.gelu(x, approximate='tanh')
 
 
-def gelu(x: torch.Tensor) -> torch.Tensor:
-    """`plain_gelu`, written as x sigmoid(SLOPE (x + CUBIC x^3)).
-
-    On a CPU, PyTorch's own gelu takes up to a fifth longer. In bfloat16, each of these steps would
-    round, so it is used there.
-    """
-    if path(x) == 'plain':
-        return plain_gelu(x)
-    if path(x) == 'cuda' or x.dtype == torch.bfloat16:
-        return F.gelu(x, approximate='tanh')
-    return _Gelu.apply(x)
-
-
-def plain_activated_linear(
-    x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, act: Callable
-) -> torch.Tensor:
+def plain_activated_linear(x: Tensor, w: Tensor, b: Tensor, act: Callable) -> Tensor:
     """Return act(x) w + b: the second half of the MLP."""
     return act(x) @ w + b
 
@@ -458,9 +397,7 @@ class _ActivatedLinear(torch.autograd.Function):
         return grad_x, grad_w, grad.sum(0, dtype=ctx.b_dtype), None
 
 
-def activated_linear(
-    x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, act: Callable
-) -> torch.Tensor:
+def activated_linear(x: Tensor, w: Tensor, b: Tensor, act: Callable) -> Tensor:
     """`plain_activated_linear` that computes act(x) again for the gradient, not keeping it."""
     if path(x) == 'plain':
         return plain_activated_linear(x, w, b, act)

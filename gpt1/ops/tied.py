@@ -6,6 +6,7 @@ With dropout it takes over the memory of the matrix after dropout: see `TiedEmbe
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gpt1.ops.functional import compute_dtype, full_precision, path, product, select
@@ -13,8 +14,8 @@ from gpt1.ops.masks import DropoutMasks, drop, unpack
 
 
 def plain_embed(
-    weight: torch.Tensor, ids: torch.Tensor, positions: torch.Tensor, p: float, masks: DropoutMasks
-) -> tuple[torch.Tensor, torch.Tensor]:
+    weight: Tensor, ids: Tensor, positions: Tensor, p: float, masks: DropoutMasks
+) -> tuple[Tensor, Tensor]:
     """Embed tokens and positions (paper, section 3.1). Dropout acts on the *matrix*.
 
     weight [rows, n_embd]; ids and positions [tokens] are rows of it. Returns the states
@@ -27,7 +28,7 @@ def plain_embed(
     return select(we, ids) + select(we, positions), we
 
 
-def plain_cross_entropy(h: torch.Tensor, we: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def plain_cross_entropy(h: Tensor, we: Tensor, target: Tensor) -> Tensor:
     """Return the cross-entropy of softmax(h we^T) at each target: [predictions].
 
     h [predictions, n_embd], we [rows, n_embd], target [predictions].
@@ -51,12 +52,7 @@ class TiedEmbedding:
     """
 
     def __init__(
-        self,
-        weight: torch.Tensor,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        p: float,
-        masks: DropoutMasks | None,
+        self, weight: Tensor, ids: Tensor, positions: Tensor, p: float, masks: DropoutMasks | None
     ):
         self.path = path(weight)
         self.is_private = p > 0
@@ -66,7 +62,7 @@ class TiedEmbedding:
         dtype = compute_dtype(weight)
         self.h, self.matrix = _Embed.apply(weight, ids, positions, p, masks, dtype)
 
-    def cross_entropy(self, h: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def cross_entropy(self, h: Tensor, target: Tensor) -> Tensor:
         """`plain_cross_entropy` with the matrix of this batch: [predictions]."""
         if self.path == 'plain':
             return plain_cross_entropy(h, self.matrix, target)
@@ -198,7 +194,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
         return d_h.to(ctx.dtypes[0]), d_we.to(ctx.dtypes[1]), None, None
 
 
-def rows_a_block(we: torch.Tensor) -> int:
+def rows_a_block(we: Tensor) -> int:
     """Return how many rows of the matrix `_TiedCrossEntropy` takes at a time."""
     return 1 << 13 if path(we) == 'cuda' else 1 << 10
 
