@@ -21,22 +21,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.files import MODEL_FILES, PARAMETERS_FILE
 from gpt1.parsing import Parser, add_model_options, check_file, check_paths
 from utils import InputError, check_writable, exit_status
-
-# Files that a conversion writes, and that a target must therefore not have.
-WRITTEN = (
-    *MODEL_FILES,
-    'settings.json',
-    PARAMETERS_FILE,
-    'config.json',
-    'model.safetensors',
-    'vocab.json',
-    'merges.txt',
-    'tokenizer.json',
-    'tokenizer_config.json',
-)
 
 
 def parse_args(argv=None):
@@ -55,26 +41,23 @@ def parse_args(argv=None):
     return args
 
 
-def check_target(source: str, target: str) -> None:
-    """Raise InputError if the target cannot be written to, or something in it would be lost."""
-    folder = source if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
-    if os.path.realpath(target) == os.path.realpath(folder):
-        raise InputError(f'{target} is the folder of the source; give another target')
+def check_target(target: str) -> None:
+    """Raise InputError if the target cannot be written to, or has files, which may be a model's."""
     check_writable(target)
-    for name in WRITTEN:
+    for name in os.listdir(target) if os.path.isdir(target) else ():
         path = os.path.join(target, name)
-        if os.path.lexists(path):
-            raise InputError(f'{path} exists; give a folder without a model')
+        if not os.path.isdir(path) and name != 'README.md':  # the model/ of a clone has one
+            raise InputError(f'{path} exists; give a folder without files')
 
 
 def run(args) -> None:
     """Convert. Raises InputError."""
-    check_target(args.source, args.target)
+    check_target(args.target)
 
     from gpt1.lstm import refuse_lstm
     from gpt1.weights.export import save_huggingface, save_ours
+    from gpt1.weights.huggingface import is_huggingface, open_weights
     from gpt1.weights.open import open_model
-    from gpt1.weights.pretrained import is_huggingface, open_weights
 
     opened = open_model(args.source, args.model_dir, args.n_head, args.afn)
     refuse_lstm(opened.model.config, args.source, 'Hugging Face has no such model to convert it to')

@@ -326,10 +326,6 @@ def huggingface(file, folder):
     init_weights(model)
     save_huggingface(OpenedModel(model, encoder, {'lr': 0.5}, task, ''), source)
     path, weights = os.path.join(source, file), os.path.join(source, 'model.safetensors')
-    if file == 'pytorch_model.bin.index.json':  # of weights in several files
-        names = list(load_safetensors(weights))
-        os.rename(weights, os.path.join(source, 'part.safetensors'))
-        Path(path).write_text(json.dumps({'weight_map': dict.fromkeys(names, 'part.safetensors')}))
     if file == 'pytorch_model.bin':
         torch.save(load_safetensors(weights), path)
         os.unlink(weights)
@@ -342,9 +338,7 @@ def huggingface(file, folder):
     return path, read, read_bytes(path)
 
 
-for _name in (
-    'config.json', 'model.safetensors', 'pytorch_model.bin.index.json', 'pytorch_model.bin',
-):  # fmt: skip
+for _name in ('config.json', 'model.safetensors', 'pytorch_model.bin'):
     reader(_name, 20)(functools.partial(huggingface, _name))
 
 

@@ -20,9 +20,6 @@ Symbols = dict[str, int]  # symbol -> id, ids 0, 1, 2, ...
 Merges = dict[tuple[str, str], int]  # (left, right) -> rank, the lowest first
 
 
-# ------------------------------------------------------------------------------------------ reading
-
-
 def open_encoder(
     folder: str,
     encoder_path: str | None = None,
@@ -61,21 +58,20 @@ def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
 
     Added tokens, such as our special tokens in an exported model, are no symbols: no text has them.
     """
-
-    def there(name):
-        return os.path.exists(os.path.join(folder, name))
-
+    names = (ENCODER_FILE, 'vocab.json', 'tokenizer.json', 'added_tokens.json', 'config.json')
+    there = {name for name in names if os.path.exists(os.path.join(folder, name))}
+    is_huggingface = bool(there) and ENCODER_FILE not in there
     added = {}
-    if not there(ENCODER_FILE) and there('tokenizer.json') and not there('vocab.json'):
+    if is_huggingface and 'tokenizer.json' in there and 'vocab.json' not in there:
         symbols, merges, added = _read_tokenizer(os.path.join(folder, 'tokenizer.json'))
     else:
-        names = ENCODER_FILE, MERGES_FILE
-        if not there(ENCODER_FILE) and (there('vocab.json') or there('config.json')):
-            names = 'vocab.json', 'merges.txt'
-            if there('added_tokens.json'):
-                added = read_json(os.path.join(folder, 'added_tokens.json'))
-        symbols_path, merges_path = (os.path.join(folder, name) for name in names)
-        symbols, merges = read_vocabulary(symbols_path), read_merges(merges_path)
+        names = ('vocab.json', 'merges.txt') if is_huggingface else (ENCODER_FILE, MERGES_FILE)
+        symbols, merges = (
+            read(os.path.join(folder, name))
+            for read, name in zip((read_vocabulary, read_merges), names)
+        )
+        if is_huggingface and 'added_tokens.json' in there:
+            added = read_json(os.path.join(folder, 'added_tokens.json'))
     first = symbols.get(SPECIAL_TOKENS[0])
     ids = [symbols.get(token) for token in SPECIAL_TOKENS]
     if first is not None and ids == [first, first + 1, first + 2]:
@@ -95,24 +91,18 @@ def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
         pairs = tokenizer['model']['merges']
         pairs = [pair.split(' ') if isinstance(pair, str) else pair for pair in pairs]
         merges = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
-        for symbol in (*symbols, *added):
-            symbol.encode()  # an error for half a surrogate pair
-        for symbol in {symbol for pair in merges for symbol in pair}:
-            symbol.encode()
-            if symbol.split() != [symbol]:
-                raise ValueError('white space in a symbol')
+        parts = {symbol for pair in merges for symbol in pair}
+        ''.join([*symbols, *added, *parts]).encode()  # an error for half a surrogate pair
         ids = list(symbols.values())
-        if not all(type(i) is int for i in ids) or sorted(ids) != list(range(len(ids))):
-            raise ValueError('the ids are not 0, 1, 2, ...')
+        are_ids = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
+        if not are_ids or any(part.split() != [part] for part in parts):
+            raise ValueError('wrong ids, or white space in a symbol')
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f'{path} holds no byte pairs: expected model.vocab, from symbols to the ids 0, 1, 2, '
             '..., and model.merges, pairs of symbols'
         ) from error
     return symbols, merges, added
-
-
-# -------------------------------------------------------------------------------------- recognizing
 
 
 def fingerprint_vocabulary(encoder: TextEncoder) -> str:
@@ -132,20 +122,14 @@ def check_vocabulary(encoder: TextEncoder, settings: dict, where: str) -> None:
 
     where  the folder of the vocabulary, for the message
     """
-    n_vocab = settings.get('n_vocab', encoder.n_vocab)
-    if encoder.n_vocab != n_vocab:
-        raise InputError(
-            f'the vocabulary in {where} belongs to another model: it has {encoder.n_vocab:,} '
-            f'symbols, expected {n_vocab:,}'
-        )
-    if 'vocabulary' in settings and settings['vocabulary'] != fingerprint_vocabulary(encoder):
-        raise InputError(
-            f'the vocabulary in {where} belongs to another model: it has the expected number of '
-            'symbols, but other ones or other merges'
-        )
-
-
-# ------------------------------------------------------------------------------------------ writing
+    facts = vocabulary_facts(encoder) if settings else {}
+    for name, found in facts.items():
+        if settings.get(name, found) != found:
+            what = 'the number of symbols' if name == 'n_vocab' else 'its fingerprint'
+            raise InputError(
+                f'the vocabulary in {where} belongs to another model: {what} is {found}, expected '
+                f'{settings[name]}'
+            )
 
 
 def sorted_merges(encoder: TextEncoder) -> list[tuple[str, str]]:
