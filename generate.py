@@ -133,6 +133,13 @@ def run(args) -> None:
             'there is no text to continue; for example: python generate.py "Rick grew up in a '
             'troubled household."'
         )
+    n_unknown = ids.count(0)
+    if n_unknown:
+        print(
+            f'{n_unknown} of {len(text)} characters are not in the vocabulary: the model reads '
+            '<unk> in their place',
+            file=sys.stderr,
+        )
     if len(ids) + args.length >= n_ctx:
         print(
             f'the model has {n_ctx} positions: of a longer text it sees the last {n_ctx // 2} to '

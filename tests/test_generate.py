@@ -176,6 +176,11 @@ def run(capsys, *argv):
     return capsys.readouterr().out
 
 
+def test_what_is_not_in_the_vocabulary_is_counted(capsys):
+    assert generate.main(['a ☃ b☃', *TINY, '--length', '1']) == 0
+    assert '2 of 6 characters are not in the vocabulary' in capsys.readouterr().err
+
+
 def test_many_samples(capsys):
     """They are drawn in groups; a seed draws the same again."""
     options = ['Ella had no tape.', *TINY, '--length', '3', '--n_samples', '37', '--seed', '1']
