@@ -21,7 +21,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
+from gpt1.files import SAMPLE_MODEL
 from gpt1.parsing import Parser, add_model_options, check_file, check_paths
+from gpt1.settings import find_model_dir, is_sample_model
 from utils import InputError, check_writable, exit_status
 
 
@@ -46,8 +48,23 @@ def check_target(target: str) -> None:
     check_writable(target)
     for name in os.listdir(target) if os.path.isdir(target) else ():
         path = os.path.join(target, name)
-        if not os.path.isdir(path) and name != 'README.md':  # the model/ of a clone has one
+        # The model/ of a clone has a README.md, and download.py leaves a hidden lock.
+        if os.path.isfile(path) and name != 'README.md' and not name.startswith('.'):
             raise InputError(f'{path} exists; give a folder without files')
+
+
+def find_source(source: str) -> str:
+    """Return `source`, or the sample model if that is model/ of a clone without weights."""
+    is_ours = os.path.realpath(source) == os.path.dirname(os.path.realpath(SAMPLE_MODEL))
+    found = find_model_dir() if is_ours else source
+    if found != source and is_sample_model(found):
+        print(
+            f'warning: {source} has no weights (python download.py fetches them): this is the '
+            'sample model',
+            file=sys.stderr,
+        )
+        return found
+    return source
 
 
 def run(args) -> None:
@@ -59,12 +76,13 @@ def run(args) -> None:
     from gpt1.weights.huggingface import is_huggingface, open_weights
     from gpt1.weights.open import open_model
 
-    opened = open_model(args.source, args.model_dir, args.n_head, args.afn)
-    refuse_lstm(opened.model.config, args.source, 'Hugging Face has no such model to convert it to')
+    source = find_source(args.source)
+    opened = open_model(source, args.model_dir, args.n_head, args.afn)
+    refuse_lstm(opened.model.config, source, 'Hugging Face has no such model to convert it to')
     warnings = []
-    if is_huggingface(args.source):
+    if is_huggingface(source):
         save_ours(opened, args.target)
-        if not opened.finetuned and open_weights(args.source).classifier() is not None:
+        if not opened.finetuned and open_weights(source).classifier() is not None:
             warnings.append(
                 'its classifier is left out: without the tokens _start_, _delimiter_ and '
                 '_classify_, it is not that of a model that was fine-tuned as this program does'

@@ -329,6 +329,18 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert after == before and not os.path.exists(tmp_path / 'x')
 
 
+def test_the_model_folder_of_a_fresh_clone(tmp_path, capsys, monkeypatch):
+    """It has no weights: the sample is converted. Then weights can be put beside its README."""
+    monkeypatch.setattr(convert, 'find_model_dir', lambda: SAMPLE_MODEL)
+    hf = convert_to(tmp_path / 'hf', os.path.dirname(SAMPLE_MODEL))
+    assert 'python download.py fetches them): this is the sample' in capsys.readouterr().err
+    (tmp_path / 'model' / 'sample').mkdir(parents=True)
+    for name in ('README.md', '.weights.lock'):
+        (tmp_path / 'model' / name).write_text('')
+    back = convert_to(tmp_path / 'model', hf)
+    assert open_model(str(back)).model.config.n_layer == 4
+
+
 # The tokenizer gives the ids of TextEncoder for ordinary English
 
 ENGLISH = [
