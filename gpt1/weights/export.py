@@ -175,6 +175,8 @@ def fold_bias(
     Raises InputError where rounding would change it by more than `tolerance`: where a gain or c is
     almost 0, as in a model that was not trained.
     """
+    if not bias.any():
+        return weight
     gain, shift = gain.astype(np.float64), shift.astype(np.float64)
     with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
         u = 1 / (gain * (shift / gain).sum())
