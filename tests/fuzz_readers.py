@@ -354,7 +354,7 @@ def tokenizer(folder):
     whole = json.dumps({'model': {'vocab': encoder.encoder, 'merges': pairs}}).encode()
 
     def read(path):
-        symbols, merges, _ = read_vocabulary_of(source)
+        symbols, merges = read_vocabulary_of(source)
         assert sorted(symbols.values()) == list(range(len(symbols)))
         assert TextEncoder.from_vocabulary(symbols, merges).encode('a')
 
