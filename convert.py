@@ -21,22 +21,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.files import MODEL_FILES, PARAMETERS_FILE
+from gpt1.files import SAMPLE_MODEL
 from gpt1.parsing import Parser, add_model_options, check_file, check_paths
+from gpt1.settings import find_model_dir, is_sample_model
 from utils import InputError, check_writable, exit_status
-
-# Files that a conversion writes, and that a target must therefore not have.
-WRITTEN = (
-    *MODEL_FILES,
-    'settings.json',
-    PARAMETERS_FILE,
-    'config.json',
-    'model.safetensors',
-    'vocab.json',
-    'merges.txt',
-    'tokenizer.json',
-    'tokenizer_config.json',
-)
 
 
 def parse_args(argv=None):
@@ -55,33 +43,46 @@ def parse_args(argv=None):
     return args
 
 
-def check_target(source: str, target: str) -> None:
-    """Raise InputError if the target cannot be written to, or something in it would be lost."""
-    folder = source if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
-    if os.path.realpath(target) == os.path.realpath(folder):
-        raise InputError(f'{target} is the folder of the source; give another target')
+def check_target(target: str) -> None:
+    """Raise InputError if the target cannot be written to, or has files, which may be a model's."""
     check_writable(target)
-    for name in WRITTEN:
+    for name in os.listdir(target) if os.path.isdir(target) else ():
         path = os.path.join(target, name)
-        if os.path.lexists(path):
-            raise InputError(f'{path} exists; give a folder without a model')
+        # The model/ of a clone has a README.md, and download.py leaves a hidden lock.
+        if os.path.isfile(path) and name != 'README.md' and not name.startswith('.'):
+            raise InputError(f'{path} exists; give a folder without files')
+
+
+def find_source(source: str) -> str:
+    """Return `source`, or the sample model if that is model/ of a clone without weights."""
+    is_ours = os.path.realpath(source) == os.path.dirname(os.path.realpath(SAMPLE_MODEL))
+    found = find_model_dir() if is_ours else source
+    if found != source and is_sample_model(found):
+        print(
+            f'warning: {source} has no weights (python download.py fetches them): this is the '
+            'sample model',
+            file=sys.stderr,
+        )
+        return found
+    return source
 
 
 def run(args) -> None:
     """Convert. Raises InputError."""
-    check_target(args.source, args.target)
+    check_target(args.target)
 
     from gpt1.lstm import refuse_lstm
     from gpt1.weights.export import save_huggingface, save_ours
+    from gpt1.weights.huggingface import is_huggingface, open_weights
     from gpt1.weights.open import open_model
-    from gpt1.weights.pretrained import is_huggingface, open_weights
 
-    opened = open_model(args.source, args.model_dir, args.n_head, args.afn)
-    refuse_lstm(opened.model.config, args.source, 'Hugging Face has no such model to convert it to')
+    source = find_source(args.source)
+    opened = open_model(source, args.model_dir, args.n_head, args.afn)
+    refuse_lstm(opened.model.config, source, 'Hugging Face has no such model to convert it to')
     warnings = []
-    if is_huggingface(args.source):
+    if is_huggingface(source):
         save_ours(opened, args.target)
-        if not opened.finetuned and open_weights(args.source).classifier() is not None:
+        if not opened.finetuned and open_weights(source).classifier() is not None:
             warnings.append(
                 'its classifier is left out: without the tokens _start_, _delimiter_ and '
                 '_classify_, it is not that of a model that was fine-tuned as this program does'

@@ -19,134 +19,51 @@ import tarfile
 import time
 import zipfile
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
+
+import tomllib
 
 import requests
 from filelock import FileLock, Timeout
 from requests.exceptions import ChunkedEncodingError
 from tqdm import tqdm
 
+from gpt1 import ROOT
 from gpt1.options import number
 from gpt1.parsing import Parser
 from utils import InputError, check_writable, exit_status
 
-# ----------------------------------------------------------------------------- what can be fetched
+with open(os.path.join(ROOT, 'gpt1', 'sources.toml'), 'rb') as f:
+    SOURCES = tomllib.load(f)  # what can be fetched, and from where
 
 
-class Remote(NamedTuple):
+# --------------------------------------------------------------------------------------- one file
+
+
+@dataclass
+class Remote:
     """A file at an address.
 
     size    in bytes; None if it is not known
-    digest  hexadecimal digits: 64 of SHA-256, or 40 of the id that git gives a file, the SHA-1 of
-            b'blob <size>\\0' and the content; '' if only the server knows it
+    digest  of SHA-256 or of git, see `sources.toml`; '' if only the server knows it
     """
 
     url: str
-    size: int | None
-    digest: str
+    size: int | None = None
+    digest: str = ''
 
     @property
     def name(self) -> str:
         return os.path.basename(self.url)
 
 
-WEIGHTS_URL = 'https://raw.githubusercontent.com/openai/finetune-transformer-lm/master/model/'
-WEIGHTS = {  # name -> git's blob id, in this order: until the last one is there, the files of
-    # Hugging Face's model may be put beside them
-    'vocab_40000.bpe': '0023a687b3d4d0b795a5e97cc914bdabb5a253df',
-    'encoder_bpe_40000.json': '9dc3f0af5a80956e57dc8d9401e16dfadcade7c2',
-    'params_0.npy': '84d83ac1f1cc878f56f33b167482c184491875d2',
-    'params_1.npy': '0f19f4d4cda3d8f908e3faffd2cb2a8b9a4039da',
-    'params_2.npy': '25bc19c72fdff69505a828ec6d73b32063532148',
-    'params_3.npy': '5b2e6958d42a930966c9d602a012eb846ca67c83',
-    'params_4.npy': '87ad158987e307e6aa64952610f466d750b73bc7',
-    'params_5.npy': '74f3853316bba327229605dbedfe921996f11448',
-    'params_6.npy': '5ef44e40bc076d0c9686d1273d54cbc16c3f0980',
-    'params_7.npy': 'd8d5c8d3bee9b20a677605ac1fe6c7af4df57c94',
-    'params_8.npy': 'f980f4b393716f396ae5ae6401708dcf4f270dc9',
-    'params_9.npy': 'd389eb2074dd74754444b8062aba78b49f6a9053',
-    'params_shapes.json': '29fac299ae848d7e447be84a33345edcf1b5353c',
-}
-WEIGHTS_SIZE = 467_415_000  # bytes of all files, about
-HUGGINGFACE = 'openai-community/openai-gpt'
-HUGGINGFACE_FILES = ('vocab.json', 'merges.txt', 'model.safetensors', 'config.json')
-OPENAI_MODEL = ('db275913015cdcb5', 512, 768, 12)  # fingerprint of the vocabulary, and sizes
-
-GLUE = 'https://dl.fbaipublicfiles.com/glue/data/'
-SENTEVAL = 'https://dl.fbaipublicfiles.com/senteval/senteval_data/'
-DPRD = 'https://s3.amazonaws.com/datasets.huggingface.co/definite_pronoun_resolution/'
-
-# The folder, which archives contain and other files are put into, and the files. Sizes and SHA-256
-# are as recorded in huggingface/datasets (dataset_infos.json).
-# MNLI's AX.tsv is the diagnostic set of GLUE. QNLI is version 2, the only one that is still
-# offered; the paper used version 1. DPRD is for the zero-shot experiment of the paper.
-# fmt: off
-DATA_SETS = {
-    'snli': ('snli_1.0',
-        Remote('https://nlp.stanford.edu/projects/snli/snli_1.0.zip', 94_550_081,
-            'afb3d70a5af5d8de0d9d81e2637e0fb8c22d1235c2749d83125ca43dab0dbd3e')),
-    'mnli': ('MNLI',
-        Remote(f'{GLUE}MNLI.zip', 312_783_507,
-            'e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633'),
-        Remote(f'{GLUE}AX.tsv', 222_257,
-            '0e13510b1bb14436ff7e2ee82338f0efb0133ecf2e73507a697dc210db3f05fd')),
-    'qnli': ('QNLI',
-        Remote(f'{GLUE}QNLIv2.zip', 10_627_589,
-            'e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5')),
-    'scitail': ('SciTailV1.1',
-        Remote('http://data.allenai.org.s3.amazonaws.com/downloads/SciTailV1.1.zip', 14_174_621,
-            '3fccd37350a94ca280b75998568df85fc2fc62843a3198d644fcbf858e6943d5')),
-    'rte': ('RTE',
-        Remote(f'{GLUE}RTE.zip', 697_150,
-            '6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee')),
-    'race': ('RACE',
-        Remote('http://www.cs.cmu.edu/~glai1/data/race/RACE.tar.gz', 25_443_609,
-            'b2769cc9fdc5c546a693300eb9a966cec6870bd349fbc44ed5225f8ad33006e5')),
-    'qqp': ('QQP',
-        Remote(f'{GLUE}QQP-clean.zip', 41_696_084,
-            '40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0')),
-    'mrpc': ('MRPC',
-        Remote(f'{SENTEVAL}msr_paraphrase_train.txt', 1_047_044,
-            '60a9b09084528f0673eedee2b69cb941920f0b8cd0eeccefc464a98768457f89'),
-        Remote(f'{SENTEVAL}msr_paraphrase_test.txt', 441_275,
-            'a04e271090879aaba6423d65b94950c089298587d9c084bf9cd7439bd785f784'),
-        Remote(f'{GLUE}mrpc_dev_ids.tsv', 6_222,
-            '971d7767d81b997fd9060ade0ec23c4fc31cbb226a55d1bd4a1bac474eb81dc7')),
-    'stsb': ('STS-B',
-        Remote(f'{GLUE}STS-B.zip', 802_872,
-            'e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85')),
-    'cola': ('CoLA',
-        Remote(f'{GLUE}CoLA.zip', 376_971,
-            'f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff')),
-    'sst2': ('SST-2',
-        Remote(f'{GLUE}SST-2.zip', 7_439_277,
-            'd67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa')),
-    'wnli': ('WNLI',
-        Remote(f'{GLUE}WNLI.zip', 28_999,
-            'ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46')),
-    'dprd': ('DPRD',
-        Remote(f'{DPRD}train.c.txt', 160_408,
-            'c310158d0cbac1a556e3284e6c167f4478271d8d50b0b9d15dfe428c905a0867'),
-        Remote(f'{DPRD}test.c.txt', 67_044,
-            'cf1cf025e1d59a5b363e6dcfbd5a13aae8a9830831ac16fd7f865aca7a1559d8')),
-}
-# fmt: on
-TERMS = {'race': 'http://www.cs.cmu.edu/~glai1/data/race/ (for research only; there is a form)'}
-BYTES = {'unit': 'B', 'unit_scale': True, 'disable': None}  # a progress bar, on a terminal only
-BY_REQUEST = {'rocstories': 'https://cs.rochester.edu/nlp/rocstories/'}
-
-
-# --------------------------------------------------------------------------------------- one file
-
-
 def is_right(path: str, digest: str) -> bool:
-    """Return whether a file has a digest, see `Remote`; True if that is not known."""
+    """Return whether a file has a digest; True if that is not known."""
     git = hashlib.sha1(b'blob %d\0' % os.path.getsize(path))
     with open(path, 'rb') as f:
         found = hashlib.file_digest(f, (lambda: git) if len(digest) == 40 else 'sha256')
@@ -170,13 +87,10 @@ def is_there(path: str, remote: Remote) -> bool:
 
 @dataclass
 class Client:
-    """Fetches files.
+    """Fetches files. Libraries do not continue what an earlier process began, or know git's ids.
 
     retries  how often to try again after failures in a row that brought nothing new
     timeout  seconds to wait for a connection, and for the next bytes
-
-    Libraries that fetch files do not continue what an earlier process began (pooch 1.9,
-    huggingface_hub from 1.18 on), and do not know git's ids.
     """
 
     session: requests.Session
@@ -191,27 +105,13 @@ class Client:
         What arrives is kept in `path`.part until it is complete. Raises InputError.
         """
         if is_there(path, remote):
-            return
-        part = f'{path}.part'
+            return None
+        part, failures = f'{path}.part', 0
         is_old = _file_size(part) > 0  # of an earlier run
-        digest = self._receive_all(remote, part, hint)
-        if not is_right(part, digest) and is_old:
-            os.unlink(part)  # once more, from the start
-            digest = self._receive_all(remote, part, hint)
-        if not is_right(part, digest):
-            os.unlink(part)
-            raise InputError(
-                f'{remote.url} is not the published file: its hash is not {digest}; {hint}'
-            )
-        os.replace(part, path)
-
-    def _receive_all(self, remote: Remote, part: str, hint: str) -> str:
-        """Complete `part`, in several attempts if need be. Returns the digest it should have."""
-        failures = 0
         while True:
             before = _file_size(part)
             try:
-                return self._receive(remote, part)
+                digest = self._receive(remote, part)
             except requests.RequestException as error:
                 failures = 1 if _file_size(part) > before else failures + 1
                 reason, may_pass = _explain(error)
@@ -220,6 +120,15 @@ class Client:
                     message = f'cannot fetch {remote.url}: {reason}; {again}{hint}'
                     raise InputError(message) from error
                 time.sleep(min(0.5 * 2 ** (failures - 1), 60))
+                continue
+            if is_right(part, digest):
+                return os.replace(part, path)
+            os.unlink(part)
+            if not is_old:
+                raise InputError(
+                    f'{remote.url} is not the published file: its hash is not {digest}; {hint}'
+                )
+            is_old = False  # once more, from the start
 
     def _receive(self, remote: Remote, part: str) -> str:
         """Append what `part` lacks of a file to it. Returns the digest that it should have.
@@ -230,9 +139,8 @@ class Client:
         headers = {'Accept-Encoding': 'identity'}
         if start:
             headers['Range'] = f'bytes={start}-'
-        with self.session.get(
-            remote.url, headers=headers, stream=True, timeout=self.timeout
-        ) as response:
+        options = {'headers': headers, 'stream': True, 'timeout': self.timeout}
+        with self.session.get(remote.url, **options) as response:
             digest = remote.digest or _digest_of(response)
             if start and response.status_code in (404, 416):
                 return digest  # there is nothing after `start`
@@ -241,13 +149,14 @@ class Client:
             if response.status_code != 206 or not sent_range.startswith(f'bytes {start}-'):
                 start = 0  # the server sends the whole file
             end = start + int(response.headers.get('Content-Length', 0))
-            bar = tqdm(desc=remote.name, total=end, initial=start, leave=False, **BYTES)
+            sizes = {'total': end, 'initial': start, 'unit': 'B', 'unit_scale': True}
+            bar = tqdm(desc=remote.name, leave=False, disable=None, **sizes)  # on a terminal only
             with bar, open(part, 'r+b' if start else 'wb', buffering=0) as f:
                 f.seek(start)
                 for chunk in response.iter_content(1024):  # what a cut connection may lose
                     f.write(chunk)
                     bar.update(len(chunk))
-                    if f.tell() > (remote.size or sys.maxsize):
+                    if remote.size and f.tell() > remote.size:
                         return digest  # this is another file
                 if f.tell() < end:
                     raise ChunkedEncodingError
@@ -292,6 +201,7 @@ def only_download(folder: str, name: str) -> Iterator[str]:
 
     It still holds what an interrupted run left, and is removed when all is done.
     """
+    unfinished = os.path.join(folder, f'.{name}.download')
     os.makedirs(folder, exist_ok=True)
     # FileLock's fallback, a file that exists, would stay behind when a process dies.
     lock = FileLock(os.path.join(folder, f'.{name}.lock'), fallback_to_soft=False)
@@ -302,7 +212,6 @@ def only_download(folder: str, name: str) -> Iterator[str]:
         lock.acquire()
     except (OSError, NotImplementedError):
         print(f'warning: {folder} has no locks: start no second download there', file=sys.stderr)
-    unfinished = os.path.join(folder, f'.{name}.download')
     try:
         os.makedirs(unfinished, exist_ok=True)
         yield unfinished
@@ -313,15 +222,16 @@ def only_download(folder: str, name: str) -> Iterator[str]:
         lock.release()
 
 
-# ----------------------------------------------------------------------------------------- weights
+# ------------------------------------------------------------------------------ weights, data sets
 
 
 def fetch_weights(client: Client, args: Namespace) -> None:
     """Fetch OpenAI's model from `args.source` into `args.model_dir`. Raises InputError."""
-    base = (args.url or WEIGHTS_URL).rstrip('/')
+    source = SOURCES['weights']
+    base = (args.url or source['url']).rstrip('/')
     paths = {
-        os.path.join(args.model_dir, name): Remote(f'{base}/{name}', None, digest)
-        for name, digest in WEIGHTS.items()
+        os.path.join(args.model_dir, name): Remote(f'{base}/{name}', digest=digest)
+        for name, digest in source['digests'].items()
     }
     n_files = len(paths)
     with only_download(args.model_dir, 'weights') as unfinished:
@@ -329,30 +239,31 @@ def fetch_weights(client: Client, args: Namespace) -> None:
             for path, remote in paths.items():
                 client.fetch(remote, path, 'try --source huggingface')
         elif not all(is_there(path, remote) for path, remote in paths.items()):
-            fetch_huggingface(client, args.model_dir, unfinished)
-            n_files = len(HUGGINGFACE_FILES)
+            n_files = fetch_huggingface(client, args.model_dir, unfinished)
     print(f'weights: {n_files} files in {args.model_dir}')
 
 
-def fetch_huggingface(client: Client, model_dir: str, unfinished: str) -> None:
+def fetch_huggingface(client: Client, model_dir: str, unfinished: str) -> int:
     """Fetch the model on Hugging Face, in the form that it has there. Raises InputError.
 
-    The environment variable HF_ENDPOINT names another server.
+    The environment variable HF_ENDPOINT names another server. Returns the number of files.
     """
-    if os.path.exists(os.path.join(model_dir, 'config.json')):  # it is put there last
+    repository, files = SOURCES['huggingface']['repository'], SOURCES['huggingface']['files']
+    if os.path.exists(os.path.join(model_dir, files[-1])):  # it is put there last
         check_huggingface(model_dir)
-        return
+        return len(files)
     endpoint = os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
     hint = 'name a mirror in the environment variable HF_ENDPOINT, or try --source github'
-    for name in HUGGINGFACE_FILES:
-        remote = Remote(f'{endpoint}/{HUGGINGFACE}/resolve/main/{name}', None, '')
+    for name in files:
+        remote = Remote(f'{endpoint}/{repository}/resolve/main/{name}')
         client.fetch(remote, os.path.join(unfinished, name), hint)
     check_huggingface(unfinished)
-    for name in HUGGINGFACE_FILES:
+    for name in files:
         path, final = os.path.join(unfinished, name), os.path.join(model_dir, name)
         if os.path.exists(final) and not filecmp.cmp(path, final, shallow=False):
             raise InputError(f'{final} is another file; move it away, or choose another folder')
         os.replace(path, final)
+    return len(files)
 
 
 def check_huggingface(folder: str) -> None:
@@ -360,18 +271,16 @@ def check_huggingface(folder: str) -> None:
     from gpt1.weights.huggingface import HuggingFaceWeights
     from gpt1.weights.vocabulary import fingerprint_vocabulary, open_encoder
 
-    weights = HuggingFaceWeights(folder)
+    weights, expected = HuggingFaceWeights(folder), SOURCES['huggingface']
     vocabulary = fingerprint_vocabulary(open_encoder(folder))
-    if (vocabulary, weights.n_positions, weights.n_embd, weights.n_layer) != OPENAI_MODEL:
+    sizes = [weights.n_positions, weights.n_embd, weights.n_layer]
+    if (vocabulary, sizes) != (expected['vocabulary'], expected['sizes']):
         raise InputError(f"{folder} is not OpenAI's model: another vocabulary, or other sizes")
-
-
-# --------------------------------------------------------------------------------------- data sets
 
 
 def fetch_data_set(client: Client, name: str, data_dir: str) -> None:
     """Fetch a data set into its folder, which appears complete or not at all. Raises InputError."""
-    inner, *remotes = DATA_SETS[name]
+    inner = SOURCES['data'][name]['folder']
     folder = os.path.join(data_dir, inner)
     with only_download(data_dir, inner) as unfinished:
         if os.path.exists(folder):
@@ -380,7 +289,8 @@ def fetch_data_set(client: Client, name: str, data_dir: str) -> None:
         unpacked = os.path.join(unfinished, 'unpacked')
         shutil.rmtree(unpacked, ignore_errors=True)
         os.makedirs(os.path.join(unpacked, inner))
-        for remote in remotes:
+        for file in SOURCES['data'][name]['files']:
+            remote = Remote(**file)
             path = os.path.join(data_dir, remote.name)  # of a user who got it in another way
             if not is_there(path, remote):
                 hint = f'get it in another way and put it at {path}'
@@ -436,39 +346,40 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     args = parser.parse_args(argv)
     args.names = args.names or ['weights']
     for name in args.names:
-        if name not in ('weights', *DATA_SETS, *BY_REQUEST):
+        if name not in ('weights', *SOURCES['data'], *SOURCES['by_request']):
             parser.error(f'{name[:40]}: no such data set')
     return args
 
 
 def list_names() -> str:
     """Return what can be fetched, for --help."""
-    sizes = {name: sum(file.size for file in files) for name, (_, *files) in DATA_SETS.items()}
-    lines = ['NAME can be:', '']
-    for name, size in {'weights': WEIGHTS_SIZE, **sizes}.items():
-        lines.append(f'  {name:<12}{size / 1e6:>7.2f} MB')
-    lines += ['', *(f'  {name:<12}by request: {url}' for name, url in BY_REQUEST.items())]
-    return '\n'.join(lines)
+    sizes = {'weights': SOURCES['weights']['size']}
+    for name, source in SOURCES['data'].items():
+        sizes[name] = sum(file['size'] for file in source['files'])
+    lines = [f'  {name:<12}{size / 1e6:>7.2f} MB' for name, size in sizes.items()]
+    by_request = [f'  {name:<12}by request: {url}' for name, url in SOURCES['by_request'].items()]
+    return '\n'.join(['NAME can be:', '', *lines, '', *by_request])
 
 
-def check_terms(names: Iterable[str], accepted: bool) -> None:
+def check_terms(name: str, accepted: bool) -> None:
     """Raise InputError if a data set cannot be fetched without the user's consent, or at all."""
-    for name in names:
-        if name in BY_REQUEST:
-            raise InputError(
-                f'{name} is sent by its authors on request: fill in the form at '
-                f'{BY_REQUEST[name]} and put its two CSV files into data/'
-            )
-        if name in TERMS and not accepted:
-            raise InputError(
-                f'{name} has terms of use: {TERMS[name]}; read them there, and give '
-                '--accept_terms if you accept them'
-            )
+    terms, address = SOURCES['terms'].get(name), SOURCES['by_request'].get(name)
+    if address:
+        raise InputError(
+            f'{name} is sent by its authors on request: fill in the form at {address} and put its '
+            'two CSV files into data/'
+        )
+    if terms and not accepted:
+        raise InputError(
+            f'{name} has terms of use: {terms}; read them there, and give --accept_terms if you '
+            'accept them'
+        )
 
 
 def run(args: Namespace) -> None:
     """Fetch what is not there yet. Raises InputError."""
-    check_terms(args.names, args.accept_terms)
+    for name in args.names:
+        check_terms(name, args.accept_terms)
     with requests.Session() as session:
         client = Client(session, args.retries, args.timeout)
         for name in args.names:

@@ -31,24 +31,19 @@ def parse_args(argv=None):
     )
     parser.add_argument('text', nargs='?', help='the text to continue (default: standard input)')
     group = parser.add_argument_group('what to draw')
-    numbers = {  # name: (what it accepts, default, help)
-        'length': (number(int, 1, 10**6), 60, 'tokens to add; a fine-tuned model may stop earlier'),
-        'n_samples': (number(int, 1, 1000), 1, 'number of continuations'),
-        'temperature': (
-            number(float, 0, 1000),
-            1.0,
-            'below 1: likelier and less varied text; 0: always the likeliest token',
-        ),
-        'top_k': (number(int, 0, 10**6), 40, 'draw from the likeliest tokens only; 0: from all'),
-        'top_p': (
-            number(float, 0, 1),
-            1.0,
-            'draw from the likeliest tokens that together have this probability',
-        ),
-        'seed': (number(int, 0, 2**63 - 1), 42, 'the same seed draws the same texts'),
-    }
-    for name, (kind, default, help) in numbers.items():
-        group.add_argument(f'--{name}', type=kind, default=default, help=help)
+    add = group.add_argument
+    tokens, top, seeds = number(int, 1, 10**6), number(int, 0, 10**6), number(int, 0, 2**63 - 1)
+    heat, share, samples = number(float, 0, 1000), number(float, 0, 1), number(int, 1, 1000)
+    text = 'tokens to add; a fine-tuned model may stop earlier'
+    add('--length', type=tokens, default=60, help=text)
+    add('--n_samples', type=samples, default=1, help='number of continuations')
+    text = 'below 1: likelier and less varied text; 0: always the likeliest token'
+    add('--temperature', type=heat, default=1.0, help=text)
+    text = 'draw from the likeliest tokens only; 0: from all'
+    add('--top_k', type=top, default=40, help=text)
+    text = 'draw from the likeliest tokens that together have this probability'
+    add('--top_p', type=share, default=1.0, help=text)
+    add('--seed', type=seeds, default=42, help='the same seed draws the same texts')
     group = parser.add_argument_group('the model')
     group.add_argument(
         '--params',
@@ -71,28 +66,22 @@ def read_text(args) -> str:
         return sys.stdin.read()
 
 
-def drawn_words(sample: Iterable[int], n_vocab: int) -> Iterator[int]:
-    """Yield the tokens of a sample up to `_classify_`, without the special ones."""
-    classify = n_vocab + SPECIAL_TOKENS.index('_classify_')
-    for token in itertools.takewhile(lambda token: token != classify, sample):
-        if token < n_vocab:
-            yield token
-
-
-def print_text(start: str, ids: list[int], sample: Iterable[int], encoder, stream: bool) -> None:
-    """Print a text and its continuation.
+def print_text(start: str, ids: list[int], sample: Iterable[int], encoder) -> None:
+    """Print a text and its continuation, each word as soon as it is drawn.
 
     start   the text as it was typed
     ids     its tokens
-    sample  the tokens that follow; an iterator may still be drawing them
-    stream  whether to print each word as soon as it is drawn
+    sample  the tokens that follow, up to `_classify_`; an iterator may still be drawing them
     """
-    print(start, end='', flush=stream)
+    print(start, end='', flush=True)
     shown = list(ids)
     n_printed = len(encoder.decode(shown))
-    for token in drawn_words(sample, encoder.n_vocab):
+    classify = encoder.n_vocab + SPECIAL_TOKENS.index('_classify_')
+    for token in itertools.takewhile(lambda token: token != classify, sample):
+        if token >= encoder.n_vocab:  # the other special tokens
+            continue
         shown.append(token)
-        if stream and encoder.decoder[token].endswith('</w>'):
+        if encoder.decoder[token].endswith('</w>'):
             text = encoder.decode(shown)
             print(text[n_printed:], end='', flush=True)
             n_printed = len(text)
@@ -131,10 +120,8 @@ def run(args) -> None:
     from gpt1.weights.open import open_model
 
     [device] = find_devices(args.device, 1)
-    if args.params:
-        opened = open_model(args.params, args.model_dir, args.n_head, args.afn)
-    else:
-        opened = open_model(args.model_dir, None, args.n_head, args.afn)
+    source = (args.params, args.model_dir) if args.params else (args.model_dir, None)
+    opened = open_model(*source, args.n_head, args.afn)
     if is_sample_model(opened.path):
         print("sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
     refuse_lstm(opened.model.config, opened.path, 'generate.py continues texts with a transformer')
@@ -146,18 +133,23 @@ def run(args) -> None:
             'there is no text to continue; for example: python generate.py "Rick grew up in a '
             'troubled household."'
         )
+    n_unknown = ids.count(0)
+    if n_unknown:
+        print(
+            f'{n_unknown} of {len(text)} characters are not in the vocabulary: the model reads '
+            '<unk> in their place',
+            file=sys.stderr,
+        )
     if len(ids) + args.length >= n_ctx:
         print(
             f'the model has {n_ctx} positions: of a longer text it sees the last {n_ctx // 2} to '
             f'{n_ctx} tokens',
             file=sys.stderr,
         )
-    is_single = args.n_samples == 1
     for n, sample in enumerate(draw_samples(args, opened, ids), 1):
-        if not is_single:
+        if args.n_samples > 1:
             print(f'--- {n} ---')
-        stream = is_single and sys.stdout.isatty()
-        print_text(text.rstrip(), ids, sample, encoder, stream)
+        print_text(text.rstrip(), ids, sample, encoder)
 
 
 def main(argv=None) -> int:

@@ -43,8 +43,9 @@ from gpt1.run.corpus import open_tokens, prepare, source_texts, vocabulary_files
 from gpt1.run.parallel import Ranks, StepSize, find_devices, keep_freed_memory, to_device
 from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
+from gpt1.weights.huggingface import open_weights
 from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
-from gpt1.weights.pretrained import open_weights, save_pretrained_settings
+from gpt1.weights.parameters import save_pretrained_settings
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam

@@ -70,9 +70,9 @@ from gpt1.run.parallel import (
 )
 from gpt1.run.training import Job, Trainer
 from gpt1.tasks.task import Data, Task
+from gpt1.weights.huggingface import open_weights
 from gpt1.weights.openai import load_openai_pretrained_model
 from gpt1.weights.parameters import load_parameters, read_parameters, save_finetuned_settings, sign
-from gpt1.weights.pretrained import open_weights
 from gpt1.weights.vocabulary import open_encoder
 from loss import JointLoss, task_losses
 from model_pytorch import DoubleHeadModel, init_weights, special_rows

@@ -24,8 +24,8 @@ from conftest import ROOT
 
 import convert
 import download
-from datasets import NAMES, read_data
-from download import Remote
+from datasets import NAMES
+from gpt1.files import MODEL_FILES, SAMPLE_MODEL
 from gpt1.settings import find_model_dir
 from gpt1.tasks.readers import MRPC_SOURCE
 from gpt1.weights.open import open_model
@@ -68,8 +68,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content[start:] if send is None else content[start : start + send])
         self.close_connection = send is not None
 
-    def redirect(self, address, *headers):
-        self.reply(content=b'', status=302, headers=[('Location', address), *headers])
+    def refuse(self, status, *headers):
+        self.reply(content=b'', status=status, headers=headers)
 
 
 @pytest.fixture
@@ -114,28 +114,32 @@ def model(tmp_path):
 @pytest.fixture
 def get(server, model, monkeypatch):
     """Fetch params_0.npy, or all files of the weights. Returns the exit status."""
-    ids = dict.fromkeys(download.WEIGHTS, git_id(CONTENT))
+    weights = download.SOURCES['weights']
+    ids = dict.fromkeys(weights['digests'], git_id(CONTENT))
 
     def get(*options, only='params_0.npy'):
-        monkeypatch.setattr(download, 'WEIGHTS', {only: ids[only]} if only else ids)
+        monkeypatch.setitem(weights, 'digests', {only: ids[only]} if only else ids)
         return download.main(['--url', server.url, '--model_dir', str(model), *QUICK, *options])
 
     return get
 
 
-def test_the_tables():
+def test_the_table_of_sources():
     """Every data set of train.py is there, except the two that cannot be fetched."""
-    assert len(set(download.WEIGHTS.values())) == 13
-    assert {len(bytes.fromhex(digits)) for digits in download.WEIGHTS.values()} == {20}
-    assert set(NAMES) - set(download.DATA_SETS) == {'rocstories', 'custom'}
-    remotes = [remote for _, *remotes in download.DATA_SETS.values() for remote in remotes]
-    assert len({remote.url for remote in remotes}) == len(remotes)
-    assert all(len(bytes.fromhex(remote.digest)) == 32 and remote.size for remote in remotes)
+    digests = download.SOURCES['weights']['digests']
+    assert set(digests) == set(MODEL_FILES) and list(digests)[-1] == 'params_shapes.json'
+    assert {len(bytes.fromhex(digits)) for digits in digests.values()} == {20}
+    assert set(NAMES) - set(download.SOURCES['data']) == {'rocstories', 'custom'}
+    files = [file for source in download.SOURCES['data'].values() for file in source['files']]
+    names = [os.path.basename(file['url']) for file in download.SOURCES['data']['mrpc']['files']]
+    assert names == [*MRPC_SOURCE, 'mrpc_dev_ids.tsv']
+    assert len({file['url'] for file in files}) == len(files)
+    assert all(len(bytes.fromhex(file['digest'])) == 32 and file['size'] for file in files)
 
 
 def test_all_files_of_the_weights(server, get, model, capsys):
     assert get(only=None) == 0
-    assert files_below(model) == dict.fromkeys(download.WEIGHTS, CONTENT)
+    assert files_below(model) == dict.fromkeys(MODEL_FILES, CONTENT)
     assert '13 files' in capsys.readouterr().out
     assert get(only=None) == 0
     assert len(server.requests) == 13  # nothing is fetched again
@@ -162,9 +166,9 @@ def test_what_a_killed_download_left(server, get, model, part, answer):
 
     def behave(request, start, n):
         if start >= len(CONTENT) and answer == 206:
-            request.reply(content=b'', status=416)
+            request.refuse(416)
         elif start and answer in (404, 416):
-            request.reply(content=b'', status=answer)
+            request.refuse(answer)
         else:
             request.reply(start if answer == 206 else 0)
 
@@ -180,9 +184,9 @@ def test_what_a_killed_download_left(server, get, model, part, answer):
 @pytest.mark.parametrize(
     'behave, said, n_requests',
     [
-        (lambda request, start, n: request.reply(content=b'', status=404), 'answers 404', 1),
-        (lambda request, start, n: request.reply(content=b'', status=503), 'answers 503', 3),
-        (lambda request, start, n: request.redirect(f'/{n}'), 'answers 302', 31),
+        (lambda request, start, n: request.refuse(404), 'answers 404', 1),
+        (lambda request, start, n: request.refuse(503), 'answers 503', 3),
+        (lambda request, start, n: request.refuse(302, ('Location', f'/{n}')), 'answers 302', 31),
         (lambda request, start, n: threading.Event().wait(1), 'timed out', 3),
         (lambda request, start, n: request.reply(send=500), 'the connection was cut; run', 3),
     ],
@@ -198,7 +202,7 @@ def test_a_server_that_fails(server, get, model, capsys, behave, said, n_request
     assert len(server.requests) == n_requests
 
 
-def test_an_address_without_a_server(get, model, monkeypatch, capsys):
+def test_an_address_without_a_server(get, monkeypatch, capsys):
     for url in ('http://127.0.0.1:1', 'nonsense'):
         assert get('--url', url) == 2
         assert f'cannot fetch {url}' in error_line(capsys)
@@ -216,11 +220,9 @@ def test_a_certificate_that_is_not_valid_is_not_tried_again(server, get, tmp_pat
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(f'{pem}.crt', pem)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    pauses = []
-    download.time.sleep = pauses.append
+    download.time.sleep = None  # would be an error
     assert get('--url', server.url.replace('http:', 'https:')) == 2
     assert 'its certificate is not valid: self-signed certificate; try' in error_line(capsys)
-    assert pauses == []
 
 
 def test_a_file_of_the_users_own_is_left_alone(get, model, capsys):
@@ -234,35 +236,34 @@ def test_a_file_of_the_users_own_is_left_alone(get, model, capsys):
 
 # --------------------------------------------------------------------- the model on Hugging Face
 
+HUB = download.SOURCES['huggingface']
+
 
 @pytest.fixture
-def hub(server, model, tmp_path, monkeypatch):
+def hub(server, tmp_path, monkeypatch):
     """A server like Hugging Face's, with the sample in place of OpenAI's model.
 
-    `hub.get()` fetches it and returns the exit status.
+    `hub.get()` fetches it and returns the exit status. Of the bytes of `hub.wrong`, some are wrong.
     """
-    sample = os.path.join(ROOT, 'model', 'sample')
-    assert convert.main([sample, str(tmp_path / 'hub')]) == 0
-    vocabulary = open_model(sample).settings['vocabulary']
-    monkeypatch.setattr(download, 'OPENAI_MODEL', (vocabulary, 160, 128, 4))
-    for name in download.HUGGINGFACE_FILES:
-        content = (tmp_path / 'hub' / name).read_bytes()
-        server.files[f'/{download.HUGGINGFACE}/resolve/main/{name}'] = content
-        server.files[f'/cdn/{name}'] = content
+    assert convert.main([SAMPLE_MODEL, str(tmp_path / 'hub')]) == 0
+    monkeypatch.setitem(HUB, 'sizes', [160, 128, 4])
+    monkeypatch.setitem(HUB, 'vocabulary', open_model(SAMPLE_MODEL).settings['vocabulary'])
+    server.wrong = server.send = None
 
     def behave(request, start, n):
-        content = server.files[request.path]
         name = os.path.basename(request.path)
-        if request.path.startswith('/cdn/'):
-            # the first answer of each process that begins here is cut
-            request.reply(start, send=server.send if start == 0 else None)
+        content = right = (tmp_path / 'hub' / name).read_bytes()
+        if name == server.wrong:
+            content = right[:-2] + b'x\n'
+        if request.path.startswith('/cdn/'):  # the first answer of a process can be cut
+            request.reply(start, content, send=server.send if start == 0 else None)
         elif name == 'model.safetensors':
-            digits = hashlib.sha256(content).hexdigest()
-            request.redirect(f'/cdn/{name}', ('X-Linked-ETag', f'"{digits}"'), ('ETag', '"0"'))
+            tag = ('X-Linked-ETag', f'"{hashlib.sha256(right).hexdigest()}"')
+            request.refuse(302, ('Location', f'/cdn/{name}'), tag, ('ETag', '"0"'))
         else:
-            request.reply(start, headers=[('ETag', f'"{git_id(content)}"')])
+            request.reply(start, content, headers=[('ETag', f'"{git_id(right)}"')])
 
-    server.behave, server.send = behave, None
+    server.behave = behave
     monkeypatch.setenv('HF_ENDPOINT', server.url)
     monkeypatch.chdir(tmp_path)
     server.get = lambda: download.main(['--source', 'huggingface', *QUICK])
@@ -274,40 +275,40 @@ def test_the_model_on_hugging_face(hub, model):
     hub.send = 100_000  # the connection is cut
     assert hub.get() == 0
     assert hub.requests[-2][1] == f'bytes={100_000 // 1024 * 1024}-'
-    assert set(files_below(model)) == set(download.HUGGINGFACE_FILES)
+    assert {path for path, _ in hub.requests if '/cdn/' not in path} == {
+        f'/{HUB["repository"]}/resolve/main/{name}' for name in HUB['files']
+    }
+    assert set(files_below(model)) == set(HUB['files'])
     assert find_model_dir() == 'model'
-    ours, theirs = open_model().model, open_model(os.path.join(ROOT, 'model', 'sample')).model
-    for (name, p), q in zip(ours.named_parameters(), theirs.parameters()):
+    for (name, p), q in zip(
+        open_model().model.named_parameters(), open_model(SAMPLE_MODEL).model.parameters()
+    ):
         assert torch.equal(p, q), name
     n_requests = len(hub.requests)
     assert hub.get() == 0
     assert len(hub.requests) == n_requests
 
 
-@pytest.mark.parametrize('name', download.HUGGINGFACE_FILES)
+@pytest.mark.parametrize('name', HUB['files'])
 def test_wrong_bytes_from_hugging_face(hub, model, capsys, name):
-    place = '/cdn/' if name == 'model.safetensors' else f'/{download.HUGGINGFACE}/resolve/main/'
-    behave, right = hub.behave, hub.files[place + name]
-
-    def wrong(request, start, n):
-        if request.path == place + name:
-            request.reply(content=right[:-2] + b'x\n', headers=[('ETag', f'"{git_id(right)}"')])
-        else:
-            behave(request, start, n)
-
-    hub.behave = wrong
+    hub.wrong = name
     assert hub.get() == 2
     assert 'is not the published file' in error_line(capsys)
-    assert not model.exists() or not any('.download' not in path for path in files_below(model))
-    hub.behave = behave
+    assert not any('.download' not in path for path in files_below(model))
+    hub.wrong = None
     assert hub.get() == 0
 
 
 def test_another_model_on_hugging_face(hub, model, capsys, monkeypatch):
-    monkeypatch.setattr(download, 'OPENAI_MODEL', ('0' * 16, 160, 128, 4))
+    """And a file of the user's that has the name of one of its files."""
+    model.mkdir()
+    (model / 'vocab.json').write_text('mine')
+    assert hub.get() == 2
+    assert 'vocab.json is another file' in error_line(capsys)
+    monkeypatch.setitem(HUB, 'vocabulary', '0' * 16)
     assert hub.get() == 2
     assert "is not OpenAI's model" in error_line(capsys)
-    assert not (model / 'config.json').exists()
+    assert not (model / 'config.json').exists() and (model / 'vocab.json').read_text() == 'mine'
 
 
 # --------------------------------------------------------------------------------------- data sets
@@ -335,48 +336,49 @@ COLA = {
     'CoLA/train.tsv': b'gj04\t1\t\tThey sang.\n',
     'CoLA/original/raw/dev.tsv': random.Random(1).randbytes(300_000),
 }
-OTHERS = dict.fromkeys(
-    ['__MACOSX/CoLA/._train.tsv', 'CoLA/.DS_Store', 'CoLA/Icon\r', 'README.txt'], b'x'
-)
+OTHERS = ['__MACOSX/CoLA/._train.tsv', 'CoLA/.DS_Store', 'CoLA/Icon\r', 'README.txt']
+
+
+class Data:
+    """`data(name, {file name: content})` offers a data set; `data.get(name)` fetches it."""
+
+    def __init__(self, server, folder):
+        self.server, self.folder = server, folder
+        self.argv = [*QUICK, '--data_dir', str(folder)]
+        self.sources = download.SOURCES['data']
+
+    def __call__(self, name, files):
+        self.sources[name] = {**self.sources[name], 'files': []}
+        for file, content in files.items():
+            self.server.files[f'/{file}'] = content
+            digest = hashlib.sha256(content).hexdigest()
+            remote = {'url': self.server.url + file, 'size': len(content), 'digest': digest}
+            self.sources[name]['files'].append(remote)
+
+    def get(self, *names):
+        return download.main([*names, *self.argv])
+
+    def start(self, name, **options):
+        """Do so in another process."""
+        code = (
+            f'import sys; sys.path.insert(0, {ROOT!r}); import download; '
+            f'download.SOURCES["data"] = {self.sources!r}; '
+            'sys.exit(download.main(sys.argv[1:]))'
+        )
+        command = [sys.executable, '-c', code, name, *self.argv, '--timeout', '60']
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 @pytest.fixture
 def data(server, tmp_path, monkeypatch):
-    """`data(name, {file name: content})` offers a data set; `data.get(name)` fetches it."""
-
-    class Data:
-        folder = tmp_path / 'data'
-        argv = [*QUICK, '--data_dir', str(folder)]
-
-        def __call__(self, name, files):
-            remotes = []
-            for file, content in files.items():
-                server.files[f'/{file}'] = content
-                digest = hashlib.sha256(content).hexdigest()
-                remotes.append(Remote(server.url + file, len(content), digest))
-            monkeypatch.setitem(download.DATA_SETS, name, (download.DATA_SETS[name][0], *remotes))
-
-        def get(self, *names):
-            return download.main([*names, *self.argv])
-
-        def start(self, name, **options):
-            """Do so in another process."""
-            code = (
-                f'import sys; sys.path.insert(0, {ROOT!r}); import download; '
-                f'from download import Remote; '
-                f'download.DATA_SETS[{name!r}] = {download.DATA_SETS[name]!r}; '
-                'sys.exit(download.main(sys.argv[1:]))'
-            )
-            command = [sys.executable, '-c', code, name, *self.argv, '--timeout', '60']
-            pipe = subprocess.PIPE
-            return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
-
-    return Data()
+    monkeypatch.setitem(download.SOURCES, 'data', dict(download.SOURCES['data']))
+    return Data(server, tmp_path / 'data')
 
 
 @pytest.mark.parametrize('name, make', [('CoLA.zip', zip_file), ('CoLA.tar.gz', tar_file)])
 def test_a_data_set(server, data, capsys, name, make):
-    data('cola', {name: make({**COLA, **OTHERS})})
+    data('cola', {name: make({**COLA, **dict.fromkeys(OTHERS, b'x')})})
     data('mnli', {'MNLI.zip': zip_file({'MNLI/train.tsv': b'1'}), 'AX.tsv': b'2'})
     assert data.get('cola', 'mnli') == 0
     assert files_below(data.folder) == {**COLA, 'MNLI/train.tsv': b'1', 'MNLI/AX.tsv': b'2'}
@@ -384,17 +386,6 @@ def test_a_data_set(server, data, capsys, name, make):
     assert data.get('cola') == 0
     assert 'exists' in capsys.readouterr().out
     assert len(server.requests) == 3
-
-
-def test_what_is_fetched_of_mrpc_is_read(data):
-    header = '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n'
-    rows = ''.join(f'{i % 2}\t{i}\t{10 + i}\tHe said " {i} .\tHé said .\n' for i in range(4))
-    sources = dict.fromkeys(MRPC_SOURCE, (header + rows).encode())
-    data('mrpc', {**sources, 'mrpc_dev_ids.tsv': b'2\t12\n'})
-    assert data.get('mrpc') == 0
-    _, mrpc = read_data('mrpc', str(data.folder))
-    assert [len(part) for part in (mrpc.train, mrpc.valid['valid'], mrpc.test['test'])] == [3, 1, 4]
-    assert mrpc.valid['valid'][0].texts == ('He said " 2 .', 'Hé said .')
 
 
 def test_two_processes_fetch_one_data_set(server, data):
@@ -419,37 +410,30 @@ def test_two_processes_fetch_one_data_set(server, data):
     assert len(server.requests) == 1
 
 
-def test_an_interrupted_unpacking_is_repeated(server, data, monkeypatch):
-    """Its archive is not fetched again, and does not stay."""
-    data('cola', {'CoLA.zip': zip_file(COLA)})
-
-    def extractall(archive, target, members):
-        archive.extract(next(iter(members)), target)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(zipfile.ZipFile, 'extractall', extractall)
-        assert data.get('cola') == 130
-    assert not (data.folder / 'CoLA').exists()
-    assert data.get('cola') == 0
-    assert files_below(data.folder) == COLA
-    assert len(server.requests) == 1
-
-
-def test_a_full_disk(data):
-    """One line; where there is room, the same command does the rest."""
+def test_an_interruption_and_a_full_disk(server, data, monkeypatch):
+    """One line; the same command does the rest. The archive is not fetched again, nor stays."""
     data('cola', {'CoLA.zip': zip_file(COLA)})
 
     def limit_files():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
+    def extractall(archive, target, members):
+        archive.extract(next(iter(members)), target)
+        raise KeyboardInterrupt
+
     run = data.start('cola', preexec_fn=limit_files)
     error = run.communicate(timeout=60)[1]
     assert run.returncode == 2
-    assert 'error: cannot write to' in error and error.count('\n') == 1
+    assert f'error: cannot write to {data.folder}' in error and error.count('\n') == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, 'extractall', extractall)
+        assert data.get('cola') == 130
     assert not (data.folder / 'CoLA').exists()
+    n_requests = len(server.requests)
     assert data.get('cola') == 0
+    assert files_below(data.folder) == COLA
+    assert len(server.requests) == n_requests
 
 
 def test_a_wrong_data_set(server, data, capsys):
@@ -480,19 +464,16 @@ def test_an_archive_that_the_user_fetched(server, data, capsys):
     assert files_below(data.folder) == {**COLA, 'CoLA.zip': archive}  # it is the user's
 
 
-def test_terms_must_be_accepted(server, data, capsys):
+def test_what_needs_consent_or_cannot_be_fetched(server, data, capsys):
     data('race', {'RACE.tar.gz': tar_file({'RACE/dev/high/73.txt': b'{}'})})
     assert data.get('race') == 2
     error = error_line(capsys)
     assert 'http://www.cs.cmu.edu/~glai1/data/race/' in error and '--accept_terms' in error
-    assert server.requests == []
-    assert data.get('race', '--accept_terms') == 0
-    assert files_below(data.folder) == {'RACE/dev/high/73.txt': b'{}'}
-
-
-def test_what_cannot_be_fetched(data, capsys):
     assert data.get('rocstories') == 2
     assert 'https://cs.rochester.edu/nlp/rocstories/' in error_line(capsys)
     with pytest.raises(SystemExit):
         data.get('imdb')
     assert 'imdb' in error_line(capsys)
+    assert server.requests == []
+    assert data.get('race', '--accept_terms') == 0
+    assert files_below(data.folder) == {'RACE/dev/high/73.txt': b'{}'}

@@ -4,6 +4,8 @@ import collections
 import copy
 import json
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -18,17 +20,15 @@ from tiny_models import MODEL_DIR, SOME_TASKS, encoder, random_model, save_finet
 from gpt1.run.checkpoint import Saver
 from gpt1.settings import read_settings
 from gpt1.weights.export import save_huggingface
+from gpt1.weights.huggingface import open_weights
 from gpt1.weights.open import open_model
 from gpt1.weights.openai import load_openai_pretrained_model
-from gpt1.weights.parameters import load_parameters, read_parameters
-from gpt1.weights.pretrained import open_weights, save_pretrained_settings
+from gpt1.weights.parameters import load_parameters, read_parameters, save_pretrained_settings
+from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import (
-    fingerprint_vocabulary,
-    known_merges,
     open_encoder,
     read_vocabulary_of,
     save_vocabulary,
-    vocabulary_facts,
 )
 from model_pytorch import Config, LMModel, special_rows
 from utils import LFS_POINTER, InputError
@@ -104,182 +104,42 @@ def test_sizes_that_the_weights_do_not_have(sizes, words, huggingface):
         open_weights(folder).check(260, 32, 2)
 
 
-@pytest.mark.parametrize(
-    'name', ['params_shapes.json', 'params_4.npy', 'encoder_bpe_40000.json', 'settings.json']
-)
-def test_a_git_lfs_pointer_is_named(tmp_path, name):
-    shutil.copytree(MODEL_DIR, tmp_path / 'model')
-    (tmp_path / 'model' / name).write_text(POINTER)
-    with pytest.raises(InputError, match=f'{name} is a Git LFS pointer'):
-        open_model(str(tmp_path / 'model'), n_head=4)
-
-
-def npy(content, shape, dtype='<f4'):
-    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
-    return b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + content
-
-
-@pytest.mark.parametrize(
-    'file, content, words',
-    [
-        ('params_shapes.json', b'[[2, 3], [4]]', 'shapes of the embeddings'),
-        ('params_shapes.json', b'[[2, 3], [4, 3], [1]]', '2 and 12 for each layer'),
-        ('params_shapes.json', b'[[2, 0]]', 'positive integers'),
-        ('params_shapes.json', b'{}', 'a JSON list'),
-        ('params_shapes.json', None, 'python download.py'),
-        ('params_3.npy', None, 'cannot read'),
-        ('params_3.npy', b'', 'incomplete or not a NumPy file'),
-        ('params_3.npy', npy(bytes(8), '(1 << 62,)'), 'incomplete or not a NumPy file'),
-        ('params_3.npy', npy(bytes(8), '(4611686018427387904,)'), 'floats announced'),
-        ('params_3.npy', npy(bytes(16), '(2,)', '<f8'), 'expected a flat float32 array'),
-        ('params_3.npy', npy(bytes(8), '(2,)'), 'the shards hold'),
-    ],
-)
-def test_damaged_shards(tmp_path, file, content, words):
-    shutil.copytree(MODEL_DIR, tmp_path / 'model')
-    path = tmp_path / 'model' / file
-    path.write_bytes(content or b'')
-    if content is None:
-        path.unlink()
-    with pytest.raises(InputError, match=words):
-        open_weights(str(tmp_path / 'model'))
-
-
-def test_shapes_and_numbers_of_shards_are_checked(tmp_path):
-    shutil.copytree(MODEL_DIR, tmp_path / 'model')
-    path = tmp_path / 'model' / 'params_shapes.json'
-    shapes = json.loads(path.read_text())
-    path.write_text(json.dumps([*shapes[:-1], [33]]))
-    with pytest.raises(InputError, match='array 25 is'):
-        open_weights(str(tmp_path / 'model'))
-    path.write_text(json.dumps(shapes))
-    shard = tmp_path / 'model' / 'params_0.npy'
-    shard.write_bytes(shard.read_bytes()[:-4] + b'\x00\x00\xc0\x7f')  # NaN
-    with pytest.raises(InputError, match='NaN or infinity'):
-        open_model(str(tmp_path / 'model'), n_head=4)
-
-
 # Hugging Face folders
 
 
-def rewrite(folder, change, file='model.safetensors'):
-    """Write the tensors of a folder again, after `change(tensors)`, to `file`."""
-    tensors = safetensors.torch.load_file(folder / 'model.safetensors')
-    os.unlink(folder / 'model.safetensors')
-    tensors = change(tensors) or tensors
-    if file.endswith('.safetensors'):
-        safetensors.torch.save_file(tensors, folder / file)
-    else:
-        torch.save(tensors, folder / file)
+def rewrite(path, change):
+    """Write a file again after `change` of its tensors. Others than safetensors may be new."""
+    source = path if path.exists() else path.with_name('model.safetensors')
+    tensors = change(load_file(str(source)))
+    source.unlink()
+    (safetensors.torch.save_file if path.suffix == '.safetensors' else torch.save)(tensors, path)
 
 
 @pytest.mark.parametrize(
-    'file, prefix, kind',
+    'file, prefix, embedding, kind',
     [
-        ('model.safetensors', '', torch.bfloat16),
-        ('pytorch_model.bin', 'transformer.', torch.float32),
-        ('pytorch_model.bin', '', torch.float32),
+        ('model.safetensors', '', 'tokens_embed.weight', torch.bfloat16),
+        ('model.safetensors', 'transformer.', 'lm_head.weight', torch.float32),  # it is tied
+        ('pytorch_model.bin', 'transformer.', 'tokens_embed.weight', torch.float32),
+        ('pytorch_model.bin', '', 'tokens_embed.weight', torch.float32),
     ],
 )
-def test_names_and_types_of_all_versions(huggingface, file, prefix, kind):
-    rewrite(
-        huggingface,
-        lambda tensors: {
-            prefix + name.removeprefix('transformer.'): p.to(kind) for name, p in tensors.items()
-        },
-        file,
-    )
+def test_names_and_types_of_all_versions(huggingface, file, prefix, embedding, kind):
+    def change(tensors):
+        names = {name: prefix + name.removeprefix('transformer.') for name in tensors}
+        if embedding == 'lm_head.weight':
+            names['transformer.tokens_embed.weight'] = embedding
+        return {names[name]: p.to(kind) for name, p in tensors.items()}
+
+    rewrite(huggingface / file, change)
     tolerance = 0 if kind == torch.float32 else 0.01
     wanted = parameters(open_model(MODEL_DIR, n_head=4).model)
     for name, p in parameters(open_model(str(huggingface)).model).items():
         torch.testing.assert_close(p, wanted[name], atol=tolerance, rtol=tolerance)
 
 
-def test_the_tied_matrix_under_its_other_name(huggingface):
-    def rename(tensors):
-        tensors['lm_head.weight'] = tensors.pop('transformer.tokens_embed.weight')
-
-    rewrite(huggingface, rename)
-    assert_same_parameters(
-        open_model(str(huggingface)).model, open_model(MODEL_DIR, n_head=4).model
-    )
-
-
-def test_weights_in_several_files(huggingface):
-    tensors = safetensors.torch.load_file(huggingface / 'model.safetensors')
-    os.unlink(huggingface / 'model.safetensors')
-    names, weight_map = sorted(tensors), {}
-    for i in range(2):
-        file = f'pytorch_model-0000{i + 1}-of-00002.bin'
-        weight_map.update(dict.fromkeys(names[i::2], file))
-        torch.save({name: tensors[name] for name in names[i::2]}, huggingface / file)
-    index = huggingface / 'pytorch_model.bin.index.json'
-    index.write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
-    assert_same_parameters(
-        open_model(str(huggingface)).model, open_model(MODEL_DIR, n_head=4).model
-    )
-    for wrong in ('../secret', '', '/etc/passwd', 7, None, 'nowhere.bin', weight_map[names[1]]):
-        index.write_text(json.dumps({'weight_map': {**weight_map, names[0]: wrong}}))
-        with pytest.raises(InputError):
-            open_model(str(huggingface))
-
-
-@pytest.mark.parametrize(
-    'file, content, words',
-    [
-        ('model.safetensors', POINTER, 'model.safetensors is a Git LFS pointer'),
-        ('model.safetensors', None, 'no weights; expected model.safetensors'),
-        ('model.safetensors', 'x' * 100, 'not a safetensors file'),
-        ('config.json', '[]', 'expected a JSON object'),
-        ('config.json', '{}', 'n_positions'),
-        ('config.json', POINTER, 'Git LFS pointer'),
-        ('vocab.json', '{}', 'vocab.json'),
-        ('tokenizer.json', '{}', None),  # not read, since the two other files are there
-        ('merges.txt', None, 'merges.txt'),
-        ('merges.txt', POINTER, 'Git LFS pointer'),
-    ],
-)
-def test_damaged_hugging_face_folders(huggingface, file, content, words):
-    if content is None:
-        os.unlink(huggingface / file)
-    else:
-        (huggingface / file).write_text(content)
-    if words is None:
-        open_model(str(huggingface))
-        return
-    with pytest.raises(InputError, match=words):
-        open_model(str(huggingface))
-
-
-@pytest.mark.parametrize(
-    'damage', ['missing', 'shape', 'nan', 'integers', 'sparse', 'expanded', 'list']
-)
-def test_damaged_tensors(huggingface, damage):
-    name = 'transformer.h.1.ln_2.weight'
-
-    def change(tensors):
-        p = tensors[name]
-        changed = {
-            'shape': torch.zeros(33),
-            'nan': p * torch.nan,
-            'integers': p.int(),
-            'sparse': p.to_sparse(),
-            'expanded': torch.zeros(1).expand(1 << 40),
-            'list': [1.0] * 32,
-        }
-        if damage == 'missing':
-            del tensors[name]
-        else:
-            tensors[name] = changed[damage]
-
-    file = 'pytorch_model.bin' if damage in ('sparse', 'expanded', 'list') else 'model.safetensors'
-    rewrite(huggingface, change, file)
-    with pytest.raises(InputError, match='ln_2.weight'):
-        open_model(str(huggingface))
-
-
 def test_a_tokenizer_file_alone(huggingface):
-    symbols, merges, _ = read_vocabulary_of(str(huggingface))
+    symbols, merges = read_vocabulary_of(str(huggingface))
     pairs = [list(pair) for pair in merges]
     for name in ('vocab.json', 'merges.txt'):
         os.unlink(huggingface / name)
@@ -298,21 +158,16 @@ def test_a_tokenizer_file_alone(huggingface):
 # Files of parameters
 
 
-def earlier_port(state, prefix=''):
-    """The same parameters as the earlier PyTorch port saved them."""
-    masks = {
-        f'transformer.h.{i}.attn.b': torch.ones(60, 60).tril().view(1, 1, 60, 60) for i in range(2)
-    }
-    state = {**state, **masks, 'lm_head.decoder.weight': state['transformer.embed.weight']}
-    return collections.OrderedDict((prefix + name, p) for name, p in state.items())
-
-
 @pytest.mark.parametrize('prefix, zipped', [('', True), ('module.', False)])
 def test_files_of_the_earlier_port(tmp_path, finetuned, prefix, zipped):
     """They have no settings: the options tell what the shapes do not."""
     state = torch.load(finetuned / 'best_params', weights_only=True)
+    port = {**state, 'lm_head.decoder.weight': state['transformer.embed.weight']}
+    for i in range(2):  # the masks of attention
+        port[f'transformer.h.{i}.attn.b'] = torch.ones(60, 60).tril().view(1, 1, 60, 60)
+    port = collections.OrderedDict((prefix + name, p) for name, p in port.items())
     path = str(tmp_path / 'params')
-    torch.save(earlier_port(state, prefix), path, _use_new_zipfile_serialization=zipped)
+    torch.save(port, path, _use_new_zipfile_serialization=zipped)
     found = read_parameters(path)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], state[name]) for name in state)
@@ -324,6 +179,30 @@ def test_files_of_the_earlier_port(tmp_path, finetuned, prefix, zipped):
         open_model(path, n_head=4)
     with pytest.raises(InputError, match='not divisible by --n_head 12'):
         open_model(path, MODEL_DIR)
+    load_parameters(random_model(SOME_TASKS['rocstories']), path)
+    with pytest.raises(InputError, match='holds the parameters of another model'):
+        load_parameters(random_model(SOME_TASKS['rocstories'], n_ctx=61), path)
+
+
+@pytest.mark.parametrize('name', ['params', 'params.safetensors'])
+def test_too_little_memory_is_not_damage(tmp_path, name):
+    path, state = str(tmp_path / name), {'a': torch.zeros(50_000_000)}
+    (safetensors.torch.save_file if '.' in name else torch.save)(state, path)
+    script = f"""
+import resource, sys, torch
+from gpt1.weights.safe_load import load_file, read_numbers
+from utils import exit_status
+pages = int(open('/proc/self/statm').read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 10**8,) * 2)
+def run(args): read_numbers(load_file({path!r})['a'], 'a', {path!r})
+sys.exit(exit_status('x.py', run, ()))
+"""
+    run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.startswith('x.py: error: out of memory: ')
+    assert run.stderr.count('\n') == 1
+
+
+# Damaged files of every format: none may give a model, run code, or end in a traceback
 
 
 class Bomb:
@@ -331,78 +210,120 @@ class Bomb:
         return os.mkdir, ('exploded',)
 
 
-BIAS = 'transformer.h.0.ln_1.b'
-DAMAGED = {
-    'code': lambda state: {BIAS: Bomb()},
-    'list': lambda state: list(state.values()),
-    'empty': lambda state: {},
-    'unexpected': lambda state: {**state, 'x': torch.ones(1)},
-    'missing': lambda state: {name: p for name, p in state.items() if name != BIAS},
-    'no head': lambda state: {n: p for n, p in state.items() if not n.startswith('task_head')},
-    'shape': lambda state: {**state, BIAS: torch.ones(31)},
-    'nan': lambda state: {**state, BIAS: state[BIAS] / 0 * 0},
-    'half': lambda state: {**state, BIAS: state[BIAS].half()},
-    'huge': lambda state: {**state, BIAS: torch.ones(1).expand(1 << 40)},
-    'sparse': lambda state: {**state, BIAS: state[BIAS].to_sparse()},
-    'meta': lambda state: {**state, BIAS: state[BIAS].to('meta')},
-    'no tensors': lambda state: dict.fromkeys(state, 1),
-}
+def npy(content, shape, dtype='<f4'):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + content
 
 
-@pytest.mark.parametrize('case', [*DAMAGED, 'text', 'cut', 'packed', 'pointer', 'folder', 'absent'])
-def test_files_that_hold_no_parameters(tmp_path, monkeypatch, finetuned, case):
+def packed(path):
+    """Compress the entries of an archive."""
+    with zipfile.ZipFile(path) as plain:
+        entries = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+
+
+def ending(end, n):
+    """Replace the last `n` bytes of a file."""
+    return lambda path: path.write_bytes(path.read_bytes()[:-n] + end)
+
+
+def state(change):
+    return lambda path: rewrite(path, change)
+
+
+def put(name, change):
+    """Put `change(tensor)` in the place of a tensor; None takes the tensor away."""
+
+    def put_in(state):
+        changed = {} if change is None else {name: change(state.get(name))}
+        return {**{n: p for n, p in state.items() if n != name}, **changed}
+
+    return state(put_in)
+
+
+SHAPES, SHARD, BIN = 'params_shapes.json', 'params_3.npy', 'pytorch_model.bin'
+GAIN, BIAS = 'transformer.h.1.ln_2.weight', 'transformer.h.0.ln_1.b'
+HEAD, HUGE = 'task_head.linear.weight', torch.zeros(1).expand(1 << 40)
+NOT_A_SHARD, NO_NUMBERS = 'incomplete or not a NumPy file', 'is not an array of numbers'
+NO_PARAMETERS, ANOTHER = 'not a file of parameters', 'the parameters of another model'
+GOLDEN_SHAPES = json.loads(pathlib.Path(MODEL_DIR, SHAPES).read_text())
+DAMAGE = [  # the file, what is in its place or happens to it, words of the message
+    *((file, POINTER, f'{file} is a Git LFS pointer') for file in (
+        SHAPES, SHARD, 'encoder_bpe_40000.json', 'model.safetensors', 'merges.txt', 'config.json',
+        'settings.json', 'best_params',
+    )),
+    *((SHAPES, shapes, 'expected a list of shapes') for shapes in ('[]', '[[2, 0]]', '[[2, 3]]')),
+    (SHAPES, '[[2, 3], [4]]', 'array 0 is'),
+    (SHAPES, '[[2, 3], [4, 3], [1]]', '2 and 12 for each layer'),
+    (SHAPES, '{}', 'a JSON list'),
+    (SHAPES, json.dumps([*GOLDEN_SHAPES[:-1], [33]]), 'array 25 is'),
+    (SHAPES, None, 'python download.py'),
+    (SHARD, None, 'cannot read'),
+    (SHARD, '', NOT_A_SHARD),
+    (SHARD, npy(bytes(8), '(1 << 62,)'), NOT_A_SHARD),
+    (SHARD, npy(bytes(8), '(4611686018427387904,)'), 'floats announced'),
+    (SHARD, npy(bytes(16), '(2,)', '<f8'), 'expected a flat float32 array'),
+    (SHARD, npy(bytes(8), '(2,)'), 'the shards hold'),
+    (SHARD, ending(b'\x00\x00\xc0\x7f', 4), 'NaN or infinity'),
+    ('model.safetensors', None, 'no weights; expected model.safetensors'),
+    ('model.safetensors', 'x' * 100, 'is damaged'),
+    *(('model.safetensors', put(GAIN, change), words) for change, words in (
+        (None, 'the weights lack h.1.ln_2.weight'), (lambda p: torch.zeros(33), 'the shape of h.1'),
+        (lambda p: p * torch.nan, 'NaN or infinity'), (torch.Tensor.int, NO_NUMBERS),
+    )),
+    *((BIN, put(GAIN, change), words) for change, words in (
+        (torch.Tensor.to_sparse, NO_NUMBERS), (lambda p: [1.0] * 32, 'the weights lack h.1.ln_2'),
+        (lambda p: HUGE, 'the shape of h.1.ln_2.weight'),
+    )),
+    (BIN, lambda path: path.with_name('model.safetensors').rename(f'{path}.index.json'),
+     'the weights are in several files'),
+    ('config.json', '[]', 'expected a JSON object'),
+    ('config.json', '{}', 'n_positions'),
+    ('vocab.json', '{}', 'vocab.json'),
+    ('merges.txt', None, 'merges.txt'),
+    *(('best_params', put(BIAS, change), words) for change, words in (
+        (None, ANOTHER), (lambda p: torch.ones(31), ANOTHER), (lambda p: Bomb(), NO_PARAMETERS),
+        (lambda p: 1, NO_PARAMETERS), (lambda p: p / 0 * 0, 'NaN or infinity'),
+        (lambda p: HUGE, NO_NUMBERS), (torch.Tensor.to_sparse, NO_NUMBERS),
+        (lambda p: p.to('meta'), NO_NUMBERS),
+    )),
+    ('best_params', put('x', lambda p: torch.ones(1)), ANOTHER),
+    ('best_params', put(HEAD, None), f'no {HEAD}'),
+    ('best_params', state(lambda state: {}), 'no transformer.embed.weight'),
+    ('best_params', state(lambda state: list(state.values())), 'expected a dict'),
+    ('best_params', 'no parameters', NO_PARAMETERS),
+    ('best_params', ending(b'', 1000), NO_PARAMETERS),
+    ('best_params', packed, 'larger than the file'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('file, damage, words', DAMAGE)
+def test_damaged_files(tmp_path, monkeypatch, request, file, damage, words):
     monkeypatch.chdir(tmp_path)
-    whole = (finetuned / 'best_params').read_bytes()
-    path = tmp_path / 'params'
-    if case in DAMAGED:
-        state = torch.load(finetuned / 'best_params', weights_only=True)
-        torch.save(DAMAGED[case](state), path)
-    elif case == 'text':
-        path.write_text('no parameters')
-    elif case == 'cut':
-        path.write_bytes(whole[:-1000])
-    elif case == 'packed':
-        with (
-            zipfile.ZipFile(finetuned / 'best_params') as plain,
-            zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as packed,
-        ):
-            for entry in plain.infolist():
-                packed.writestr(entry.filename, plain.read(entry))
-    elif case == 'pointer':
-        path.write_text(POINTER)
-    elif case == 'folder':
-        path.mkdir()
-    with pytest.raises(InputError) as error:
-        read_parameters(str(path))
-    assert '\n' not in str(error.value) and 'params' in str(error.value)
-    assert not os.path.exists('exploded')
-
-
-@pytest.mark.parametrize('kind', ['pytorch', 'safetensors'])
-def test_too_little_memory_is_not_damage(tmp_path, kind):
-    path, state = str(tmp_path / 'params'), {'a': torch.zeros(50_000_000)}
-    if kind == 'safetensors':
-        path += '.safetensors'
-        safetensors.torch.save_file(state, path)
+    if file in (SHAPES, SHARD, 'encoder_bpe_40000.json', 'settings.json'):
+        folder = shutil.copytree(MODEL_DIR, tmp_path / 'model')
+    elif file == 'best_params':
+        folder = shutil.copytree(request.getfixturevalue('finetuned'), tmp_path / 'save')
     else:
-        torch.save(state, path)
-    script = f"""
-import resource, sys, torch
-from gpt1.weights.huggingface import TensorFile
-from utils import exit_status
-pages = int(open('/proc/self/statm').read().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 10**8,) * 2)
-sys.exit(exit_status('x.py', lambda args: TensorFile({path!r}).read('a'), ()))
-"""
-    run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
-    assert run.returncode == 2 and run.stderr.startswith('x.py: error: out of memory: ')
-    assert run.stderr.count('\n') == 1
+        folder = request.getfixturevalue('huggingface')
+    path = folder / file
+    if damage is None:
+        path.unlink()
+    elif callable(damage):
+        damage(path)
+    else:
+        path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    with pytest.raises(InputError, match=re.escape(words)) as error:
+        open_model(str(folder), n_head=4)
+    assert '\n' not in str(error.value) and not os.path.exists('exploded')
 
 
-def test_parameters_of_another_model(finetuned):
-    model = random_model(SOME_TASKS['rocstories'], n_ctx=61)
-    with pytest.raises(InputError, match='holds the parameters of another model'):
-        load_parameters(model, str(finetuned / 'best_params'))
+def test_paths_that_hold_no_parameters(tmp_path):
+    for path in (tmp_path, tmp_path / 'absent'):
+        with pytest.raises(InputError, match='cannot read'):
+            read_parameters(str(path))
 
 
 # open_model
@@ -566,17 +487,3 @@ def test_other_merges_than_those_of_the_weights_are_refused(tmp_path, with_setti
         open_encoder(folder, bpe_path=str(other))
     open_encoder(folder, bpe_path=str(other), transfers=False)
     open_encoder(folder, bpe_path=os.path.join(folder, 'vocab_40000.bpe'))
-
-
-# Vocabularies
-
-
-def test_a_fingerprint_differs_where_the_vocabulary_differs(tmp_path):
-    first = fingerprint_vocabulary(encoder())
-    assert len(first) == 16 and first == fingerprint_vocabulary(encoder())
-    other = copy.copy(encoder())
-    pair = known_merges(other)[0]
-    other.bpe_ranks = {**other.bpe_ranks, pair: 10**6}  # a merge takes another place
-    assert fingerprint_vocabulary(other) != first
-    facts = vocabulary_facts(encoder())
-    assert facts == {'n_vocab': encoder().n_vocab, 'vocabulary': first}

@@ -15,8 +15,7 @@ class CachedModel:
 
     def __init__(self, model: torch.nn.Module, n_rows: int):
         embed, config = model.transformer.embed.weight, model.config
-        self.model = model
-        self.length = 0
+        self.model, self.length = model, 0
         # [layers, keys and values, rows, heads, positions, n_embd / heads]
         width = config.n_embd // config.n_head
         self.cache = embed.new_empty(config.n_layer, 2, n_rows, config.n_head, config.n_ctx, width)
@@ -51,11 +50,7 @@ class CachedModel:
 
 
 def choose(
-    logits: torch.Tensor,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    generator: torch.Generator,
+    logits: torch.Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator
 ) -> torch.Tensor:
     """Draw a token for each row of logits [rows, n_vocab]. Return [rows, 1].
 
@@ -74,8 +69,7 @@ def choose(
     # Leave out the tokens before which `top_p` is already reached, but never the first.
     reached = p.cumsum(-1) - p >= top_p
     reached[:, 0] = False
-    p[reached] = 0
-    return tokens.gather(-1, torch.multinomial(p, 1, generator=generator))
+    return tokens.gather(-1, torch.multinomial(p * ~reached, 1, generator=generator))
 
 
 @torch.inference_mode()
@@ -100,8 +94,7 @@ def generate(
     """
     config, device = model.config, model.transformer.embed.weight.device
     n_ctx, classify = config.n_ctx, config.first_position - 1
-    first_allowed = config.n_vocab + 1 if special else config.first_position
-    never = [0, *range(config.n_vocab, first_allowed)]
+    never = [0, config.n_vocab] if special else [0, *range(config.n_vocab, config.first_position)]
     complete = torch.zeros(n_samples, dtype=torch.bool, device=device)
     generator = torch.Generator(device).manual_seed(seed)
     text = torch.tensor(ids, device=device)[-n_ctx:].expand(n_samples, -1)

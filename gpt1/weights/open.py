@@ -11,10 +11,9 @@ from gpt1.files import ENCODER_FILE, MERGES_FILE, PARAMETERS_FILE, RECORD_FILE, 
 from gpt1.lstm import make_config
 from gpt1.settings import find_model_dir, read_settings
 from gpt1.tasks.task import Task
-from gpt1.weights.huggingface import HuggingFaceWeights
+from gpt1.weights.huggingface import HuggingFaceWeights, open_weights
 from gpt1.weights.openai import load_openai_pretrained_model
-from gpt1.weights.parameters import count_layers, count_units, join_settings, read_signed
-from gpt1.weights.pretrained import open_weights
+from gpt1.weights.parameters import join_settings, load_state, read_signed
 from gpt1.weights.vocabulary import check_vocabulary, open_encoder
 from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
 from text_utils import TextEncoder
@@ -72,16 +71,14 @@ def open_model(
     is_run = os.path.exists(os.path.join(path, RECORD_FILE))
     if is_run and not os.path.exists(os.path.join(path, SHAPES_FILE)):
         raise InputError(f'the run in {path} has not kept any parameters (yet)')
-    return _open_folder(path, model_dir, n_head, afn)
+    return _open_folder(path, model_dir or path, n_head, afn)
 
 
-def _open_folder(
-    path: str, model_dir: str | None, n_head: int | None, afn: str | None
-) -> OpenedModel:
+def _open_folder(path: str, model_dir: str, n_head: int | None, afn: str | None) -> OpenedModel:
     """Open a folder with OpenAI's files, or one of Hugging Face."""
     weights, settings = open_weights(path), read_settings(path)
-    encoder = open_encoder(model_dir or path)
-    check_vocabulary(encoder, settings, model_dir or path)
+    encoder = open_encoder(model_dir)
+    check_vocabulary(encoder, settings, model_dir)
     weights.check(encoder.n_vocab, weights.n_embd, weights.n_layer)
     sizes = {'n_vocab': weights.n_vocab, 'n_embd': weights.n_embd, 'n_layer': weights.n_layer}
     if not weights.lstm_units:
@@ -117,22 +114,23 @@ def _open_parameters(
     encoder = open_encoder(model_dir or folder)
     check_vocabulary(encoder, settings, model_dir or folder)
     n_rows, n_embd = state['transformer.embed.weight'].shape
+    sizes = {'n_vocab': encoder.n_vocab, 'n_embd': n_embd}
     n_ctx = n_rows - encoder.n_vocab - len(SPECIAL_TOKENS)
-    units = count_units(state)
-    fits = n_ctx == 0 if units else n_ctx > 0
-    if not fits:
+    recurrent = state.get('transformer.lstm.weight_hh_l0', torch.empty(0))
+    units = recurrent.shape[1] if recurrent.dim() == 2 else 0
+    if not units:
+        n_layer = sum(name.endswith('.ln_1.g') for name in state)
+        sizes.update(n_ctx=n_ctx, n_layer=n_layer)
+    if n_ctx < 0 or bool(n_ctx) == bool(units):  # an LSTM has no positions
         raise InputError(
             f'{path}: the embedding has {n_rows:,} rows, {"not" if n_ctx > 0 else "too few"} for '
             f'a vocabulary of {encoder.n_vocab:,} symbols: the vocabulary belongs to another model'
         )
     task = _task_of(settings, path, n_out=len(state['task_head.linear.weight']))
-    sizes = {'n_vocab': encoder.n_vocab, 'n_embd': n_embd}
-    if not units:
-        sizes.update(n_ctx=n_ctx, n_layer=count_layers(state))
     config = _choose_config(settings, path, n_head, afn, units, sizes)
     with torch.device('meta'):
         model = DoubleHeadModel(config, task.layout, task.n_out)
-    model.load_state_dict(state, assign=True)  # the numbers stay in the file
+    load_state(model, state, path, assign=True)  # the numbers stay in the file
     model.requires_grad_()
     return OpenedModel(model.eval(), encoder, settings, task, path)
 
@@ -152,10 +150,8 @@ def _choose_config(
         raise InputError(
             f'{path}: the width, {sizes["n_embd"]}, is not divisible by --n_head {n_head}'
         )
-    values = {'afn': 'gelu', **settings, 'model': 'transformer', 'n_head': n_head}
-    if afn is not None:
-        values['afn'] = afn
-    return make_config(values, **sizes)
+    afn = afn or settings.get('afn', 'gelu')
+    return make_config({**settings, 'model': 'transformer', 'n_head': n_head, 'afn': afn}, **sizes)
 
 
 def _task_of(settings: dict, path: str, n_out: int) -> Task:

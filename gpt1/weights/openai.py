@@ -21,20 +21,16 @@ from gpt1.settings import read_json
 from utils import InputError, check_not_pointer, whole_file
 
 
-def layer_shapes(n: int) -> list[list[int]]:
-    """Return the shapes of the 12 arrays of a layer of width `n`, in OpenAI's order.
+def model_shapes(n_positions: int, n_vocab: int, n_embd: int, n_layer: int) -> list[list[int]]:
+    """Return the shapes of all arrays of a transformer, in OpenAI's order.
 
     The parameters of a `Block` have the same order; their matrices lack the leading 1.
     """
+    n = n_embd
     attention = [[1, n, 3 * n], [3 * n], [1, n, n], [n]]
     norm = [[n], [n]]
     mlp = [[1, n, 4 * n], [4 * n], [1, 4 * n, n], [n]]
-    return attention + norm + mlp + norm
-
-
-def model_shapes(n_positions: int, n_vocab: int, n_embd: int, n_layer: int) -> list[list[int]]:
-    """Return the shapes of all arrays of a transformer, in OpenAI's order."""
-    return [[n_positions, n_embd], [n_vocab, n_embd]] + layer_shapes(n_embd) * n_layer
+    return [[n_positions, n], [n_vocab, n]] + (attention + norm + mlp + norm) * n_layer
 
 
 class Weights:
@@ -62,19 +58,15 @@ class Weights:
 
     def check(self, n_vocab: int, n_embd: int, n_transfer: int) -> None:
         """Raise InputError unless the weights have the sizes asked for."""
+        where = f'the weights in {self.folder}'
         if n_transfer > self.n_layer and not self.lstm_units:
-            raise InputError(
-                f'--n_transfer {n_transfer}: the weights in {self.folder} have '
-                f'{self.n_layer} layers'
-            )
+            raise InputError(f'--n_transfer {n_transfer}: {where} have {self.n_layer} layers')
         if n_embd != self.n_embd:
-            raise InputError(
-                f'--n_embd {n_embd}: the weights in {self.folder} have width {self.n_embd}'
-            )
+            raise InputError(f'--n_embd {n_embd}: {where} have width {self.n_embd}')
         if n_vocab != self.n_vocab:
             raise InputError(
-                f'the weights in {self.folder} are for a vocabulary of {self.n_vocab:,} symbols, '
-                f'but the vocabulary has {n_vocab:,}: it belongs to another model'
+                f'{where} are for a vocabulary of {self.n_vocab:,} symbols, but the vocabulary has '
+                f'{n_vocab:,}: it belongs to another model'
             )
 
 
@@ -89,56 +81,53 @@ class OpenAIShards(Weights):
         path = os.path.join(folder, SHAPES_FILE)
         hint = '; "python download.py" downloads OpenAI\'s weights and vocabulary'
         self.shapes = read_json(path, list, hint)
-        if not all(_is_shape(shape) for shape in self.shapes):
-            raise InputError(
-                f'{path}: expected a list of shapes, each a list of one to three positive integers'
-            )
         self._find_sizes(path)
-        self.paths = [os.path.join(folder, name) for name in SHARDS]
-        self.shards = [_open_shard(path) for path in self.paths]
-        n_floats, wanted = sum(map(len, self.shards)), sum(map(math.prod, self.shapes))
-        if n_floats != wanted:
+        self.shards = [_open_shard(os.path.join(folder, name)) for name in SHARDS]
+        n_floats, expected = sum(map(len, self.shards)), sum(map(math.prod, self.shapes))
+        if n_floats != expected:
             raise InputError(
                 f'{folder}: the shards hold {n_floats:,} floats, but {SHAPES_FILE} lists '
-                f'{wanted:,}; download them again'
+                f'{expected:,}; download them again'
             )
 
     def _find_sizes(self, path: str) -> None:
         """Set the sizes of the model whose arrays have these shapes. Raises InputError."""
         shapes = self.shapes
-        if len(shapes) < 2 or not len(shapes[0]) == len(shapes[1]) == 2:
-            raise InputError(f'{path}: expected first the shapes of the embeddings, two numbers')
-        wanted = lstm_shapes(*shapes[0], shapes[-2][-1])
-        if len(shapes) == len(wanted):
-            [self.n_vocab, self.n_embd], self.lstm_units = shapes[0], shapes[-2][-1]
+        if len(shapes) < 2 or not all(map(_is_shape, shapes)):
+            raise InputError(
+                f'{path}: expected a list of shapes, each a list of one to three positive integers'
+            )
+        expected = lstm_shapes(shapes[0][0], shapes[0][-1], shapes[-2][-1])
+        if len(shapes) == len(expected):
+            [self.n_vocab, self.n_embd], self.lstm_units = expected[0], shapes[-2][-1]
         else:
-            [self.n_positions, self.n_embd], self.n_vocab = shapes[0], shapes[1][0]
+            self.n_positions, self.n_vocab, self.n_embd = shapes[0][0], shapes[1][0], shapes[1][-1]
             self.n_layer, rest = divmod(len(shapes) - 2, 12)
             if rest:
-                expected = '2 and 12 for each layer, or those of the seven arrays of an LSTM'
-                raise InputError(f'{path}: {len(shapes)} shapes, expected {expected}')
-            wanted = model_shapes(self.n_positions, self.n_vocab, self.n_embd, self.n_layer)
-        for i, (shape, right) in enumerate(zip(shapes, wanted)):
+                raise InputError(
+                    f'{path}: {len(shapes)} shapes, expected 2 and 12 for each layer, or those of '
+                    'the seven arrays of an LSTM'
+                )
+            expected = model_shapes(self.n_positions, self.n_vocab, self.n_embd, self.n_layer)
+        for i, (shape, right) in enumerate(zip(shapes, expected)):
             if shape != right:
                 raise InputError(f'{path}: array {i} is {shape}, expected {right}')
 
     def read(self, first: int, count: int) -> Iterator[np.ndarray]:
         """See `Weights.read`."""
         start = sum(map(math.prod, self.shapes[:first]))
-        for shape in self.shapes[first : first + count]:
-            array = np.empty(math.prod(shape), dtype=np.float32)
-            shard_start = 0
-            for path, shard in zip(self.paths, self.shards):
-                # The part of the array that lies in this shard
-                low = max(start, shard_start)
-                high = min(start + len(array), shard_start + len(shard))
-                if low < high:
-                    piece = shard[low - shard_start : high - shard_start]
-                    if not np.isfinite(piece).all():
-                        raise InputError(f'{path} contains NaN or infinity; download it again')
-                    array[low - start : high - start] = piece
-                shard_start += len(shard)
-            start += len(array)
+        for i, shape in enumerate(self.shapes[first : first + count], first):
+            size, offset, parts = math.prod(shape), start, []
+            for shard in self.shards:  # the part of the array that lies in it, often empty
+                parts.append(shard[max(offset, 0) : max(offset + size, 0)])
+                offset -= len(shard)
+            array = np.concatenate(parts)
+            if not np.isfinite(array).all():
+                raise InputError(
+                    f'{self.folder}: array {i} of the shards contains NaN or infinity; download '
+                    'them again'
+                )
+            start += size
             yield array.reshape(shape)
 
 
@@ -151,12 +140,10 @@ def _is_shape(shape: object) -> bool:
 def _open_shard(path: str) -> np.memmap:
     """Map a flat array of float32. Raises InputError."""
     check_not_pointer(path)
-    npy = np.lib.format
     try:
         with open(path, 'rb') as f:
-            is_first = npy.read_magic(f) == (1, 0)
-            read = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
-            shape, _, dtype = read(f)
+            np.lib.format.read_magic(f)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(f)
             offset, size = f.tell(), os.fstat(f.fileno()).st_size
         # NumPy crashes on some headers that it accepts, so check before mapping.
         if dtype != np.float32 or len(shape) != 1:
@@ -178,15 +165,13 @@ def save_openai_shards(model: torch.nn.Module, folder: str) -> None:
     The rows of the special tokens are left out: fine-tuning draws them. `params_shapes.json` is
     written last: where it is, the rest is complete. Raises WriteError.
     """
-    config = model.config
-    embed = model.transformer.embed.weight
+    config, embed = model.config, model.transformer.embed.weight
     if isinstance(config, LSTMConfig):
         parameters = [embed[: config.n_vocab], *model.transformer.transferred()]
         shapes = lstm_shapes(config.n_vocab, config.n_embd, config.lstm_units)
     else:
-        parameters = [embed[config.first_position :], embed[: config.n_vocab]]
-        for block in model.transformer.h:
-            parameters += block.parameters()
+        layers = model.transformer.h.parameters()
+        parameters = [embed[config.first_position :], embed[: config.n_vocab], *layers]
         shapes = model_shapes(config.n_ctx, config.n_vocab, config.n_embd, config.n_layer)
     flat = torch.cat([p.detach().float().cpu().flatten() for p in parameters]).numpy()
     for name, shard in zip(SHARDS, np.array_split(flat, len(SHARDS))):
@@ -210,31 +195,28 @@ def load_openai_pretrained_model(
     if n_transfer < 0:
         return []
     config, embed = model.config, model.transformer.embed.weight
-    is_lstm = isinstance(config, LSTMConfig)
-    if is_lstm != bool(weights.lstm_units):
+    units = config.lstm_units if isinstance(config, LSTMConfig) else 0
+    if bool(units) != bool(weights.lstm_units):
         raise InputError(f'the weights in {weights.folder} are those of another kind of model')
     weights.check(config.n_vocab, config.n_embd, n_transfer)
-    if is_lstm:
-        if config.lstm_units != weights.lstm_units:
-            raise InputError(
-                f'--lstm_units {config.lstm_units}: the weights in {weights.folder} have '
-                f'{weights.lstm_units} units'
-            )
-        parameters = model.transformer.transferred()
-        tokens, *arrays = weights.read(0, 1 + len(parameters))
+    if units != weights.lstm_units:
+        raise InputError(
+            f'--lstm_units {units}: the weights in {weights.folder} have {weights.lstm_units} units'
+        )
+    if units:
+        parameters, n_embeddings = model.transformer.transferred(), 1
     else:
         if config.n_ctx > weights.n_positions:
             raise InputError(
                 f'{config.n_ctx} positions are needed, but the weights in {weights.folder} have '
                 f'{weights.n_positions}; lower --n_ctx'
             )
-        blocks = model.transformer.h[:n_transfer]
-        parameters = [p for block in blocks for p in block.parameters()]
-        positions, tokens = weights.read(0, 2)
-        embed[config.first_position :] = torch.from_numpy(positions[: config.n_ctx])
-        arrays = weights.read(2, len(parameters))
+        parameters, n_embeddings = list(model.transformer.h[:n_transfer].parameters()), 2
+    *positions, tokens = weights.read(0, n_embeddings)
     embed[: config.n_vocab] = torch.from_numpy(tokens)
     embed[config.n_vocab : config.n_vocab + len(special)] = torch.from_numpy(special)
-    for p, array in zip(parameters, arrays):
+    if positions:
+        embed[config.first_position :] = torch.from_numpy(positions[0][: config.n_ctx])
+    for p, array in zip(parameters, weights.read(n_embeddings, len(parameters))):
         p.copy_(torch.from_numpy(array).view_as(p))
     return [embed, *parameters]

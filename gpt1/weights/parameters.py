@@ -1,4 +1,4 @@
-"""Files of the parameters of fine-tuned models: `best_params`, checkpoints, those of earlier ports.
+"""Files of parameters: `best_params`, checkpoints, those of earlier ports. Settings beside weights.
 
 A file that this program wrote carries its settings, so that it is known to belong to them and to
 its vocabulary. Nothing that is read can run code. A damaged file raises `InputError`.
@@ -11,37 +11,34 @@ from argparse import Namespace
 
 import torch
 
-from gpt1.lstm import LSTMConfig
-from gpt1.settings import CONFIG_KEY, check_settings, read_settings
-from gpt1.tasks.task import MAX_CLASSES, Task
-from gpt1.weights.pretrained import save_pretrained_settings, settings_of
-from gpt1.weights.safe_load import load_file
-from gpt1.weights.vocabulary import save_vocabulary
-from model_pytorch import Config, DoubleHeadModel
+from gpt1.settings import CONFIG_KEY, check_settings, model_settings, read_settings
+from gpt1.tasks.task import Task
+from gpt1.weights.safe_load import load_file, read_numbers
+from gpt1.weights.vocabulary import save_vocabulary, vocabulary_facts
 from text_utils import TextEncoder
-from utils import SPECIAL_TOKENS, InputError
+from utils import InputError, whole_file
 
 # Settings, and parts of the task, without which the scores or their names are others
 DECISIVE = (
     *('n_vocab', 'vocabulary', 'model', 'n_embd', 'n_head', 'n_layer', 'afn', 'lstm_units'),
     *('layout', 'labels', 'n_context', 'soft_labels', 'regression', 'mean', 'std'),
 )
+# What the files of earlier ports hold besides: a second name of the embedding, attention's masks
+SUPERFLUOUS = re.compile(r'lm_head\.decoder\.weight|transformer\.h\.\d+\.attn\.b')
 
 
 def read_parameters(path: str) -> dict[str, torch.Tensor]:
     """Read the parameters in a `best_params`, a checkpoint, or a file of the earlier port.
 
-    The files of that port (huggingface/pytorch-openai-transformer-lm, and others of the same
-    names) may also hold the masks of attention, a second name for the embedding, and
-    `module.` before each name. The names and shapes are checked to be those of a
-    `DoubleHeadModel`, and the values to be finite float32 numbers. Raises InputError.
+    The names in the files of that port (huggingface/pytorch-openai-transformer-lm) may begin with
+    `module.`. The values are checked to be finite numbers. Raises InputError.
     """
     return read_signed(path)[0]
 
 
 def read_signed(path: str) -> tuple[dict[str, torch.Tensor], dict]:
     """Return what `read_parameters` does, and what `sign` wrote; {} in files of before."""
-    state, size = load_file(path), os.path.getsize(path)
+    state = load_file(path)
     if isinstance(state, dict) and isinstance(state.get('model'), dict):
         state = state['model']  # of a checkpoint
     if not isinstance(state, dict):
@@ -51,20 +48,34 @@ def read_signed(path: str) -> tuple[dict[str, torch.Tensor], dict]:
     if not isinstance(signed, dict):
         raise InputError(f'{path} is damaged: its settings are not a dict')
     check_settings(signed, path, facts=True)
+    found = {}
     for name, p in state.items():
         if not isinstance(name, str) or not isinstance(p, torch.Tensor):
             raise InputError(f'{path} is not a file of parameters: expected names and tensors')
-    state = {name.removeprefix('module.'): p.detach() for name, p in state.items()}
-    superfluous = re.compile(r'lm_head\.decoder\.weight|transformer\.h\.\d+\.attn\.b')
-    state = {name: p for name, p in state.items() if not superfluous.fullmatch(name)}
-    for name, p in state.items():
-        plain = p.layout == torch.strided and p.device.type == 'cpu'
-        if not plain or p.dtype != torch.float32 or 4 * p.numel() > size:
-            raise InputError(f'{path}: {name} is not an array of float32 numbers')
-        if not torch.isfinite(p).all():
-            raise InputError(f'{path}: {name} contains NaN or infinity')
-    _check_shapes(state, path)
-    return state, signed
+        name = name.removeprefix('module.')
+        if not SUPERFLUOUS.fullmatch(name):
+            found[name] = read_numbers(p, name, path)
+    for name in ('transformer.embed.weight', 'task_head.linear.weight'):
+        if name not in found or found[name].dim() != 2 or not found[name].numel():
+            raise InputError(f'{path} does not hold the parameters of a fine-tuned GPT: no {name}')
+    return found, signed
+
+
+def load_parameters(model: torch.nn.Module, path: str) -> None:
+    """Load a file of parameters (`best_params`) into `model`. Raises InputError."""
+    load_state(model, read_parameters(path), path)
+
+
+def load_state(model: torch.nn.Module, state: dict, path: str, assign: bool = False) -> None:
+    """Load the parameters that were read from `path`. Raises InputError if they do not fit.
+
+    assign  take the tensors themselves, which may lie in the file, not their values
+    """
+    try:
+        model.load_state_dict(state, assign=assign)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()[:100]
+        raise InputError(f'{path} holds the parameters of another model ({reason})') from error
 
 
 def sign(model: torch.nn.Module, values: Namespace | dict, task: Task, encoder: TextEncoder):
@@ -100,57 +111,29 @@ def join_settings(signed: dict, folder: str, path: str) -> dict:
     return {**signed, **settings}
 
 
-def _check_shapes(state: dict[str, torch.Tensor], path: str) -> None:
-    """Raise InputError unless the names and shapes are those of a `DoubleHeadModel`."""
-    embed = state.get('transformer.embed.weight', torch.empty(0))
-    weight = state.get('task_head.linear.weight', torch.empty(0))
-    if embed.dim() != 2 or len(embed) < 2 + len(SPECIAL_TOKENS) or not embed.shape[1]:
-        raise InputError(f'{path}: no embedding matrix, transformer.embed.weight')
-    if weight.dim() != 2 or not 0 < len(weight) <= MAX_CLASSES:
-        raise InputError(f'{path}: no classifier, task_head.linear.weight')
-    units = count_units(state)
-    n_vocab, n_embd = len(embed) - len(SPECIAL_TOKENS), embed.shape[1]
-    if units:
-        config = LSTMConfig(n_vocab=n_vocab, n_embd=n_embd, lstm_units=units)
-    else:
-        config = Config(n_vocab=n_vocab - 1, n_ctx=1, n_embd=n_embd, n_head=1, n_layer=1)
-    with torch.device('meta'):  # takes no memory and draws no random numbers
-        like = DoubleHeadModel(config, n_out=len(weight))
-    n_layer = 1 if units else count_layers(state)
-    expected = {
-        name.replace('.h.0.', f'.h.{i}.'): list(p.shape)
-        for i in range(n_layer)
-        for name, p in like.named_parameters()
-    }
-    for name in sorted(expected.keys() - state.keys()):
-        raise InputError(f'{path} does not hold the parameters of a GPT: {name} is missing')
-    for name in sorted(state.keys() - expected.keys()):
-        raise InputError(f'{path} does not hold the parameters of a GPT: unexpected {name}')
-    for name, shape in expected.items():
-        if list(state[name].shape) != shape:
-            raise InputError(
-                f'{path}: the shape of {name} is {list(state[name].shape)}, expected {shape}'
-            )
+def settings_of(values: Namespace | dict, task: Task | None, encoder: TextEncoder) -> dict:
+    """Return what the `settings.json` of a model holds."""
+    task_fact = {} if task is None else {'task': task.to_dict()}
+    return {**model_settings(values), **vocabulary_facts(encoder), **task_fact}
 
 
-def count_layers(state: dict[str, torch.Tensor]) -> int:
-    """Return the number of layers of a transformer."""
-    return sum(name.endswith('.ln_1.g') for name in state)
+def save_pretrained_settings(
+    folder: str,
+    values: Namespace | dict,
+    encoder: TextEncoder,
+    task: Task | None = None,
+    run: str | None = None,
+) -> None:
+    """Write `settings.json` beside weights: default values for `train.py`, and facts about them.
 
+    values  options and their values; those of `options.SETTINGS` are kept
+    run     the id of the run that made them, see `record`
 
-def count_units(state: dict[str, torch.Tensor]) -> int:
-    """Return the number of units of an LSTM, 0 if the parameters are not one's."""
-    weight = state.get('transformer.lstm.weight_hh_l0', torch.empty(0))
-    return weight.shape[1] if weight.dim() == 2 else 0
-
-
-def load_parameters(model: torch.nn.Module, path: str) -> None:
-    """Load a file of parameters (`best_params`) into `model`. Raises InputError."""
-    try:
-        model.load_state_dict(read_parameters(path))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()[:100]
-        raise InputError(f'{path} holds the parameters of another model ({reason})') from error
+    Raises WriteError.
+    """
+    run_fact = {} if run is None else {'run': run}
+    with whole_file(os.path.join(folder, 'settings.json')) as f:
+        json.dump({**settings_of(values, task, encoder), **run_fact}, f, indent=1)
 
 
 def save_finetuned_settings(
@@ -160,11 +143,9 @@ def save_finetuned_settings(
     encoder: TextEncoder,
     run: str | None = None,
 ) -> None:
-    """Write what belongs to `best_params` beside it: `settings.json` and the vocabulary.
+    """Write what belongs to `best_params` beside it, so that the folder can be moved anywhere.
 
-    values, run  see `save_pretrained_settings`
-
-    The folder can then be moved anywhere. Raises WriteError.
+    That is `settings.json`, see `save_pretrained_settings`, and the vocabulary. Raises WriteError.
     """
     save_vocabulary(encoder, folder)
     save_pretrained_settings(folder, values, encoder, task, run)

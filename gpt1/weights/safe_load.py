@@ -1,4 +1,4 @@
-"""Load files of PyTorch that may come from anywhere.
+"""Load tensors from files of PyTorch and of safetensors that may come from anywhere.
 
 Nothing in them can run code or ask for more memory than the file has bytes. What is damaged raises
 `InputError` with one line.
@@ -14,22 +14,29 @@ from utils import InputError, OutOfMemory, check_not_pointer, is_out_of_memory
 
 
 def load_file(path: str) -> object:
-    """Load what `torch.save` wrote to `path`; the tensors are mapped from the file if possible.
+    """Load what `torch.save` wrote to `path`, or the tensors of a `.safetensors`, by name.
 
-    Runs no code. Raises InputError.
+    The tensors are mapped from the file if possible. Runs no code. Raises InputError.
     """
     check_not_pointer(path)
     try:
+        if path.endswith('.safetensors'):
+            import safetensors.torch
+
+            with open(path, 'rb'):  # says in a few words why a file cannot be read
+                return safetensors.torch.load_file(path)
         zipped = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 are not
         if zipped:
             _check_archive(path)
         else:
-            _check_pickles(path)
-        mapped = zipped and _is_utf8(path)
+            with open(path, 'rb') as f:
+                for _ in range(5):  # five pickles, then the numbers
+                    _check_pickle(f)
+        mapped = zipped and path.isascii()  # PyTorch maps no file whose name is not UTF-8
         return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
-    except Exception as error:  # a damaged file can raise any exception in torch.load
+    except Exception as error:  # a damaged file can raise any exception
         if is_out_of_memory(error):
             size = os.path.getsize(path) / 1e6
             raise OutOfMemory(f'out of memory: cannot load {path} ({size:,.1f} MB)') from error
@@ -37,12 +44,18 @@ def load_file(path: str) -> object:
         raise InputError(f'{path} is damaged, or not a file of parameters: {reason}') from error
 
 
-def _is_utf8(path: str) -> bool:
-    """Return whether the name of a file is UTF-8 on the disk: PyTorch maps no other."""
-    try:
-        return path.encode() == os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
+def read_numbers(p: torch.Tensor, name: str, path: str) -> torch.Tensor:
+    """Return the tensor `name` of a file as float32.
+
+    Raises InputError unless it is an array of finite numbers, not larger than its file.
+    """
+    plain = p.layout == torch.strided and p.device.type == 'cpu' and p.is_floating_point()
+    if not plain or p.numel() > os.path.getsize(path):
+        raise InputError(f'{path}: {name} is not an array of numbers')
+    p = p.detach().float()
+    if not torch.isfinite(p).all():
+        raise InputError(f'{path}: {name} contains NaN or infinity')
+    return p
 
 
 def _check_archive(path: str) -> None:
@@ -63,20 +76,11 @@ def _check_archive(path: str) -> None:
                 _check_pickle(archive.read(entry))
 
 
-def _check_pickles(path: str) -> None:
-    """Do the same for the old format: five pickles, then the numbers."""
-    with open(path, 'rb') as f:
-        for _ in range(5):
-            _check_pickle(f)
-
-
 def _check_pickle(pickle) -> None:
     """Raise ValueError if a pickle has more tuples than any model.
 
     Python's stack overflows when it hashes a tuple that is nested a million times.
     """
-    n_tuples = 0
-    for opcode, *_ in pickletools.genops(pickle):
-        n_tuples += opcode.name.startswith('TUPLE')
-        if n_tuples > 100_000:
-            raise ValueError('it has more tuples than any model')
+    n_tuples = sum(opcode.name.startswith('TUPLE') for opcode, *_ in pickletools.genops(pickle))
+    if n_tuples > 100_000:
+        raise ValueError('it has more tuples than any model')

@@ -20,9 +20,6 @@ Symbols = dict[str, int]  # symbol -> id, ids 0, 1, 2, ...
 Merges = dict[tuple[str, str], int]  # (left, right) -> rank, the lowest first
 
 
-# ------------------------------------------------------------------------------------------ reading
-
-
 def open_encoder(
     folder: str,
     encoder_path: str | None = None,
@@ -52,67 +49,50 @@ def open_encoder(
 
 
 def _encoder_of(folder: str) -> TextEncoder:
-    symbols, merges, _ = read_vocabulary_of(folder)
-    return TextEncoder.from_vocabulary(symbols, merges)
+    return TextEncoder.from_vocabulary(*read_vocabulary_of(folder))
 
 
-def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
-    """Read the symbols, the merges, and the added tokens with their ids. Raises InputError.
+def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges]:
+    """Read the symbols and the merges of a model's folder. Raises InputError.
 
-    Added tokens, such as our special tokens in an exported model, are no symbols: no text has them.
+    The special tokens of an exported model, and what follows them, are not: no text has them.
     """
-
-    def there(name):
-        return os.path.exists(os.path.join(folder, name))
-
-    added = {}
-    if not there(ENCODER_FILE) and there('tokenizer.json') and not there('vocab.json'):
-        symbols, merges, added = _read_tokenizer(os.path.join(folder, 'tokenizer.json'))
+    names = (ENCODER_FILE, 'vocab.json', 'tokenizer.json', 'config.json')
+    paths = {name: os.path.join(folder, name) for name in names}
+    there = {name for name, path in paths.items() if os.path.exists(path)}
+    if not there or ENCODER_FILE in there:
+        symbols = read_vocabulary(paths[ENCODER_FILE])
+        merges = read_merges(os.path.join(folder, MERGES_FILE))
+    elif 'tokenizer.json' in there and 'vocab.json' not in there:
+        symbols, merges = _read_tokenizer(paths['tokenizer.json'])
     else:
-        names = ENCODER_FILE, MERGES_FILE
-        if not there(ENCODER_FILE) and (there('vocab.json') or there('config.json')):
-            names = 'vocab.json', 'merges.txt'
-            if there('added_tokens.json'):
-                added = read_json(os.path.join(folder, 'added_tokens.json'))
-        symbols_path, merges_path = (os.path.join(folder, name) for name in names)
-        symbols, merges = read_vocabulary(symbols_path), read_merges(merges_path)
-    first = symbols.get(SPECIAL_TOKENS[0])
-    ids = [symbols.get(token) for token in SPECIAL_TOKENS]
-    if first is not None and ids == [first, first + 1, first + 2]:
-        # Exported by this program: they and what follows them were added.
-        added = {**{token: i for token, i in symbols.items() if i >= first}, **added}
+        symbols = read_vocabulary(paths['vocab.json'])
+        merges = read_merges(os.path.join(folder, 'merges.txt'))
+    first = symbols.get(SPECIAL_TOKENS[0], len(symbols))
+    if [symbols.get(token) for token in SPECIAL_TOKENS] == [first, first + 1, first + 2]:
         symbols = {symbol: i for symbol, i in symbols.items() if i < first}
-    return symbols, merges, added
+    return symbols, merges
 
 
-def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
-    """Read the symbols, the merges and the added tokens in a `tokenizer.json`."""
+def _read_tokenizer(path: str) -> tuple[Symbols, Merges]:
+    """Read the symbols and the merges in a `tokenizer.json`."""
     tokenizer = read_json(path)
     try:
-        symbols = dict(tokenizer['model']['vocab'])
-        tokens = {token['content']: token['id'] for token in tokenizer.get('added_tokens') or []}
-        added = {token: i for token, i in tokens.items() if token not in symbols}
-        pairs = tokenizer['model']['merges']
+        symbols, pairs = dict(tokenizer['model']['vocab']), tokenizer['model']['merges']
         pairs = [pair.split(' ') if isinstance(pair, str) else pair for pair in pairs]
         merges = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
-        for symbol in (*symbols, *added):
-            symbol.encode()  # an error for half a surrogate pair
-        for symbol in {symbol for pair in merges for symbol in pair}:
-            symbol.encode()
-            if symbol.split() != [symbol]:
-                raise ValueError('white space in a symbol')
+        parts = {symbol for pair in merges for symbol in pair}
+        ''.join([*symbols, *parts]).encode()  # an error for half a surrogate pair
         ids = list(symbols.values())
-        if not all(type(i) is int for i in ids) or sorted(ids) != list(range(len(ids))):
-            raise ValueError('the ids are not 0, 1, 2, ...')
+        are_ids = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
+        if not are_ids or any(part.split() != [part] for part in parts):
+            raise ValueError('wrong ids, or white space in a symbol')
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f'{path} holds no byte pairs: expected model.vocab, from symbols to the ids 0, 1, 2, '
             '..., and model.merges, pairs of symbols'
         ) from error
-    return symbols, merges, added
-
-
-# -------------------------------------------------------------------------------------- recognizing
+    return symbols, merges
 
 
 def fingerprint_vocabulary(encoder: TextEncoder) -> str:
@@ -132,20 +112,14 @@ def check_vocabulary(encoder: TextEncoder, settings: dict, where: str) -> None:
 
     where  the folder of the vocabulary, for the message
     """
-    n_vocab = settings.get('n_vocab', encoder.n_vocab)
-    if encoder.n_vocab != n_vocab:
-        raise InputError(
-            f'the vocabulary in {where} belongs to another model: it has {encoder.n_vocab:,} '
-            f'symbols, expected {n_vocab:,}'
-        )
-    if 'vocabulary' in settings and settings['vocabulary'] != fingerprint_vocabulary(encoder):
-        raise InputError(
-            f'the vocabulary in {where} belongs to another model: it has the expected number of '
-            'symbols, but other ones or other merges'
-        )
-
-
-# ------------------------------------------------------------------------------------------ writing
+    facts = vocabulary_facts(encoder) if settings else {}
+    for name, found in facts.items():
+        if settings.get(name, found) != found:
+            what = 'the number of symbols' if name == 'n_vocab' else 'its fingerprint'
+            raise InputError(
+                f'the vocabulary in {where} belongs to another model: {what} is {found}, expected '
+                f'{settings[name]}'
+            )
 
 
 def sorted_merges(encoder: TextEncoder) -> list[tuple[str, str]]:
