@@ -1,16 +1,18 @@
 """Zero-shot scores: against a slow computation, token by token, and through the command line."""
 
+import io
 import json
 import math
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from conftest import PROCESSES
 from small_files import error_of, put
 from test_lstm import plain_states, run
 from test_pretrain import Pretrain, text  # noqa: F401 (a fixture)
-from tiny_models import SIZES, encoder
+from tiny_models import MODEL_DIR, SIZES, encoder
 
 import datasets
 from datasets import find_dprd, make_samples
@@ -20,6 +22,7 @@ from gpt1.paper import prompts, published, zero_shot
 from gpt1.paper.prompts import Prompt, Pronoun
 from gpt1.paper.zero_shot import Item
 from gpt1.tasks.metrics import METRICS
+from gpt1.weights.open import open_model
 from model_pytorch import Config, LMModel, init_weights
 
 assert PROCESSES  # started by conftest
@@ -313,3 +316,81 @@ def test_pre_training_logs_the_scores_and_the_script_prints_the_same(tmp_path, t
         assert record[name]['figure'] == pytest.approx(last[f'zs_{name}'])
     assert f'± {record["race"]["error"]:.2f}  accuracy, standard error' in printed
     assert 'made up' not in printed and 'the threshold is' in printed
+
+
+# ------------------------------------------------------------------------------ one's own data
+
+
+@pytest.fixture
+def ask(tmp_path, capsys):
+    """A function that asks the small model about a file, and returns what is printed."""
+
+    def ask(content, *options, name='own.csv', status=0):
+        put(tmp_path, {name: content})
+        argv = [tmp_path / name, '--model_dir', MODEL_DIR, '--n_head', 4, '--device', 'cpu']
+        try:
+            found = zero_shot.main([*map(str, argv), *map(str, options)])
+        except SystemExit as end:
+            found = end.code
+        assert found == status
+        return ''.join(capsys.readouterr())
+
+    return ask
+
+
+def test_a_model_is_asked_about_own_data(ask, tmp_path):
+    """Words after a template, with labels and without; choices; pairs; rows that are not usable."""
+    model = open_model(MODEL_DIR, None, 4).model
+    texts, out = ['Ella had tape.', 'It was night.', 'She was happy.'], tmp_path / 'out.csv'
+    question = ('--template', 'She was {} .', '--answers', 'good=happy', 'bad=no piano')
+
+    def log_probability(*parts):
+        [first, rest] = [encoder().encode(part) for part in parts]
+        return sum(slow_scores(model, [*first, *rest])[len(first) - 1 :])
+
+    expected = [
+        [log_probability(f'{before} She was', f'{answer} .') for answer in ('happy', 'no piano')]
+        for before in texts
+    ]
+    best = [('good', 'bad')[int(np.argmax(row))] for row in expected]
+    other = {'good': 'bad', 'bad': 'good'}[best[2]]
+    labels = [best[0], best[1], other]
+    rows = ''.join(f'{row},{label}\n' for row, label in zip(texts, labels))
+    printed = ask(f'text,label\n{rows}', *question, '--out', out)
+    assert 'accuracy 66.67% ± 27.22% (standard error): 2 of 3 examples' in printed
+    table = pandas.read_csv(out)
+    assert list(table.prediction) == best and list(table.label) == labels
+    scores = table.filter(regex='^score').to_numpy()
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+    printed = ask('text\n' + ''.join(f'{row}\n' for row in texts), *question)
+    assert 'accuracy' not in printed
+    assert list(pandas.read_csv(io.StringIO(printed)).prediction) == best
+    printed = ask('text,label\nElla had tape.,good\nNo.,what\n', *question)
+    assert "label is 'what'" in printed and ' of 1 example' in printed
+
+    choices = 'context,choice1,choice2,choice3,label\n'
+    printed = ask(f'{choices}Ella had,tape.,no tape.,night.,3\nShe,was.,went.,,1\n')
+    assert 'of 2 examples' in printed
+    pairs = json.dumps({'text1': 'Ella had tape.', 'text2': 'She was happy.', 'label': 'no'})
+    template = ('--template', '{text1} {text2} ? {}', '--answers', 'yes', 'no')
+    assert 'of 1 example' in ask(pairs, *template, name='own.jsonl')
+
+
+@pytest.mark.parametrize(
+    'content, options, message',
+    [
+        ('text\na\n', [], "no column 'context'"),
+        ('text\na\n', ['--answers', 'tape'], 'expected two or more'),
+        ('text\na\n', ['--answers', 'a', 'a'], 'expected two or more that differ'),
+        ('text\na\n', ['--answers', ' ', 'a'], 'no tokens'),
+        ('text\na\n', ['--answers', 'A', 'a'], 'does not tell'),
+        ('text\na\n', ['--answers', 'a', 'no', '--template', 'It was'], 'expected {} once'),
+        ('text\na\n', ['--answers', 'a', 'no', '--template', '{film} {}'], "'film'"),
+        ('text\na\n', ['--answers', 'a', 'no', '--template', '{} is {text}'], 'stands before'),
+        ('text\n', ['--answers', 'a', 'no'], 'no rows'),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_one_line(ask, content, options, message):
+    printed = ask(content, *options, status=2)
+    assert message in printed.splitlines()[-1] and 'Traceback' not in printed

@@ -1,6 +1,6 @@
 """How examples become prompts: a text, and ways to go on between which a language model chooses.
 
-`SETS` has the rules of the paper (section 5).
+`SETS` has the rules of the paper (section 5), `own_prompts` those of one's own data.
 """
 
 import itertools
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gpt1.paper.published import PAPER
-from gpt1.tasks.data_files import read_lines
-from gpt1.tasks.task import Example
+from gpt1.tasks.data_files import quoted, read_lines
+from gpt1.tasks.task import Example, Task
 from utils import InputError
 
 WORDS = ('very', 'positive', 'negative')
@@ -144,3 +144,50 @@ SETS = {
     'race': Rule(_questions),
     'dprd': Rule(_pronouns),
 }
+
+
+# ------------------------------------------------------------------------------ data of one's own
+
+
+def own_task(template: str, answers: Sequence[str]) -> Task:
+    """Return the task of a file that is asked with a template, see `own_prompts`."""
+    layout = 'pair' if re.search(r'\{text[12]\}', template) else 'text'
+    return Task(
+        name='custom',
+        title='Custom',
+        layout=layout if answers else 'choices',
+        labels=tuple(answer.partition('=')[0].strip() for answer in answers) or None,
+        metrics=('accuracy',),
+        submission={'test': 'custom.tsv'},
+        first_label=None if answers else '1',
+    )
+
+
+def own_prompts(
+    task: Task, examples: list[Example], template: str, answers: Sequence[str]
+) -> list[Prompt]:
+    """Make prompts of examples of one's own.
+
+    template  what is asked: {} stands for an answer, {text}, {text1}, {text2} or {context} for a
+              text of the example. Without any of these, the text comes before it
+    answers   the same for all examples, each an ANSWER or CLASS=ANSWER; none: their choices
+
+    Raises InputError.
+    """
+    names = {'text': ('text',), 'pair': ('text1', 'text2'), 'choices': ('context',)}[task.layout]
+    endings = tuple(answer.rpartition('=')[2].strip() for answer in answers)
+    head, _, after = template.partition('{}')
+    prompts = []
+    for example in examples:
+        texts = dict(zip(names, example.texts))
+        try:
+            filled = [part.format(**texts) for part in (head, after)]
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(
+                f'--template {template!r}: expected {{}} once, for the answer, and no other names '
+                f'than {quoted(names)}: {error}'
+            ) from error
+        before = (filled[0],) if '{' in template.replace('{}', '') else (*texts.values(), filled[0])
+        choices = endings or example.texts[1:]
+        prompts.append(Prompt(example.id, before, choices, example.label, filled[1]))
+    return prompts

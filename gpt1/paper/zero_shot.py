@@ -1,8 +1,9 @@
 """What a pre-trained model knows without fine-tuning (paper, section 5; figure 2, right).
 
     python -m gpt1.paper.zero_shot --model_dir model/mine --data_dir data/ --out zero-shot.json
+    python -m gpt1.paper.zero_shot films.csv --template "The film was {}." --answers great terrible
 
-prints four scores of a language model, on the data sets that are in --data_dir;
+The first command prints four scores of a language model, on the data sets that are in --data_dir;
 where one is not there, on made-up data. `pretrain.py --zero_shot` writes them to its log.
 
     CoLA   a sentence is acceptable if the mean log-probability of its tokens is above a threshold
@@ -10,6 +11,12 @@ where one is not there, on made-up data. `pretrain.py --zero_shot` writes them t
     RACE   after the document and the question: which answer has the highest mean log-probability?
     DPRD   with which candidate in the pronoun's place has the rest of the sentence the higher mean
            log-probability? (definite pronouns: Rahman & Ng 2012; "Winograd schemas" in the paper)
+
+The second command asks about each row of a .csv, .tsv or .jsonl file of your own, and prints the
+accuracy, or the predictions if the file has no labels. Its columns are `text`, or `text1` and
+`text2`, with the same --answers for all rows; or `context`, `choice1`, `choice2`, ... The template
+has {} in the place of the answer, and may have {text}, {text1}, {text2} or {context}; if it has
+none of these, the text comes before it. `label` is an answer, or the number of the right choice.
 """
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
@@ -25,10 +32,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpt1.options import number
-from gpt1.paper.prompts import SETS, WORDS, Prompt, read_dprd
+from gpt1.paper.prompts import SETS, WORDS, Prompt, own_prompts, own_task, read_dprd
 from gpt1.paper.published import PAPER, ZERO_SHOT, normalize, standard_error
 from gpt1.paper.published import ZERO_SHOT_TITLES as TITLES
-from gpt1.parsing import Parser, add_model_options, check_paths
+from gpt1.parsing import Parser, add_model_options, check_file, check_paths
 from gpt1.settings import is_sample_model
 from gpt1.tasks.data_files import quoted
 from utils import InputError, exit_status, whole_file
@@ -42,10 +49,19 @@ def parse_args(argv=None):
     ]
     parser = Parser(
         prog='zero_shot.py',
-        usage='python -m gpt1.paper.zero_shot [--model_dir DIR] [options]',
+        usage='python -m gpt1.paper.zero_shot [FILE] [--model_dir DIR] [options]',
         description='\n'.join([__doc__, 'Choices where the paper is silent:\n', *decisions]),
     )
     add = parser.add_argument
+    add('file', nargs='?', metavar='FILE', help='your own data (default: the four data sets)')
+    add('--template', default='{}', help='what is asked about each row of FILE')
+    answers = 'the answers for all rows of FILE; with CLASS=ANSWER, the file has CLASS as a label'
+    add('--answers', nargs='+', default=(), metavar='ANSWER', help=answers)
+    score = (
+        'compare the probabilities of whole answers, or of their tokens on average, which is fair '
+        'to longer ones (default: sum with --answers, else mean)'
+    )
+    add('--compare', choices=('sum', 'mean'), help=score)
     add('--data_dir', help='folder of the data (default: data/, or made-up data where one is not)')
     words = (
         'what stands after a text of SST-2, and the two words that are compared (default: '
@@ -56,11 +72,19 @@ def parse_args(argv=None):
     n_examples = 'use so many examples of each set, the first ones (default: all)'
     add('--n_examples', type=number(int, 2, 10**9), help=n_examples)
     add('--precision', choices=('fp32', 'bf16'), default='fp32', help='of the matrix products')
-    out = 'write the scores to this JSON file too'
+    out = 'write the scores to this JSON file too; with FILE, the predictions to this CSV file'
     add('--out', metavar='FILE', help=out)
     add_model_options(parser)
     args = parser.parse_args(argv)
     check_paths(parser, model_dir=args.model_dir, data_dir=args.data_dir)
+    if args.file:
+        check_file(parser, args.file)
+        if args.template.count('{}') != 1:
+            parser.error(f'--template {args.template}: expected {{}} once, for the answer')
+        if len(args.answers) == 1 or len(set(args.answers)) < len(args.answers):
+            parser.error('--answers: expected two or more that differ')
+    elif args.answers or args.template != '{}':
+        parser.error('--template and --answers need the FILE that they are about')
     return args
 
 
@@ -69,9 +93,10 @@ ARGS = parse_args() if __name__ == '__main__' else None  # before PyTorch, which
 import numpy as np
 import torch
 
-from datasets import find_data, find_dprd, make_samples, read_data
+from datasets import find_data, find_dprd, make_samples, read_data, read_examples
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.tied import plain_cross_entropy
+from gpt1.report.predictions import write_predictions
 from gpt1.run import record
 from gpt1.run.parallel import StepSize, find_devices, to_device
 from gpt1.run.precision import autocast
@@ -352,13 +377,16 @@ def due_updates(updates_per_epoch: int, n_epochs: int) -> list[int]:
 
 
 def run(args: Namespace) -> None:
-    """Print the scores of a model. Raises InputError."""
+    """Print the scores of a model, or the answers to the rows of a file. Raises InputError."""
     [device] = find_devices(args.device, 1)
     opened = open_model(args.model_dir, None, args.n_head, args.afn)
     if is_sample_model(opened.path):
         print("our sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
     opened.model.to(device)
-    ask_paper(args, opened)
+    if args.file:
+        ask_own(args, opened)
+    else:
+        ask_paper(args, opened)
 
 
 def ask_paper(args: Namespace, opened) -> None:
@@ -390,6 +418,39 @@ def ask_paper(args: Namespace, opened) -> None:
         result['run'] = record.finished(about)
         with whole_file(args.out) as f:
             json.dump(result, f, indent=1)
+
+
+def ask_own(args: Namespace, opened) -> None:
+    """Print how many rows of a file are answered rightly, or without labels the predictions."""
+    task = own_task(args.template, args.answers)
+    notes = []
+    examples = read_examples(args.file, task, notes)[: args.n_examples]
+    prompts = own_prompts(task, examples, args.template, args.answers)
+    items = encode_prompts(prompts, opened.encoder, opened.model.config.n_ctx, notes)
+    if len(items) < len(prompts):
+        raise InputError(f'{args.file}: no text stands before the answer, so it has no probability')
+    check_apart(items, args.answers)
+    for note in notes:
+        print(f'warning: {note}', file=sys.stderr)
+    total = args.compare == 'sum' if args.compare else bool(args.answers)
+    scores = score_items(opened.model, items, total, args.precision)
+    labels = [item.label for item in items]
+    known = [i for i, label in enumerate(labels) if label is not None]
+    if args.out:
+        with whole_file(args.out) as f:
+            write_predictions(f, task, examples, scores)
+    if not known:
+        if not args.out:
+            write_predictions(sys.stdout, task, examples, scores)
+        return
+    labels = np.array(labels)[known].astype(int)
+    right = int((scores[known].argmax(1) == labels).sum())
+    share, most = right / len(known), np.bincount(labels).max() / len(known)
+    error = np.sqrt(share * (1 - share) / len(known))
+    print(
+        f'accuracy {share:.2%} ± {error:.2%} (standard error): {right:,} of {len(known):,} '
+        f'examples; the most frequent answer alone would have {most:.2%}'
+    )
 
 
 def main(argv=None) -> int:
