@@ -81,13 +81,13 @@ import torch
 
 from datasets import TASKS, read_examples
 from gpt1.report.log import is_real, metric_title
-from gpt1.report.predictions import predictions_for, probabilities, write_predictions
+from gpt1.report.predictions import predictions_for, write_predictions
 from gpt1.report.report import warnings_of
 from gpt1.run import record
 from gpt1.run.checkpoint import is_held
 from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
 from gpt1.run.parallel import find_devices, predict
-from gpt1.tasks.task import Example, Task, decode
+from gpt1.tasks.task import Example, Task
 from gpt1.weights.open import OpenedModel, open_model
 
 # ----------------------------------------------------------------------------------- the examples
@@ -271,15 +271,15 @@ def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
     """
     task = opened.task
     logits = predict(opened.model, encode(examples, opened)).numpy()
-    shares = None if is_real(task) else probabilities(task, logits)
-    for i, (example, value) in enumerate(zip(examples, decode(task, logits).tolist())):
+    found = predictions_for(task, examples, logits)
+    for i, (example, value) in enumerate(zip(examples, found.values.tolist())):
         if task.layout == 'choices':
-            for choice, share in zip(example.texts[task.n_context :], shares[i]):
+            for choice, share in zip(example.texts[task.n_context :], found.shares[i]):
                 print(f'{share:6.1%}  {choice}')
             continue
         words = [f'{value:.3f}']
-        if shares is not None:
-            words = [task.labels[value], f'{shares[i, value]:.1%}']
+        if not is_real(task):
+            words = [task.labels[value], f'{found.shares[i][value]:.1%}']
         if task.layout == 'text':
             words += example.texts
         print('  '.join(words))

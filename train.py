@@ -53,9 +53,9 @@ from tqdm import tqdm
 from gpt1.lstm import describe_source, make_config
 from gpt1.ops.batches import collate, iter_data
 from gpt1.report.intervals import noise_of, results
-from gpt1.report.log import best_evaluation, log_name
+from gpt1.report.log import best_evaluation, log_name, split_log
 from gpt1.report.predictions import predictions_for, save_predictions
-from gpt1.report.report import can_compare, print_metrics, print_next_step, write_report
+from gpt1.report.report import print_metrics, print_next_step, write_report
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run, same_form
 from gpt1.run.data_cache import load_data
@@ -478,19 +478,10 @@ def save_submissions(args, task: Task, test: dict[str, tuple[list, np.ndarray]])
 def report(args, inputs: Inputs, logger: ResultLogger, predicted: Predicted) -> None:
     """Write the report, and print its scores."""
     task, test, valid = inputs.task, predicted['test'], predicted['valid']
-    arguments, *evaluations = logger.lines
-    print_metrics(task, evaluations, test, valid)
-    write_report(
-        os.path.join(args.analysis_dir, args.desc),
-        arguments,
-        evaluations,
-        task,
-        test,
-        valid,
-        published=can_compare(arguments, task, test),
-        notes=args.sample,
-        data_notes=inputs.text.notes,
-    )
+    log = split_log(logger.lines)
+    print_metrics(task, log.evaluations, test, valid)
+    folder = os.path.join(args.analysis_dir, args.desc)
+    write_report(folder, log, task, test, valid, inputs.text.notes)
     print_next_step(args.sample)
 
 
@@ -514,7 +505,7 @@ def finished_record(
         'finished': True,
         'scores': scores,
         'noise': noise,  # of each score: its standard error, and the score of a guess
-        'best': best_evaluation(logger.lines[1:], task),
+        'best': best_evaluation(split_log(logger.lines).evaluations, task),
         'sizes': {split: sum(map(len, parts)) for split, parts in sizes.items()},
         'examples': sets,
         'device': job.ranks.describe(job.args.precision),

@@ -26,7 +26,7 @@ sys.path.insert(0, ROOT)
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from datasets import TASKS
-from gpt1.report.log import METRIC_NAMES, log_name
+from gpt1.report.log import METRIC_NAMES, log_name, split_log
 
 VARIANTS = {'pre-trained': [], 'from scratch': ['--n_transfer', '-1']}
 
@@ -57,8 +57,8 @@ def one_run(folder: str, dataset: str, options: list[str]) -> Run:
     found = {on: float(value) for on, value in reversed(line.findall(result.stdout))}
     on = 'Test' if 'Test' in found else 'Valid'
     with open(os.path.join(folder, 'log', f'{dataset}.jsonl'), encoding='utf-8') as f:
-        lines = [json.loads(line) for line in f]
-    epochs = [line[f'va_{log_name(metric)}'] for line in lines[1:]]
+        log = split_log([json.loads(line) for line in f])
+    epochs = [line[f'va_{log_name(metric)}'] for line in log.evaluations]
     return Run(found[on], on, seconds, epochs)
 
 

@@ -125,6 +125,12 @@ class Command:
 
 
 @pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures are not drawn: they take most of the time of a report."""
+    monkeypatch.setattr('gpt1.report.pictures.draw', lambda *_: None)
+
+
+@pytest.fixture
 def command(tmp_path):
     return Command(tmp_path)
 

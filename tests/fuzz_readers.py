@@ -374,7 +374,7 @@ def log(folder):
     lines += [{'n_epochs': i, 'n_updates': i, **evaluation} for i in range(3)]
 
     def read(path):
-        _, evaluations = read_log(path)
+        _, evaluations, _ = read_log(path)
         assert evaluations and all(abs(line['va_cost']) < 1e30 for line in evaluations)
 
     whole = b''.join(json.dumps(line).encode() + b'\n' for line in lines)

@@ -18,6 +18,7 @@ from gpt1.files import RECORD_FILE, SAMPLE_LSTM, SHAPES_FILE
 from gpt1.options import PRETRAIN, TRAIN
 from gpt1.paper.published import ABLATION_COLUMNS, TABLES
 from gpt1.parsing import parse_pretrain_args, parse_train_args
+from gpt1.report.log import split_log
 from gpt1.run import record
 from gpt1.settings import find_model_dir, is_sample_model, read_settings, shortest_path
 from utils import InputError
@@ -224,13 +225,16 @@ class State(NamedTuple):
 
 
 def read_lines_of(path: str) -> list[dict]:
-    """Return the lines of a log; none if it is not there or damaged."""
+    """Return the start record and the evaluations of a log; none if it is damaged or not there."""
     try:
         with open(path, encoding='utf-8') as f:
             lines = [json.loads(line) for line in f]
     except (OSError, ValueError):
         return []
-    return lines if all(isinstance(line, dict) for line in lines) else []
+    if not lines or not all(isinstance(line, dict) for line in lines):
+        return []
+    log = split_log(lines)
+    return [log.start, *log.evaluations]
 
 
 def record_of(run: PlannedRun) -> dict:

@@ -10,7 +10,6 @@ from gpt1.report.predictions import Predictions, together
 from gpt1.tasks.task import Task
 
 N_RESAMPLES = 1000
-MAX_RESAMPLE = 10_000  # the most examples in a resample
 
 
 class Score(NamedTuple):
@@ -40,16 +39,11 @@ def suffix(split: str) -> str:
     return '' if split in ('test', 'valid', 'all', '') else f', {split}'
 
 
-def format_interval(low: float, high: float) -> str:
-    return 'not defined' if math.isnan(low) else f'{low:.2f} to {high:.2f}'
-
-
 def results(task: Task, sets: dict[str, Predictions]) -> list[Score]:
     """All metrics on each set with labels; of a pooled task, on all sets together first."""
-    known = {name: part for name, part in sets.items() if part.labels is not None}
-    parts = list(known.items())
-    if task.pooled and len(known) > 1:
-        parts.insert(0, ('all', together(list(known.values()))))
+    parts = [(name, part) for name, part in sets.items() if part.labels is not None]
+    if task.pooled and len(parts) > 1:
+        parts.insert(0, ('all', together([part for _, part in parts])))
     return [
         Score(name, metric, task.score(metric, part.labels, part.values), part, task)
         for name, part in parts
@@ -57,32 +51,31 @@ def results(task: Task, sets: dict[str, Predictions]) -> list[Score]:
     ]
 
 
+def wilson(n_right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy, in %."""
+    from scipy.stats import binomtest  # here, since it takes half a second
+
+    low, high = binomtest(int(n_right), int(n)).proportion_ci(method='wilson')
+    return 100 * low, 100 * high
+
+
 def interval(score: Score) -> tuple[float, float]:
     """The 95 % interval of a score.
 
     For accuracy it is Wilson's, for the other metrics the percentiles of a bootstrap with a fixed
-    seed. Of more than MAX_RESAMPLE examples, each resample draws only so many, and the deviations
-    are scaled down (the m out of n bootstrap). (NaN, NaN) where a correlation is not defined.
+    seed. (NaN, NaN) where a correlation is not defined.
     """
     labels, values = score.predictions.labels, score.predictions.values
     n = len(labels)
     if score.metric == 'accuracy':
-        from scipy.stats import binomtest  # here, since it takes half a second
-
-        n_right = int(score.predictions.right.sum())
-        low, high = binomtest(n_right, n).proportion_ci(method='wilson')
-        return 100 * low, 100 * high
-    vary = all(np.ptp(x) > 0 for x in (labels, values))  # NaN does not
-    if score.metric != 'f1' and not vary:
-        return math.nan, math.nan
-    rng = np.random.default_rng(0)
-    m = min(n, MAX_RESAMPLE)
-    deviations = []
+        return wilson(score.predictions.right.sum(), n)
+    if score.metric != 'f1' and not all(np.ptp(x) > 0 for x in (labels, values)):
+        return math.nan, math.nan  # NaN does not vary either
+    rng, resamples = np.random.default_rng(0), []
     for _ in range(N_RESAMPLES):
-        drawn = rng.integers(n, size=m)
-        value = score.task.score(score.metric, labels[drawn], values[drawn])
-        deviations.append(value - score.value)
-    low, high = score.value + np.quantile(deviations, [0.025, 0.975]) * math.sqrt(m / n)
+        drawn = rng.integers(n, size=n)
+        resamples.append(score.task.score(score.metric, labels[drawn], values[drawn]))
+    low, high = np.quantile(resamples, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -1,8 +1,12 @@
-"""The log of a run of train.py, read for a person."""
+"""The log of a run, read for a person.
+
+Its first line is the start record; then come evaluations and, between them, progress lines.
+"""
 
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +22,8 @@ METRIC_NAMES = {  # for people
     'spearman': 'Spearman',
 }
 PARTS = {'tr': 'training', 'va': 'validation'}
+RIGHT_TO_LEFT = {'R', 'AL', 'AN', 'RLE', 'RLO', 'RLI', 'LRE', 'LRO', 'LRI', 'FSI', 'PDF', 'PDI'}
+PROGRESS = ('n_updates', 'loss', 'lr', 'grad_norm')  # what a progress line has
 MAX_TEXT = 1000  # characters of a text in the report
 
 
@@ -65,10 +71,10 @@ class Column(NamedTuple):
         return plain(', '.join(filter(None, [first, self.subset])))
 
 
-def columns_of(evaluation: object) -> dict[str, Column]:
+def columns_of(evaluation: dict) -> dict[str, Column]:
     """The names of the costs and scores in a line of the log, in its order, and what they mean."""
     columns = {}
-    for name in evaluation if isinstance(evaluation, dict) else ():
+    for name in evaluation:
         part, _, rest = name.partition('_')
         if part in PARTS and rest:
             metric, _, subset = rest.partition('_')
@@ -77,38 +83,57 @@ def columns_of(evaluation: object) -> dict[str, Column]:
     return columns
 
 
-def read_log(path: str) -> tuple[dict, list[dict]]:
+class Log(NamedTuple):
+    """The lines of a log by their kind.
+
+    start        the options of the run, its id, and how many examples were cut
+    evaluations  with `n_epochs`, `n_updates`, costs and scores (see `columns_of`)
+    progress     with `n_updates`, `loss` (the mean since the last such line), `lr`, `grad_norm`
+    """
+
+    start: dict
+    evaluations: list[dict]
+    progress: list[dict]
+
+
+def split_log(lines: Sequence[dict]) -> Log:
+    """Separate the lines of a log."""
+    start, *rest = lines
+    kinds = {kind: [line for line in rest if ('loss' in line) == kind] for kind in (False, True)}
+    return Log(start, kinds[False], kinds[True])
+
+
+def read_log(path: str) -> Log:
     """Read the log of a run of `train.py`.
 
-    Returns the run's arguments (the first line), and its evaluations. Each evaluation has
-    `n_epochs`, `n_updates`, `tr_cost`, `va_cost`, and for each metric m of the task `tr_<m>` and
-    `va_<m>`; with several validation sets also `va_<m>_<set>` (see `log_name`). Raises InputError.
+    Each evaluation has `n_epochs`, `n_updates`, `tr_cost`, `va_cost`, and for each metric m of the
+    task `tr_<m>` and `va_<m>`; with several validation sets also `va_<m>_<set>` (see `log_name`).
+    Raises InputError.
     """
     try:
         with open(path, encoding='utf-8') as f:
             lines = [json.loads(line) for line in f]
     except OSError as error:
         raise InputError(f'cannot read the log {path}: {error.strerror}') from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f'{path} is not a log of train.py: expected a JSON object on each line'
-        ) from error
-    if not lines or not isinstance(lines[0], dict):
-        raise InputError(f"{path}, line 1: expected a JSON object with the run's arguments")
-    arguments, *evaluations = lines
-    if not evaluations:
+    except (ValueError, RecursionError):
+        lines = None
+    if not lines or not all(isinstance(line, dict) for line in lines):
+        raise InputError(f'{path} is not a log of train.py: expected a JSON object on each line')
+    log = split_log(lines)
+    if not log.evaluations:
         raise InputError(f'{path} has no evaluation: the run did not reach the end of an epoch')
-    names = columns_of(evaluations[0])
+    names = columns_of(log.evaluations[0])
     if not {'tr_cost', 'va_cost'} < set(names):
         raise InputError(
-            f'{path}, line 2: expected an evaluation with tr_cost, va_cost and the metrics of the '
-            'task, such as tr_acc and va_acc'
+            f'{path}: expected an evaluation with tr_cost, va_cost and the metrics of the task, '
+            'such as tr_acc and va_acc'
         )
-    for number, line in enumerate(evaluations, 2):
-        for name in ('n_epochs', 'n_updates', *names):
-            if not isinstance(line, dict) or not is_finite(line.get(name)):
+    for number, line in enumerate(lines[1:], 2):
+        expected = PROGRESS if 'loss' in line else ('n_epochs', 'n_updates', *names)
+        for name in expected:
+            if not is_finite(line.get(name)):
                 raise InputError(f'{path}, line {number}: expected a number as "{name}"')
-    return arguments, evaluations
+    return log
 
 
 def is_finite(value: object) -> bool:
@@ -141,8 +166,13 @@ def is_real(task: Task) -> bool:
 
 
 def plain(text: str) -> str:
-    """A text as Markdown that shows it as it is, on one line, cut to MAX_TEXT characters."""
+    """A text as Markdown that shows it as it is, on one line, cut to MAX_TEXT characters.
+
+    What is written from right to left does not turn the words around it.
+    """
     text = ' '.join(text.split())
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + ' …'
+    if not RIGHT_TO_LEFT.isdisjoint(map(unicodedata.bidirectional, text)):
+        text = f'\u2068{text}\u2069'  # which isolate it
     return re.sub(r'([\\`*_<>|#\[\]~$&])', r'\\\1', text)

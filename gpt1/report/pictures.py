@@ -1,10 +1,9 @@
 """The pictures of a report. Each function draws one PNG file from plain numbers."""
 
 import contextlib
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,76 +13,97 @@ OURS = 'C0'
 REFERENCE = '0.6'  # grey
 
 
-def draw(path: str, width: float, height: float, *panels: Callable) -> None:
-    """Draw panels side by side into a PNG file. Each panel is a function of its axes.
+@contextlib.contextmanager
+def optional(path: str) -> Iterator[None]:
+    """A file that no run needs: where it fails, in whatever way, a warning is printed.
 
-    No picture stops a run: where one fails, in whatever way, an earlier one is removed, and a
-    warning is printed.
+    An earlier file does not stand for it.
     """
     try:
-        _draw(path, width, height, panels)
+        yield
     except Exception as error:
         with contextlib.suppress(OSError):
             os.unlink(path)
         reason = error.__cause__ if isinstance(error, WriteError) else error
         reason = ' '.join(str(reason).split()) or type(error).__name__
-        print(f'warning: {path} was not drawn: {reason}', file=sys.stderr)
+        print(f'warning: {path} was not made: {reason}', file=sys.stderr)
 
 
-def _draw(path, width, height, panels):
-    # Imported here because it is slow. Not pyplot, which needs a display and keeps a state.
-    from matplotlib.figure import Figure
+def draw(path: str, width: float, height: float, *panels: Callable) -> None:
+    """Draw panels into a PNG file, side by side, or one below the other where it is high.
 
-    figure = Figure(figsize=(width, height), layout='constrained', dpi=120)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    all_axes = np.atleast_1d(figure.subplots(1, len(panels)))
-    for axes, panel in zip(all_axes, panels, strict=True):
-        axes.spines[['top', 'right']].set_visible(False)
-        panel(axes)
-    with whole_file(path, 'wb') as f:
-        figure.savefig(f, format='png')
+    Each panel is a function of its axes. A picture that fails is a warning.
+    """
+    with optional(path):
+        # Imported here because it is slow. Not pyplot, which needs a display and keeps a state.
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height), layout='constrained', dpi=120)
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+        shape = (len(panels), 1) if height > width else (1, len(panels))
+        for axes, panel in zip(figure.subplots(*shape, squeeze=False).flat, panels, strict=True):
+            axes.spines[['top', 'right']].set_visible(False)
+            panel(axes)
+        with whole_file(path, 'wb') as f:
+            figure.savefig(f, format='png')
 
 
-def draw_training(
-    path: str,
-    epochs: Sequence[float],
-    costs: dict[str, list[float]],
-    scores: dict[str, list[float]],
-    title: str,
-) -> None:
-    """Draw the costs and the scores, each a set's name and its values, by epoch.
+def smooth(values: Sequence[float]) -> np.ndarray:
+    """The mean of each value and those around it, a tenth of all; fewer at the ends."""
+    window = np.ones(len(values) // 20 * 2 + 1)
+    n_around = np.convolve(np.ones(len(values)), window, 'same')
+    return np.convolve(values, window, 'same') / n_around
 
-    title  of the scores
+
+def loss_panel(progress: Sequence[dict]) -> Callable:
+    """A panel of the joint loss in the progress lines of a log: raw, and smoothed over it."""
+
+    def panel(axes):
+        updates = [line['n_updates'] for line in progress]
+        losses = [line['loss'] for line in progress]
+        axes.plot(updates, losses, color=OURS, alpha=0.3, label='as logged')
+        axes.plot(updates, smooth(losses), color=OURS, label='smoothed')
+        finish(axes, 'joint loss in training')
+
+    return panel
+
+
+def curves_panel(
+    updates: Sequence[int], curves: dict[str, Sequence[float]], title: str, kept: tuple = ()
+) -> Callable:
+    """A panel of curves by update, each a set's name and its values.
+
+    kept  the update of the parameters that were kept, their score and the ends of its interval
     """
 
-    def curves(axes, values_of):
-        for name, values in values_of.items():
-            axes.plot(epochs, values, 'o-', ms=4, label=name)
-        axes.locator_params(axis='x', integer=True, min_n_ticks=1)
-        axes.set(xlabel='epochs')
-        axes.grid(axis='y', alpha=0.3)
+    def panel(axes):
+        for name, values in curves.items():
+            axes.plot(updates, values, 'o-', ms=4, label=name)
+        if kept:
+            with_interval(axes, *kept, fmt='none', ecolor='C1', label='kept, 95 % interval')
+        finish(axes, title)
 
-    def legend(axes):  # below, where no curve passes
-        axes.legend(frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.17), ncols=2)
+    return panel
 
-    def cost(axes):
-        curves(axes, costs)
-        highest = max(filter(math.isfinite, sum(costs.values(), [])), default=0)
-        axes.set(title='cost', ylim=(0, 1.08 * highest or 1))
-        legend(axes)
 
-    def score(axes):
-        curves(axes, scores)
-        axes.set(title=title)
-        legend(axes)
+def with_interval(axes, x, value, low, high, **style) -> None:
+    """Draw scores, numbers or arrays, with bars from the low to the high end of an interval."""
+    ends = np.maximum([value - low, high - value], 0).reshape(2, -1)
+    axes.errorbar(x, value, ends, elinewidth=1, capsize=3, **style)
 
-    draw(path, 9, 4, cost, score)
+
+def finish(axes, title: str) -> None:
+    """What all curves by update have: a grid, and a legend where no curve passes."""
+    axes.locator_params(axis='x', integer=True, min_n_ticks=1)
+    axes.set(title=title, xlabel='updates', xlim=(0, None))
+    axes.grid(axis='y', alpha=0.3)
+    axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
 
 
 def class_name(name: str, i: int) -> str:
-    """The name of class `i` for a picture; its number where the font lacks a letter."""
+    """The name of class `i` for a picture; its row in the table where the font lacks a letter."""
     if not name.isprintable() or any(ord(letter) > 0x52F for letter in name):
-        return f'class {i}'
+        return f'class {i + 1}'
     if len(name) > 16:
         name = name[:15] + '…'
     return name.replace('$', r'\$')  # Matplotlib takes a pair of them for a formula
@@ -94,37 +114,63 @@ def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
     n = len(names)
     names = [class_name(name, i) for i, name in enumerate(names)]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    is_slanted = n > 6 or sum(map(len, names)) > 40
 
     def panel(axes):
         axes.spines[:].set_visible(False)
         axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
         for (row, column), count in np.ndenumerate(counts):
             share = shares[row, column]
-            text = f'{count:,}\n{share:.0%}' if n <= 5 else f'{count:,}'
+            text = f'{count:,}\n{100 * share:.0f} %' if n <= 5 else f'{count:,}'
             style = dict(ha='center', va='center', fontsize=10 if n <= 8 else 7)
             axes.text(column, row, text, color='white' if share > 0.6 else 'black', **style)
         axes.set(xlabel='prediction', ylabel='label')
         axes.set_yticks(range(n), names)
-        if is_slanted:
-            axes.set_xticks(range(n), names, rotation=45, ha='right', rotation_mode='anchor')
-        else:
-            axes.set_xticks(range(n), names)
+        axes.set_xticks(range(n), names, rotation=45, ha='right', rotation_mode='anchor')
         axes.tick_params(length=0)
 
     size = 2 + 0.45 * max(n, 4)
     draw(path, size + 1.2, size, panel)
 
 
-def draw_confidence(path: str, calibration: np.ndarray) -> None:
-    """Draw how often predictions are right beside their probability, both [bins, 2]."""
+def draw_confidence(path: str, bins: np.ndarray) -> None:
+    """Draw how often predictions are right by their probability, and how many there are.
+
+    bins  [bins, 5] in %: the mean probability, the share of right predictions and the ends of its
+          interval; then the number of predictions
+    """
+    sure, right, low, high, n = bins.T
+
+    def calibration(axes):
+        axes.plot([0, 100], [0, 100], '--', color=REFERENCE, label='ideal')
+        style = dict(fmt='o-', color=OURS, label='here, 95 % interval')
+        with_interval(axes, sure, right, low, high, **style)
+        axes.set(title='right predictions, %', xlim=(0, 102), ylim=(0, 102))
+        axes.legend(frameon=False)
+
+    def sizes(axes):
+        bars = axes.bar(sure, n, width=4, color=OURS)
+        axes.bar_label(bars, [f'{count:,.0f}' for count in n], fontsize=8)
+        axes.set(title='number of predictions', xlim=(0, 102))
+        axes.set(xlabel='probability of the prediction, %')
+
+    draw(path, 5, 5.6, calibration, sizes)
+
+
+def draw_learning_curve(path: str, points: dict[int, list[tuple]], title: str) -> None:
+    """Draw scores by the number of training examples, and a line through their medians.
+
+    points  the number -> of each run the score and the ends of its interval
+    """
 
     def panel(axes):
-        axes.plot([0, 1], [0, 1], '--', color=REFERENCE)
-        axes.plot(*calibration.T, 'o-', color=OURS)
-        axes.set(
-            title='share of right predictions (dashed: ideal)',
-            xlabel='probability of the prediction',
-        )
+        for n, runs in points.items():
+            for run in runs:
+                with_interval(axes, n, *run, fmt='o', color=OURS, alpha=0.5)
+        medians = [np.median([value for value, *_ in runs]) for runs in points.values()]
+        axes.plot(list(points), medians, color=OURS)
+        axes.set(title=f'{title}, with 95 % intervals', xlabel='training examples', xscale='log')
+        axes.set_xticks(list(points), [f'{n:,}' for n in points])
+        axes.set_xticks([], minor=True)
+        axes.grid(axis='y', alpha=0.3)
 
-    draw(path, 5, 3.6, panel)
+    draw(path, 6, 3.8, panel)

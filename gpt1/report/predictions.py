@@ -13,38 +13,27 @@ from gpt1.report.log import is_real
 from gpt1.tasks.task import Example, Task, decode
 from utils import InputError, whole_file
 
-
-def probabilities(task: Task, logits: np.ndarray) -> np.ndarray | None:
-    """The probability of each class or choice, [examples, classes or choices] float64.
-
-    A score of -inf means that the example has no such choice. None for regression.
-    """
-    if task.regression:
-        return None
-    from scipy.special import softmax  # slow to import
-
-    return softmax(np.asarray(logits, dtype=np.float64), axis=1)
+Sets = dict[str, tuple[list[Example], np.ndarray]]  # name -> examples, logits [examples, scores]
 
 
 @dataclass(frozen=True)
 class Predictions:
     """The predictions for the examples of one set, or of several sets together.
 
-    examples  a list of `datasets.Example`
-    labels    [examples] ids of classes or choices, or real numbers; None: not known
-    values    [examples] the predictions, of the same kind
-    shares    [examples, classes or choices] probabilities; None for real numbers
+    labels  [examples] ids of classes or choices, or real numbers; None: not known
+    values  [examples] the predictions, of the same kind
+    shares  of each example the probabilities of its classes or choices; () for real numbers
     """
 
     examples: list[Example]
     labels: np.ndarray | None
     values: np.ndarray
-    shares: np.ndarray | None
+    shares: Sequence[np.ndarray]
 
     @property
     def confidence(self) -> np.ndarray:
         """[examples] the probability of the prediction."""
-        return self.shares.max(1)
+        return np.array([share.max() for share in self.shares])
 
     @property
     def right(self) -> np.ndarray:
@@ -53,145 +42,139 @@ class Predictions:
 
 
 def predictions_for(task: Task, examples: list[Example], logits: np.ndarray) -> Predictions:
-    """Decode the `logits` [examples, scores] of a set of examples."""
+    """Decode the `logits` [examples, scores] of a set; -inf: an example has no such choice."""
     labels = [example.label for example in examples]
-    known = None not in labels
     kind = np.float64 if is_real(task) else np.int64
-    return Predictions(
-        examples=list(examples),
-        labels=np.array(labels, dtype=kind) if known else None,
-        values=decode(task, logits),
-        shares=None if is_real(task) else probabilities(task, logits),
-    )
+    shares = ()
+    if not is_real(task):
+        from scipy.special import softmax  # slow to import
+
+        shares = list(softmax(np.asarray(logits, dtype=np.float64), axis=1))
+    known = None if None in labels else np.array(labels, dtype=kind)
+    return Predictions(list(examples), known, decode(task, logits), shares)
 
 
 def together(parts: Sequence[Predictions]) -> Predictions:
-    """Put the predictions of several sets into one."""
-    known = all(part.labels is not None for part in parts)
-    shares = None
-    if parts[0].shares is not None:
-        width = max(part.shares.shape[1] for part in parts)
-        shares = np.concatenate(
-            [np.pad(part.shares, ((0, 0), (0, width - part.shares.shape[1]))) for part in parts]
-        )
+    """Put the predictions of several sets with labels into one."""
     return Predictions(
-        examples=[example for part in parts for example in part.examples],
-        labels=np.concatenate([part.labels for part in parts]) if known else None,
-        values=np.concatenate([part.values for part in parts]),
-        shares=shares,
+        [example for part in parts for example in part.examples],
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        [share for part in parts for share in part.shares],
     )
+
+
+# ------------------------------------------------------------------------------- predictions.csv
 
 
 def predictions_path(folder: str, kind: str, split: str, n_splits: int) -> str:
     """The file of the predictions for a `kind` of set, 'test' or 'valid'.
 
-    A single test set has predictions.csv; MNLI's have predictions_matched.csv and so on. Files for
-    validation sets are called predictions_valid.csv, or predictions_valid_matched.csv.
+    predictions.csv of a single test set, predictions_matched.csv of one of several, and
+    predictions_valid.csv or predictions_valid_matched.csv of validation sets.
     """
-    parts = ['predictions']
-    if kind == 'valid':
-        parts.append('valid')
-    if n_splits > 1:
-        parts.append(split)
-    return os.path.join(folder, '_'.join(parts) + '.csv')
+    kind = '' if kind == 'test' else f'_{kind}'
+    split = '' if n_splits == 1 else f'_{split}'
+    return os.path.join(folder, f'predictions{kind}{split}.csv')
 
 
-def columns(task: Task, n_scores: int) -> list[str]:
-    """The header of predictions.csv."""
-    scores = [f'score{i}' for i in range(1, n_scores + 1)] if n_scores > 1 else ['score']
-    return ['id', *scores, *([] if is_real(task) else ['probability']), 'prediction', 'label']
+def text_names(task: Task, n_texts: int) -> list[str]:
+    """What the texts of an example are called, as in the columns of your own data."""
+    if task.layout == 'text':
+        return ['text']
+    if task.layout != 'choices':
+        return ['text1', 'text2']
+    names = ['context', 'question'][: task.n_context]
+    return names + [f'choice{i}' for i in range(1, n_texts - task.n_context + 1)]
+
+
+def name_of(task: Task, value: int | float) -> str:
+    """A prediction or a label for a person: the name of a class, a choice, a number.
+
+    Choices are A, B, ... or, as in most data files, 1, 2, ...
+    """
+    if is_real(task):
+        return f'{value:.9g}'
+    if task.layout == 'choices' and task.first_label == '0':
+        value += 1
+    return task.labels[value] if task.labels is not None else task.word(value)
+
+
+def score_names(task: Task, n_scores: int) -> list[str]:
+    """The columns of the scores: score_billing for the class 'billing', score_A for a choice."""
+    if task.regression:
+        return ['score']
+    return [f'score_{i if is_real(task) else name_of(task, i)}' for i in range(n_scores)]
 
 
 def write_predictions(f: TextIO, task: Task, examples: list[Example], logits: np.ndarray) -> None:
     """Write predictions.csv to an open file, one row for each example.
 
-    Its columns are the id, the scores that the model computes, the probability of the prediction
-    (except for real numbers), the prediction, and the label. Prediction and label are the name of a
-    class, a real number, or a choice as the data files write it (ROCStories: 0 or 1). The label is
-    empty where it is not known, and a score where an example has no such choice.
+    Its columns are the id, the texts, the scores that the model computes, the probability of the
+    prediction (except for real numbers), the prediction, and the label. Prediction and label are
+    the name of a class, a real number, or a choice as the data files write it (ROCStories: 1 or 2).
+    A label is empty where it is not known, a choice and its score where an example has none.
     """
-    logits = np.asarray(logits)
-    predictions = predictions_for(task, examples, logits)
-    values = predictions.values.tolist()
-    shares = [None] * len(values)
-    if not is_real(task):
-        shares = predictions.confidence.tolist()
+    logits, real = np.asarray(logits), is_real(task)
+    found = predictions_for(task, examples, logits)
+    names = text_names(task, max((len(example.texts) for example in examples), default=0))
+    sure = [()] * len(examples) if real else [[f'{share:.6f}'] for share in found.confidence]
     writer = csv.writer(f, lineterminator='\n')
-    writer.writerow(columns(task, logits.shape[1]))
-    for example, scores, share, value in zip(
-        examples, logits.tolist(), shares, values, strict=True
-    ):
-        row = [id_in_csv(example)]
-        row += ['' if score == -math.inf else f'{score:.9g}' for score in scores]
-        if share is not None:
-            row.append(f'{share:.6f}')
-        row.append(name_of(task, value))
-        row.append('' if example.label is None else name_of(task, example.label))
-        writer.writerow(row)
+    last = [*([] if real else ['probability']), 'prediction', 'label']
+    writer.writerow(['id', *names, *score_names(task, logits.shape[1]), *last])
+    for example, scores, share, value in zip(examples, logits.tolist(), sure, found.values):
+        texts = [in_csv(text) for text in (example.id, *example.texts)]
+        texts += [''] * (1 + len(names) - len(texts))
+        scores = ['' if score == -math.inf else f'{score:.9g}' for score in scores]
+        label = '' if example.label is None else name_of(task, example.label)
+        writer.writerow([*texts, *scores, *share, name_of(task, value), label])
 
 
-def id_in_csv(example: Example) -> str:
-    """The id without carriage returns, which Python's csv module writes but does not quote."""
-    return example.id.replace('\r', ' ')
-
-
-def name_of(task: Task, value: int | float) -> str:
-    """A prediction or a label as text: the name of a class, a choice such as A, or a number."""
-    if is_real(task):
-        return f'{value:.9g}'
-    return task.labels[value] if task.labels is not None else task.word(value)
+def in_csv(text: str) -> str:
+    """A text without carriage returns, which Python's csv module writes but does not quote."""
+    return text.replace('\r\n', '\n').replace('\r', ' ')
 
 
 def read_predictions(path: str, task: Task) -> tuple[list[str], np.ndarray, list[str]]:
     """Read what `write_predictions` wrote: ids, logits [examples, scores] float32, and labels.
 
-    A label that was not known is empty. Raises InputError.
+    A label that was not known is empty. Files of earlier versions, whose scores are called score1,
+    score2, ... and which have no texts, are read too. Raises InputError.
     """
     try:
         with open(path, encoding='utf-8', newline='') as f:
-            rows = list(csv.reader(f))
+            head, *rows = list(csv.reader(f)) or [[]]
     except OSError as error:
         raise InputError(
             f'cannot read {path}: {error.strerror}; train.py writes it with --submit'
         ) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f'{path} is not a CSV file ({error})') from error
-    n_scores = task.n_out
-    if task.layout == 'choices' and rows:
-        n_scores = sum(name.startswith('score') for name in rows[0])
-    header = columns(task, n_scores)
-    if not rows or rows[0] != header:
-        raise InputError(f'{path}, row 1: expected the header {",".join(header)}')
-    logits = np.empty((len(rows) - 1, n_scores))
-    for number, row in enumerate(rows[1:], 2):
+    places = [i for i, name in enumerate(head) if name.startswith('score')]
+    n_scores = len(places) if task.layout == 'choices' else task.n_out
+    names, earlier = score_names(task, n_scores), [f'score{i + 1}' for i in range(n_scores)]
+    if [head[i] for i in places] not in (names, earlier) or not {'id', 'label'} <= set(head):
+        raise InputError(f'{path}, row 1: expected the columns id, {", ".join(names)} and label')
+    logits = np.empty((len(rows), n_scores))
+    for i, row in enumerate(rows):
         try:
-            if len(row) != len(header):
-                raise ValueError
-            logits[number - 2] = [
-                float(cell) if cell else -math.inf for cell in row[1 : n_scores + 1]
-            ]
-        except ValueError as error:
-            raise InputError(
-                f'{path}, row {number}: expected {len(header)} columns, with numbers as scores'
-            ) from error
-    is_score = abs(logits) < 1e30  # False for NaN, too
-    is_absent = np.isneginf(logits) & (task.layout == 'choices')
-    is_valid = (is_score | is_absent).all(1) & is_score.any(1)
-    if not is_valid.all():
-        raise InputError(f'{path}, row {is_valid.argmin() + 2}: expected numbers as scores')
-    return [row[0] for row in rows[1:]], logits.astype(np.float32), [row[-1] for row in rows[1:]]
+            logits[i] = [float(row[place] or '-inf') for place in places]
+        except (ValueError, IndexError):
+            logits[i] = math.nan
+        is_score = abs(logits[i]) < 1e30  # False for NaN, too
+        is_absent = np.isneginf(logits[i]) & (task.layout == 'choices')
+        if len(row) != len(head) or not ((is_score | is_absent).all() and is_score.any()):
+            where = f'{path}, row {i + 2}'
+            raise InputError(f'{where}: expected {len(head)} columns, with numbers as scores')
+    ids, labels = ([row[head.index(name)] for row in rows] for name in ('id', 'label'))
+    if task.layout == 'choices' and 'score1' in head:  # then ROCStories' choices were 0 and 1
+        now = {task.word(i): name_of(task, i) for i in range(n_scores)}
+        labels = [now.get(label, label) for label in labels]
+    return ids, logits.astype(np.float32), labels
 
 
-def save_predictions(
-    folder: str,
-    task: Task,
-    test: dict[str, tuple[list[Example], np.ndarray]],
-    valid: dict[str, tuple[list[Example], np.ndarray]] | None = None,
-) -> None:
-    """Write the predictions of a run to its folder, a file for each test and validation set.
-
-    test, valid  name of a set -> its examples and their logits
-    """
+def save_predictions(folder: str, task: Task, test: Sets, valid: Sets | None = None) -> None:
+    """Write the predictions of a run to its folder, a file for each test and validation set."""
     for kind, splits in (('test', test), ('valid', valid or {})):
         for split, (examples, logits) in splits.items():
             with whole_file(predictions_path(folder, kind, split, len(splits))) as f:

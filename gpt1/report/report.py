@@ -1,4 +1,4 @@
-"""The report of a run: text, tables and pictures."""
+"""The report of a run, or of a file with labels: text, tables and pictures."""
 
 import math
 import os
@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt1.report import pictures
-from gpt1.report.intervals import Score, format_interval, interval, results, suffix
+from gpt1.report.html import write_html
+from gpt1.report.intervals import Score, interval, results, suffix, wilson
 from gpt1.report.log import (
     METRIC_NAMES,
+    Log,
     best_evaluation,
     columns_of,
     format_score,
@@ -19,73 +21,98 @@ from gpt1.report.log import (
     plain,
     validation_scores,
 )
-from gpt1.report.predictions import Predictions, predictions_for, together
+from gpt1.report.predictions import (
+    Predictions,
+    Sets,
+    name_of,
+    predictions_for,
+    save_predictions,
+    text_names,
+    together,
+)
 from gpt1.tasks.task import Example, Published, Task
-from utils import whole_file
+from utils import InputError, whole_file
 
 N_BINS = 10  # of the calibration
 N_MISTAKES = 10
+PARTS = {'test': 'test', 'valid': 'validation'}
 MAX_CLASSES = 20  # in the picture of the confusion matrix
 
 
-# ------------------------------------------------------------------------------------ the report
+# ----------------------------------------------------------------------------------- the reports
 
 
 def write_report(
     folder: str,
-    arguments: dict,
-    evaluations: list[dict],
+    log: Log,
     task: Task,
-    test: dict[str, tuple[list[Example], np.ndarray]],
-    valid: dict[str, tuple[list[Example], np.ndarray]] | None = None,
-    published: bool = False,
-    notes: Sequence[str] = (),
+    test: Sets,
+    valid: Sets | None = None,
     data_notes: Sequence[str] = (),
 ) -> None:
-    """Write report.md and its pictures to `folder`.
+    """Write report.md, report.html and their pictures of a run of train.py to `folder`.
 
-    arguments, evaluations  of the run's log, as `read_log` returns them
-    test         name of a test set -> its examples and their logits [examples, scores]
-    valid        the same for validation sets, with the parameters that were kept. Where no test set
-                 has labels, they are analysed instead
-    published    compare with published results, see `can_compare`
-    notes        what a reader must know first, for example that the data are the made-up sample
-    data_notes   `datasets.Data.notes`
+    valid       with the parameters that were kept; analysed where no test set has labels
+    data_notes  `datasets.Data.notes`
 
     Raises WriteError.
     """
-    tested = {name: predictions_for(task, *pair) for name, pair in test.items()}
-    validated = {name: predictions_for(task, *pair) for name, pair in (valid or {}).items()}
+    tested, validated = decode_sets(task, test), decode_sets(task, valid)
     analysed, where = choose_set(tested, validated)
-    notes = [*notes, *warnings_of(task, analysed, where)]
-    lines = [
-        f'# {plain(str(arguments.get("desc", task.name)))}',
-        '',
-        *[line for note in notes for line in (f'**{plain(note)}**', '')],
-        *[f'- Data: {plain(note)}' for note in data_notes],
-        *report_cut(arguments, task),
-        *report_scores(evaluations, task, tested, validated, published),
-        *report_training(folder, evaluations, task),
-    ]
+    sample, n_cut = log.start.get('sample'), log.start.get('n_cut')
+    sample = sample if isinstance(sample, list) else []
+    lines = [f'- Data: {plain(note)}' for note in data_notes]
+    if n_cut:
+        counts = ', '.join(f'{n:,} {name}' for name, n in n_cut.items())
+        rule = task.cut_rule(log.start['n_ctx'])
+        lines.append(f'- Cut: {counts} examples are longer: {rule}.')
+    published = () if sample else task.published
+    lines += report_scores(log.evaluations, task, tested, validated, published)
+    lines += report_training(folder, log, task, validated)
     if analysed is not None:
-        if where.startswith('validation'):
-            lines += ['', f'The sections below analyse the {where}, whose labels are known.']
-        if not is_real(task):
-            if task.labels:
-                lines += report_classes(folder, task, analysed, where)
-            lines += report_confidence(folder, analysed, where)
-        lines += report_mistakes(task, analysed, where)
-    with whole_file(os.path.join(folder, 'report.md')) as f:
-        f.write('\n'.join(lines) + '\n')
+        lines += ['', f'The sections below analyse the {where}.']
+        lines += report_predictions(folder, task, analysed)
+    notes = [*sample, *warnings_of(task, analysed, where)]
+    path = os.path.join(folder, 'report.md')
+    write(path, log.start.get('desc', task.name), notes, lines)
 
 
-def report_cut(arguments: dict, task: Task) -> list[str]:
-    """How many examples of which set were cut, and by which rule."""
-    n_cut = arguments.get('n_cut')
-    if not n_cut:
-        return []
-    counts = ', '.join(f'{n:,} {name}' for name, n in n_cut.items())
-    return [f'- Cut: {counts} examples are longer: {task.cut_rule(arguments["n_ctx"])}.']
+def write_evaluation(
+    folder: str,
+    title: str,
+    task: Task,
+    examples: list[Example],
+    logits: np.ndarray,
+    notes: Sequence[str] = (),
+) -> list[str]:
+    """Write predictions.csv of any examples, and the report on those with a label.
+
+    Returns what it says of the scores. Raises InputError if no example has a label, and WriteError.
+    """
+    known = [i for i, example in enumerate(examples) if example.label is not None]
+    if not known:
+        raise InputError(f'{title} has no labels: there is nothing to evaluate')
+    found = predictions_for(task, [examples[i] for i in known], np.asarray(logits)[known])
+    save_predictions(folder, task, {'test': (examples, logits)})
+    lines = describe([('', score) for score in results(task, {'': found})])
+    if len(known) < len(examples):
+        lines.append(f'- {len(known):,} of {len(examples):,} examples have a label.')
+    notes = [*notes, *warnings_of(task, found, 'file')]
+    sections = report_predictions(folder, task, found)
+    write(os.path.join(folder, 'report.md'), title, notes, [*lines, *sections])
+    return lines
+
+
+def write(path: str, title: str, notes: Sequence[str], lines: Sequence[str]) -> None:
+    """Write a report. The notes are what a reader must know first."""
+    notes = [line for note in notes for line in (f'**{plain(str(note))}**', '')]
+    with whole_file(path) as f:
+        f.write('\n'.join([f'# {plain(str(title))}', '', *notes, *lines]) + '\n')
+    write_html(path)
+
+
+def decode_sets(task: Task, sets: Sets | None) -> dict[str, Predictions]:
+    return {name: predictions_for(task, *pair) for name, pair in (sets or {}).items()}
 
 
 def choose_set(
@@ -94,27 +121,26 @@ def choose_set(
     """The predictions to analyse, and in words which they are: the test set if it has labels."""
     for kind, sets in (('test', tested), ('validation', validated)):
         known = {name: part for name, part in sets.items() if part.labels is not None}
-        if len(known) == 1:
-            return next(iter(known.values())), f'{kind} set'
         if known:
-            return together(list(known.values())), f'{kind} sets {" and ".join(known)} together'
+            names = f'sets {" and ".join(known)} together' if len(known) > 1 else 'set'
+            return together(list(known.values())), f'{kind} {names}'
     return None, ''
 
 
 def warnings_of(task: Task, predictions: Predictions | None, where: str) -> list[str]:
     """A warning if classes that occur in a set are never predicted. F1 may hide it."""
-    if not task.labels or predictions is None or predictions.labels is None:
+    if not task.labels or predictions is None:
         return []
     absent = np.setdiff1d(predictions.labels, predictions.values)
     if not len(absent):
         return []
     names = ', '.join(repr(task.labels[i]) for i in absent[:10])
     names += f' and {len(absent) - 10:,} more' if len(absent) > 10 else ''
-    kind, verb = ('class', 'is') if len(absent) == 1 else ('classes', 'are')
-    n = int(np.isin(predictions.labels, absent).sum())
+    verb = 'class {} is' if len(absent) == 1 else 'classes {} are'
+    n, of = np.isin(predictions.labels, absent).sum(), count_examples(len(predictions.labels))
     return [
-        f'warning: the {kind} {names} {verb} never predicted, but right for {n:,} of '
-        f'{count_examples(len(predictions.labels))} of the {where}'
+        f'warning: the {verb.format(names)} never predicted, but right for {n:,} of {of} of the '
+        f'{where}'
     ]
 
 
@@ -126,74 +152,58 @@ def report_scores(
     task: Task,
     tested: dict[str, Predictions],
     validated: dict[str, Predictions],
-    published: bool,
+    published: Sequence[Published],
 ) -> list[str]:
-    """The first section: the scores, their intervals, and published results."""
+    """The first section: scores with their intervals, and published ones."""
     best = best_evaluation(evaluations, task)
-    lines = []
-    for column, value in validation_scores(best, task):
-        text = format_score(column.metric, value)
-        if lines:
-            lines.append(f'  - {column.title(task)}: {text}')
-        else:
-            after = f'after epoch {best["n_epochs"]} (update {best["n_updates"]:,})'
-            lines.append(f'- Best {column.title(task)}: **{text}**, {after}.')
-    others = task.published if published else ()
-    for score in results(task, tested):
-        lines += describe('test', score, others)
+    (first, value), *others = validation_scores(best, task)
+    lines = [
+        f'- Best {first.title(task)}: **{format_score(first.metric, value)}**, after epoch '
+        f'{best["n_epochs"]} (update {best["n_updates"]:,}).',
+        *[f'  - {c.title(task)}: {format_score(c.metric, value)}' for c, value in others],
+    ]
     for split, part in tested.items():
         if part.labels is None:
             title = metric_title(task.metrics[0]) + suffix(split)
             lines.append(f'- Test {title}: not known, since the test file has no labels.')
-            lines += [
-                f'  - Published {metric_title(other.metric)}: {format_published(other)}.'
-                for other in others
-                if (other.on, other.split) == ('test', split)
-            ]
-    if not any(part.labels is not None for part in tested.values()):
-        for score in results(task, validated):
-            lines += describe('valid', score, others)
-    if task.published and not published:
+    known = [('Test ', score) for score in results(task, tested)]
+    lines += describe(known or [('Validation ', score) for score in results(task, validated)])
+    for other in published:
+        title = f'{PARTS[other.on]} {metric_title(other.metric)}{suffix(other.split)}'
+        unit = ' %' if other.metric == 'accuracy' else ''
+        score = f'{title} {other.value}{unit} ({plain(other.who)})'
+        lines.append(f"- Published, for the whole data set and OpenAI's weights: {score}.")
+    return lines
+
+
+def describe(scores: Sequence[tuple[str, Score]]) -> list[str]:
+    """Lines of scores, each with the kind of its set.
+
+    '- Test accuracy: **75.00 %** (45 of 60 examples); 95 % interval (Wilson) 62.77 to 84.22.'
+    """
+    lines = []
+    for kind, score in scores:
+        examples = count_examples(len(score.predictions.values))
+        method, (low, high) = 'bootstrap', interval(score)
+        if score.metric == 'accuracy':
+            method, examples = 'Wilson', f'{score.predictions.right.sum():,} of {examples}'
+        ends = 'not defined' if math.isnan(low) else f'{low:.2f} to {high:.2f}'
+        title = kind + plain(score.title)
+        line = f'**{score}** ({examples}); 95 % interval ({method}) {ends}.'
+        lines.append(f'- {title[0].upper()}{title[1:]}: {line}')
+    if lines:
         lines.append(
-            '- Not compared with published results: they hold for the complete data set and '
-            "OpenAI's weights."
+            '- The intervals say how far a score may move with other examples of the same kind. '
+            'Another seed moves it too.'
         )
     return lines
 
 
-def describe(kind: str, score: Score, others: Sequence[Published]) -> list[str]:
-    """The lines of a score on a 'test' or 'valid' set, with its interval and `others` beside it.
-
-    '- Test accuracy: **75.00 %** (45 of 60 examples); 95 % interval 62.77 to 84.22.'
-    """
-    low, high = interval(score)
-    examples = count_examples(len(score.predictions.values))
-    if score.metric == 'accuracy':
-        examples = f'{score.predictions.right.sum():,} of {examples}'
-    title = {'test': 'Test', 'valid': 'Validation'}[kind]
-    lines = [
-        f'- {title} {plain(score.title)}: **{score}** ({examples}); 95 % interval '
-        f'{format_interval(low, high)}.'
-    ]
-    for other in others:
-        if (other.on, other.split, other.metric) == (kind, score.split, score.metric):
-            line = f'  - {format_published(other)}'
-            if not math.isnan(low):
-                is_inside = low <= other.value <= high
-                line += ': inside the interval.' if is_inside else ': outside the interval.'
-            lines.append(line)
-    return lines
-
-
-def format_published(other: Published) -> str:
-    """'86.5 % (paper)', with as many digits as it was published with."""
-    unit = ' %' if other.metric == 'accuracy' else ''
-    return f'{other.value}{unit} ({plain(other.who)})'
-
-
-def report_training(folder: str, evaluations: list[dict], task: Task) -> list[str]:
+def report_training(
+    folder: str, log: Log, task: Task, validated: dict[str, Predictions]
+) -> list[str]:
     """The section of costs and scores by epoch."""
-    columns = columns_of(evaluations[0])
+    columns = columns_of(log.evaluations[0])
     header = ['epoch', 'update', *(column.title(task) for column in columns.values())]
     rows = [
         [
@@ -201,121 +211,112 @@ def report_training(folder: str, evaluations: list[dict], task: Task) -> list[st
             f'{line["n_updates"]:,}',
             *(format_score(column.metric, line[name]) for name, column in columns.items()),
         ]
-        for line in evaluations
+        for line in log.evaluations
     ]
-    last = evaluations[-1]
-    epochs_per_update = last['n_epochs'] / max(last['n_updates'], 1)
+    lines = ['', '## Training', '', *markdown_table(header, rows)]
 
-    def curves(metric):
-        return {
-            column.set: [line[name] for line in evaluations]
+    def curves(metric, title, kept=()):
+        updates = [line['n_updates'] for line in log.evaluations]
+        values = {
+            column.set: [line[name] for line in log.evaluations]
             for name, column in columns.items()
             if column.metric == metric
         }
+        return pictures.curves_panel(updates, values, title, kept)
 
-    metric = task.metrics[0]
-    pictures.draw_training(
-        os.path.join(folder, 'training.png'),
-        epochs=[line['n_updates'] * epochs_per_update for line in evaluations],
-        costs=curves('cost'),
-        scores=curves(metric),
-        title='accuracy, %' if metric == 'accuracy' else f'{METRIC_NAMES[metric]} × 100',
-    )
-    return [
-        *['', '## Training', ''],
-        *markdown_table(header, rows),
-        *picture('training', 'Cost and score by epoch'),
-    ]
+    panels = [pictures.loss_panel(log.progress)] if len(log.progress) > 1 else []
+    if len(log.evaluations) > 1:
+        metric, kept = task.metrics[0], ()
+        for score in results(task, validated)[:1]:
+            best = best_evaluation(log.evaluations, task)
+            kept = (best['n_updates'], score.value, *interval(score))
+        title = 'accuracy, %' if metric == 'accuracy' else f'{METRIC_NAMES[metric]} × 100'
+        panels += [curves('cost', 'cost of the task'), curves(metric, title, kept)]
+    if panels:  # a curve needs two points
+        path = os.path.join(folder, 'training.png')
+        pictures.draw(path, 6, max(2.4 * len(panels), 3), *panels)
+        lines += picture('training', 'Loss, cost and score by update')
+    return lines
 
 
 # ----------------------------------------------------------------------------- the predictions
 
 
-def heading(title: str, where: str) -> list[str]:
-    """The heading of a section. It names the set, except for a single test set."""
-    return ['', f'## {title}' if where == 'test set' else f'## {title} ({where})', '']
+def report_predictions(folder: str, task: Task, predictions: Predictions) -> list[str]:
+    """The sections about predictions with labels."""
+    lines = []
+    if task.labels and not is_real(task):
+        lines += report_classes(folder, task, predictions)
+    if not is_real(task):
+        lines += report_confidence(folder, predictions)
+    return lines + report_mistakes(task, predictions)
 
 
-def report_classes(folder: str, task: Task, predictions: Predictions, where: str) -> list[str]:
+def report_classes(folder: str, task: Task, predictions: Predictions) -> list[str]:
     """The section of precision and recall, and the confusion matrix of not too many classes."""
-    labels, values, n_classes = predictions.labels, predictions.values, len(task.labels)
-
-    def count(ids):
-        return np.bincount(ids, minlength=n_classes)
-
-    right, of_labels, predicted = count(labels[predictions.right]), count(labels), count(values)
-    rows = [
-        [
-            plain(name),
-            f'{of_labels[i]:,}',
-            f'{predicted[i]:,}',
-            percentage(right[i], predicted[i]),
-            percentage(right[i], of_labels[i]),
-        ]
-        for i, name in enumerate(task.labels)
-    ]
-    header = ['class', 'examples', 'predictions', 'precision', 'recall']
-    lines = [*heading('Classes', where), *markdown_table(header, rows)]
-    if n_classes > MAX_CLASSES:
-        return lines
-    counts = np.bincount(labels * n_classes + values, minlength=n_classes**2)
-    counts = counts.reshape(n_classes, n_classes)
-    pictures.draw_confusion(os.path.join(folder, 'confusion.png'), counts, task.labels)
-    return [*lines, *picture('confusion', 'Confusion matrix')]
-
-
-def percentage(part: int, whole: int) -> str:
-    return f'{100 * part / whole:.2f} %' if whole else '–'
-
-
-def report_confidence(folder: str, predictions: Predictions, where: str) -> list[str]:
-    """The section of confidence and calibration."""
-    calibration, error = calibrate(predictions)
-    pictures.draw_confidence(os.path.join(folder, 'confidence.png'), calibration)
-    return [
-        *heading('Confidence', where),
-        f'The mean probability of a prediction is {predictions.confidence.mean():.3f}, and '
-        f'{predictions.right.mean():.3f} of the predictions are right. The expected calibration '
-        f'error, over {N_BINS} bins, is {error:.3f}.',
-        *picture('confidence', 'Confidence and calibration'),
-    ]
-
-
-def calibrate(predictions: Predictions) -> tuple[np.ndarray, float]:
-    """How often predictions are right, by their probability.
-
-    Returns [bins that are not empty, 2]: the mean probability and the accuracy; and the expected
-    calibration error (Guo et al., 2017), the mean distance of the two.
-    """
-    confidence = predictions.confidence
-    edges = np.linspace(0, 1, N_BINS + 1)[1:-1]
-    which = np.searchsorted(edges, confidence, side='right')
-    n, sure, right = (
-        np.bincount(which, weights, N_BINS) for weights in (None, confidence, predictions.right)
+    n_classes, labels, values = len(task.labels), predictions.labels, predictions.values
+    right, of_labels, predicted = (
+        np.bincount(ids, minlength=n_classes) for ids in (labels[predictions.right], labels, values)
     )
-    error = abs(sure - right).sum() / n.sum()
-    filled = n > 0
-    return np.column_stack([sure, right])[filled] / n[filled, None], float(error)
+    with np.errstate(invalid='ignore'):  # NaN where there are none
+        f1 = 2 * right / (of_labels + predicted)
+        scores = zip(right / predicted, right / of_labels, f1)
+    rows = [
+        [plain(name), f'{n:,}', f'{m:,}', *map(percent, some)]
+        for name, n, m, some in zip(task.labels, of_labels, predicted, scores)
+    ]
+    rows.append(['mean (macro F1)', *[''] * 4, percent(np.nanmean(f1))])
+    header = ['class', 'examples', 'predictions', 'precision', 'recall', 'F1']
+    lines = [*['', '## Classes', ''], *markdown_table(header, rows)]
+    if n_classes <= MAX_CLASSES:
+        counts = np.zeros((n_classes, n_classes), dtype=int)
+        np.add.at(counts, (labels, values), 1)
+        pictures.draw_confusion(os.path.join(folder, 'confusion.png'), counts, task.labels)
+        lines += picture('confusion', 'Confusion matrix')
+    return lines
 
 
-def report_mistakes(task: Task, predictions: Predictions, where: str) -> list[str]:
+def report_confidence(folder: str, predictions: Predictions) -> list[str]:
+    """The section of confidence and calibration."""
+    confidence = predictions.confidence
+    lines = [
+        *['', '## Confidence', ''],
+        f'The mean probability of a prediction is {percent(confidence.mean())}, and '
+        f'{percent(predictions.right.mean())} of the predictions are right.',
+    ]
+    bins = calibrate(confidence, predictions.right)
+    if len(bins) > 1:
+        pictures.draw_confidence(os.path.join(folder, 'confidence.png'), bins)
+        lines += picture('confidence', 'Confidence and calibration')
+    return lines
+
+
+def calibrate(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The `bins` of `pictures.draw_confidence` that are not empty."""
+    which = np.minimum((N_BINS * confidence).astype(int), N_BINS - 1)
+    rows = []
+    for i in np.unique(which):
+        here = which == i
+        low, high = wilson(right[here].sum(), here.sum())
+        sure, share = 100 * confidence[here].mean(), 100 * right[here].mean()
+        rows.append([sure, share, low, high, here.sum()])
+    return np.array(rows)
+
+
+def report_mistakes(task: Task, predictions: Predictions) -> list[str]:
     """The section of the surest mistakes, or of the largest errors, with their texts."""
     if is_real(task):
         errors = abs(predictions.values - predictions.labels)
         worst = np.argsort(-errors, kind='stable')[:N_MISTAKES]
-        lines = heading('The largest errors', where)
+        lines = ['', '## The largest errors', '']
         lines.append('The examples with the largest difference of prediction and score:')
     else:
         wrong = np.flatnonzero(~predictions.right)
         order = np.argsort(-predictions.confidence[wrong], kind='stable')
         worst = wrong[order][:N_MISTAKES]
-        lines = heading('The surest mistakes', where)
-        lines.append(
-            f'{len(wrong):,} of {len(predictions.values):,} predictions are wrong. '
-            'The surest of them:'
-            if len(wrong)
-            else 'There are none.'
-        )
+        lines = ['', '## The surest mistakes', '']
+        first = f'{len(wrong):,} of {len(predictions.values):,} predictions are wrong. '
+        lines.append(f'{first}The surest of them:' if len(wrong) else 'There are none.')
     for rank, i in enumerate(worst, 1):
         lines += ['', *describe_mistake(task, predictions, rank, i)]
     return lines
@@ -324,27 +325,21 @@ def report_mistakes(task: Task, predictions: Predictions, where: str) -> list[st
 def describe_mistake(task: Task, predictions: Predictions, rank: int, i: int) -> list[str]:
     """One item of the list of mistakes."""
     example = predictions.examples[i]
-    prediction, label = predictions.values[i], predictions.labels[i]
-    first = f'{rank}. Example {plain(example.id)}: '
-    item = ' ' * len(f'{rank}. ') + '- '  # Markdown wants it below the first word
+    pair = predictions.values[i], predictions.labels[i]
     if is_real(task):
-        first += f'predicted {prediction:.2f}, the score is {label:.2f}'
-        return [first, *(f'{item}text: {plain(text)}' for text in example.texts)]
-    shares = predictions.shares[i]
-    if task.labels:
-        first += (
-            f'predicted {plain(task.labels[prediction])} ({shares[prediction]:.1%}), '
-            f'right is {plain(task.labels[label])} ({shares[label]:.1%})'
-        )
-        return [first, *(f'{item}text: {plain(text)}' for text in example.texts)]
-    first += f'predicted {task.word(prediction)}, right is {task.word(label)}'
-    context = example.texts[: task.n_context]
-    choices = example.texts[task.n_context :]
-    lines = [first, *(f'{item}context: {plain(text)}' for text in context)]
-    for k, choice in enumerate(choices):
-        right = ' (right)' if k == label else ''
-        lines.append(f'{item}{task.word(k)}, {shares[k]:.1%}{right}: {plain(choice)}')
-    return lines
+        predicted, right = (f'{value:.2f}' for value in pair)
+    else:
+        shares = predictions.shares[i]
+        predicted, right = (f'{plain(name_of(task, k))} ({percent(shares[k])})' for k in pair)
+    first = f'{rank}. '  # Markdown wants all that follows below its first word
+    lines = [f'{first}Example {plain(example.id)}: predicted {predicted}, right is {right}']
+    names = text_names(task, len(example.texts))
+    if task.layout == 'choices':
+        for k in range(len(names) - task.n_context):
+            mark = ' (right)' if k == pair[1] else ''
+            names[task.n_context + k] = f'{name_of(task, k)}, {percent(shares[k])}{mark}'
+    texts = zip(names, example.texts, strict=True)
+    return lines + [f'{" " * len(first)}- {name}: {plain(text)}' for name, text in texts]
 
 
 # ---------------------------------------------------------------------------------- Markdown
@@ -355,18 +350,21 @@ def count_examples(n: int) -> str:
     return f'{n:,} example' if n == 1 else f'{n:,} examples'
 
 
+def percent(share: float) -> str:
+    """'93.2 %'; a dash where it is not defined."""
+    return '–' if math.isnan(share) else f'{100 * share:.1f} %'
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence]) -> list[str]:
     """A Markdown table that is also legible as text. The first column is aligned left."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-
-    def line(row):
-        padded = [row[0].ljust(widths[0])]
-        padded += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        return f'| {" | ".join(padded)} |'
-
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = []
+    for first, *others in cells:
+        padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append(f'| {" | ".join([first.ljust(widths[0]), *padded])} |')
     rule = [':' + '-' * (widths[0] + 1), *('-' * (width + 1) + ':' for width in widths[1:])]
-    return [line(cells[0]), f'|{"|".join(rule)}|', *map(line, cells[1:])]
+    return [lines[0], f'|{"|".join(rule)}|', *lines[1:]]
 
 
 def picture(name: str, alt: str) -> list[str]:
@@ -378,31 +376,20 @@ def picture(name: str, alt: str) -> list[str]:
 
 
 def print_metrics(
-    task: Task,
-    evaluations: list[dict],
-    test: dict[str, tuple[list[Example], np.ndarray]],
-    valid: dict[str, tuple[list[Example], np.ndarray]] | None = None,
+    task: Task, evaluations: list[dict], test: Sets, valid: Sets | None = None
 ) -> None:
-    """Print the scores of the best parameters, as OpenAI's program does for ROCStories at its end.
-
-    test, valid  name of a set -> its examples and their logits [examples, scores]
-    """
-
-    def title_of(metric, split):
-        title = METRIC_NAMES[metric] if metric == 'accuracy' else metric_title(metric, task)
-        return title + suffix(split)
-
-    for column, value in validation_scores(best_evaluation(evaluations, task), task):
-        print(f'{task.title} Valid {title_of(column.metric, column.subset)}: {value:.2f}')
-    tested = {name: predictions_for(task, *pair) for name, pair in test.items()}
-    for score in results(task, tested):
-        print(f'{task.title} Test {title_of(score.metric, score.split)}:  {score.value:.2f}')
-    for split, part in tested.items():
-        if part.labels is None:
-            title = METRIC_NAMES[task.metrics[0]] + suffix(split)
-            print(f'{task.title} Test {title}:  not known: the test file has no labels')
-    validated = {name: predictions_for(task, *pair) for name, pair in (valid or {}).items()}
-    for warning in warnings_of(task, *choose_set(tested, validated)):
+    """Print the scores of the best parameters, as OpenAI's program does for ROCStories."""
+    tested = decode_sets(task, test)
+    best = validation_scores(best_evaluation(evaluations, task), task)
+    scores = [('Valid', c.metric, c.subset, f' {value:.2f}') for c, value in best]
+    scores += [('Test', s.metric, s.split, f'  {s.value:.2f}') for s in results(task, tested)]
+    unknown = [name for name, part in tested.items() if part.labels is None]
+    text = '  not known: the test file has no labels'
+    scores += [('Test', task.metrics[0], name, text) for name in unknown]
+    for kind, metric, split, text in scores:
+        title = 'Accuracy' if metric == 'accuracy' else metric_title(metric, task)
+        print(f'{task.title} {kind} {title}{suffix(split)}:{text}')
+    for warning in warnings_of(task, *choose_set(tested, decode_sets(task, valid))):
         print(warning, file=sys.stderr)
 
 
@@ -413,20 +400,3 @@ def print_next_step(notes: Sequence[str]) -> None:
             'next: real files (python download.py, docs/data.md), your own data '
             '(--dataset custom --data_dir FOLDER), or the whole paper (python paper.py)'
         )
-
-
-def can_compare(
-    arguments: dict, task: Task, test: dict[str, tuple[list[Example], np.ndarray]]
-) -> bool:
-    """Whether a run can be compared with published results.
-
-    It can if it used the complete test set, and all layers of pre-trained weights, and neither are
-    our sample. `arguments` are those in the log.
-    """
-    sizes = {edition[2] for edition in task.archive.editions} if task.archive else set()
-    if task.name == 'rocstories':
-        sizes = {1871}
-    n_test = sum(len(examples) for name, (examples, _) in test.items() if name != 'diagnostic')
-    all_layers = arguments.get('n_transfer') == arguments.get('n_layer')
-    all_layers &= arguments.get('model', 'transformer') == 'transformer'
-    return n_test in sizes and all_layers and not arguments.get('sample')

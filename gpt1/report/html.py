@@ -1,0 +1,65 @@
+"""A report in Markdown as one HTML file, which a browser opens by double click."""
+
+import base64
+import html
+import os
+import string
+
+from gpt1.report.pictures import optional
+from utils import whole_file
+
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
+LARGE = 800  # pixels; a wider picture scrolls on a phone
+WITH_DIRECTION = ('heading_open', 'paragraph_open', 'list_item_open', 'th_open', 'td_open')
+
+
+def write_html(markdown_path: str | os.PathLike) -> str | None:
+    """Write an .html file beside a report in Markdown: its title is the first heading.
+
+    The pictures of the report are inside; texts are shown as they are, in any script. The file
+    asks for nothing else and runs nothing. Returns its path; None if it cannot be written, of
+    which a warning tells.
+    """
+    path = os.path.splitext(markdown_path)[0] + '.html'
+    with optional(path):
+        with open(markdown_path, encoding='utf-8') as f:
+            page = render(f.read(), os.path.dirname(markdown_path))
+        with whole_file(path) as f:
+            f.write(page)
+        return path
+    return None
+
+
+def render(text: str, folder: str) -> str:
+    """The page of a report in Markdown, with the pictures of a folder inside."""
+    from markdown_it import MarkdownIt  # not needed for anything else
+
+    markdown = MarkdownIt('commonmark', {'html': False}).enable('table')
+    tokens = markdown.parse(text)
+    title = ''
+    for token, inside in zip(tokens, tokens[1:]):
+        if token.type in WITH_DIRECTION:
+            token.attrSet('dir', 'auto')  # right to left where the text is
+        if token.type == 'heading_open' and not title:
+            title = ''.join(part.content for part in inside.children)
+        for part in inside.children or ():
+            if part.type == 'image':
+                put_inside(part, folder)
+    body = markdown.renderer.render(tokens, markdown.options, {})
+    # Texts cannot contain these: their < is &lt;
+    body = body.replace('<table>', '<div class="wide" tabindex="0"><table>')
+    body = body.replace('</table>', '</table></div>')
+    with open(PAGE, encoding='utf-8') as f:
+        return string.Template(f.read()).substitute(title=html.escape(title), body=body)
+
+
+def put_inside(image, folder: str) -> None:
+    """Put the picture itself in the place of its name; where there is none, what it would show."""
+    try:
+        with open(os.path.join(folder, image.attrGet('src')), 'rb') as f:
+            content = f.read()
+        image.attrSet('src', f'data:image/png;base64,{base64.b64encode(content).decode()}')
+        if int.from_bytes(content[16:20]) > LARGE:  # the width of a PNG file
+            image.attrSet('class', 'large')
+    except OSError:
+        image.type, image.content = 'text', f'{image.content}: not drawn'

@@ -1,0 +1,580 @@
+"""The report of a run: scores that can be checked by hand, files, pictures, a page."""
+
+import io
+import math
+import os
+import pathlib
+import re
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+from browser import NEEDS_CHROMIUM, Browser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets import TASKS
+from gpt1.report import pictures
+from gpt1.report.html import write_html
+from gpt1.report.intervals import Score, interval, noise_of
+from gpt1.report.log import (
+    MAX_TEXT,
+    Log,
+    best_evaluation,
+    columns_of,
+    is_real,
+    log_name,
+    plain,
+    read_log,
+)
+from gpt1.report.predictions import predictions_for, read_predictions, write_predictions
+from gpt1.report.report import (
+    N_MISTAKES,
+    calibrate,
+    describe,
+    markdown_table,
+    print_metrics,
+    write_evaluation,
+    write_report,
+)
+from gpt1.tasks.metrics import METRICS
+from gpt1.tasks.task import Example, Task
+from utils import InputError
+
+CUSTOM = Task('custom', 'Custom', 'text', ('red', 'green'), ('accuracy', 'f1'), {})
+MACRO = replace(CUSTOM, labels=('a', 'b', 'c'), positive=None)
+REGRESSION = replace(
+    CUSTOM, labels=None, metrics=('pearson', 'spearman'), regression=True, mean=2.0, std=1.5
+)
+CHOICES = replace(CUSTOM, layout='choices', labels=None, metrics=('accuracy',), first_label='1')
+MANY = replace(CUSTOM, labels=tuple(f'class {i}' for i in range(30)), metrics=('accuracy',))
+KINDS = {**TASKS, 'classes': CUSTOM, 'regression': REGRESSION, 'choices': CHOICES, 'many': MANY}
+SPLITS = {'mnli': ('matched', 'mismatched'), 'race': ('middle', 'high')}
+
+
+def make_set(task, n=60, right=45, labels=True, n_choices=2, seed=0):
+    """Made-up examples, and logits that are right in `right` of `n`: (examples, logits)."""
+    rng = np.random.default_rng(seed)
+    n_classes = n_choices if task.layout == 'choices' else len(task.labels or range(6))
+    real = is_real(task)
+    label = [float(i % 11) / 2 if real else i % n_classes for i in range(n)]
+    n_texts = {'text': 1, 'pair': 2, 'similarity': 2}.get(task.layout, task.n_context + n_choices)
+    examples = []
+    for i in range(n):
+        words = ' word' * (i % 7)
+        texts = tuple(f'Text {k} of *{i}* <tag>{words}' for k in range(n_texts))
+        examples.append(Example(f'id{i}', texts, label[i] if labels else None))
+    sure = np.linspace(0.1, 4, n)[rng.permutation(n)]
+    if task.regression:
+        noise = np.where(np.arange(n) < right, 0.1, 2) * rng.normal(size=n)
+        return examples, ((np.array(label) + noise - task.mean) / task.std)[:, None]
+    if task.soft_labels:
+        return examples, -((np.arange(6) - np.array(label)[:, None] - rng.normal(size=(n, 1))) ** 2)
+    shift = np.arange(n) >= right  # to the next class
+    predicted = (np.array(label) + shift) % n_classes
+    logits = np.zeros((n, n_classes))
+    logits[np.arange(n), predicted] = sure
+    return examples, logits.astype(np.float32)
+
+
+def make_evaluations(task, splits=('valid',), n_epochs=3):
+    """The lines of a log after its first one. The best scores are 1, 2, ... above 75.5."""
+    lines = []
+    for i in range(1, n_epochs + 1):
+        line = {'n_epochs': i, 'n_updates': 10 * i, 'tr_cost': 0.5 / i, 'va_cost': 0.6 / i}
+        for metric in task.metrics:
+            name = log_name(metric)
+            line |= {f'tr_{name}': 80.0 + i, f'va_{name}': 75.5 + i}
+        for split in splits if task.pooled else splits[1:]:
+            for name in ('cost', *map(log_name, task.metrics)):
+                line[f'va_{name}_{split}'] = 70.25 + i
+        lines.append({**line, 'time': 1.5})
+    return lines
+
+
+def make_report(folder, task, labels=True, valid=False, notes=(), progress=(), **start):
+    """Write a report on made-up data. Returns its text."""
+    splits = SPLITS.get(task.name, ('test',))
+    test = {name: make_set(task, labels=labels, seed=i) for i, name in enumerate(splits)}
+    validated = {}
+    if valid:
+        validated = {name.replace('test', 'valid'): make_set(task) for name in splits}
+    log = Log({'desc': 'mine', **start}, make_evaluations(task, splits), list(progress))
+    write_report(folder, log, task, test, validated, notes)
+    return (folder / 'report.md').read_text(encoding='utf-8')
+
+
+def pictures_in(folder):
+    """The names of the pictures in a folder, each of which must be a PNG file."""
+    names = {name for name in os.listdir(folder) if name.endswith('.png')}
+    for name in names:
+        assert (folder / name).read_bytes().startswith(b'\x89PNG\r\n\x1a\n')
+    return names
+
+
+# Metrics and intervals
+
+
+def score_on(task, metric, **options):
+    predictions = predictions_for(task, *make_set(task, **options))
+    value = task.score(metric, predictions.labels, predictions.values)
+    return Score('test', metric, value, predictions, task)
+
+
+def test_the_interval_of_accuracy_is_wilson_s():
+    """As Newcombe (1998) prints it, table I."""
+    for n_right, n, expected in [(81, 263, (25.53, 36.62)), (0, 20, (0, 16.11))]:
+        score = score_on(TASKS['sst2'], 'accuracy', n=n, right=n_right)
+        assert interval(score) == pytest.approx(expected, abs=0.01)
+
+
+pairs_of_classes = st.integers(2, 4).flatmap(
+    lambda n: st.lists(st.tuples(*[st.integers(0, n - 1)] * 2), min_size=1, max_size=50)
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(pairs_of_classes)
+@pytest.mark.filterwarnings('ignore:A single label')
+def test_scores_of_classes_are_those_of_scikit_learn(pairs):
+    labels, predictions = np.array(pairs).T
+    score, options = sklearn.metrics.f1_score, {'zero_division': 0}
+    found = {p: METRICS['f1'](labels, predictions, positive=p) for p in (0, 1, 2, 3, None)}
+    for positive in range(4):
+        expected = score(labels == positive, predictions == positive, **options)
+        assert found[positive] == pytest.approx(100 * expected)
+    expected = score(labels, predictions, average='macro', **options)
+    assert found[None] == pytest.approx(100 * expected)
+    expected = 100 * sklearn.metrics.matthews_corrcoef(labels, predictions)
+    assert METRICS['matthews'](labels, predictions) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    'task, metric',
+    [(TASKS['mrpc'], 'f1'), (MACRO, 'f1'), (TASKS['cola'], 'matthews'), (REGRESSION, 'spearman')],
+)
+def test_intervals_are_those_of_scipy_s_bootstrap(task, metric):
+    score = score_on(task, metric, n=200, right=130)
+    expected = scipy.stats.bootstrap(
+        (score.predictions.labels, score.predictions.values),
+        lambda *pair: task.score(metric, *pair),
+        paired=True,
+        vectorized=False,
+        method='percentile',
+        n_resamples=1000,
+        rng=1,
+    ).confidence_interval
+    assert interval(score) == pytest.approx(tuple(expected), abs=2)
+    assert interval(score) == interval(score)
+
+
+def test_the_noise_of_a_score():
+    """Its standard error, and what the same prediction for all examples would have."""
+    error, guess = noise_of(score_on(TASKS['snli'], 'accuracy', n=300, right=240))
+    assert (error, guess) == pytest.approx((100 * math.sqrt(0.8 * 0.2 / 300), 100 / 3), abs=0.05)
+    assert noise_of(score_on(TASKS['mrpc'], 'f1', n=300, right=240))[1] == pytest.approx(200 / 3)
+
+
+def test_predictions_that_are_all_the_same_have_no_correlation():
+    examples, _ = make_set(REGRESSION)
+    predictions = predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
+    constant = Score('test', 'pearson', 0.0, predictions, REGRESSION)
+    assert describe([('', constant)])[0].endswith('95 % interval (bootstrap) not defined.')
+    assert noise_of(constant) == (100 / math.sqrt(60), 0)
+
+
+def test_calibration():
+    bins = calibrate(np.array([0.88, 0.81, 0.86, 0.7, 1.0]), np.array([1, 1, 0, 1, 1], bool))
+    np.testing.assert_allclose(bins[:, :2], [[70, 100], [85, 200 / 3], [100, 100]])
+    assert bins[:, 4].tolist() == [1, 3, 1]
+    assert bins[1, 2] == pytest.approx(20.77, abs=0.01)  # Wilson's, of 2 of 3
+
+
+# predictions.csv
+
+
+def write(task, examples, logits):
+    f = io.StringIO()
+    write_predictions(f, task, examples, logits)
+    return f.getvalue()
+
+
+STORIES = TASKS['rocstories']
+
+
+def test_predictions_of_rocstories():
+    examples = [Example('a,b', ('x', 'y', 'z'), 0), Example('c"d', ('\r\n', '', ''), None)]
+    logits = np.array([[0.1, 0.2], [-3e-9, -1e9]], dtype=np.float32)
+    assert write(STORIES, examples, logits) == (
+        'id,context,choice1,choice2,score_1,score_2,probability,prediction,label\n'
+        '"a,b",x,y,z,0.100000001,0.200000003,0.524979,2,1\n'
+        '"c""d","\n",,,-3.00000003e-09,-1e+09,1.000000,1,\n'
+    )
+
+
+@pytest.mark.parametrize(
+    'task, header, label',
+    [
+        ('snli', 'text1,text2,score_entailment,score_neutral,score_contradiction,', 'entailment'),
+        ('race', 'context,question,choice1,choice2,score_A,score_B,', 'A'),
+        ('choices', 'context,choice1,choice2,score_1,score_2,', '1'),
+        ('classes', 'text,score_red,score_green,', 'red'),
+        ('stsb', 'text1,text2,' + ''.join(f'score_{i},' for i in range(6)), '0'),
+        ('regression', 'text,score,', '0'),
+    ],
+)
+def test_predictions_of_each_kind(task, header, label):
+    lines = write(KINDS[task], *make_set(KINDS[task])).splitlines()
+    more = '' if is_real(KINDS[task]) else 'probability,'
+    assert sorted(lines[0].split(',')) == sorted(f'id,{header}{more}prediction,label'.split(','))
+    assert lines[1].startswith('id0,Text 0 of *0* <tag>,') and lines[1].endswith(f',{label}')
+
+
+texts = st.text(st.characters(exclude_categories=['Cs']), max_size=8)
+scores = st.floats(-1e6, 1e6, width=32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(list(KINDS.values())), st.data())
+def test_predictions_survive_their_file(tmp_path_factory, task, data):
+    n_scores = 4 if task.layout == 'choices' else task.n_out
+    row = st.tuples(texts, st.lists(scores, min_size=n_scores, max_size=n_scores))
+    rows = data.draw(st.lists(row, max_size=5))
+    logits = np.array([row for _, row in rows], dtype=np.float32).reshape(-1, n_scores)
+    n_texts = {'text': 1, 'choices': task.n_context + n_scores}.get(task.layout, 2)
+    examples = [Example(name, (name,) * n_texts, None) for name, _ in rows]
+    if task.layout == 'choices' and len(rows):
+        logits[0, 1:] = -np.inf  # an example with fewer choices
+        examples[0] = examples[0]._replace(texts=examples[0].texts[: task.n_context + 1])
+        share = predictions_for(task, examples, logits).shares[0]
+        np.testing.assert_array_equal(share, [1, 0, 0, 0])
+    path = tmp_path_factory.mktemp('file') / 'predictions.csv'
+    path.write_text(write(task, examples, logits), encoding='utf-8', newline='')
+    names, found, _ = read_predictions(path, task)
+    assert names == [name.replace('\r\n', '\n').replace('\r', ' ') for name, _ in rows]
+    np.testing.assert_array_equal(found, logits)
+
+
+EARLIER = 'id,score1,score2,probability,prediction,label\n'
+
+
+def test_predictions_of_earlier_versions(tmp_path):
+    """Without texts; the choices of ROCStories were 0 and 1. No class can be missing."""
+    path = tmp_path / 'predictions.csv'
+    path.write_text(EARLIER + 'a,1,,0.5,0,1\n')
+    names, logits, labels = read_predictions(path, STORIES)
+    assert (names, logits.tolist(), labels) == (['a'], [[1, -math.inf]], ['2'])
+    with pytest.raises(InputError, match='row 2: expected 6 columns, with numbers as scores'):
+        read_predictions(path, CUSTOM)
+
+
+@pytest.mark.parametrize(
+    'text, where',
+    [
+        ('', 'row 1'),
+        ('id,score_red,score_blue,probability,prediction,label\n', 'row 1'),
+        ('score1,score2\n', 'row 1'),
+        (EARLIER + 'a,x,2,0.5,1,1\n', 'row 2'),
+        (EARLIER + 'a,1,2,0.5,1,1\na,nan,2,0.5,1,1\n', 'row 3'),
+        (EARLIER + 'a,1e400,2,0.5,1,1\n', 'row 2'),
+        (EARLIER + 'a,,,0.5,1,1\n', 'row 2'),
+        (EARLIER + 'a\n', 'row 2'),
+        (EARLIER + '\xff', 'not a CSV file'),
+    ],
+)
+def test_wrong_predictions(tmp_path, text, where):
+    path = tmp_path / 'predictions.csv'
+    path.write_bytes(text.encode('latin-1'))
+    for task in (STORIES, CUSTOM):
+        with pytest.raises(InputError, match=f'predictions.csv.*{where}'):
+            read_predictions(path, task)
+
+
+# The log
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        '{}\n',
+        '[]\n[]\n',
+        '{}\n{"n_epochs": 1}\n',
+        '{}\nnot JSON\n',
+        '{}\n{"n_epochs": 1, "n_updates": 1, "tr_cost": 1, "va_cost": "1", "va_acc": 1}\n',
+        '{}\n{"n_epochs": 1, "n_updates": 1, "tr_cost": 1, "va_cost": NaN, "va_acc": 1}\n',
+        '{}\n{"n_epochs": 1, "n_updates": true, "tr_cost": 1, "va_cost": 1, "va_acc": 1}\n',
+        '\xff',
+        '{}\n' + '[' * 10**5,
+    ],
+)
+def test_wrong_logs(tmp_path, text):
+    (tmp_path / 'log.jsonl').write_bytes(text.encode('latin-1'))
+    with pytest.raises(InputError, match='log.jsonl'):
+        read_log(tmp_path / 'log.jsonl')
+
+
+def test_the_best_evaluation_is_the_first_of_equals():
+    lines = [{'va_f1': 1.0, 'va_acc': 9.0, 'n': 1}, {'va_f1': 2.0, 'n': 2}, {'va_f1': 2.0, 'n': 3}]
+    assert best_evaluation(lines, TASKS['mrpc'])['n'] == 2
+
+
+def test_titles_of_the_columns_of_a_log():
+    names = ('n_epochs', 'tr_cost', 'va_acc_mismatched', 'va_f1', 'time')
+    assert {name: column.title() for name, column in columns_of(dict.fromkeys(names)).items()} == {
+        'tr_cost': 'training cost',
+        'va_acc_mismatched': 'validation accuracy, mismatched',
+        'va_f1': 'validation F1',
+    }
+
+
+# Reports
+
+
+def test_lines_of_several_metrics_and_sets(capsys):
+    race, mnli = TASKS['race'], TASKS['mnli']
+    test = {'middle': make_set(race, n=20, right=10), 'high': make_set(race, n=60, right=60)}
+    print_metrics(race, make_evaluations(race, ('middle', 'high')), test)
+    test = {'matched': make_set(mnli), 'diagnostic': make_set(mnli, labels=False)}
+    print_metrics(mnli, make_evaluations(mnli, ('matched', 'mismatched')), test)
+    assert capsys.readouterr().out.splitlines() == [
+        'RACE Valid Accuracy: 78.50',
+        'RACE Valid Accuracy, middle: 73.25',
+        'RACE Valid Accuracy, high: 73.25',
+        'RACE Test Accuracy:  87.50',
+        'RACE Test Accuracy, middle:  50.00',
+        'RACE Test Accuracy, high:  100.00',
+        'MNLI Valid Accuracy: 78.50',
+        'MNLI Valid Accuracy, mismatched: 73.25',
+        'MNLI Test Accuracy, matched:  75.00',
+        'MNLI Test Accuracy, diagnostic:  not known: the test file has no labels',
+    ]
+
+
+@pytest.mark.parametrize(
+    'name', 'rocstories race mnli cola mrpc stsb regression choices many'.split()
+)
+@pytest.mark.parametrize('labels, valid', [(True, False), (False, True), (False, False)])
+def test_report_of_each_kind(tmp_path, no_pictures, name, labels, valid):
+    report = make_report(tmp_path, KINDS[name], labels, valid)
+    sections = re.findall('^## (.*)$', report, re.M)
+    assert sections.pop(0) == 'Training'
+    assert labels != ('not known, since the test file has no labels' in report)
+    assert bool(sections) == ('95 % interval' in report) == (labels or valid)
+    kind = 'test' if labels else 'validation'
+    assert (f'The sections below analyse the {kind} set' in report) == bool(sections)
+    assert not sections or sections[-1] in ('The surest mistakes', 'The largest errors')
+    assert ('confusion.png' in report) == (
+        (labels or valid) and KINDS[name].labels is not None and name != 'many'
+    )
+    items = re.findall(r'^(\d+\. )Example.*\n((?: +- .*\n)+)', report, re.M)
+    assert len(items) == (N_MISTAKES if sections else 0)
+    for number, texts in items:  # Markdown wants them below the first word
+        assert {len(line) - len(line.lstrip()) for line in texts.splitlines()} == {len(number)}
+
+
+@pytest.mark.parametrize(
+    'name, names',
+    [('race', 'training confidence'), ('snli', 'training confidence confusion')]
+    + [('stsb', 'training')],
+)
+def test_pictures_of_a_report(tmp_path, capsys, name, names):
+    progress = [{'n_updates': i, 'loss': 1 / i} for i in range(1, 30)]
+    report = make_report(tmp_path, KINDS[name], valid=True, progress=progress)
+    assert pictures_in(tmp_path) == {f'{name}.png' for name in names.split()}
+    assert set(re.findall(r'\((\w+)\.png\)', report)) == set(names.split())
+    assert not capsys.readouterr().err
+
+
+def test_pictures_show_the_interval_and_no_curve_of_one_point(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(
+        pictures, 'draw', lambda *args: drawn.append([Figure().subplots(), args[3:]])
+    )
+    make_report(tmp_path, CUSTOM, valid=True)
+    (axes, (_, score)), *_, (calibration, (_, sizes)) = drawn
+    score(axes)
+    low, high = axes.get_ylim()
+    assert low < 62.77 and high > 84.22  # Wilson's, of 45 of 60
+    sizes(calibration)
+    assert sum(bar.get_height() for bar in calibration.patches) == 60
+    drawn.clear()
+    log = Log({}, make_evaluations(CUSTOM, n_epochs=1), [])
+    write_report(tmp_path, log, CUSTOM, {'test': make_set(CUSTOM, labels=False)})
+    assert not drawn and 'training.png' not in (tmp_path / 'report.md').read_text()
+
+
+def test_the_smoothed_curve_of_a_line_is_the_line():
+    values = np.full(41, 2.0)
+    np.testing.assert_allclose(pictures.smooth(values), values)
+    assert pictures.smooth(np.arange(41.0))[2:-2] == pytest.approx(np.arange(2.0, 39))
+
+
+def test_the_scores_of_a_report(tmp_path, no_pictures):
+    report = make_report(tmp_path, STORIES, notes=['QNLI *version* 2'], sample=['made-up sample'])
+    assert report.startswith('# mine\n\n**made-up sample**\n\n- Data: QNLI \\*version\\* 2\n')
+    assert '**75.00 %** (45 of 60 examples); 95 % interval (Wilson) 62.77 to 84.22.' in report
+    assert '**78.50 %**, after epoch 3 (update 30)' in report
+    assert 'paper' not in report and ' 86.5 % (paper).' in make_report(tmp_path, STORIES)
+    mistakes = report.split('## The surest mistakes')[1]
+    assert '15 of 60 predictions are wrong' in mistakes
+    assert mistakes.count('(right)') == N_MISTAKES
+    assert r'of \*5' in mistakes and r'\<tag\>' in mistakes  # shown, not interpreted
+    shares = [float(share) for share in re.findall(r'predicted \d \(([\d.]+) %\)', mistakes)]
+    assert shares == sorted(shares, reverse=True) and min(shares) >= 50
+
+
+@pytest.mark.parametrize(
+    'name, rule',
+    [
+        ('rocstories', 'of each text the first 254 tokens are read'),
+        ('sst2', 'the first 510 tokens of a text are read'),
+        ('race', '509 tokens of an example are read; the context loses its end'),
+    ],
+)
+def test_the_report_says_how_many_examples_are_cut(tmp_path, no_pictures, name, rule):
+    report = make_report(tmp_path, TASKS[name], n_ctx=512, n_cut={'training': 1200, 'test': 3})
+    assert f'- Cut: 1,200 training, 3 test examples are longer: {rule}.\n' in report
+
+
+def test_mistakes_show_classes_and_probabilities(tmp_path, no_pictures):
+    report = make_report(tmp_path, TASKS['snli'])
+    assert re.search(r'predicted (\w+) \([\d.]+ %\), right is (\w+) \([\d.]+ %\)', report)
+    assert '| entailment      |       20 |' in report
+    assert '| mean (macro F1) ' in report
+    report = make_report(tmp_path, TASKS['stsb'])
+    assert re.search(r'predicted [\d.]+, right is [\d.]+\n', report)
+    report = make_report(tmp_path, TASKS['race'])
+    assert re.search(r'predicted B \([\d.]+ %\), right is A', report)
+    assert 'middle and high together' in report
+
+
+@pytest.mark.parametrize('task', [STORIES, CUSTOM, REGRESSION])
+@pytest.mark.parametrize('n, right', [(1, 0), (5, 5)])
+def test_small_and_perfect_runs_before_the_end_of_an_epoch(tmp_path, capsys, task, n, right):
+    """With the costs of a run that diverged."""
+    lines = make_evaluations(task, n_epochs=2)
+    lines[0] |= {'n_epochs': 0, 'n_updates': 4, 'tr_cost': math.nan, 'va_cost': math.inf}
+    some = make_set(task, n=n, right=right)
+    write_report(tmp_path, Log({}, lines, []), task, {'test': some}, {'valid': some})
+    report = (tmp_path / 'report.md').read_text()
+    if not is_real(task):
+        assert ('There are none.' in report) == (right == n)
+    assert 'training.png' in pictures_in(tmp_path) and not capsys.readouterr().err
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_is_shown_as_it_is(text):
+    shown = plain(text)
+    assert ISOLATE.sub('', re.sub(r'\\(.)', r'\1', shown)) == ISOLATE.sub(
+        '', ' '.join(text.split())
+    )
+    assert '\n' not in shown and not re.search(r'(?<!\\)(\\\\)*[*_<>|#`$&\[\]~]', shown)
+    assert len(plain(text * 1000)) < 2 * MAX_TEXT + 10  # cut
+
+
+@pytest.mark.parametrize('positive, title, value', [(0, 'F1 of red', 0), (1, 'F1 of green', 94.74)])
+def test_a_class_that_is_never_predicted(tmp_path, capsys, no_pictures, positive, title, value):
+    task = replace(CUSTOM, positive=positive)
+    examples = [Example(str(i), ('text',), int(i > 1)) for i in range(20)]
+    test = {'test': (examples, np.array([[0.0, 1.0]] * 20))}
+    write_report(tmp_path, Log({}, make_evaluations(task), []), task, test)
+    print_metrics(task, make_evaluations(task), {}, test)
+    warning = "warning: the class 'red' is never predicted, but right for 2 of 20 examples of the "
+    report, printed = (tmp_path / 'report.md').read_text(), capsys.readouterr()
+    assert f'**{warning}test set**' in report and f'- Test {title}: **{value:.2f}**' in report
+    assert printed.err == f'{warning}validation set\n'
+    assert f'Custom Valid {title}: ' in printed.out and f'validation {title}' in report
+
+
+def test_macro_f1(tmp_path, no_pictures):
+    report = make_report(tmp_path, replace(MANY, metrics=('accuracy', 'f1'), positive=None))
+    low, high = map(float, re.search(r'macro F1: .* (\S+) to (\S+)\.$', report, re.M).groups())
+    assert 50 < low < 75 < high < 90
+
+
+def test_the_report_on_any_file_with_labels(tmp_path, no_pictures):
+    examples, logits = make_set(MACRO)
+    examples[0] = examples[0]._replace(label=None)
+    scores = write_evaluation(tmp_path, 'my.csv', MACRO, examples, logits, ['*note*'])
+    assert scores[0].startswith('- Accuracy: **74.58 %** (44 of 59 examples); 95 % interval')
+    assert scores[-1] == '- 59 of 60 examples have a label.'
+    report = (tmp_path / 'report.md').read_text()
+    assert report.startswith('# my.csv\n\n**\\*note\\***\n\n' + '\n'.join(scores))
+    assert '## Classes' in report and '## The surest mistakes' in report
+    assert len(read_predictions(tmp_path / 'predictions.csv', MACRO)[0]) == 60
+    with pytest.raises(InputError, match='my.csv has no labels'):
+        write_evaluation(tmp_path, 'my.csv', MACRO, *make_set(MACRO, labels=False))
+
+
+# The page
+
+
+TEXTS = [  # what would be markup, or turn the line around
+    '<script>document.title = "hacked"</script>',
+    '<img src=http://example.com/a.png onerror=alert(1)>',
+    '| a | `b` | *c* __d__ ~~e~~ [f](http://example.com) ![g](a.png) $h$ \\',
+    '&amp; &lt;i&gt; "quoted" <!-- hidden -->',
+    '# שלום (5)',
+    'مرحبا\u202e abc',
+    '😀 👩‍👩‍👧',
+    'two\n\nlines',
+    'x' * 300,
+]
+ISOLATE = re.compile('[\u2068\u2069]')
+
+
+def write_page(folder):
+    """A page with the texts as title, in a table and in a list, and with a wide picture."""
+    shown = [plain(text) for text in TEXTS]
+    lines = [f'# {shown[0]}', '', *markdown_table(['class', *shown[:3]], [[t] * 4 for t in shown])]
+    lines += ['', '![A line](line.png)', '', '![Lost](lost.png)', '']
+    lines += [f'1. Example {text}: right\n   - text: {text}' for text in shown]
+    pictures.draw(str(folder / 'line.png'), 9, 4, lambda axes: axes.plot([1, 2]))
+    (folder / 'report.md').write_text('\n'.join(lines), encoding='utf-8')
+    return write_html(folder / 'report.md')
+
+
+@NEEDS_CHROMIUM
+def test_a_browser_shows_the_report_as_it_is(tmp_path):
+    path = pathlib.Path(write_page(tmp_path))
+    with Browser(tmp_path / 'browser') as page:
+        for width, scheme in [(390, 'light'), (1200, 'dark')]:
+            page.open(path, width, scheme)
+            rows = page.value('[...document.querySelectorAll("tbody tr")].map(r => r.innerText)')
+            items = page.value('[...document.querySelectorAll("li li")].map(i => i.innerText)')
+            for text, row, item in zip(TEXTS, rows, items, strict=True):
+                text = ' '.join(text.split())
+                assert ISOLATE.sub('', row) == '\t'.join([text] * 4)
+                assert ISOLATE.sub('', item) == f'text: {text}'
+            assert page.value('document.title') == TEXTS[0]
+            assert page.value('[...document.images].map(i => i.naturalWidth)') == [1080]
+            assert page.value('document.scrollingElement.scrollWidth') <= width
+        dark = page.value('getComputedStyle(document.body).backgroundColor')
+        assert max(map(int, re.findall(r'\d+', dark))) < 50
+    told = {event['method'] for event in page.events}
+    assert not told & {'Runtime.exceptionThrown', 'Runtime.consoleAPICalled', 'Log.entryAdded'}
+    requests = [e for e in page.events if e['method'] == 'Network.requestWillBeSent']
+    addresses = {e['params']['request']['url'].split(':')[0] for e in requests}
+    assert addresses == {'file', 'data'}
+
+
+def test_what_no_run_needs_fails_with_a_warning(tmp_path, capsys, monkeypatch):
+    """And an earlier picture or page does not stand for it."""
+    (tmp_path / 'a.png').write_text('an earlier one')
+    pictures.draw(str(tmp_path / 'a.png'), 2, 2, lambda axes: axes.plot([1], [2, 3]))
+    (tmp_path / 'b.md').write_text('# A\n')
+    monkeypatch.setitem(sys.modules, 'markdown_it', None)
+    assert write_html(tmp_path / 'b.md') is None
+    monkeypatch.undo()
+    (tmp_path / 'b.html').mkdir()
+    assert write_html(tmp_path / 'b.md') is None
+    for name, line in zip(['a.png', 'b.html', 'b.html'], capsys.readouterr().err.splitlines()):
+        assert line.startswith(f'warning: {tmp_path / name} was not made: ')
+    assert not (tmp_path / 'a.png').exists()
