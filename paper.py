@@ -5,8 +5,8 @@
     python paper.py --list
 
 runs train.py, pretrain.py and gpt1.paper.zero_shot as often as the tables and figures need, and
-writes report.md, report.json and pictures to --out. It can be stopped and restarted at any time.
-Finished runs are skipped, and so are runs that another process holds.
+writes report.md, report.html, report.json and pictures to --out. It can be stopped and restarted at
+any time. Finished runs are skipped, and so are runs that another process holds.
 
 --list prints the commands, one a line, with their states. Finished or blocked commands are
 commented out. So they can be given to other programs, on several machines that share the folder:

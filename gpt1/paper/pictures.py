@@ -23,7 +23,12 @@ def curves_panel(title: str, curves: Iterable[tuple], **options) -> Callable:
             known = [(x, y) for x, y in points if y is not None and not math.isnan(y)]
             axes.plot(*zip(*known), style, color=color, marker='.', label=label)
         axes.set(title=title, **options)
-        axes.xaxis.set_major_formatter('{x:,.0f}')
+        if options.get('xscale') == 'log':
+            first, last = axes.get_xlim()
+            if last < 100 * first:  # powers of ten alone would be one or two ticks
+                axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
+            axes.xaxis.set_major_formatter('{x:,.0f}')
+            axes.xaxis.set_minor_formatter('')
         axes.grid(alpha=0.3)
         place = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.17)}
         axes.legend(frameon=False, fontsize='small', ncols=2, **place)

@@ -279,8 +279,8 @@ def state_of(run: PlannedRun) -> State:
         lines = []
     if found['finished']:
         return State('done', 'done', lines[-1]['time'] - arguments['time'] if lines else None)
-    epochs = [line['n_epochs'] for line in lines if 'n_epochs' in line]
-    return State('begun', f'{max(epochs, default=0):.3g} of {arguments.get("n_iter", 1)} epochs')
+    epochs = lines[-1]['n_epochs'] if lines else 0
+    return State('begun', f'{epochs:.3g} of {arguments.get("n_iter", 1)} epochs')
 
 
 def print_list(plan: Sequence[PlannedRun]) -> None:

@@ -31,6 +31,7 @@ from gpt1.paper.scores import (
     glue_cell,
     layer_curves,
 )
+from gpt1.report.html import write_html
 from gpt1.report.log import metric_title
 from gpt1.report.report import markdown_table, picture
 from gpt1.settings import is_openai_model, is_sample_model
@@ -52,7 +53,7 @@ ONE_GRAMMAR = (
 def write_report(
     plan: Sequence[PlannedRun], setup: Setup, tables: Sequence[int], figures: Sequence[int]
 ) -> str:
-    """Write report.md, report.json and the pictures. Returns the path of report.md."""
+    """Write report.md, report.html, report.json and pictures. Returns the path of report.md."""
     states = states_of(plan)
     by_name = collect(plan, setup, states)
     found = list(by_name.values())
@@ -86,6 +87,7 @@ def write_report(
     path = setup.path('report.md')
     with whole_file(path) as f:
         f.write('\n'.join(lines) + '\n')
+    write_html(path)
     return path
 
 
@@ -245,14 +247,14 @@ def describe_runs(
     texts += filter(None, map(describe_pretraining, models))
     records = [record_of(run) for run in plan if states[run.desc].kind != 'missing']
     commits = sorted({commit for record in records for commit in record['commits']})
-    texts.append(f'devices: {"; ".join(sorted({r.record["device"] for r in found}))}')
+    devices = sorted({r.record['device'] for r in found})
+    texts.append(f'devices: {"; ".join(devices) or "not known"}')
     return [*texts, f'commits: {", ".join(commits) or "not known"}']
 
 
 def describe_pretraining(folder: str) -> str:
     """Say how much text a model has read, by the log of pretrain.py; '' if there is none."""
     arguments, *lines = read_lines_of(os.path.join(folder, 'log.jsonl')) or [{}]
-    lines = [line for line in lines if 'va_perplexity' in line]
     if not lines:
         return ''
     n_updates, perplexity = lines[-1]['n_updates'], lines[-1]['va_perplexity']

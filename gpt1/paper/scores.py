@@ -209,7 +209,7 @@ def collect_zero_shot(
             for name in sets
         }
         if any(points.values()):
-            epochs = {line['n_updates']: line['n_epochs'] for line in lines if 'n_epochs' in line}
+            epochs = {line['n_updates']: line['n_epochs'] for line in lines}
             found[kind] = ZeroShot(points, sets, epochs)
     for run in plan:
         if run.script == ZERO_SHOT and states[run.desc].kind == 'done':
