@@ -12,6 +12,8 @@ where one is not there, on made-up data. `pretrain.py --zero_shot` writes them t
     DPRD   with which candidate in the pronoun's place has the rest of the sentence the higher mean
            log-probability? (definite pronouns: Rahman & Ng 2012; "Winograd schemas" in the paper)
 
+What is decided where the paper is silent stands in gpt1/paper/published.toml.
+
 The second command asks about each row of a .csv, .tsv or .jsonl file of your own, and prints the
 accuracy, or the predictions if the file has no labels. Its columns are `text`, or `text1` and
 `text2`, with the same --answers for all rows; or `context`, `choice1`, `choice2`, ... The template
@@ -25,7 +27,6 @@ import functools
 import itertools
 import json
 import sys
-import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from typing import NamedTuple
 
 from gpt1.options import number
 from gpt1.paper.prompts import SETS, WORDS, Prompt, own_prompts, own_task, read_dprd
-from gpt1.paper.published import PAPER, ZERO_SHOT, normalize, standard_error
+from gpt1.paper.published import ZERO_SHOT, normalize, standard_error
 from gpt1.paper.published import ZERO_SHOT_TITLES as TITLES
 from gpt1.parsing import Parser, add_model_options, check_file, check_paths
 from gpt1.settings import is_sample_model
@@ -43,20 +44,13 @@ from utils import InputError, exit_status, whole_file
 
 def parse_args(argv=None):
     """Parse the command line. Ends the process if something is wrong."""
-    decisions = [
-        textwrap.fill(text, 100, initial_indent=f'    {name:13}', subsequent_indent=' ' * 17)
-        for name, text in PAPER['zero_shot']['decisions'].items()
-    ]
-    parser = Parser(
-        prog='zero_shot.py',
-        usage='python -m gpt1.paper.zero_shot [FILE] [--model_dir DIR] [options]',
-        description='\n'.join([__doc__, 'Choices where the paper is silent:\n', *decisions]),
-    )
+    usage = 'python -m gpt1.paper.zero_shot [FILE] [--model_dir DIR] [options]'
+    parser = Parser(prog='zero_shot.py', usage=usage, description=__doc__)
     add = parser.add_argument
     add('file', nargs='?', metavar='FILE', help='your own data (default: the four data sets)')
     add('--template', default='{}', help='what is asked about each row of FILE')
     answers = 'the answers for all rows of FILE; with CLASS=ANSWER, the file has CLASS as a label'
-    add('--answers', nargs='+', default=(), metavar='ANSWER', help=answers)
+    add('--answers', nargs='+', default=[], metavar='ANSWER', help=answers)
     score = (
         'compare the probabilities of whole answers, or of their tokens on average, which is fair '
         'to longer ones (default: sum with --answers, else mean)'
