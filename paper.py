@@ -5,8 +5,8 @@
     python paper.py --list
 
 runs train.py, pretrain.py and gpt1.paper.zero_shot as often as the tables and figures need, and
-writes report.md, report.json and pictures to --out. It can be stopped and restarted at any time.
-Finished runs are skipped, and so are runs that another process holds.
+writes report.md, report.html, report.json and pictures to --out. It can be stopped and restarted at
+any time. Finished runs are skipped, and so are runs that another process holds.
 
 --list prints the commands, one a line, with their states. Finished or blocked commands are
 commented out. So they can be given to other programs, on several machines that share the folder:
@@ -43,31 +43,18 @@ from gpt1.parsing import Parser, check_paths
 from utils import InputError, check_writable, exit_status
 
 
-def make_parser() -> Parser:
+def parse_args(argv=None) -> Namespace:
+    """Parse the command line. Ends the process if something is wrong."""
     parser = Parser(prog='paper.py', usage='python paper.py [options]', description=__doc__)
     add = parser.add_argument_group('what to do').add_argument
-    add(
-        '--tables',
-        nargs='*',
-        type=int,
-        choices=tuple(RUNS_OF_TABLE),
-        help='which tables (default: all; with --figures alone: none)',
-    )
-    add(
-        '--figures',
-        nargs='*',
-        type=int,
-        choices=(2,),
-        help='which figures (default: all; with --tables alone: none)',
-    )
-    add(
-        '--datasets',
-        nargs='+',
-        choices=ALL_DATASETS,
-        metavar='NAME',
-        help='which data sets (default: those in --data_dir; if none is there, all, made up): '
-        + ', '.join(ALL_DATASETS),
-    )
+    several = {'nargs': '*', 'type': int}
+    tables = 'which tables (default: all; with --figures alone: none)'
+    add('--tables', **several, choices=tuple(RUNS_OF_TABLE), help=tables)
+    figures = 'which figures (default: all; with --tables alone: none)'
+    add('--figures', **several, choices=(2,), help=figures)
+    names = 'which data sets (default: those in --data_dir; if none is there, all, made up): '
+    names += ', '.join(ALL_DATASETS)
+    add('--datasets', nargs='+', choices=ALL_DATASETS, metavar='NAME', help=names)
     seed = number(int, 0, 2**32 - 1)
     add('--seeds', nargs='+', type=seed, default=[42], help='a run for each')
     add('--list', action='store_true', help='print the commands; run nothing')
@@ -76,19 +63,13 @@ def make_parser() -> Parser:
     add = parser.add_argument_group('with what').add_argument
     add('--data_dir', help='folder of the data (default: data/, or made-up data)')
     add('--model_dir', help='folder of the weights (default: model/, or our sample)')
-    add(
-        '--text',
-        nargs='+',
-        default=[],
-        help='text files or folders to pre-train the LSTM and the transformer of figure 2 on '
-        '(default: none; the sample models are pre-trained already)',
+    text = (
+        'text files or folders to pre-train the LSTM and the transformer of figure 2 on (default: '
+        'none; the sample models are pre-trained already)'
     )
-    add(
-        '--train_options',
-        default='',
-        metavar='WORDS',
-        help='more options for every train.py, for example "--n_gpu 1 --n_batch 32"',
-    )
+    add('--text', nargs='+', default=[], help=text)
+    words = 'more options for every train.py, for example "--n_gpu 1 --n_batch 32"'
+    add('--train_options', default='', metavar='WORDS', help=words)
     add('--pretrain_options', default='', metavar='WORDS', help='the same for every pretrain.py')
 
     add = parser.add_argument_group('how').add_argument
@@ -96,19 +77,11 @@ def make_parser() -> Parser:
     add('--jobs', type=number(int, 1, 1000), help=jobs)
     add('--out', default='paper/', metavar='DIR', help='for everything written')
     add('--keep', action='store_true', help='keep the parameters of runs that are done')
-    return parser
-
-
-def parse_args(argv=None) -> Namespace:
-    """Parse the command line. Ends the process if something is wrong."""
-    parser = make_parser()
     args = parser.parse_args(argv)
-    all_of_it = args.tables is None and args.figures is None
-    args.tables = list(RUNS_OF_TABLE) if all_of_it else args.tables or []
-    args.figures = [2] if all_of_it else args.figures or []
-    check_paths(parser, data_dir=args.data_dir, model_dir=args.model_dir)
-    for path in args.text:
-        check_paths(parser, text=path)
+    everything = args.tables is None and args.figures is None
+    args.tables = list(RUNS_OF_TABLE) if everything else args.tables or []
+    args.figures = [2] if everything else args.figures or []
+    check_paths(parser, data_dir=args.data_dir, model_dir=args.model_dir, text=args.text)
     return args
 
 
@@ -119,14 +92,14 @@ def run(args: Namespace) -> None:
     plan = make_plan(setup, args.tables, args.figures, args.seeds)
     check_options(plan, setup)
     if args.list:
-        print_list(plan, setup)
+        print_list(plan)
         return
     from gpt1.paper.report import write_report  # slow to import, as is the next
     from gpt1.paper.running import Runner, default_jobs
 
     reads_more = any(run.script != TRAIN for run in plan)
     make_samples((*setup.data, *(ZERO_SHOT_TITLES if reads_more else ())), args.data_dir)
-    runner = Runner(plan, setup, args.jobs or default_jobs(), args.keep)
+    runner = Runner(plan, setup.path('runs'), args.jobs or default_jobs(), args.keep)
     if not args.report:
         runner.work()
     print(write_report(plan, setup, args.tables, args.figures))

@@ -108,7 +108,7 @@ def test_git_ignores_what_the_documents_tell_people_to_write():
 def test_options_and_tests_in_the_text_exist(name):
     known = {option.name for script in ('train.py', 'pretrain.py') for option in options_of(script)}
     known |= {'help', 'source', 'accept_terms', 'params', 'max-restarts', 'list', 'variants'}
-    known |= {'train_options', 'datasets'}
+    known |= {'train_options', 'datasets', 'template', 'answers', 'compare'}
     assert set(re.findall(r'`--([a-z_-]+)', read(name))) <= known
     for file, test in re.findall(r'`(test_\w+\.py)::(test_\w+)`', read(name)):
         assert f'\ndef {test}(' in read(f'tests/{file}'), f'{file}::{test}'

@@ -4,18 +4,19 @@
 that a run has written (`gpt1/run/record.py`) with what the plan asks for.
 """
 
-import functools
 import json
 import os
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from datasets import TASKS, NoData, find_data
 from gpt1 import ROOT
-from gpt1.files import SAMPLE_LSTM, SHAPES_FILE
+from gpt1.files import RECORD_FILE, SAMPLE_LSTM, SHAPES_FILE
 from gpt1.options import PRETRAIN, TRAIN
+from gpt1.paper.published import ABLATION_COLUMNS, TABLES
 from gpt1.parsing import parse_pretrain_args, parse_train_args
 from gpt1.report.log import split_log
 from gpt1.run import record
@@ -25,11 +26,10 @@ from utils import InputError
 SCRIPTS = ROOT  # the folder of the scripts that are run
 ALL_DATASETS = tuple(TASKS)
 RUNS_OF_TABLE = {
-    2: ('mnli', 'snli', 'scitail', 'qnli', 'rte'),
-    3: ('rocstories', 'race'),
-    4: ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'wnli'),  # WNLI counts in GLUE's average
-    5: ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'),
+    **{n: tuple(dict.fromkeys(column.dataset for column in TABLES[n])) for n in TABLES},
+    5: tuple(ABLATION_COLUMNS),
 }
+RUNS_OF_TABLE[4] += ('wnli',)  # it counts in GLUE's average
 LAYER_DATASETS = ('mnli', 'race')  # of figure 2, left
 VARIANTS = {  # of table 5
     'full': (),
@@ -40,11 +40,6 @@ VARIANTS = {  # of table 5
 # The sample model's settings have 2 for n_batch: with this, 16 examples make an update.
 SAMPLE_BATCH = ('--n_gpu', '8')
 ZERO_SHOT = 'gpt1.paper.zero_shot'  # a module; the others are scripts
-# Options that say which run of the plan it is, and where it reads and writes
-OF_THE_PLAN = (
-    *('dataset', 'desc', 'seed', 'submit', 'data_dir', 'model_dir', 'log_dir', 'save_dir'),
-    *('submission_dir', 'analysis_dir', 'text', 'out', 'model', 'zero_shot', 'zero_shot_data'),
-)
 
 
 # --------------------------------------------------------------------------------------- the plan
@@ -52,25 +47,16 @@ OF_THE_PLAN = (
 
 @dataclass(frozen=True)
 class Setup:
-    """All that the plan depends on.
-
-    data           of each data set to use: its folder, and whether it is made up
-    model_dir      the weights that are fine-tuned
-    sample_model   whether they are our sample
-    n_layer        of these weights
-    text           to pre-train on; empty: there is none
-    pretrained     where a pre-training has its model and its log, by kind: {'lstm': folder}
-    data_dir       where the zero-shot data are; '': the default
-    """
+    """All that the plan depends on."""
 
     out: str
-    data: dict[str, tuple[str, bool]]
+    data: dict[str, tuple[str, bool]]  # of each data set: its folder, and whether it is made up
     model_dir: str
     sample_model: bool
-    n_layer: int
-    text: tuple[str, ...] = ()
-    pretrained: dict[str, str] = field(default_factory=dict)
-    data_dir: str = ''
+    n_layer: int  # of the weights in `model_dir`
+    text: tuple[str, ...] = ()  # to pre-train on
+    pretrained: dict[str, str] = field(default_factory=dict)  # kind -> folder of model and log
+    data_dir: str = ''  # where the zero-shot data are; '': the default
     train_options: tuple[str, ...] = ()
     pretrain_options: tuple[str, ...] = ()
 
@@ -78,27 +64,19 @@ class Setup:
         return os.path.join(self.out, *names)
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """A command of the plan.
+class PlannedRun(NamedTuple):
+    """A command of the plan, and the files that it writes."""
 
-    desc     its name, unlike that of any other run
-    script   a script or `ZERO_SHOT`, and `argv` its options
-    plain    its options without those that the user has added
-    dataset  of a fine-tuning, with its `variant`: a key of `VARIANTS`, or 'layers-3'; and its seed
-    needs    the names of the runs that must be done before
-    made_up  whether the weights come from made-up text
-    """
-
-    desc: str
-    script: str
-    argv: tuple[str, ...]
-    dataset: str = ''
-    variant: str = ''
+    desc: str  # its name, unlike that of any other run
+    script: str  # or `ZERO_SHOT`
+    argv: tuple[str, ...]  # of an option given twice the last one counts
+    record: str
+    log: str = ''
+    checkpoint: str = ''
+    dataset: str = ''  # of a fine-tuning
+    variant: str = ''  # a key of `VARIANTS`, or 'layers-3'
     seed: int = 0
-    needs: tuple[str, ...] = ()
-    made_up: bool = False
-    plain: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # the names of the runs that must be done before
 
 
 def make_plan(
@@ -122,7 +100,7 @@ def make_plan(
         for seed in seeds
         for variant in variants
     ]
-    return list(dict.fromkeys(runs))
+    return sorted(dict.fromkeys(runs), key=lambda run: bool(run.needs))
 
 
 def layers_variant(n_transfer: int, n_layer: int) -> str:
@@ -133,30 +111,22 @@ def layers_variant(n_transfer: int, n_layer: int) -> str:
 
 
 def _fine_tuning(setup: Setup, dataset: str, variant: str, seed: int) -> PlannedRun:
-    folder, _ = setup.data[dataset]
-    is_lstm = variant == 'lstm'
-    model_dir = setup.pretrained['lstm'] if is_lstm else setup.model_dir
-    if variant.startswith('layers-'):
-        options = ('--n_transfer', variant.removeprefix('layers-'))
-    else:
-        options = VARIANTS[variant]
     desc = f'{dataset}-{variant}-{seed}'
-    before = SAMPLE_BATCH if setup.sample_model else ()
-    planned = (
+    is_lstm = variant == 'lstm'
+    argv = (
+        *(SAMPLE_BATCH if setup.sample_model else ()),
+        *setup.train_options,
         *('--dataset', dataset, '--desc', desc, '--seed', str(seed), '--submit'),
-        *('--data_dir', folder, '--model_dir', model_dir),
-        *(
-            word
-            for name in ('log', 'save', 'submission', 'analysis')
-            for word in (f'--{name}_dir', setup.path(name))
-        ),
-        *options,
+        *('--data_dir', setup.data[dataset][0]),
+        *('--model_dir', setup.pretrained['lstm'] if is_lstm else setup.model_dir),
+        *(f'--{name}_dir={setup.path(name)}' for name in ('log', 'save', 'submission', 'analysis')),
+        *VARIANTS.get(variant, ('--n_transfer', variant.removeprefix('layers-'))),
     )
-    argv = (*before, *setup.train_options, *planned)  # of an option given twice the last one counts
+    folder = setup.path('save', desc)
+    files = [os.path.join(folder, RECORD_FILE), setup.path('log', f'{desc}.jsonl')]
+    files.append(os.path.join(folder, 'checkpoint'))
     needs = ('pretrain-lstm',) if is_lstm and setup.text else ()
-    made_up = setup.sample_model and not needs
-    plain = (*before, *planned)
-    return PlannedRun(desc, TRAIN, argv, dataset, variant, seed, needs, made_up, plain)
+    return PlannedRun(desc, TRAIN, argv, *files, dataset, variant, seed, needs)
 
 
 def _zero_shot_runs(setup: Setup) -> list[PlannedRun]:
@@ -165,27 +135,24 @@ def _zero_shot_runs(setup: Setup) -> list[PlannedRun]:
         return [_pretraining(setup, kind) for kind in ('lstm', 'transformer')]
     if setup.pretrained:  # their logs have the scores
         return []
-    argv = ('--model_dir', setup.model_dir, '--out', setup.path('zero-shot.json'))
-    if setup.data_dir:
-        argv += ('--data_dir', setup.data_dir)
-    return [PlannedRun('zero-shot', ZERO_SHOT, argv)]
+    path = setup.path('zero-shot.json')
+    data = ('--data_dir', setup.data_dir) if setup.data_dir else ()
+    argv = ('--model_dir', setup.model_dir, '--out', path, *data)
+    return [PlannedRun('zero-shot', ZERO_SHOT, argv, record=path)]
 
 
 def _pretraining(setup: Setup, kind: str) -> PlannedRun:
-    """The pre-training of a model on the text."""
-    planned = (
-        *('--text', *setup.text, '--out', setup.pretrained[kind], '--model', kind),
-        '--zero_shot',
-        *(('--zero_shot_data', setup.data_dir) if setup.data_dir else ()),
-    )
-    argv = (*setup.pretrain_options, *planned)
-    return PlannedRun(f'pretrain-{kind}', PRETRAIN, argv, variant=kind, plain=planned)
+    folder = setup.pretrained[kind]
+    data = ('--zero_shot_data', setup.data_dir) if setup.data_dir else ()
+    planned = ('--text', *setup.text, '--out', folder, '--model', kind, '--zero_shot', *data)
+    names = RECORD_FILE, 'log.jsonl', os.path.join('work', 'checkpoint')
+    files = [os.path.join(folder, name) for name in names]
+    return PlannedRun(f'pretrain-{kind}', PRETRAIN, (*setup.pretrain_options, *planned), *files)
 
 
 def find_setup(args: Namespace) -> Setup:
     """Look for data, weights and text. Raises InputError."""
     model_dir = args.model_dir or find_model_dir()
-    settings = read_settings(model_dir)
     data = {}
     for name in args.datasets or ALL_DATASETS:
         try:
@@ -199,8 +166,8 @@ def find_setup(args: Namespace) -> Setup:
     sample_model = is_sample_model(model_dir)
     pretrained = {}
     if args.text:
-        for kind in ('transformer', 'lstm'):
-            pretrained[kind] = os.path.join(args.out, 'pretrained', kind)
+        kinds = ('transformer', 'lstm')
+        pretrained = {kind: os.path.join(args.out, 'pretrained', kind) for kind in kinds}
     elif sample_model:
         pretrained = {'transformer': model_dir, 'lstm': shortest_path(SAMPLE_LSTM)}
     return Setup(
@@ -208,7 +175,7 @@ def find_setup(args: Namespace) -> Setup:
         data=data,
         model_dir=model_dir,
         sample_model=sample_model,
-        n_layer=settings.get('n_layer', 12),
+        n_layer=read_settings(model_dir).get('n_layer', 12),
         text=tuple(args.text),
         pretrained=pretrained,
         data_dir=args.data_dir or '',
@@ -217,33 +184,44 @@ def find_setup(args: Namespace) -> Setup:
     )
 
 
+# ---------------------------------------------------------------------- the options of the runs
+
+
+def parse(run: PlannedRun, argv: Sequence[str]) -> Namespace:
+    """Return the options of a run as its script reads them. Ends the process if one is wrong."""
+    if run.script == ZERO_SHOT:
+        from gpt1.paper.zero_shot import parse_args  # slow to import
+
+        return parse_args(argv)
+    return parse_train_args(argv) if run.script == TRAIN else parse_pretrain_args(argv)
+
+
+def check_options(plan: Sequence[PlannedRun], setup: Setup) -> None:
+    """Raise InputError if options that the user has added contradict the plan.
+
+    Ends the process if one of them is wrong.
+    """
+    for script, added in ((TRAIN, setup.train_options), (PRETRAIN, setup.pretrain_options)):
+        run = next((run for run in plan if run.script == script and not run.needs), None)
+        if added and run:
+            before, after = parse(run, run.argv), parse(run, (*run.argv, *added))
+            for name, value in vars(before).items():
+                if value != getattr(after, name):
+                    raise InputError(
+                        f'--{name} cannot be among --{script.removesuffix(".py")}_options: '
+                        'paper.py gives it to each run'
+                    )
+
+
 # ---------------------------------------------------------------------------- the state of a run
 
 
-@dataclass(frozen=True)
-class State:
-    """How far a run is.
-
-    kind     'done', 'begun' or 'missing'
-    text     the state in words
-    seconds  what it took, if it is done
-    """
+class State(NamedTuple):
+    """How far a run is: 'done', 'begun' or 'missing'; that in words; the seconds that it took."""
 
     kind: str
     text: str = 'missing'
     seconds: float | None = None
-
-
-def log_path(run: PlannedRun, setup: Setup) -> str:
-    """Return the path of the log that the script of a run writes."""
-    if run.script == PRETRAIN:
-        return pretraining_log(setup.pretrained[run.variant])
-    return setup.path('log', f'{run.desc}.jsonl')
-
-
-def pretraining_log(folder: str) -> str:
-    """Return the path of the log of pretrain.py in the folder of a model."""
-    return os.path.join(folder, 'log.jsonl')
 
 
 def read_lines_of(path: str) -> list[dict]:
@@ -259,24 +237,10 @@ def read_lines_of(path: str) -> list[dict]:
     return [log.start, *log.evaluations]
 
 
-def record_of(run: PlannedRun, setup: Setup) -> dict:
+def record_of(run: PlannedRun) -> dict:
     """Return the record that a run has written; {} if there is none."""
-    if run.script == ZERO_SHOT:
-        found = record.read_file(setup.path('zero-shot.json')).get('run')
-        return found if isinstance(found, dict) else {}
-    is_pretraining = run.script == PRETRAIN
-    return record.read(
-        setup.pretrained[run.variant] if is_pretraining else setup.path('save', run.desc)
-    )
-
-
-def parse(run: PlannedRun, argv: Sequence[str]) -> Namespace:
-    """Return the options of a run as its script reads them. Ends the process if one is wrong."""
-    if run.script == ZERO_SHOT:
-        from gpt1.paper.zero_shot import parse_args  # slow to import
-
-        return parse_args(argv)
-    return parse_train_args(argv) if run.script == TRAIN else parse_pretrain_args(argv)
+    found = record.read_file(run.record)
+    return found.get('run', {}) if run.script == ZERO_SHOT else found
 
 
 def asked_of(run: PlannedRun) -> dict | None:
@@ -284,96 +248,48 @@ def asked_of(run: PlannedRun) -> dict | None:
 
     None while the model that it needs is not there.
     """
-    folder = run.argv[run.argv.index('--model_dir') + 1] if run.script != PRETRAIN else None
-    if run.needs and not os.path.exists(os.path.join(folder, SHAPES_FILE)):
-        return None
-    files = list(os.scandir(folder)) if folder else []
-    return _asked(run, tuple((file.name, file.stat().st_mtime_ns) for file in files))
-
-
-@functools.cache
-def _asked(run, _):
-    """Read data and weights once, unless those that another run makes have changed."""
     args = parse(run, run.argv)
+    if run.needs and not os.path.exists(os.path.join(args.model_dir, SHAPES_FILE)):
+        return None
     if run.script == ZERO_SHOT:
         return record.of_zero_shot(args, args.model_dir)
     return record.of_training(args) if run.script == TRAIN else record.of_pretraining(args)
 
 
-def check_options(plan: Sequence[PlannedRun], setup: Setup) -> None:
-    """Raise InputError if options that the user has added contradict the plan.
-
-    Ends the process if one of them is wrong.
-    """
-    added = {TRAIN: setup.train_options, PRETRAIN: setup.pretrain_options}
-    runs = {run.script: run for run in reversed(plan) if added.get(run.script) and not run.needs}
-    for script, run in runs.items():
-        before, after = parse(run, run.argv), parse(run, (*run.argv, *added[script]))
-        for name in OF_THE_PLAN:
-            if getattr(before, name, None) != getattr(after, name, None):
-                raise InputError(
-                    f'--{name} cannot be among --{script.removesuffix(".py")}_options: paper.py '
-                    'gives it to each run'
-                )
-
-
-def own_options(plan: Sequence[PlannedRun]) -> list[str]:
-    """Return what the user's own options change: 'train.py: n_iter is 1, not 3'."""
-    texts = []
-    for run in plan:
-        if run.plain in ((), run.argv) or asked_of(run) is None:
-            continue
-        usual, here = (record.determining(parse(run, a), run.script) for a in (run.plain, run.argv))
-        names = [name for name in usual if usual[name] != here[name]]
-        texts += [f'{run.script}: {n} is {here[n]}, not {usual[n]}' for n in names]
-    return list(dict.fromkeys(texts))
-
-
-def states_of(plan: Sequence[PlannedRun], setup: Setup) -> dict[str, State]:
+def states_of(plan: Sequence[PlannedRun]) -> dict[str, State]:
     """Return how far each run is. One whose needs are not done is not done either."""
     states = {}
     for run in plan:
         waits = any(states[name].kind != 'done' for name in run.needs)
-        states[run.desc] = State('missing') if waits else state_of(run, setup)
+        states[run.desc] = State('missing') if waits else state_of(run)
     return states
 
 
-def state_of(run: PlannedRun, setup: Setup) -> State:
+def state_of(run: PlannedRun) -> State:
     """Return how far a run is, from what it has written. Raises InputError."""
-    found = record_of(run, setup)
-    if not found:
-        return State('missing')
-    asked = asked_of(run)
+    found = record_of(run)
+    asked = asked_of(run) if found else None
     if asked is None:
         return State('missing')
     others = record.differences(found, asked)
     if others:
         return State('missing', f'to be done again: {", ".join(others)}')
-    arguments, *evaluations = read_lines_of(log_path(run, setup)) or [{}]
-    is_of_run = arguments.get('id') == found['id']
+    arguments, *lines = read_lines_of(run.log) or [{}]
+    if arguments.get('id') != found['id']:
+        lines = []
     if found['finished']:
-        seconds = evaluations[-1]['time'] - arguments['time'] if is_of_run and evaluations else None
-        return State('done', 'done', seconds)
-    epochs = evaluations[-1].get('n_epochs', 0) if is_of_run and evaluations else 0
+        return State('done', 'done', lines[-1]['time'] - arguments['time'] if lines else None)
+    epochs = lines[-1]['n_epochs'] if lines else 0
     return State('begun', f'{epochs:.3g} of {arguments.get("n_iter", 1)} epochs')
 
 
-def format_seconds(seconds: float) -> str:
-    """'40 s', '12 min' or '3 h 20 min'."""
-    if seconds < 60:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60} min'
-
-
-def print_list(plan: Sequence[PlannedRun], setup: Setup) -> None:
+def print_list(plan: Sequence[PlannedRun]) -> None:
     """Print the commands with their states."""
-    states = states_of(plan, setup)
+    states = states_of(plan)
     for run in plan:
-        command = ['python', *words_of(run, setup)]
+        command = shlex.join(['python', *words_of(run)])
         if run.script == ZERO_SHOT and os.getcwd() != ROOT:
-            command = ['env', f'PYTHONPATH={ROOT}', *command]
-        command = shlex.join(command)
+            command = f'env PYTHONPATH={shlex.quote(ROOT)} {command}'
         waits = [name for name in run.needs if states[name].kind != 'done']
         if states[run.desc].kind == 'done':
             print(f'# done: {command}')
@@ -385,7 +301,7 @@ def print_list(plan: Sequence[PlannedRun], setup: Setup) -> None:
     print(f'# {len(plan)} runs, {n_left} of them not done')
 
 
-def words_of(run: PlannedRun, setup: Setup) -> list[str]:
+def words_of(run: PlannedRun) -> list[str]:
     """Return the words that follow `python` in the command of a run, with --resume if it can be.
 
     The path of the script is relative to the working folder.
@@ -393,10 +309,6 @@ def words_of(run: PlannedRun, setup: Setup) -> list[str]:
     if run.script == ZERO_SHOT:
         return ['-m', ZERO_SHOT, *run.argv]
     words = [shortest_path(os.path.join(SCRIPTS, run.script)), *run.argv]
-    folder = setup.path('save', run.desc)
-    if run.script == PRETRAIN:
-        folder = os.path.join(setup.pretrained[run.variant], 'work')
-    has_checkpoint = os.path.exists(os.path.join(folder, 'checkpoint'))
-    if has_checkpoint and state_of(run, setup).kind != 'missing':
+    if os.path.exists(run.checkpoint) and state_of(run).kind != 'missing':
         words.append('--resume')
     return words

@@ -5,178 +5,141 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from itertools import count
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import torch
 
 from gpt1 import ROOT
 from gpt1.options import PRETRAIN, TRAIN
-from gpt1.paper.plan import (
-    PlannedRun,
-    Setup,
-    record_of,
-    state_of,
-    states_of,
-    words_of,
-)
+from gpt1.paper.plan import PlannedRun, record_of, state_of, states_of, words_of
+from gpt1.run import record
 from gpt1.run.checkpoint import only_run
 from gpt1.text.workers import APART, INTERRUPT, available_cores
 from utils import Held, InputError, Stopped
 
-REMOVED = ('checkpoint', 'best_params')  # of a run that is done
-
 
 class Runner:
-    """Does the runs of a plan.
+    """Does the runs of a plan, `jobs` at a time; each has a folder for its output below `folder`.
 
     After `work`: `failed` has a line for each run that failed, by name, and `held` those that
     another process does.
     """
 
-    def __init__(self, plan: Sequence[PlannedRun], setup: Setup, jobs: int, keep: bool = False):
-        self.plan, self.setup, self.jobs, self.keep = plan, setup, jobs, keep
-        self.states = states_of(plan, setup)
-        self.waiting = [run for run in plan if self.states[run.desc].kind != 'done']
-        self.running: dict[str, tuple[PlannedRun, Iterator]] = {}
-        self.processes: dict[str, subprocess.Popen] = {}
+    def __init__(self, plan: Sequence[PlannedRun], folder: str, jobs: int, keep: bool = False):
+        self.plan, self.folder, self.jobs, self.keep = plan, folder, jobs, keep
+        self.processes: list[subprocess.Popen] = []
         self.failed: dict[str, str] = {}
         self.held: dict[str, str] = {}
         self.signals: list[int] = []  # received
+        self.starting = threading.Lock()
+        self.ended: dict[str, threading.Event] = {}
 
     def work(self) -> None:
         """Do all that can be done. Raises Stopped after a signal, when the runs have stopped."""
-        before = {
+        handlers = {
             number: signal.signal(number, lambda received, _: self.signals.append(received))
             for number in (signal.SIGINT, signal.SIGTERM)
         }
+        states = states_of(self.plan)
+        left = [run for run in self.plan if states[run.desc].kind != 'done']
+        self.ended = {run.desc: threading.Event() for run in left}
+        n_passed_on = 0
         try:
-            self._loop()
+            with ThreadPoolExecutor(self.jobs) as pool:
+                pending = [pool.submit(self._follow, run) for run in left]
+                while pending:
+                    pending = wait(pending, timeout=0.1).not_done
+                    with self.starting:
+                        for _ in self.signals[n_passed_on:]:
+                            n_passed_on += 1
+                            for process in self.processes:
+                                process.send_signal(INTERRUPT)
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self.signals:
             raise Stopped(self.signals[0], 'the same command continues')
 
-    def _loop(self):
-        n_passed_on = 0
-        while self.running or (self.waiting and not self.signals):
-            if not self.signals:
-                self._start()
-            for desc, (run, work) in list(self.running.items()):
-                if self._has_ended(run, work):
-                    del self.running[desc]
-                    n_left = len(self.waiting) + len(self.running)
-                    print(f'{len(self.plan) - n_left} of {len(self.plan)} runs: {desc}', flush=True)
-            for _ in self.signals[n_passed_on:]:
-                n_passed_on += 1
-                for process in self.processes.values():
-                    process.send_signal(INTERRUPT)
-            time.sleep(0.1)
-
-    def _start(self):
-        """Start the next runs whose needs are done. Those whose needs are lost are lost, too."""
-        for run in list(self.waiting):
-            lost = [name for name in run.needs if name in self.failed or name in self.held]
-            if lost:
-                self.waiting.remove(run)
-                whose = self.held if lost[0] in self.held else self.failed
-                whose[run.desc] = f'it needs {lost[0]}, which is not done'
-            is_ready = all(self.states[name].kind == 'done' for name in run.needs)
-            if is_ready and len(self.running) < self.jobs:
-                self.waiting.remove(run)
-                self.running[run.desc] = run, self._do(run)
-
-    def _has_ended(self, run: PlannedRun, work: Iterator) -> bool:
-        """Go on with a run. Returns whether it has ended, and notes how."""
-        message, whose = '', self.failed
+    def _follow(self, run: PlannedRun):
+        """Do a run after those that it needs, and note how it ends."""
+        whose, message = self.failed, ''
+        for name in self.ended.keys() & run.needs:
+            self.ended[name].wait()
+            if name in self.failed or name in self.held:
+                whose = self.held if name in self.held else self.failed
+                message = f'it needs {name}, which is not done'
         try:
-            next(work)
-            return False
-        except StopIteration as end:
-            message = end.value
+            if not message and not self.signals:
+                message = self._do(run)
         except Held as error:
-            message, whose = str(error), self.held
+            whose, message = self.held, str(error)
         except InputError as error:
             message = str(error)
-        except Exception as error:  # the other runs go on
+        except (Exception, SystemExit) as error:  # the other runs go on
             message = f'{type(error).__name__}: {error}'
-        self.processes.pop(run.desc, None)
         if message and (whose is self.held or not self.signals):
             whose[run.desc] = message
-        return True
+        self.ended[run.desc].set()
+        n_left = sum(not event.is_set() for event in self.ended.values())
+        if not self.signals:
+            print(f'{len(self.plan) - n_left} of {len(self.plan)} runs: {run.desc}', flush=True)
 
-    def _do(self, run: PlannedRun) -> Iterator[None]:
-        """Do a run, in steps. Returns '' if it is done, else one line that says why not.
+    def _do(self, run: PlannedRun) -> str:
+        """Do a run unless it is done. Returns '', or one line that says why it failed.
 
         Raises Held.
         """
-        folder = self.setup.path('runs', run.desc)
+        folder = os.path.join(self.folder, run.desc)
         output = os.path.join(folder, 'output.txt')
         with only_run(folder):
-            state = self.states[run.desc] = state_of(run, self.setup)
+            state = state_of(run)
             if state.kind == 'done':  # by another process meanwhile
                 return ''
-            if run.script == PRETRAIN and state.kind == 'missing':
-                self._set_aside(run)
-            process = self.processes[run.desc] = self._begin(run, output)
-            while process.poll() is None:
-                yield
-            if process.returncode == Held.status:
+            if run.script == PRETRAIN and state.kind == 'missing' and record_of(run):
+                place, name = os.path.split(os.path.dirname(run.record))
+                with only_run(os.path.join(place, name, 'work')):
+                    pass
+                record.set_aside(name, place, place, place)  # pretrain.py refuses to use it
+            with self.starting:
+                if self.signals:
+                    return ''
+                process = self._begin(run, output)
+                self.processes.append(process)
+            status = process.wait()
+            if status == Held.status:
                 raise Held(last_line(output))
-            state = self.states[run.desc] = state_of(run, self.setup)
-            if process.returncode or state.kind != 'done':
-                why = last_line(output) if process.returncode else state.text
-                return f'status {process.returncode}: {why}'
+            state = state_of(run)
+            if status or state.kind != 'done':
+                return f'status {status}: {last_line(output) if status else state.text}'
             if run.script == TRAIN and not self.keep:
-                for name in REMOVED:
-                    path = self.setup.path('save', run.desc, name)
+                for name in ('checkpoint', 'best_params'):
+                    path = os.path.join(os.path.dirname(run.record), name)
                     if os.path.exists(path):
                         os.unlink(path)
             return ''
 
-    def _set_aside(self, run):
-        """Rename the folder of a pre-training with other options; pretrain.py refuses to use it."""
-        place = self.setup.pretrained[run.variant]
-        if record_of(run, self.setup):
-            with only_run(os.path.join(place, 'work')):
-                pass
-            new = next(n for n in map(f'{place}.{{}}'.format, count(1)) if not os.path.exists(n))
-            os.rename(place, new)
-            print(f'the earlier {run.desc} is now {new}', flush=True)
-
-    def _begin(self, run, output) -> subprocess.Popen:
+    def _begin(self, run: PlannedRun, output: str) -> subprocess.Popen:
         """Start the process of a run, which adds to the file `output`."""
-        command = [sys.executable, *words_of(run, self.setup)]
+        command = [sys.executable, *words_of(run)]
         paths = [ROOT, os.environ.get('PYTHONPATH')]
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
         if self.jobs > 1:
             environment.setdefault('OMP_NUM_THREADS', '1')
-        with open(output, 'ab') as f:
-            f.write(f'$ {shlex.join(command)}\n'.encode())
-            f.flush()
+        with open(output, 'a', encoding='utf-8') as f:
+            print('$', shlex.join(command), file=f, flush=True)
             # A session of its own: a Ctrl-C reaches it once, from here.
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=f,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                **APART,
-            )
+            options = {'stdin': subprocess.DEVNULL, 'stderr': subprocess.STDOUT, **APART}
+            return subprocess.Popen(command, stdout=f, env=environment, **options)
 
 
 def last_line(path: str) -> str:
-    """Return the last line of a file that is not empty, at most 300 characters of it."""
+    """Return the last line of a file, at most 300 characters of it."""
     with open(path, encoding='utf-8', errors='replace') as f:
-        lines = [line.strip() for line in f.read()[-5000:].splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ''
+        return f.read().strip().rpartition('\n')[2].strip()[:300]
 
 
 def default_jobs() -> int:
-    """Return how many runs to do at a time: one with a GPU, else one on each core.
-
-    The threads of one run wait for each other; runs side by side do not.
-    """
-    import torch
-
+    """Return how many runs to do at a time: one with a GPU, else one on each core."""
     return 1 if torch.cuda.is_available() else available_cores()

@@ -1,9 +1,9 @@
 """What the runs of a plan have written, as cells of tables and points of curves."""
 
-import json
 import math
+import os
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from datasets import TASKS
@@ -14,81 +14,59 @@ from gpt1.paper.plan import (
     ZERO_SHOT,
     PlannedRun,
     Setup,
+    State,
     layers_variant,
-    pretraining_log,
     read_lines_of,
     record_of,
-    states_of,
 )
-from gpt1.paper.zero_shot import normalize
 from gpt1.report.log import log_name
-
-SETS = published.ZERO_SHOT_TITLES  # of figure 2, right
+from gpt1.run.record import read_file
 
 
 @dataclass
 class RunScores:
     """What a fine-tuning has written.
 
-    scores  {(part, subset, metric): score}; the part is 'train', 'valid' or 'test', the subset of
-            the training set ''
-    sizes   examples by part
-    bold    whether the data are made up or the weights are not OpenAI's
-    device  where it ran
-    noise   {key of scores: (standard error, score of a guess)}, see `intervals.noise_of`
+    The key of a score is (part, subset, metric): 'train', 'valid' or 'test'; a set, of the training
+    set ''; and a key of `METRICS`.
     """
 
     dataset: str
     variant: str
     seed: int
     scores: dict[tuple[str, str, str], float]
-    sizes: dict[str, int] = field(default_factory=dict)
-    bold: bool = False
-    device: str = ''
+    bold: bool = False  # whether the data are made up or the weights are not OpenAI's
     noise: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+    record: dict = field(default_factory=dict)  # see `gpt1.run.record`
 
 
-def collect(plan: Sequence[PlannedRun], setup: Setup) -> dict[str, RunScores]:
+def collect(
+    plan: Sequence[PlannedRun], setup: Setup, states: dict[str, State]
+) -> dict[str, RunScores]:
     """Return the scores of the fine-tunings that are done, by the names of the runs."""
-    states = states_of(plan, setup)
     found = {}
     for run in plan:
-        if run.script != TRAIN or states[run.desc].kind != 'done':
-            continue
-        done = record_of(run, setup)
-        scores = {tuple(key): value for *key, value in done['scores']}
-        metric = TASKS[run.dataset].metrics[0]
-        scores['train', '', metric] = done['best'][f'tr_{log_name(metric)}']
-        found[run.desc] = RunScores(
-            run.dataset,
-            run.variant,
-            run.seed,
-            scores,
-            sizes=done['sizes'],
-            bold=bool(done['sample']) or run.made_up,
-            device=done['device'],
-            noise={tuple(row[:3]): tuple(row[3:]) for row in done.get('noise', [])},
-        )
+        if run.script == TRAIN and states[run.desc].kind == 'done':
+            done = record_of(run)
+            scores = {tuple(key): value for *key, value in done['scores']}
+            metric = TASKS[run.dataset].metrics[0]
+            scores['train', '', metric] = done['best'][f'tr_{log_name(metric)}']
+            bold = bool(done['sample']) or (setup.sample_model and not run.needs)
+            noise = {tuple(row[:3]): tuple(row[3:]) for row in done.get('noise', [])}
+            which = run.dataset, run.variant, run.seed
+            found[run.desc] = RunScores(*which, scores, bold, noise, done)
     return found
-
-
-# ------------------------------------------------------------------------------------------ cells
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A score over several seeds.
-
-    part   the set it is of: 'test', or 'valid' where the test labels are not at hand
-    error  its standard error because the set is a sample; NaN: not known
-    guess  what the best constant prediction would have; NaN: not known
-    """
+    """A score over several seeds."""
 
     values: tuple[float, ...]
-    part: str
+    part: str  # the set it is of: 'test', or 'valid' where the test labels are not at hand
     bold: bool
-    error: float = math.nan
-    guess: float = math.nan
+    error: float = math.nan  # its standard error because the set is a sample
+    guess: float = math.nan  # what the best constant prediction would have
 
     @property
     def mean(self) -> float:
@@ -101,9 +79,7 @@ class Cell:
 
     @property
     def variance(self) -> float:
-        """The variance of the mean, over seeds and over examples; NaN for a single seed."""
-        if self.spread is None:
-            return math.nan
+        """The variance of the mean, over seeds and over examples. There must be two seeds."""
         return self.spread**2 / len(self.values) + self.error**2
 
     @property
@@ -120,9 +96,9 @@ def embolden(text: str, bold: bool) -> str:
 
 
 def cell(
-    found: Iterable[RunScores],
+    found: Sequence[RunScores],
     dataset: str,
-    columns: Sequence[tuple[str, str]],
+    columns: Sequence[Sequence[str]],
     variant: str = 'full',
     parts: Sequence[str] = ('test', 'valid'),
 ) -> Cell | None:
@@ -133,7 +109,8 @@ def cell(
     """
     runs = [r for r in found if (r.dataset, r.variant) == (dataset, variant)]
     for part in parts if runs else ():
-        keys = [(part, _subset(part, subset), metric) for subset, metric in columns]
+        names = {'test': part} | ({subset: '' for subset, _ in columns} if part == 'train' else {})
+        keys = [(part, names.get(subset, subset), metric) for subset, metric in columns]
         if all(key in r.scores for r in runs for key in keys):
             noise = [r.noise.get(key, (math.nan, math.nan)) for r in runs for key in keys]
             return Cell(
@@ -146,29 +123,20 @@ def cell(
     return None
 
 
-def _subset(part: str, subset: str) -> str:
-    """With one set, its name is that of the part. The training set has none."""
-    if part == 'train':
-        return ''
-    return part if subset == 'test' else subset
+def glue_cell(found: Sequence[RunScores]) -> Cell | None:
+    """Return GLUE's average, over the seeds that have all nine tasks; None if there are none.
 
-
-def cell_of(found: Sequence[RunScores], column: published.Column) -> Cell | None:
-    """Return the cell of a column of tables 2 to 4."""
-    return cell(found, column.dataset, [(column.subset, column.metric)])
-
-
-def glue_score(found: Sequence[RunScores], seed: int) -> tuple[float, bool] | None:
-    """Return GLUE's average of a seed, and whether all of it is of test sets.
-
-    It is the mean over nine tasks, of which those with two scores count with their mean. None if
-    one is missing.
+    A task with two scores counts with their mean. The part is 'test' if all of it is of test sets.
     """
-    own = [r for r in found if r.seed == seed]
-    cells = [cell(own, dataset, columns) for dataset, columns in published.GLUE.items()]
-    if None in cells:
-        return None
-    return statistics.fmean(c.mean for c in cells), all(c.part == 'test' for c in cells)
+    values, parts = [], set()
+    for seed in sorted({r.seed for r in found}):
+        own = [r for r in found if r.seed == seed]
+        cells = [cell(own, *task) for task in published.GLUE['tasks'].items()]
+        if None not in cells:
+            values.append(statistics.fmean(c.mean for c in cells))
+            parts |= {c.part for c in cells}
+    bold = any(r.bold for r in found if r.dataset in published.GLUE['tasks'])
+    return Cell(tuple(values), ' or '.join(sorted(parts)), bold) if values else None
 
 
 def ablation(found: Sequence[RunScores], variant: str, dataset: str) -> Cell | None:
@@ -191,49 +159,48 @@ def layer_curves(found: Sequence[RunScores], n_layer: int) -> dict[tuple[str, st
 
     A point for each number of parts transferred: 0 (nothing), 1 (the embeddings), ...
     """
+    variants = [layers_variant(n, n_layer) for n in range(-1, n_layer + 1)]
     curves = {}
     for dataset in LAYER_DATASETS:
-        column = ('matched' if dataset == 'mnli' else 'all', 'accuracy')
+        columns = [('matched' if dataset == 'mnli' else 'all', 'accuracy')]
         for part in ('valid', 'train'):
-            points = [
-                cell(found, dataset, [column], layers_variant(n, n_layer), parts=(part,))
-                for n in range(-1, n_layer + 1)
-            ]
+            points = [cell(found, dataset, columns, variant, [part]) for variant in variants]
             if any(points):
                 curves[dataset, part] = points
     return curves
 
 
-# -------------------------------------------------------------------------------------- zero-shot
-
-
 @dataclass
 class ZeroShot:
-    """The zero-shot scores of a pre-training.
+    """The zero-shot scores of a pre-training."""
 
-    points  {set: [(update, score)]}
-    sets    {set: {'examples', 'source', 'sample', 'notes'}}
-    epochs  {update: epochs until then}; empty: not known
-    """
-
-    points: dict[str, list[tuple[int, float]]]
-    sets: dict[str, dict]
-    epochs: dict[int, float] = field(default_factory=dict)
+    points: dict[str, list[tuple[int, float]]]  # set -> (update, score)
+    sets: dict[str, dict]  # see `zero_shot.describe_sets`
+    epochs: dict[int, float] = field(default_factory=dict)  # until an update, where known
 
     def scaled(self, name: str) -> list[tuple[int, float]]:
         """The curve of a set on the scale of figure 2."""
         sample = self.sets[name]['sample']
-        return [(update, normalize(name, value, sample)) for update, value in self.points[name]]
+        return [
+            (update, published.normalize(name, value, sample))
+            for update, value in self.points[name]
+        ]
+
+    def error(self, name: str, score: float) -> float:
+        """The standard error of a score of a set."""
+        return published.standard_error(name, score, self.sets[name]['examples'])
 
 
-def collect_zero_shot(plan: Sequence[PlannedRun], setup: Setup) -> dict[str, ZeroShot]:
+def collect_zero_shot(
+    plan: Sequence[PlannedRun], setup: Setup, states: dict[str, State]
+) -> dict[str, ZeroShot]:
     """Return the zero-shot scores, by the kind of model: 'transformer', 'lstm', or 'given'."""
     found = {}
-    states = states_of(plan, setup)
     for kind, folder in setup.pretrained.items():
-        if f'pretrain-{kind}' in states and states[f'pretrain-{kind}'].kind == 'missing':
+        state = states.get(f'pretrain-{kind}')
+        if state and state.kind == 'missing':
             continue  # what is there is of other options
-        first, *lines = read_lines_of(pretraining_log(folder)) or [{}]
+        first, *lines = read_lines_of(os.path.join(folder, 'log.jsonl')) or [{}]
         sets = first.get('zero_shot_sets', {})
         points = {
             name: [
@@ -246,9 +213,7 @@ def collect_zero_shot(plan: Sequence[PlannedRun], setup: Setup) -> dict[str, Zer
             found[kind] = ZeroShot(points, sets, epochs)
     for run in plan:
         if run.script == ZERO_SHOT and states[run.desc].kind == 'done':
-            with open(setup.path('zero-shot.json'), encoding='utf-8') as f:
-                result = json.load(f)
-            sets = {name: result[name] for name in SETS if name in result}
-            points = {name: [(0, sets[name]['figure'])] for name in sets}
-            found['given'] = ZeroShot(points, sets)
+            result = read_file(run.record)
+            sets = {name: result[name] for name in published.ZERO_SHOT if name in result}
+            found['given'] = ZeroShot({name: [(0, sets[name]['figure'])] for name in sets}, sets)
     return found
