@@ -131,7 +131,7 @@ def make_sample(name: str, data_dir: str) -> None:
     for place in find_places(archive, data_dir) if os.path.isdir(data_dir) else ():
         if all(first_file(place, archive.names(split)) for split in archive.splits):
             return
-    # Few runs need the generators: no module that trains imports them.
+    # Few runs need it: no module that trains imports it.
     importlib.import_module('gpt1.tasks.sample.tasks').make(name, data_dir)
 
 

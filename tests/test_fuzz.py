@@ -456,7 +456,7 @@ def test_an_archive_that_grows(readers):
 
 
 GONE = object()
-WRONG_NUMBERS = [None, -1, 101, 1 << 70, 'x', [], [7], float('nan')]
+WRONG_NUMBERS = [None, -2, 101, 1 << 70, 'x', [], [7], float('nan')]
 WRONG_TENSORS = [
     torch.zeros(3), torch.zeros(4).double(), torch.zeros(1).expand(4), torch.zeros(4).to_sparse(),
     torch.zeros(1).expand(1 << 40), torch.zeros(4, device='meta'), [0.0] * 4, None,

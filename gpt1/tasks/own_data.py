@@ -38,9 +38,6 @@ UNKNOWN = '-1'  # a label that is not known, in GLUE and SNLI from Hugging Face
 PERHAPS_MISSING = ('none', 'null', 'na', 'n/a', '#n/a', '<na>', '?', '-')
 
 
-# ------------------------------------------------------------------------------------ files to rows
-
-
 def own_files(data_dir: str) -> dict[str, str | None]:
     """The paths of train, valid and test. Raises InputError if there is no train."""
     check_folder(data_dir)
