@@ -98,7 +98,8 @@ def choose_characters(tokens: Counter, coverage: float) -> list[str]:
             counts[character] += n
     characters = sorted(counts, key=lambda c: (-counts[c], c))
     covered = itertools.accumulate(counts[c] for c in characters)
-    n_too_few = sum(n < coverage * counts.total() for n in covered)
+    needed = coverage * counts.total()
+    n_too_few = sum(n < needed for n in covered)
     return characters[: max(n_too_few + 1, MIN_CHARACTERS)]
 
 
