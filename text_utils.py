@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from gpt1.text.spacy2 import EnglishTokenizer
 from utils import InputError, check_not_pointer
@@ -97,14 +97,19 @@ def _start_of_html(text: str) -> int:
 
 def text_standardize(text: str) -> str:
     """Normalize dashes, dots and white space, and put spaces around each run of one mark."""
+    return ' \n '.join(map(' '.join, standard_lines(text)))
+
+
+def standard_lines(text: str) -> list[list[str]]:
+    """The words of each line of `text_standardize`. Blank lines are left out, as in the original.
+
+    The original replaces runs of white space by patterns, which is slower, and takes quadratic time
+    for many spaces.
+    """
     for mark, plain in DASHES_AND_DOTS:
         text = text.replace(mark, plain)
-    text = RUN_OF_MARKS.sub(r' \1 ', text)
-    # The original does the next two steps in the other order. The result is the same, but a long
-    # run of spaces then takes quadratic time.
-    text = re.sub(r'[^\S\n]+', ' ', text)
-    text = re.sub(r'\s*\n\s*', ' \n ', text)
-    return text.strip()
+    lines = RUN_OF_MARKS.sub(r' \1 ', text).split('\n')
+    return [words for words in map(str.split, lines) if words]
 
 
 def split_words(text: str) -> list[str]:
@@ -112,27 +117,11 @@ def split_words(text: str) -> list[str]:
 
     A newline is a word of its own.
     """
-    return [word for word in text_standardize(fix_text(text)).split(' ') if word]
-
-
-def is_plain_line(text: str) -> bool:
-    """Whether a text can be a line of a text for `standardize_lines`: plain, and not blank."""
-    if text.isascii():  # the same as below, but faster
-        is_plain = text.isprintable() and '&' not in text
-    else:
-        is_plain = '\n' not in text and PLAIN_TEXT.fullmatch(text) is not None
-    return is_plain and text != '' and not text.isspace()
-
-
-def standardize_lines(lines: list[str]) -> Iterator[str]:
-    """Yield the words of each line with one space between them, as `split_words` finds them.
-
-    The rules never look across a newline, so that many short lines are done at a time, which is
-    faster. See `is_plain_line`.
-    """
-    for start in range(0, len(lines), 64):
-        text = '\n'.join(lines[start : start + 64])
-        yield from text_standardize(text.translate(STRAIGHT_QUOTES)).split(' \n ')
+    first, *others = standard_lines(fix_text(text)) or [[]]
+    for words in others:
+        first.append('\n')
+        first += words
+    return first
 
 
 @functools.cache
@@ -188,19 +177,7 @@ class TextEncoder:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text. A symbol that is not in the vocabulary is 0 (`<unk>`)."""
-        return self._encode_words(split_words(text))
-
-    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
-        """The token ids of each text."""
-        texts = list(texts)
-        is_plain = [is_plain_line(text) for text in texts]
-        lines = standardize_lines([*itertools.compress(texts, is_plain)])
-        return [
-            self._encode_words(next(lines).split(' ')) if plain else self.encode(text)
-            for text, plain in zip(texts, is_plain)
-        ]
-
-    def _encode_words(self, words: list[str]) -> list[int]:
+        words = split_words(text)
         ids = map(self.encode_word, words)
         if max(map(len, words), default=0) > LONGEST_CACHED:
             ids = (
@@ -208,6 +185,10 @@ class TextEncoder:
                 for word in words
             )
         return [*itertools.chain.from_iterable(ids)]
+
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """The token ids of each text."""
+        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, as it is usually written, but in lower case.

@@ -52,7 +52,7 @@ class WriteError(InputError):
 class Stopped(Exception):
     """A signal asked the run to stop, and it has written its checkpoint."""
 
-    is_told = False  # whether another process of the run says so
+    is_told = False
 
     def __init__(self, signum: int, hint: str = 'the same command with --resume continues the run'):
         super().__init__(signal.Signals(signum).name)

@@ -181,15 +181,6 @@ def test_any_text(encoder, slow, text):
     assert text_standardize(text) == slow_standardize(text)
 
 
-LINES = st.text(st.sampled_from('ab ~-.,"\'&\n\t\r\x1c\x7f\u2028\u00a0“”‘’–…é<>'))
-
-
-@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(texts=st.lists(LINES | TEXTS, max_size=8))
-def test_texts_encoded_together_are_those_encoded_alone(encoder, slow, texts):
-    assert encoder.encode_all(texts) == [slow.encode(text) for text in texts]
-
-
 @pytest.mark.parametrize('seed', range(4))
 def test_any_merges(tmp_path, seed):
     """Merges may be in an order that no training gives."""

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+from tiny_models import encoder
 
 from gpt1.text.workers import Workers
 from utils import InputError
@@ -115,12 +116,13 @@ def test_where_processes_cannot_be_started_this_one_does_the_work(monkeypatch, c
     assert not started[0].is_alive()
 
 
-def join(shared, item):
-    return shared + item
+def encode(encoder, text):
+    return encoder.encode(text)
 
 
 @pytest.mark.parametrize('n, method', [(1, 'fork'), (2, 'fork'), (2, 'spawn')])
 def test_what_all_calls_need_is_shared(n, method, monkeypatch):
     use_start_method(monkeypatch, method)
-    with Workers(n, 'a') as workers:
-        assert list(workers.map(join, 'bcdefgh')) == ['ab', 'ac', 'ad', 'ae', 'af', 'ag', 'ah']
+    texts = ['Ella had no tape.', 'a\nb', '', 'the night'] * 3
+    with Workers(n, encoder()) as workers:
+        assert list(workers.map(encode, texts)) == encoder().encode_all(texts)

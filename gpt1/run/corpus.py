@@ -24,22 +24,10 @@ import numpy as np
 from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE, SHARDS
 from gpt1.run.encoding import id_type, progress_bar
 from gpt1.run.record import read_file
-from gpt1.text.text_files import (
-    TextFile,
-    file_hash,
-    find_texts,
-    read_blocks,
-    shorten,
-)
+from gpt1.text.text_files import TextFile, file_hash, find_texts, read_blocks, shorten
 from gpt1.text.workers import Workers
 from gpt1.weights.vocabulary import save_vocabulary
-from text_utils import (
-    TextEncoder,
-    english_tokenizer,
-    read_merges,
-    read_vocabulary,
-    split_words,
-)
+from text_utils import TextEncoder, english_tokenizer, split_words
 from utils import InputError, whole_file
 
 COVERAGE = 0.9995  # share of a text's characters that a learned vocabulary can write
@@ -98,7 +86,8 @@ def choose_characters(tokens: Counter, coverage: float) -> list[str]:
             counts[character] += n
     characters = sorted(counts, key=lambda c: (-counts[c], c))
     covered = itertools.accumulate(counts[c] for c in characters)
-    n_too_few = sum(n < coverage * counts.total() for n in covered)
+    needed = coverage * counts.total()
+    n_too_few = sum(n < needed for n in covered)
     return characters[: max(n_too_few + 1, MIN_CHARACTERS)]
 
 
@@ -254,11 +243,13 @@ def prepare(
         else:
             learn_vocabulary(texts, out, n_merges, coverage)
         made = made_from(source, out)
-        write_record(work, 'vocabulary.json', made)
+        with whole_file(os.path.join(work, 'vocabulary.json')) as f:
+            json.dump(made, f)
     started = time.monotonic()
     record = encode_corpus(texts, out, os.path.join(work, 'tokens.bin'))
     seconds = time.monotonic() - started
-    write_record(work, 'tokens.json', {**made, **record})
+    with whole_file(os.path.join(work, 'tokens.json')) as f:
+        json.dump({**made, **record}, f)
     megabytes = sum(os.path.getsize(text.path) for text in texts) / 1e6
     files = '1 file' if len(texts) == 1 else f'{len(texts):,} files'
     print(
@@ -276,8 +267,7 @@ def source_of(
     if not vocabulary:
         return {**source, 'n_merges': n_merges, 'coverage': coverage}
     paths = vocabulary_files(vocabulary)
-    read_vocabulary(paths[0])
-    read_merges(paths[1])
+    TextEncoder(*paths)  # raises InputError if they are no vocabulary
     return {**source, 'vocabulary': [file_hash(path) for path in paths]}
 
 
@@ -285,11 +275,6 @@ def made_from(source: dict, out: str) -> dict:
     """The record of the vocabulary in `out`, as it is, if it was made from `source`."""
     paths = filter(os.path.isfile, vocabulary_files(out))
     return {'source': source, 'files': [file_hash(path) for path in paths]}
-
-
-def write_record(work: str, name: str, record: dict) -> None:
-    with whole_file(os.path.join(work, name)) as f:
-        json.dump(record, f)
 
 
 def finished_record(work: str) -> dict | None:
@@ -304,11 +289,8 @@ def finished_record(work: str) -> dict | None:
 
 def check_replaceable(out: str, work: str) -> None:
     """Raise InputError if there are weights that need the vocabulary in `out`."""
-    for path in (
-        os.path.join(out, SHAPES_FILE),
-        os.path.join(out, SHARDS[0]),
-        os.path.join(work, 'checkpoint'),
-    ):
+    weights = [os.path.join(out, name) for name in (SHAPES_FILE, SHARDS[0])]
+    for path in (*weights, os.path.join(work, 'checkpoint')):
         if os.path.exists(path):
             raise InputError(
                 f'{path} comes from another text or vocabulary, and its vocabulary in {out} would '

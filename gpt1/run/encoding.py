@@ -85,9 +85,7 @@ class EncodedDataset:
 
 
 def cut_lengths(lengths: np.ndarray, task: Task, n_ctx: int) -> np.ndarray:
-    """Return how many tokens to keep of each text, so that no sequence is longer than n_ctx.
-
-    lengths  [examples, texts] tokens of each text
+    """Return how many tokens to keep of each text [examples, texts]: no sequence exceeds n_ctx.
 
     A single text gets all the room. The texts of a pair share it: what a short text does not use,
     the other may. Of multiple choices, the question and the choices stay whole, and the end of
