@@ -56,15 +56,11 @@ def check_target(target: str) -> None:
 def find_source(source: str) -> str:
     """Return `source`, or the sample model if that is model/ of a clone without weights."""
     is_ours = os.path.realpath(source) == os.path.dirname(os.path.realpath(SAMPLE_MODEL))
-    found = find_model_dir() if is_ours else source
-    if found != source and is_sample_model(found):
-        print(
-            f'warning: {source} has no weights (python download.py fetches them): this is the '
-            'sample model',
-            file=sys.stderr,
-        )
-        return found
-    return source
+    if not is_ours or not is_sample_model(find_model_dir()):
+        return source
+    note = f'{source} has no weights (python download.py fetches them): this is the sample model'
+    print(f'warning: {note}', file=sys.stderr)
+    return SAMPLE_MODEL
 
 
 def run(args) -> None:

@@ -45,42 +45,25 @@ with open(os.path.join(ROOT, 'gpt1', 'sources.toml'), 'rb') as f:
 # --------------------------------------------------------------------------------------- one file
 
 
-@dataclass
-class Remote:
-    """A file at an address.
-
-    size    in bytes; None if it is not known
-    digest  of SHA-256 or of git, see `sources.toml`; '' if only the server knows it
-    """
-
-    url: str
-    size: int | None = None
-    digest: str = ''
-
-    @property
-    def name(self) -> str:
-        return os.path.basename(self.url)
-
-
 def is_right(path: str, digest: str) -> bool:
-    """Return whether a file has a digest; True if that is not known."""
+    """Return whether a file has a digest of SHA-256 or of git, see `sources.toml`; '' fits all."""
     git = hashlib.sha1(b'blob %d\0' % os.path.getsize(path))
     with open(path, 'rb') as f:
         found = hashlib.file_digest(f, (lambda: git) if len(digest) == 40 else 'sha256')
     return digest in ('', found.hexdigest())
 
 
-def is_there(path: str, remote: Remote) -> bool:
+def is_there(path: str, digest: str) -> bool:
     """Return whether the file was fetched already.
 
     Raises InputError if another file is at its place.
     """
     if not os.path.exists(path):
         return False
-    if not is_right(path, remote.digest):
+    if not is_right(path, digest):
         raise InputError(
-            f'{path} exists, but is not the published file (its hash is not {remote.digest}); move '
-            'it away, or choose another folder'
+            f'{path} exists, but is not the published file (its hash is not {digest}); move it '
+            'away, or choose another folder'
         )
     return True
 
@@ -97,40 +80,44 @@ class Client:
     retries: int
     timeout: float
 
-    def fetch(self, remote: Remote, path: str, hint: str) -> None:
+    def fetch(
+        self, url: str, path: str, hint: str, digest: str = '', size: int = sys.maxsize
+    ) -> None:
         """Fetch a file to `path`, unless it is there.
 
-        hint  what else the user can do, for the error message
+        hint    what else the user can do, for the error message
+        digest  see `is_right`; by default what the server says
+        size    in bytes, at most
 
         What arrives is kept in `path`.part until it is complete. Raises InputError.
         """
-        if is_there(path, remote):
+        if is_there(path, digest):
             return None
         part, failures = f'{path}.part', 0
         is_old = _file_size(part) > 0  # of an earlier run
         while True:
             before = _file_size(part)
             try:
-                digest = self._receive(remote, part)
+                right = self._receive(url, part, digest, size)
             except requests.RequestException as error:
                 failures = 1 if _file_size(part) > before else failures + 1
                 reason, may_pass = _explain(error)
                 if failures > self.retries or not may_pass:
                     again = 'run the same command again to resume, or ' if may_pass else ''
-                    message = f'cannot fetch {remote.url}: {reason}; {again}{hint}'
+                    message = f'cannot fetch {url}: {reason}; {again}{hint}'
                     raise InputError(message) from error
                 time.sleep(min(0.5 * 2 ** (failures - 1), 60))
                 continue
-            if is_right(part, digest):
+            if is_right(part, right):
                 return os.replace(part, path)
             os.unlink(part)
             if not is_old:
                 raise InputError(
-                    f'{remote.url} is not the published file: its hash is not {digest}; {hint}'
+                    f'{url} is not the published file: its hash is not {right}; {hint}'
                 )
             is_old = False  # once more, from the start
 
-    def _receive(self, remote: Remote, part: str) -> str:
+    def _receive(self, url: str, part: str, digest: str, size: int) -> str:
         """Append what `part` lacks of a file to it. Returns the digest that it should have.
 
         Raises requests.RequestException if that fails.
@@ -140,8 +127,8 @@ class Client:
         if start:
             headers['Range'] = f'bytes={start}-'
         options = {'headers': headers, 'stream': True, 'timeout': self.timeout}
-        with self.session.get(remote.url, **options) as response:
-            digest = remote.digest or _digest_of(response)
+        with self.session.get(url, **options) as response:
+            digest = digest or _digest_of(response)
             if start and response.status_code in (404, 416):
                 return digest  # there is nothing after `start`
             response.raise_for_status()
@@ -150,13 +137,15 @@ class Client:
                 start = 0  # the server sends the whole file
             end = start + int(response.headers.get('Content-Length', 0))
             sizes = {'total': end, 'initial': start, 'unit': 'B', 'unit_scale': True}
-            bar = tqdm(desc=remote.name, leave=False, disable=None, **sizes)  # on a terminal only
+            bar = tqdm(
+                desc=os.path.basename(url), leave=False, disable=None, **sizes
+            )  # on a terminal only
             with bar, open(part, 'r+b' if start else 'wb', buffering=0) as f:
                 f.seek(start)
                 for chunk in response.iter_content(1024):  # what a cut connection may lose
                     f.write(chunk)
                     bar.update(len(chunk))
-                    if remote.size and f.tell() > remote.size:
+                    if f.tell() > size:
                         return digest  # this is another file
                 if f.tell() < end:
                     raise ChunkedEncodingError
@@ -229,16 +218,14 @@ def fetch_weights(client: Client, args: Namespace) -> None:
     """Fetch OpenAI's model from `args.source` into `args.model_dir`. Raises InputError."""
     source = SOURCES['weights']
     base = (args.url or source['url']).rstrip('/')
-    paths = {
-        os.path.join(args.model_dir, name): Remote(f'{base}/{name}', digest=digest)
-        for name, digest in source['digests'].items()
-    }
-    n_files = len(paths)
+    digests = {os.path.join(args.model_dir, n): d for n, d in source['digests'].items()}
+    n_files = len(digests)
     with only_download(args.model_dir, 'weights') as unfinished:
         if args.source == 'github':
-            for path, remote in paths.items():
-                client.fetch(remote, path, 'try --source huggingface')
-        elif not all(is_there(path, remote) for path, remote in paths.items()):
+            for path, digest in digests.items():
+                url = f'{base}/{os.path.basename(path)}'
+                client.fetch(url, path, 'try --source huggingface', digest)
+        elif not all(is_there(path, digest) for path, digest in digests.items()):
             n_files = fetch_huggingface(client, args.model_dir, unfinished)
     print(f'weights: {n_files} files in {args.model_dir}')
 
@@ -255,8 +242,8 @@ def fetch_huggingface(client: Client, model_dir: str, unfinished: str) -> int:
     endpoint = os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
     hint = 'name a mirror in the environment variable HF_ENDPOINT, or try --source github'
     for name in files:
-        remote = Remote(f'{endpoint}/{repository}/resolve/main/{name}')
-        client.fetch(remote, os.path.join(unfinished, name), hint)
+        url = f'{endpoint}/{repository}/resolve/main/{name}'
+        client.fetch(url, os.path.join(unfinished, name), hint)
     check_huggingface(unfinished)
     for name in files:
         path, final = os.path.join(unfinished, name), os.path.join(model_dir, name)
@@ -290,13 +277,13 @@ def fetch_data_set(client: Client, name: str, data_dir: str) -> None:
         shutil.rmtree(unpacked, ignore_errors=True)
         os.makedirs(os.path.join(unpacked, inner))
         for file in SOURCES['data'][name]['files']:
-            remote = Remote(**file)
-            path = os.path.join(data_dir, remote.name)  # of a user who got it in another way
-            if not is_there(path, remote):
+            base = os.path.basename(file['url'])
+            path = os.path.join(data_dir, base)  # of a user who got it in another way
+            if not is_there(path, file['digest']):
                 hint = f'get it in another way and put it at {path}'
-                path = os.path.join(unfinished, remote.name)
-                client.fetch(remote, path, hint)
-            if remote.name.endswith(('.zip', '.tar.gz')):
+                path = os.path.join(unfinished, base)
+                client.fetch(path=path, hint=hint, **file)
+            if base.endswith(('.zip', '.tar.gz')):
                 unpack(path, inner, unpacked)
             else:
                 shutil.copy(path, os.path.join(unpacked, inner))

@@ -382,7 +382,7 @@ def test_a_data_set(server, data, capsys, name, make):
     data('mnli', {'MNLI.zip': zip_file({'MNLI/train.tsv': b'1'}), 'AX.tsv': b'2'})
     assert data.get('cola', 'mnli') == 0
     assert files_below(data.folder) == {**COLA, 'MNLI/train.tsv': b'1', 'MNLI/AX.tsv': b'2'}
-    assert str(data.folder / 'CoLA') in capsys.readouterr().out
+    assert f'cola: {data.folder / "CoLA"}\n' in capsys.readouterr().out
     assert data.get('cola') == 0
     assert 'exists' in capsys.readouterr().out
     assert len(server.requests) == 3

@@ -197,11 +197,10 @@ def huggingface_tokenizer(encoder: TextEncoder, special: Sequence[str] = ()) -> 
     special  the tokens whose ids are n_vocab, n_vocab + 1, and so on. With them, `tokenizer(text)`
              and `tokenizer(a, b)` are the sequences of a task; of choices, a is the context
 
-    The library knows neither ftfy nor spaCy, and transformers' own tokenizer of GPT-1 splits
-    contractions otherwise (didn ' t). In `tokenizer.json`, the rules and exceptions of spaCy 2.0
-    are patterns that insert a space wherever it starts a new token: around marks, after a prefix
-    (twice), before a suffix (twice), inside a word. The text is lower-cased last, since the rules
-    depend on capitals, and then split at spaces.
+    transformers' own tokenizer of GPT-1 splits contractions otherwise (didn ' t). Here, the rules
+    and exceptions of spaCy 2.0 are patterns, in `tokenizer.json`, that insert a space wherever it
+    starts a new token: around marks, after a prefix (twice), before a suffix (twice), inside a
+    word. The text is lower-cased last, since they depend on capitals, and then split at spaces.
 
     Ids differ for text with HTML, emoji, formulas or broken encoding, for some URLs, for words with
     more than two marks at one end, and for scripts other than Latin, Greek and Cyrillic. Of 2,500
