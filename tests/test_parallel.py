@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROCESSES, ROOT, Command
-from test_resume import NO_DROPOUT, assert_same_end, wait_for
+from test_resume import NO_DROPOUT, assert_same_end
 from tiny_models import encoder, random_model
 
 import train
@@ -225,11 +225,10 @@ def signal_rank(command, agent, rank, number, slow=False):
     os.kill(int((command.folder / str(rank)).read_text().split()[-1]), number)
 
 
-@pytest.mark.parametrize('rank', [0, 1])
-def test_torchrun_does_not_disturb_the_checkpoint(command, rank):
+def test_torchrun_does_not_disturb_the_checkpoint(command):
     """As soon as one rank has left, torchrun sends SIGTERM to the others."""
     agent = slow_torchrun(command, '--n_iter', 100)
-    signal_rank(command, agent, rank, signal.SIGTERM, slow=True)
+    signal_rank(command, agent, 1, signal.SIGTERM, slow=True)
     assert 'stopped; the same command with --resume continues' in end(agent)
     folder, slow = command.folder / 'save' / 'rocstories', command.folder / 'slow'
     assert (folder / 'checkpoint').stat().st_mtime > slow.stat().st_mtime
@@ -267,37 +266,16 @@ def test_a_restart_continues_what_has_begun(monkeypatch):
     assert Ranks([CPU]).restarted
 
 
-@pytest.mark.parametrize('world_size', ['', '1'])
-def test_a_rank_that_another_launcher_left_counts_for_nothing(monkeypatch, world_size):
-    monkeypatch.setenv('RANK', '1')
-    monkeypatch.setenv('WORLD_SIZE', world_size)
-    assert Ranks([CPU]).first
-
-
-@pytest.mark.parametrize('world_size, rank', [('2', ''), ('x', '0')])
-def test_incomplete_variables_of_torchrun_are_an_error(monkeypatch, world_size, rank):
+@pytest.mark.parametrize('size, rank, is_error', [('', '1', 0), ('1', '1', 0), ('2', '', 1)])
+def test_incomplete_variables_of_torchrun_are_an_error(monkeypatch, size, rank, is_error):
+    """But a rank that another launcher left counts for nothing."""
     monkeypatch.setenv('RANK', rank)
-    monkeypatch.setenv('WORLD_SIZE', world_size)
+    monkeypatch.setenv('WORLD_SIZE', size)
+    if not is_error:
+        assert Ranks([CPU]).first
+        return
     with pytest.raises(InputError, match='start with torchrun, or unset WORLD_SIZE'):
         Ranks([CPU])
-
-
-@pytest.mark.slow
-def test_200_short_runs_end_with_status_0(tmp_path):
-    """Threads of a process group could abort a process that had finished its work."""
-    for i in range(200):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        run_ranks(Command(folder), 2, '--n_iter', 1, '--save_every', 1)
-
-
-def test_a_dead_rank_ends_the_run(command):
-    processes = start_ranks(command, 2, '--n_iter', 500)
-    wait_for((command.folder / 'save' / 'rocstories' / 'checkpoint').exists, processes[0])
-    processes[1].kill()
-    join_ranks(processes[:1], 2)
-    message = 'train.py: error: another process of this run ended; its message says why'
-    assert command.output.splitlines()[-1] == message
 
 
 def test_a_full_disk_of_rank_0_ends_all(command):
@@ -389,7 +367,7 @@ def test_out_of_memory_while_gradients_are_exchanged(command):
         (3, 'cuda:3', '--device cuda:3: the number of CUDA devices here is 3'),
         *[
             (n, name, f'--device {name}: ')
-            for name in ('gpu', 'cuda:', 'cuda:x', 'cuda:-1', 'cpu:0', 'mps', '', 'cuda:٣٣')
+            for name in ('gpu', 'cuda:', 'cuda:-1', 'cpu:0', '', 'cuda:٣٣')
             for n in (0, 3)
         ],
     ],

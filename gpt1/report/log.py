@@ -49,16 +49,11 @@ def format_score(metric: str, value: float) -> str:
 
 
 class Column(NamedTuple):
-    """What a name in the log means: `va_acc_mismatched` is validation, accuracy, mismatched.
+    """What a name in the log means: `va_acc_mismatched` is validation, accuracy, mismatched."""
 
-    part    'training' or 'validation'
-    metric  'cost', or a key of `METRICS`
-    subset  '' for the whole part
-    """
-
-    part: str
-    metric: str
-    subset: str
+    part: str  # 'training' or 'validation'
+    metric: str  # 'cost', or a key of `METRICS`
+    subset: str  # '' for the whole part
 
     @property
     def set(self) -> str:
@@ -124,10 +119,7 @@ def read_log(path: str) -> Log:
         raise InputError(f'{path} has no evaluation: the run did not reach the end of an epoch')
     names = columns_of(log.evaluations[0])
     if not {'tr_cost', 'va_cost'} < set(names):
-        raise InputError(
-            f'{path}: expected an evaluation with tr_cost, va_cost and the metrics of the task, '
-            'such as tr_acc and va_acc'
-        )
+        raise InputError(f'{path} is not a log of train.py: expected tr_cost, va_cost and scores')
     for number, line in enumerate(lines[1:], 2):
         expected = PROGRESS if 'loss' in line else ('n_epochs', 'n_updates', *names)
         for name in expected:

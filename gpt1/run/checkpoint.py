@@ -90,12 +90,11 @@ class StopSignals:
         several  whether this is one of several processes. Then only a second SIGINT ends it:
                  torchrun sends SIGTERM to all as soon as one of them has left
         """
-        self.several = several
+        self.second = 'Ctrl-C' if several else 'signal'
         self.final = {signal.SIGINT} if several else {signal.SIGINT, signal.SIGTERM}
+        self.received, self.when = 0, 0.0
 
     def __enter__(self) -> 'StopSignals':
-        self.received = 0
-        self.when = 0.0
         ours, self.theirs = socket.socketpair()
         self.theirs.setblocking(False)
         self.fd_before = signal.set_wakeup_fd(self.theirs.fileno(), warn_on_full_buffer=False)
@@ -121,13 +120,10 @@ class StopSignals:
 
     def _note(self, number):
         if not self.received:
-            self.received = number
-            self.when = time.monotonic()
-            name = signal.Signals(number).name
-            second = 'Ctrl-C' if self.several else 'signal'
+            self.received, self.when = number, time.monotonic()
             print(
-                f'\n{name}: finishing this update and writing a checkpoint; '
-                f'a second {second} stops at once',
+                f'\n{signal.Signals(number).name}: finishing this update and writing a checkpoint; '
+                f'a second {self.second} stops at once',
                 file=sys.stderr,
             )
         elif number in self.final and time.monotonic() - self.when > GRACE:
@@ -216,8 +212,9 @@ def check_identity(before: dict, now: dict, path: str) -> None:
 
 def find_checkpoint(path: str, resume: bool) -> dict | None:
     """Return the checkpoint to resume, or None. Raises InputError."""
-    if not os.path.exists(path):
-        if resume:
-            print('there is no checkpoint to resume: starting at the beginning', flush=True)
+    if not resume:
         return None
-    return load_file(path) if resume else None
+    if os.path.exists(path):
+        return load_file(path)
+    print('there is no checkpoint to resume: starting at the beginning', flush=True)
+    return None

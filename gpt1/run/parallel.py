@@ -213,7 +213,6 @@ class Ranks:
         return os.environ.get('TORCHELASTIC_RESTART_COUNT', '') not in ('', '0')
 
     def _lost(self):
-        """Return the error for the loss of another process."""
         error = InputError(LOST)
         error.is_told = not self.first
         return error
@@ -246,11 +245,9 @@ class Ranks:
                 dist.barrier()
 
     def join_steps(self, n_batch: int, n_update: int, n_tokens: int, n_embd: int) -> int:
-        """Return how many items a step takes here: on a CPU, small steps are joined.
+        """Return how many items of `n_tokens` tokens a step takes here, of `n_update` in an update.
 
-        n_batch   items of a step, as the user asked
-        n_update  items of an update
-        n_tokens  tokens of an item
+        They are `n_batch`, as the user asked. But on a CPU, small steps are joined.
         """
         size = n_batch
         if self.devices[0].type == 'cpu':

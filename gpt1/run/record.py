@@ -1,14 +1,9 @@
 """One record of each run: what it was asked for, what it has read, how it ended.
 
 train.py writes it as `run.json` to its folder in --save_dir and beside its predictions, pretrain.py
-to --out, and zero_shot.py as a part of its result. A record has
-
-    id        drawn when the run starts; a resumed run keeps it. Its log has it too
-    script, options, data, vocabulary, weights
-              all that the results depend on: the options after parsing, and hashes of the content
-              of the files (see `of_training`, `of_pretraining`, `of_zero_shot`)
-    commits   of the program
-    finished  whether the run has come to its end; only then there are scores
+to --out, and zero_shot.py as a part of its result. It has the `id` of the run, which its log has
+too; all that the results depend on (WHAT): the options after parsing, hashes of the content of the
+files; the `commits` of the program; and whether the run is `finished`: only then there are scores.
 
 This module does not import PyTorch.
 """
@@ -37,9 +32,6 @@ ZERO_SHOT_SETS = ('cola', 'sst2', 'race')  # and pronouns, which are one file
 OF_PROCESS = ('lock', 'running')  # in a folder that a process holds
 
 
-# ---------------------------------------------------------------------------------------- the file
-
-
 def read(folder: str) -> dict:
     """Return the record in a folder; {} if there is none or it is damaged."""
     return read_file(os.path.join(folder, RECORD_FILE))
@@ -47,11 +39,9 @@ def read(folder: str) -> dict:
 
 def read_file(path: str) -> dict:
     """Return the JSON object in a file; {} if there is none or it is damaged."""
-    try:
-        with open(path, encoding='utf-8') as f:
-            record = json.load(f)
-    except (OSError, ValueError, RecursionError):
-        return {}
+    record = None
+    with contextlib.suppress(OSError, ValueError, RecursionError), open(path, 'rb') as f:
+        record = json.loads(f.read())
     return record if isinstance(record, dict) else {}
 
 
@@ -106,15 +96,12 @@ def is_finished(folder: str, checkpoint: str, about: Callable[[], dict]) -> bool
 
 def commit() -> str:
     """Return the commit of the program, with a + if files were changed since; '' if not known."""
-    texts = []
-    for words in ('rev-parse --short HEAD', 'status --porcelain -uno'):
-        command = ['git', '-C', ROOT, *words.split()]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.SubprocessError):
-            return ''
-        texts.append(done.stdout.strip())
-    return texts[0] + ('+' if texts[1] else '')
+    command = ['git', '-C', ROOT, 'describe', '--always', '--exclude=*', '--dirty=+']
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ''
+    return done.stdout.strip()
 
 
 def differences(there: dict, asked: dict) -> list[str]:
@@ -157,13 +144,12 @@ def of_pretraining(args: Namespace, texts: list | None = None) -> dict:
     """
     if texts is None:
         texts = [[text.name, *file_hash(text.path)] for text in find_texts(args.text)[0]]
-    options = determining(args, PRETRAIN)
-    options |= {'zero_shot': args.zero_shot, 'settings': args.settings}
     zero_shot = zero_shot_hash(args.zero_shot_data) if args.zero_shot else None
     vocabulary = args.vocabulary or args.init
+    more = {'zero_shot': args.zero_shot, 'settings': args.settings}
     return {
         'script': PRETRAIN,
-        'options': options,
+        'options': determining(args, PRETRAIN) | more,
         'data': {'text': _digest(texts), 'zero-shot': zero_shot},
         'vocabulary': vocabulary_hash(vocabulary) if vocabulary else None,
         'weights': weights_hash(args.init) if args.init else None,
@@ -257,8 +243,7 @@ def _digest(values: Sequence) -> str:
 def set_aside(desc: str, log_dir: str, save_dir: str, analysis_dir: str) -> None:
     """Rename all that an earlier run of this name has left: `desc` becomes `desc`.1, or .2, ...
 
-    What is left of a run without any result stays, and is written over. Says in one line what was
-    done. Raises InputError.
+    What is left of a run without any result is written over. Raises InputError.
     """
 
     def places(name):
