@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 
 import train
+from datasets import read_data
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.masks import DropoutMasks
+from gpt1.report.log import split_log
 from gpt1.run.parallel import Ranks
 from model_pytorch import special_rows
 
@@ -164,9 +166,9 @@ def separate_losses(model, trees, labels):
     return clf_losses, lm_losses, logits
 
 
-def test_token_ids_and_split(expected, inputs):
-    splits = {'tr': inputs.text.train, 'va': inputs.text.valid['valid']}
-    splits['te'] = inputs.text.test['test']
+def test_token_ids_and_split(expected, args, inputs):
+    _, text = read_data('rocstories', args.data_dir, n_valid=args.n_valid)
+    splits = {'tr': text.train, 'va': text.valid['valid'], 'te': text.test['test']}
     for name, examples in splits.items():
         recorded = expected['token_ids'][name]
         for i, key in enumerate(('story', 'ending1', 'ending2')):
@@ -251,15 +253,16 @@ def test_whole_run(expected, args, inputs, trainer, monkeypatch, capsys):
     monkeypatch.setattr('train.make_model', lambda *_: model)
     train.run(args)
     with open(os.path.join(args.log_dir, f'{args.desc}.jsonl')) as f:
-        log = [json.loads(line) for line in f][1:]
+        log = split_log([json.loads(line) for line in f]).evaluations
     assert len(log) == len(expected['log'])
     for line, wanted in zip(log, expected['log']):
         for name, value in wanted.items():
             tolerance = 1e-5 if 'cost' in name else 1e-9
             assert line[name] == pytest.approx(value, abs=tolerance), (name, line)
-    printed = [line for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()]
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     form = '{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'
-    assert printed == [form.format(**line) for line in log]
+    rows = [form.format(**line).split() for line in log]
+    assert [words for words in printed if words[0].isdigit()] == rows
 
     kept = torch.load(os.path.join(args.save_dir, args.desc, 'best_params'), weights_only=True)
     model.load_state_dict(kept)

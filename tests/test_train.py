@@ -80,7 +80,7 @@ def test_a_run_writes_its_files(command, monkeypatch, capsys):
         f'ROCStories Valid Accuracy: {max(line["va_acc"] for line in log[1:]):.2f}',
         f'ROCStories Test Accuracy:  {accuracy:.2f}',
     ]
-    assert lines[10] == f'report    {report}/report.md'
+    assert lines[10] == f'report    {report}/report.md, or report.html for a browser'
     assert f'kept      {save}/best_params' in lines
     words = next(line for line in lines if 'predict.py' in line).split()[4:]
     assert words[:4] == ['predict.py', 'FILE', '--params', str(save)]
