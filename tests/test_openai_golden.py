@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import train
 from gpt1.ops.batches import Tree, collate
 from gpt1.ops.masks import DropoutMasks
+from gpt1.report.log import read_log
 from gpt1.run.parallel import Ranks
 from model_pytorch import special_rows
 
@@ -256,14 +257,14 @@ def test_whole_run(expected, args, inputs, trainer, monkeypatch, capsys):
     model = trainer.job.model
     monkeypatch.setattr('train.make_model', lambda *_: model)
     train.run(args)
-    with open(os.path.join(args.log_dir, f'{args.desc}.jsonl')) as f:
-        log = [json.loads(line) for line in f][1:]
+    log = read_log(os.path.join(args.log_dir, f'{args.desc}.jsonl')).evaluations
     assert len(log) == len(expected['log'])
     for line, wanted in zip(log, expected['log']):
         for name, value in wanted.items():
             tolerance = 1e-5 if 'cost' in name else 1e-9
             assert line[name] == pytest.approx(value, abs=tolerance), (name, line)
-    printed = [line for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    printed = [' '.join(row) for row in rows if row[0].isdigit()]
     form = '{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_acc:.2f} {va_acc:.2f}'
     assert printed == [form.format(**line) for line in log]
 
