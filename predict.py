@@ -275,8 +275,9 @@ def evaluate_file(path: str, opened: OpenedModel, analysis_dir: str) -> None:
     if encoded.n_cut:
         notes.append(f'{encoded.n_cut:,} of {len(examples):,} examples are cut')
     logits = predict(opened.model, encoded).numpy()
-    print('\n'.join(write_evaluation(folder, path, opened.task, examples, logits, notes)))
-    print(f'report: {os.path.join(folder, "report.md")}')
+    lines = write_evaluation(folder, path, opened.task, examples, logits, notes)
+    print('\n'.join(lines).replace('**', ''))  # the bold of the report
+    print(f'report: {os.path.join(folder, "report.md")}, or report.html for a browser')
 
 
 def predict_file(path: str, opened: OpenedModel) -> None:

@@ -38,7 +38,7 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
     except Timeout:
         owner = 'it has just begun'
         with contextlib.suppress(OSError), open(running, errors='replace') as f:
-            owner = f.read(200).strip()
+            owner = f.readline(200).strip()
         raise Held(
             f'another run is writing to {folder}: {owner}; wait for it, or choose another name'
         ) from None
@@ -55,6 +55,7 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
         with whole_file(running) as f:
             since = time.strftime('%Y-%m-%d %H:%M:%S')
             f.write(f'process {os.getpid()} on {socket.gethostname()}, since {since}\n')
+            f.write('If that process is gone, the run was killed: nothing works here any more.\n')
         yield
     finally:
         with contextlib.suppress(OSError):
