@@ -22,7 +22,7 @@ from gpt1.run.encoding import encode_dataset
 from gpt1.run.parallel import predict
 from gpt1.settings import model_settings
 from gpt1.tasks.task import Example, decode
-from gpt1.weights.export import whole_file
+from gpt1.weights import export
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.open import open_model
 from gpt1.weights.parameters import save_pretrained_settings
@@ -165,9 +165,10 @@ def test_a_bias_that_does_not_fit_is_refused(tmp_path, capsys):
 
 def test_a_pre_trained_model(tmp_path, monkeypatch):
     """OpenAI's files come back byte for byte. A folder with a config.json is complete."""
-    written = []
+    written, whole_file = [], export.whole_file
     monkeypatch.setattr(
-        'gpt1.weights.export.whole_file',
+        export,
+        'whole_file',
         lambda path, *mode: written.append(os.path.basename(path)) or whole_file(path, *mode),
     )
     hf = convert_to(tmp_path / 'hf', '--n_head', '4', MODEL_DIR)
@@ -233,8 +234,8 @@ def test_a_fine_tuned_model_that_the_library_saved_again(tmp_path, name, kind):
     close(our_logits(after, TEXTS[name]), our_logits(before, TEXTS[name]))
 
 
-def library_model(folder, kind=DOUBLE_HEADS, added=(), **options):
-    """A model and a tokenizer as the library writes them."""
+def library_model(folder, added, version, kind=DOUBLE_HEADS, **options):
+    """A model of the library with added tokens, as a version of it writes them."""
     symbols = ['<unk>', 'a', 'b', 'c', 'a</w>', 'b</w>', 'c</w>', 'ab', 'abc</w>']
     sizes = {'n_positions': 12, 'n_embd': 8, 'n_layer': 2, 'n_head': 2, 'afn': 'gelu'}
     torch.manual_seed(0)
@@ -242,31 +243,56 @@ def library_model(folder, kind=DOUBLE_HEADS, added=(), **options):
     theirs = getattr(transformers, kind)(config).eval()
     theirs.save_pretrained(folder)
     vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
-    merges = [('a', 'b'), ('ab', 'c</w>')]
-    tokenizer = transformers.OpenAIGPTTokenizer(vocab=vocabulary, merges=merges)
-    tokenizer.add_tokens(list(added))
-    tokenizer.save_pretrained(folder)
+    if version == 4:
+        ids = {token: 9 + i for i, token in enumerate(added)}
+        (folder / 'vocab.json').write_text(json.dumps(vocabulary))
+        (folder / 'added_tokens.json').write_text(json.dumps(ids))
+        (folder / 'merges.txt').write_text('#version: 0.2\na b\nab c</w>\n')
+    else:
+        merges = [('a', 'b'), ('ab', 'c</w>')]
+        tokenizer = transformers.OpenAIGPTTokenizer(vocab=vocabulary, merges=merges)
+        tokenizer.add_tokens(added)
+        tokenizer.save_pretrained(folder)
     return theirs
 
 
 @pytest.mark.parametrize('kind', ['OpenAIGPTLMHeadModel', DOUBLE_HEADS])
-def test_a_model_that_the_library_made(tmp_path, kind, capsys):
-    """One without our settings is a pre-trained model. With added tokens, it is refused."""
-    theirs = library_model(tmp_path / 'hf', kind)
+def test_a_model_that_the_library_made(tmp_path, kind):
+    """One without our settings and special tokens is a pre-trained model."""
+    theirs = library_model(tmp_path / 'hf', [], 5, kind)
     opened = open_model(str(convert_to(tmp_path / 'openai', tmp_path / 'hf')))
-    assert ('its classifier is left out' in capsys.readouterr().out) == (kind == DOUBLE_HEADS)
     assert opened.encoder.encode('ABC c') == [8, 6]
     assert not opened.finetuned and opened.model.config.n_head == 2
     ids = [1, 4, 8, 0, 3]
     wanted = theirs(torch.tensor([ids])).logits.reshape(5, 9)
     close(lm_logits(opened.model, ids)[:, :9], wanted)
-    library_model(tmp_path / 'more', kind, ['[PAD]'])
-    assert convert.main([str(tmp_path / 'more'), str(tmp_path / 'back')]) == 2
-    assert 'a vocabulary of 10 symbols, but the vocabulary has 9' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('version, first', [(4, []), (5, ['[PAD]'])])
+def test_the_special_tokens_of_the_librarys_own_example(tmp_path, version, first):
+    """It fine-tunes on ROCStories (`run_openai_gpt.py`). The tokens may have any order."""
+    added = [*first, '_start_', '_classify_', '_delimiter_']
+    theirs = library_model(tmp_path / 'hf', added, version)
+    opened = open_model(str(convert_to(tmp_path / 'back', tmp_path / 'hf')))
+    assert opened.task.name == 'rocstories' and opened.encoder.n_vocab == 9
+    [ids] = {tuple(ids.tolist()) for ids in sequences(opened, ('ABC', 'c', 'c'))}
+    assert ids == (9, 8, 10, 6, 11)
+    start, classify, delimiter = range(9 + len(first), 12 + len(first))
+    row = torch.tensor([[[start, 8, delimiter, 6, classify]]])
+    wanted = theirs(row, mc_token_ids=torch.tensor([[4]])).mc_logits[0, 0]
+    close(our_logits(opened, ('ABC', 'c', 'c')), wanted.expand(2))
+
+
+@pytest.mark.parametrize('version', [4, 5])
+def test_rows_of_other_added_tokens_are_left_out(tmp_path, version, capsys):
+    library_model(tmp_path / 'hf', ['[PAD]'], version, CLASSIFIER)
+    back = convert_to(tmp_path / 'back', tmp_path / 'hf')
+    assert 'its classifier is left out' in capsys.readouterr().out
+    assert open_weights(str(back)).n_vocab == 9
 
 
 def test_an_output_matrix_of_its_own_is_refused(tmp_path, capsys):
-    library_model(tmp_path / 'hf', 'OpenAIGPTLMHeadModel', tie_word_embeddings=False)
+    library_model(tmp_path / 'hf', [], 5, 'OpenAIGPTLMHeadModel', tie_word_embeddings=False)
     assert convert.main([str(tmp_path / 'hf'), str(tmp_path / 'back')]) == 2
     assert '"tie_word_embeddings" is false' in capsys.readouterr().err
 

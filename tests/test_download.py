@@ -425,7 +425,7 @@ def test_an_interruption_and_a_full_disk(server, data, monkeypatch):
     run = data.start('cola', preexec_fn=limit_files)
     error = run.communicate(timeout=60)[1]
     assert run.returncode == 2
-    assert f'error: cannot write to {data.folder}' in error and error.count('\n') == 1
+    assert 'error: cannot write to' in error and error.count('\n') == 1
     with monkeypatch.context() as patch:
         patch.setattr(zipfile.ZipFile, 'extractall', extractall)
         assert data.get('cola') == 130

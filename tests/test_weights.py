@@ -139,7 +139,7 @@ def test_names_and_types_of_all_versions(huggingface, file, prefix, embedding, k
 
 
 def test_a_tokenizer_file_alone(huggingface):
-    symbols, merges = read_vocabulary_of(str(huggingface))
+    symbols, merges, _ = read_vocabulary_of(str(huggingface))
     pairs = [list(pair) for pair in merges]
     for name in ('vocab.json', 'merges.txt'):
         os.unlink(huggingface / name)

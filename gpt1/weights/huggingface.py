@@ -13,6 +13,7 @@ from gpt1.files import HUGGINGFACE_WEIGHTS, SHAPES_FILE
 from gpt1.settings import check_settings, read_json, settings_of_config
 from gpt1.weights.openai import OpenAIShards, Weights, model_shapes
 from gpt1.weights.safe_load import load_file, read_numbers
+from gpt1.weights.vocabulary import read_vocabulary_of
 from utils import SPECIAL_TOKENS, InputError
 
 # The parts of a layer, in OpenAI's order. Each has a weight and a bias.
@@ -54,8 +55,8 @@ class HuggingFaceWeights(Weights):
     """The weights in a Hugging Face folder.
 
     Where the token embedding is stored under the name of the output matrix only, `lm_head.weight`,
-    it is taken from there. In an exported model, the rows of the special tokens and of the padding
-    follow the vocabulary. Raises InputError.
+    it is taken from there. Rows of the token embedding that follow the vocabulary belong to special
+    tokens, ours or added ones. Raises InputError.
     """
 
     def __init__(self, folder: str):
@@ -75,23 +76,44 @@ class HuggingFaceWeights(Weights):
         self.path, self.tensors = find_tensors(folder)
         if TOKENS not in self.tensors and OUTPUT in self.tensors:
             self.tensors[TOKENS] = self.tensors[OUTPUT]
-        self.n_vocab: int = settings.get('n_vocab', self.n_rows)
-        if self.n_rows - self.n_vocab not in (0, len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + 1):
-            raise InputError(
-                f'{folder}: the token embedding has {self.n_rows:,} rows, which does not fit the '
-                f'vocabulary: config.json declares {self.n_vocab:,} symbols'
-            )
+        self.n_vocab, self._special = self._find_special(settings)
         self.names = array_names(self.n_layer)
         shapes = model_shapes(self.n_positions, self.n_rows, self.n_embd, self.n_layer)
         for name, shape in zip(self.names, shapes):
             if name not in self.tensors:
                 raise InputError(f'{self.folder}: the weights lack {name}')
             self._check_shape(name, shape[-2:])  # without the leading 1 of OpenAI's matrices
-        if config.get('tie_word_embeddings') is False and OUTPUT in self.tensors:
+        tied = config.get('tie_word_embeddings', True) or OUTPUT not in self.tensors
+        if not tied and not np.array_equal(self._take(TOKENS), self._take(OUTPUT)):
             raise InputError(
-                f'{path}: "tie_word_embeddings" is false: the output matrix is another than the '
-                'embedding; GPT-1 has one matrix for both, so this model cannot be used'
+                f'{path}: "tie_word_embeddings" is false, and {OUTPUT} is not {TOKENS}; GPT-1 has '
+                'one matrix for both, so this model cannot be used'
             )
+
+    def _find_special(self, settings: dict) -> tuple[int, list[int] | None]:
+        """Return the size of the vocabulary, and the rows of our special tokens, if there are any.
+
+        Other rows that follow the vocabulary belong to added tokens, such as [PAD].
+        """
+        n_special = len(SPECIAL_TOKENS)
+        n_vocab = settings.get('n_vocab')
+        if n_vocab is not None:  # a model of this program
+            n_more = self.n_rows - n_vocab
+            if n_more not in (0, n_special, n_special + 1):
+                raise InputError(
+                    f'{self.folder}: the token embedding has {self.n_rows:,} rows, which does not '
+                    f'fit the vocabulary: config.json declares {n_vocab:,} symbols'
+                )
+            return n_vocab, list(range(n_vocab, n_vocab + n_special)) if n_more else None
+        try:
+            symbols, _, added = read_vocabulary_of(self.folder)
+        except InputError:  # the vocabulary is elsewhere
+            return self.n_rows, None
+        n_vocab = len(symbols)
+        if set(added.values()) != set(range(n_vocab, self.n_rows)):
+            return self.n_rows, None
+        rows = [added[token] for token in SPECIAL_TOKENS if token in added]
+        return n_vocab, rows if len(rows) == n_special else None
 
     def _check_shape(self, name: str, expected: list[int]) -> None:
         shape = list(self.tensors[name].shape)
@@ -113,8 +135,7 @@ class HuggingFaceWeights(Weights):
 
     def special_rows(self) -> np.ndarray | None:
         """Return the embedding of the special tokens, [3, n_embd], or None."""
-        rows = self._take(TOKENS)[self.n_vocab :]
-        return rows[: len(SPECIAL_TOKENS)] if len(rows) else None
+        return None if self._special is None else self._take(TOKENS)[self._special]
 
     def classifier(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the weight [n_out, n_embd] and the bias [n_out] of the classifier, or None."""

@@ -49,40 +49,50 @@ def open_encoder(
 
 
 def _encoder_of(folder: str) -> TextEncoder:
-    return TextEncoder.from_vocabulary(*read_vocabulary_of(folder))
+    symbols, merges, _ = read_vocabulary_of(folder)
+    return TextEncoder.from_vocabulary(symbols, merges)
 
 
-def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges]:
-    """Read the symbols and the merges of a model's folder. Raises InputError.
+def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
+    """Read the symbols, the merges, and the added tokens with their ids. Raises InputError.
 
-    The special tokens of an exported model, and what follows them, are not: no text has them.
+    Added tokens, such as our special tokens in an exported model, are no symbols: no text has them.
     """
-    names = (ENCODER_FILE, 'vocab.json', 'tokenizer.json', 'config.json')
-    paths = {name: os.path.join(folder, name) for name in names}
-    there = {name for name, path in paths.items() if os.path.exists(path)}
-    if not there or ENCODER_FILE in there:
-        symbols = read_vocabulary(paths[ENCODER_FILE])
-        merges = read_merges(os.path.join(folder, MERGES_FILE))
-    elif 'tokenizer.json' in there and 'vocab.json' not in there:
-        symbols, merges = _read_tokenizer(paths['tokenizer.json'])
+    names = (ENCODER_FILE, 'vocab.json', 'tokenizer.json', 'added_tokens.json', 'config.json')
+    there = {name for name in names if os.path.exists(os.path.join(folder, name))}
+    is_huggingface = bool(there) and ENCODER_FILE not in there
+    added = {}
+    if is_huggingface and 'tokenizer.json' in there and 'vocab.json' not in there:
+        symbols, merges, added = _read_tokenizer(os.path.join(folder, 'tokenizer.json'))
     else:
-        symbols = read_vocabulary(paths['vocab.json'])
-        merges = read_merges(os.path.join(folder, 'merges.txt'))
-    first = symbols.get(SPECIAL_TOKENS[0], len(symbols))
-    if [symbols.get(token) for token in SPECIAL_TOKENS] == [first, first + 1, first + 2]:
+        names = ('vocab.json', 'merges.txt') if is_huggingface else (ENCODER_FILE, MERGES_FILE)
+        symbols, merges = (
+            read(os.path.join(folder, name))
+            for read, name in zip((read_vocabulary, read_merges), names)
+        )
+        if is_huggingface and 'added_tokens.json' in there:
+            added = read_json(os.path.join(folder, 'added_tokens.json'))
+    first = symbols.get(SPECIAL_TOKENS[0])
+    ids = [symbols.get(token) for token in SPECIAL_TOKENS]
+    if first is not None and ids == [first, first + 1, first + 2]:
+        # Exported by this program: they and what follows them were added.
+        added = {**{token: i for token, i in symbols.items() if i >= first}, **added}
         symbols = {symbol: i for symbol, i in symbols.items() if i < first}
-    return symbols, merges
+    return symbols, merges, added
 
 
-def _read_tokenizer(path: str) -> tuple[Symbols, Merges]:
-    """Read the symbols and the merges in a `tokenizer.json`."""
+def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
+    """Read the symbols, the merges and the added tokens in a `tokenizer.json`."""
     tokenizer = read_json(path)
     try:
-        symbols, pairs = dict(tokenizer['model']['vocab']), tokenizer['model']['merges']
+        symbols = dict(tokenizer['model']['vocab'])
+        tokens = {token['content']: token['id'] for token in tokenizer.get('added_tokens') or []}
+        added = {token: i for token, i in tokens.items() if token not in symbols}
+        pairs = tokenizer['model']['merges']
         pairs = [pair.split(' ') if isinstance(pair, str) else pair for pair in pairs]
         merges = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
         parts = {symbol for pair in merges for symbol in pair}
-        ''.join([*symbols, *parts]).encode()  # an error for half a surrogate pair
+        ''.join([*symbols, *added, *parts]).encode()  # an error for half a surrogate pair
         ids = list(symbols.values())
         are_ids = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
         if not are_ids or any(part.split() != [part] for part in parts):
@@ -92,7 +102,7 @@ def _read_tokenizer(path: str) -> tuple[Symbols, Merges]:
             f'{path} holds no byte pairs: expected model.vocab, from symbols to the ids 0, 1, 2, '
             '..., and model.merges, pairs of symbols'
         ) from error
-    return symbols, merges
+    return symbols, merges, added
 
 
 def fingerprint_vocabulary(encoder: TextEncoder) -> str:
