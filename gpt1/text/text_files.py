@@ -58,8 +58,6 @@ OPENERS = {'.gz': gzip.open, '.xz': lzma.open, '.zst': open_zstd}
 
 
 class TextFile(NamedTuple):
-    """A file of text."""
-
     name: str  # recorded with the result; does not depend on where the folder is
     path: str  # to open, and for messages
 
@@ -67,9 +65,9 @@ class TextFile(NamedTuple):
 def find_texts(places: Iterable[str]) -> tuple[list[TextFile], list[str]]:
     """List the text files among and below `places`, which are files and folders.
 
-    In a folder, the endings of the names tell what is text (see `is_text`). A file that is given by
-    its own name may have any. Returns the texts, and a line for each folder with files that are not
-    read. Raises InputError if a place does not exist or has no text file.
+    In a folder, the endings of the names tell what is text. A file that is given by its own name
+    may have any. Returns the texts, and a line for each folder with files that are not read.
+    Raises InputError if a place does not exist or has no text file.
     """
     texts, notes = [], []
     for place in map(str, places):
@@ -91,7 +89,7 @@ def find_texts(places: Iterable[str]) -> tuple[list[TextFile], list[str]]:
 
 
 def kind_of(path: str) -> str:
-    """Return the ending of a name in lower case; of a compressed file, the one before."""
+    """The ending of a name in lower case; of a compressed file, the one before."""
     root, suffix = os.path.splitext(path.lower())
     return os.path.splitext(root)[1] if suffix in OPENERS else suffix
 
@@ -139,7 +137,6 @@ def is_text(path: str) -> bool:
 
 
 def shorten(names: list[str]) -> str:
-    """The first of many names, and how many more there are."""
     shown = ', '.join(names[:5])
     return shown if len(names) <= 5 else f'{shown} and {len(names) - 5:,} more'
 
@@ -180,7 +177,6 @@ def read_pieces(path: str) -> Iterator[str]:
 
 
 def decode(chunks: Iterable[bytes], path: str) -> Iterator[str]:
-    """Decode UTF-8 that may be cut anywhere. Raises InputError."""
     decoder = codecs.getincrementaldecoder('utf-8')()
     n_before = 0
     try:
@@ -214,17 +210,14 @@ def open_text(path: str) -> Iterator[BinaryIO]:
 
 def check_plain(first: bytes, path: str) -> None:
     """Raise InputError if the first line of a file is not that of a plain text."""
-    reason = None
     if b'\0' in first[:1024] or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         reason = 'it is not UTF-8 but UTF-16 or an archive; save it again as UTF-8'
-    elif MARKUP_START.match(first.lstrip()):
-        reason = MARKUP
-    if reason:
         raise InputError(f'{path} is not plain text: {reason}')
+    if MARKUP_START.match(first.lstrip()):
+        raise InputError(f'{path} is not plain text: {MARKUP}')
 
 
 def read_record(line: bytes) -> dict | None:
-    """Return the JSON object that a line holds, or None."""
     try:
         return json.loads(line) if line.startswith(b'{') else None
     except (ValueError, RecursionError):
@@ -235,15 +228,14 @@ def json_text(line: bytes, path: str, number: int) -> str:
     """Return the field `text` of a line of JSON and a newline; nothing for a blank line."""
     if not line.strip():
         return ''
+    where = f'{path}, line {number:,}'
     try:
         record = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{path}, line {number:,}: the line is not JSON ({error})') from error
+        raise InputError(f'{where}: the line is not JSON ({error})') from error
     text = record.get('text') if isinstance(record, dict) else None
     if not isinstance(text, str):
-        raise InputError(
-            f'{path}, line {number:,}: expected a JSON object with a string named "text"'
-        )
+        raise InputError(f'{where}: expected a JSON object with a string named "text"')
     return whole_characters(text)
 
 
