@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from gpt1.text.spacy2 import is_url
 from text_utils import english_tokenizer
 
-
 # Words as their tokens, by the rule that is not the same in spaCy 3.8, which splits them otherwise
 ONLY_IN_2_0 = {
     'exceptions that only 2.0.13 has': "May. | May. ' | that 're | That ve | that ’ve",
