@@ -15,7 +15,6 @@ from text_utils import TextEncoder
 
 CHUNK = 4096  # texts encoded at a time
 MANY = 20_000  # texts; to encode fewer takes less time than to start processes saves
-Encode = Callable[[Sequence[str], TextEncoder], tuple[np.ndarray, np.ndarray]]  # `encode_texts`
 
 
 @dataclass
@@ -73,15 +72,11 @@ class EncodedDataset:
     @property
     def longest(self) -> int:
         """The number of tokens of the longest sequence, special tokens included."""
-        n_special = 2 if self.task.layout == 'text' else 3
-        return int(self.sequence_lengths().max(initial=0)) + n_special
-
-    def sequence_lengths(self) -> np.ndarray:
-        """Return the tokens of each example's longest sequence, without special tokens."""
-        if self.task.layout != 'choices':
-            return self.lengths.sum(1)
-        n = self.task.n_context
-        return self.lengths[:, :n].sum(1) + self.lengths[:, n:].max(1, initial=0)
+        sizes = self.lengths.sum(1)
+        if self.task.layout == 'choices':
+            n = self.task.n_context
+            sizes = self.lengths[:, :n].sum(1) + self.lengths[:, n:].max(1, initial=0)
+        return int(sizes.max(initial=0)) + (2 if self.task.layout == 'text' else 3)
 
 
 def cut_lengths(lengths: np.ndarray, task: Task, n_ctx: int) -> np.ndarray:
@@ -124,7 +119,7 @@ def encode_dataset(
     encoder: TextEncoder,
     task: Task,
     n_ctx: int,
-    encode: Encode | None = None,
+    encode: Callable | None = None,
 ) -> EncodedDataset:
     """Encode the texts of examples, cut to n_ctx tokens (`encode_dataset` of the original).
 
@@ -136,7 +131,7 @@ def encode_dataset(
     whole = np.zeros((len(n_texts), n_texts.max(initial=0)), dtype=np.int64)
     whole[np.arange(whole.shape[1]) < n_texts[:, None]] = np.diff(offsets)
     lengths = cut_lengths(whole, task, n_ctx)
-    labels = label_array(examples, task)
+    labels, targets = label_arrays(examples, task)
     return EncodedDataset(
         ids=ids,
         offsets=offsets,
@@ -144,7 +139,7 @@ def encode_dataset(
         lengths=lengths,
         n_cut=int((lengths < whole).any(1).sum()),
         labels=labels,
-        targets=target_array(labels, task),
+        targets=targets,
         names=[example.id for example in examples],
         task=task,
         n_vocab=encoder.n_vocab,
@@ -166,20 +161,17 @@ def encode_texts(texts: Sequence[str], encoder: TextEncoder) -> tuple[np.ndarray
         n_processes = None
         encoder.encode('a')  # loads the tokenizer, which forked processes then have
     chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
-    parts, lengths = [np.zeros(0, id_type(encoder))], [np.zeros(0, np.int64)]
-    with (
-        progress_bar(len(texts), ' texts', 'encoding') as bar,
-        Workers(n_processes, encoder) as workers,
-    ):
-        for part, part_lengths in workers.map(encode_chunk, chunks):
+    parts = [(np.zeros(0, id_type(encoder)), np.zeros(0, np.int64))]
+    bar = progress_bar(len(texts), ' texts', 'encoding')
+    with bar, Workers(n_processes, encoder) as workers:
+        for part in workers.map(encode_chunk, chunks):
             parts.append(part)
-            lengths.append(part_lengths)
-            bar.update(len(part_lengths))
-    return np.concatenate(parts), starts(np.concatenate(lengths))
+            bar.update(len(part[1]))
+    ids, lengths = map(np.concatenate, zip(*parts))
+    return ids, starts(lengths)
 
 
 def id_type(encoder: TextEncoder) -> type:
-    """The type of an array of token ids."""
     return np.uint16 if encoder.n_vocab <= 1 << 16 else np.uint32
 
 
@@ -195,20 +187,16 @@ def encode_chunk(encoder: TextEncoder, texts: Sequence[str]) -> tuple[np.ndarray
     return all_ids, np.array([len(ids) for ids in encoded], dtype=np.int64)
 
 
-def label_array(examples: Sequence[Example], task: Task) -> np.ndarray:
-    """Return the labels: int64 with -1, or for a task with real labels float64 with NaN."""
-    if task.soft_labels or task.regression:
-        return np.array([np.nan if e.label is None else e.label for e in examples], np.float64)
-    return np.array([-1 if e.label is None else e.label for e in examples], np.int64)
-
-
-def target_array(labels: np.ndarray, task: Task) -> np.ndarray:
-    """Return what the loss compares the logits with, see `loss.task_losses`."""
+def label_arrays(examples: Sequence[Example], task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Return `EncodedDataset.labels`, and what the loss compares the logits with."""
+    is_real = task.soft_labels or task.regression
+    unknown, dtype = (np.nan, np.float64) if is_real else (-1, np.int64)
+    labels = np.array([unknown if e.label is None else e.label for e in examples], dtype)
     if task.soft_labels:
-        return soft_targets(labels).astype(np.float32)
+        return labels, soft_targets(labels).astype(np.float32)
     if task.regression:
-        return ((labels - task.mean) / task.std).astype(np.float32)
-    return labels
+        return labels, ((labels - task.mean) / task.std).astype(np.float32)
+    return labels, labels
 
 
 @dataclass
@@ -249,7 +237,7 @@ class EncodedData:
 
 
 def encode_data(
-    data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode: Encode | None = None
+    data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode: Callable | None = None
 ) -> EncodedData:
     """Encode a data set; see `encode_dataset`."""
 
