@@ -36,9 +36,6 @@ LONGEST_WORD = 128  # characters; a longer word is learned from in pieces
 MAX_WORDS = 1 << 21  # different words that are counted at a time
 
 
-# --------------------------------------------------------------------------------------- vocabulary
-
-
 def count_words(_, block: str) -> Counter:
     """How often each word of a block occurs. A very long word is counted in pieces."""
     counts = Counter()
@@ -75,11 +72,7 @@ def count_tokens(counts: Iterable[Counter]) -> Counter:
 
 
 def choose_characters(tokens: Counter, coverage: float) -> list[str]:
-    """The commonest characters of the tokens, commonest first.
-
-    They make up at least the share `coverage` of the text, and are at least `MIN_CHARACTERS` if
-    there are so many.
-    """
+    """The commonest characters, that make up the share `coverage` of the text, commonest first."""
     counts = Counter()
     for token, n in tokens.items():
         for character in token:
@@ -96,9 +89,8 @@ def learn_byte_pairs(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Learn byte pairs from tokens and how often each occurs (Sennrich et al. 2016).
 
-    Returns the characters (see `choose_characters`), and the merges in the order in which they were
-    learned. A pair is merged only if it occurs at least twice, so a small text gives fewer merges
-    than `n_merges`. A token with another character is not learned from.
+    Returns the characters and the merges in their order. A pair is merged only if it occurs at
+    least twice, so a small text gives fewer. A token with another character is not learned from.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -129,11 +121,7 @@ def learn_byte_pairs(
 
 
 def write_vocabulary(folder: str, characters: list[str], merges: list[tuple[str, str]]) -> None:
-    """Write a vocabulary as OpenAI's two files.
-
-    The symbols are `<unk>`, the characters, the characters at the end of a word, the results of the
-    merges, and the newline. Raises WriteError.
-    """
+    """Write a vocabulary as OpenAI's two files, the symbols in OpenAI's order."""
     ends = [f'{character}</w>' for character in characters]
     symbols = ['<unk>', *characters, *ends, *map(''.join, merges), '\n</w>']
     encoder = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
@@ -142,11 +130,8 @@ def write_vocabulary(folder: str, characters: list[str], merges: list[tuple[str,
 
 
 def vocabulary_files(folder: str) -> list[str]:
-    """The paths of a vocabulary's files, symbols and merges: OpenAI's names, whatever its size."""
+    """The paths of a vocabulary's files, symbols and merges."""
     return [os.path.join(folder, name) for name in (ENCODER_FILE, MERGES_FILE)]
-
-
-# ----------------------------------------------------------------------------------------- encoding
 
 
 def encode_block(encoder: TextEncoder, block: str) -> np.ndarray:
@@ -154,11 +139,7 @@ def encode_block(encoder: TextEncoder, block: str) -> np.ndarray:
     newline = encoder.encoder.get('\n</w>', 0)
     # No newline follows what comes last. It is empty, unless the block ends within a line.
     *lines, last = encoder.encode_all(block.split('\n'))
-    ids = []
-    for line in lines:
-        ids += line
-        if line:
-            ids.append(newline)
+    ids = [i for line in lines if line for i in (*line, newline)]
     return np.array(ids + last, id_type(encoder))
 
 
@@ -187,7 +168,6 @@ def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
 
 
 def all_blocks(texts: list[TextFile], what: str) -> Iterator[str]:
-    """The blocks of all texts, with a progress bar that says what is done with them."""
     n_bytes = sum(os.path.getsize(text.path) for text in texts)  # compressed files have more
     with progress_bar(n_bytes, 'B', what, unit_scale=True) as bar:
         for text in texts:
@@ -197,13 +177,9 @@ def all_blocks(texts: list[TextFile], what: str) -> Iterator[str]:
 
 
 def check_words(n: int, texts: list[TextFile]) -> None:
-    """Raise InputError if texts have no words."""
     if not n:
         names = shorten([text.path for text in texts])
         raise InputError(f'the text is empty: there are no words in {names}')
-
-
-# ------------------------------------------------------------------------------------------ prepare
 
 
 def prepare(
@@ -262,7 +238,7 @@ def prepare(
 def source_of(
     texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float
 ) -> dict:
-    """All that the result depends on: the texts, and the vocabulary or how it is learned."""
+    """All that the result depends on."""
     source = {'texts': [[text.name, *file_hash(text.path)] for text in texts]}
     if not vocabulary:
         return {**source, 'n_merges': n_merges, 'coverage': coverage}
@@ -288,7 +264,7 @@ def finished_record(work: str) -> dict | None:
 
 
 def check_replaceable(out: str, work: str) -> None:
-    """Raise InputError if there are weights that need the vocabulary in `out`."""
+    """Raise InputError if there are weights that need the vocabulary."""
     weights = [os.path.join(out, name) for name in (SHAPES_FILE, SHARDS[0])]
     for path in (*weights, os.path.join(work, 'checkpoint')):
         if os.path.exists(path):
@@ -299,7 +275,6 @@ def check_replaceable(out: str, work: str) -> None:
 
 
 def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: float) -> None:
-    """Learn byte pairs from texts and write the vocabulary to the folder `out`."""
     with Workers() as workers:
         tokens = count_tokens(workers.map(count_words, all_blocks(texts, 'counting words')))
     check_words(len(tokens), texts)
