@@ -54,8 +54,6 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
-# ------------------------------------------------------------------------------------- vocabulary
-
 TOKENS = Counter(
     {'low': 5, 'lower': 2, 'newest': 6, 'widest': 3, 'aaaa': 4, 'aaa': 2, "n't": 2, '7': 3, 'ü': 1}
 )
@@ -113,9 +111,6 @@ def test_a_word_of_a_megabyte_is_learned_from_in_bounded_time(alphabet):
     assert len(merges) == 20 and max(map(len, tokens)) <= corpus.LONGEST_WORD
 
 
-# --------------------------------------------------------------------------------------- encoding
-
-
 def test_a_text_gets_the_ids_of_the_whole(prepared, stories):
     encoder = TextEncoder(*vocabulary_files(prepared))
     ids = np.fromfile(prepared / 'work' / 'tokens.bin', np.uint16)
@@ -164,9 +159,6 @@ def test_a_text_without_words_is_an_error(tmp_path, prepared, one_process, conte
         message = error_of(prepare, [path], tmp_path / 'out', tmp_path / 'work', 10, vocabulary)
         assert 'the text is empty' in message and str(path) in message
         assert not (tmp_path / 'work' / 'tokens.bin').exists()
-
-
-# ---------------------------------------------------------------------------------------- prepare
 
 
 def test_an_encoding_is_made_once(tmp_path, stories, capsys, one_process):

@@ -61,8 +61,6 @@ def test_what_is_kept_is_what_is_encoded(options, load, monkeypatch):
     assert encoded.train.n_cut > 0 and encoded.longest == 10
 
 
-# -------------------------------------------------------------------------- what ids depend on
-
 PINNED = {2: [91, 27, 42]}
 TEXTS = [
     "Tom couldn't go -- he'd won $1,000!\nIt rained in May. R&amp;b…",
@@ -104,9 +102,6 @@ def test_a_change_is_noticed(options, load, monkeypatch, change):
     loaded, *counts = load(options, other)
     assert counts == [0, 0] and len(kept_files(options)) == 6
     assert load(options, other) == (loaded, 3, 0)
-
-
-# ------------------------------------------------------------------- damaged, or not to be written
 
 
 class RunsCode:

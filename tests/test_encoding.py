@@ -29,9 +29,6 @@ def encode(examples, task, n_ctx=100):
     return encode_dataset(examples, FakeEncoder(), task, n_ctx)
 
 
-# ---------------------------------------------------------------------------------------- cutting
-
-
 @pytest.mark.parametrize(
     'task, lengths, n_ctx, expected',
     [
@@ -89,9 +86,6 @@ def test_what_fits_is_not_cut_and_a_cut_uses_all_the_room(case, n_ctx):
         needed += lengths[:, first_kept : task.n_context].sum(1)
         fits = needed <= n_ctx - 3
         np.testing.assert_array_equal(kept[fits, first_kept:], lengths[fits, first_kept:])
-
-
-# --------------------------------------------------------------------------------------- encoding
 
 
 def test_the_arrays_of_some_examples():
@@ -167,9 +161,6 @@ def test_few_texts_are_encoded_in_this_process(monkeypatch):
     monkeypatch.setattr('gpt1.run.encoding.MANY', 200)
     with pytest.raises(TypeError):
         encode_dataset([Example('x', ('ab', 'c'), 0)] * 100, encoder(), PAIR, 100)
-
-
-# ----------------------------------------------------------------------------- labels and targets
 
 
 def test_labels_and_targets():

@@ -51,9 +51,6 @@ def zst(data):
     return pyarrow.Codec('zstd').compress(data, asbytes=True)
 
 
-# ------------------------------------------------------------------------------ finding the files
-
-
 def names_of(folder):
     texts, notes = find_texts([folder])
     return [text.name for text in texts], notes
@@ -125,9 +122,6 @@ def test_places_without_text_are_refused(tmp_path):
     if os.geteuid():  # root may read all folders
         (tmp_path / 'notes').chmod(0)
         assert 'notes: Permission denied' in error_of(find_texts, [tmp_path])
-
-
-# ------------------------------------------------------------------------------ reading the files
 
 
 def halves(compress):
@@ -226,8 +220,6 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         path = write(tmp_path / name, 'x')
         assert f'{path}: to read it, pip install pyarrow' in error_of(read, path)
 
-
-# ------------------------------------------------------------------------------------------ blocks
 
 LINES = st.lists(st.text(st.sampled_from('aé€😀 .\t\r'), max_size=40), max_size=12).map('\n'.join)
 

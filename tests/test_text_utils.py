@@ -77,9 +77,6 @@ encoder = tiny_models.encoder()
 slow = SlowEncoder(encoder)
 
 
-# ------------------------------------------------------------------------- fixing and standardizing
-
-
 @pytest.mark.parametrize(
     'text, expected',
     [
@@ -129,9 +126,6 @@ def test_fixing_ordinary_text_does_what_the_installed_ftfy_does(text):
 )
 def test_standardize(text, expected):
     assert text_standardize(text) == slow_standardize(text) == expected
-
-
-# ----------------------------------------------------------------------------------------- encoding
 
 
 TRICKY = """\
@@ -192,9 +186,6 @@ def test_words_of_letters():
     assert encoder.encode(' '.join(words)) == slow.encode(' '.join(words))
 
 
-# -------------------------------------------------------------------------------- time and memory
-
-
 def test_memory_is_bounded(monkeypatch):
     """Long words are not remembered: without spaces, all are different, and take gigabytes."""
     monkeypatch.setattr('text_utils.CACHED_WORDS', 100)
@@ -222,8 +213,6 @@ def test_importing_is_fast():
     code = "import sys, text_utils; assert not {'spacy', 'ftfy'} & set(sys.modules)"
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
-
-# ------------------------------------------------------------------------------------ invalid files
 
 NO_VOCABULARIES = [
     *(b'', b'[]', b'{}', b'null', b'{"a": 1}', b'{"a": 0, "b": 0}', b'{"a": 0, "b": 2}'),

@@ -30,9 +30,6 @@ def test_an_error_and_a_row_of_a_table_are_one_line():
     assert table == 'data      ten stories\n          and a warning'
 
 
-# ----------------------------------------------------------------------------------- whole files
-
-
 def test_a_whole_file_makes_folders_and_replaces(tmp_path, monkeypatch):
     path = tmp_path / 'a' / 'b' / 'x'
     for text in ('one\n', 'two\r\n', 'ü'):
@@ -91,23 +88,19 @@ def test_check_writable(tmp_path):
             check_writable(str(tmp_path / 'x'))
 
 
-# --------------------------------------------------------------------------------------- the log
-
-
 def test_the_log_has_the_arguments_and_then_each_evaluation(tmp_path):
     path = tmp_path / 'log' / 'x.jsonl'
     logger = ResultLogger(str(path), desc='ü\n', path='p', lines=3, tensorboard=True)
-    logger.log(n_epochs=1, va_acc=50.0)
+    logger.add(n_epochs=1, va_acc=50.0)
+    logger.write()
     resumed = ResultLogger(str(path), logger.lines, lr=0.2)
-    resumed.log(n_epochs=2)
+    resumed.add(n_epochs=2)
+    resumed.write()
     first, *others = map(json.loads, path.read_text().splitlines())
     assert abs(first.pop('time') - time.time()) < 60
     assert first == {'desc': 'ü\n', 'path': 'p', 'lines': 3, 'tensorboard': True}
     assert [list(line) for line in others] == [['n_epochs', 'va_acc', 'time'], ['n_epochs', 'time']]
     assert others[0] == logger.lines[1]
-
-
-# ----------------------------------------------------------------------------------- exit status
 
 
 def status_of(error, capsys, is_result=False, args=()):
@@ -183,8 +176,6 @@ def test_a_full_disk_a_broken_pipe_and_a_bug(capsys):
         with pytest.raises(error):
             status_of(error(), capsys)
 
-
-# ----------------------------------------------------- scripts whose output cannot be written
 
 SCRIPT = """
 import os, signal, sys

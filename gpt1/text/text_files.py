@@ -54,9 +54,6 @@ def open_zstd(path: str, mode: str) -> BinaryIO:
 OPENERS = {'.gz': gzip.open, '.xz': lzma.open, '.zst': open_zstd}
 
 
-# -------------------------------------------------------------------------------- finding the files
-
-
 class TextFile(NamedTuple):
     name: str  # recorded with the result; does not depend on where the folder is
     path: str  # to open, and for messages
@@ -149,9 +146,6 @@ def file_hash(path: str) -> list:
             return [os.path.getsize(path), digest]
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error
-
-
-# -------------------------------------------------------------------------------- reading the files
 
 
 def read_pieces(path: str) -> Iterator[str]:
@@ -263,9 +257,6 @@ def parquet_texts(path: str) -> Iterator[str]:
 def whole_characters(text: str) -> str:
     """Return a text and a newline. Half of a surrogate pair, which JSON can hold, becomes `?`."""
     return f'{text}\n'.encode(errors='replace').decode()
-
-
-# ------------------------------------------------------------------------------------------- blocks
 
 
 def read_blocks(path: str) -> Iterator[str]:
