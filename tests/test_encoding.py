@@ -89,14 +89,15 @@ def test_what_fits_is_not_cut_and_a_cut_uses_all_the_room(case, n_ctx):
 
 
 def test_the_arrays_of_some_examples():
-    examples = [Example('x', ('ab', 'c'), 0), Example('y', ('', 'dcb'), 1)]
-    data = encode(examples, PAIR)
+    data = encode([Example('x', ('ab', 'c'), 0), Example('y', ('', 'dcb'), 1)], PAIR)
     assert data.ids.tolist() == [0, 1, 2, 3, 2, 1]
     assert data.offsets.tolist() == [0, 2, 3, 3, 6]
     assert data.first_text.tolist() == [0, 2, 4]
     assert data.lengths.tolist() == [[2, 1], [0, 3]]
     assert data.names == ['x', 'y']
     assert (len(data), data.n_cut, data.longest, data.n_scores) == (2, 0, 6, 3)
+    for n_vocab, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
+        assert encode_dataset([], FakeEncoder(n_vocab), TEXT, 100).ids.dtype == dtype
 
 
 def test_the_trees_of_some_examples():
@@ -132,11 +133,6 @@ def test_the_first_examples():
         assert len(data) == len(data.targets) == n
         assert (data.labels.tolist(), data.names) == (expected.labels.tolist(), expected.names)
         assert [str(data.tree(i)) for i in range(n)] == [str(expected.tree(i)) for i in range(n)]
-
-
-def test_a_large_vocabulary_needs_larger_numbers():
-    for n_vocab, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
-        assert encode_dataset([], FakeEncoder(n_vocab), TEXT, 100).ids.dtype == dtype
 
 
 TEXTS = ['Ella had no tape.', '', 'the “night”', 'a\n b', 'x' * 100, 'né', 'a &amp; b', 'Ella']

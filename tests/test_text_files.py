@@ -40,10 +40,8 @@ def jsonl(text, end='\n'):
 
 
 def parquet(text, **options):
-    lines = text.split('\n')
     file = io.BytesIO()
-    table = pyarrow.table({'id': range(len(lines)), 'text': lines})
-    pyarrow.parquet.write_table(table, file, **options)
+    pyarrow.parquet.write_table(pyarrow.table({'text': text.split('\n')}), file, **options)
     return file.getvalue()
 
 
@@ -178,7 +176,7 @@ def test_a_compressed_file_that_is_cut_off_or_damaged_is_an_error(tmp_path, name
         (b'{"id": 1}', 'a string named "text"'),
         (b'{"text": null}', 'a string named "text"'),
     ],
-    ids=lambda value: None if isinstance(value, str) else value[:9].decode('latin-1'),
+    ids=range(5),
 )
 def test_a_bad_line_of_json_is_named(tmp_path, line, message):
     content = b'{"text": "one"}\n\n' + line + b'\n{"text": "two"}\n'

@@ -17,12 +17,7 @@ from hypothesis import strategies as st
 from small_files import error_of
 from tiny_models import VOCABULARY
 
-from text_utils import (
-    TextEncoder,
-    english_tokenizer,
-    fix_text,
-    text_standardize,
-)
+from text_utils import TextEncoder, english_tokenizer, fix_text, text_standardize
 
 
 class SlowEncoder:
@@ -162,8 +157,7 @@ def test_any_text(text):
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_any_merges(seed):
-    """Merges may be in an order that no training gives."""
+def test_merges_in_an_order_that_no_training_gives(seed):
     rng = random.Random(seed)
     symbols = [''.join(parts) for n in range(1, 6) for parts in itertools.product('ab', repeat=n)]
     names = ['<unk>', *symbols, *(symbol + '</w>' for symbol in symbols)]
@@ -177,7 +171,6 @@ def test_any_merges(seed):
 
 
 def test_words_of_letters():
-    """Exceptions like `cannot`, and words that look like them."""
     exceptions = [word for word in english_tokenizer().exceptions if word.isalpha()]
     assert {'cannot', 'gonna', 'Cant', 'Im', 'xD'} <= set(exceptions)
     words = []
@@ -201,7 +194,6 @@ def test_memory_is_bounded(monkeypatch):
     'text', [' ', 'a', 'ab', 'Thequickbrownfox', '.', '!?', '漢', '\n', '<', '<\n', 'â€']
 )
 def test_a_long_text_is_encoded_in_bounded_time(text):
-    """See test_spacy2.py for long words."""
     start = time.process_time()
     encoder.encode(text * (100_000 // len(text)) + 'x')
     # A fraction of a second each on a quiet machine.
