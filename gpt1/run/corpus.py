@@ -1,9 +1,5 @@
 """Turn text of any size into one array of token ids, in bounded memory and on all cores.
 
-    learn_byte_pairs    learns a vocabulary from the words of a text
-    prepare             learns a vocabulary and encodes a text, for pretrain.py
-    open_tokens         opens the result
-
 One process reads the text in blocks (`text_files.py`). The workers (`workers.py`) do the slow
 part: they split the blocks into words and encode them. The result does not depend on the number
 of workers.
@@ -37,7 +33,7 @@ MAX_WORDS = 1 << 21  # different words that are counted at a time
 
 
 def count_words(_, block: str) -> Counter:
-    """How often each word of a block occurs. A very long word is counted in pieces."""
+    """How often each word of a block occurs; of a very long one, each piece."""
     counts = Counter()
     for line in block.split('\n'):
         counts.update(split_words(line))
@@ -137,17 +133,14 @@ def vocabulary_files(folder: str) -> list[str]:
 def encode_block(encoder: TextEncoder, block: str) -> np.ndarray:
     """The token ids of a block. The id of the newline follows each line that is not blank."""
     newline = encoder.encoder.get('\n</w>', 0)
-    # No newline follows what comes last. It is empty, unless the block ends within a line.
+    # The last line is empty, unless the block ends within a line.
     *lines, last = encoder.encode_all(block.split('\n'))
     ids = [i for line in lines if line for i in (*line, newline)]
     return np.array(ids + last, id_type(encoder))
 
 
 def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
-    """Encode texts with the vocabulary of `folder`, and write the ids to the file `path`.
-
-    Returns the number of tokens, how many of them are unknown (id 0), their type and their hash.
-    """
+    """Write the ids of texts, with the vocabulary of `folder`, to a file; return their record."""
     encoder = TextEncoder(*vocabulary_files(folder))
     encoder.encode('a')  # loads the tokenizer, which forked processes then have
     digest = hashlib.blake2b()
@@ -208,7 +201,7 @@ def prepare(
     made = made_from(source, out)
     record = finished_record(work)
     if record and made.items() <= record.items():
-        print(f'encoded   already, in {work}{unknown_share(record)}', flush=True)
+        print_encoded(f'already, in {work}', record)
         return
     if read_file(os.path.join(work, 'vocabulary.json')) != made:
         check_replaceable(out, work)
@@ -228,16 +221,17 @@ def prepare(
         json.dump({**made, **record}, f)
     megabytes = sum(os.path.getsize(text.path) for text in texts) / 1e6
     files = '1 file' if len(texts) == 1 else f'{len(texts):,} files'
-    print(
-        f'encoded   {files} of {megabytes:,.1f} MB into {record["n_tokens"]:,} tokens '
-        f'in {seconds:,.1f} s ({megabytes / seconds:,.1f} MB/s){unknown_share(record)}',
-        flush=True,
-    )
+    speed = f'in {seconds:,.1f} s ({megabytes / seconds:,.1f} MB/s)'
+    what = f'{files} of {megabytes:,.1f} MB into {record["n_tokens"]:,} tokens {speed}'
+    print_encoded(what, record)
 
 
-def source_of(
-    texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float
-) -> dict:
+def print_encoded(what: str, record: dict) -> None:
+    share = 100 * record['n_unknown'] / record['n_tokens']
+    print(f'encoded   {what}; {share:.2f} % of the tokens are unknown (<unk>)', flush=True)
+
+
+def source_of(texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float):
     """All that the result depends on."""
     source = {'texts': [[text.name, *file_hash(text.path)] for text in texts]}
     if not vocabulary:
@@ -254,7 +248,7 @@ def made_from(source: dict, out: str) -> dict:
 
 
 def finished_record(work: str) -> dict | None:
-    """Return the record of the token ids in `work`; None if there are none, or not all."""
+    """The record of the token ids in `work`, if all are there."""
     record, path = read_file(os.path.join(work, 'tokens.json')), os.path.join(work, 'tokens.bin')
     kinds = {'n_tokens': int, 'n_unknown': int, 'dtype': str, 'hash': str}
     if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
@@ -264,14 +258,12 @@ def finished_record(work: str) -> dict | None:
 
 
 def check_replaceable(out: str, work: str) -> None:
-    """Raise InputError if there are weights that need the vocabulary."""
     weights = [os.path.join(out, name) for name in (SHAPES_FILE, SHARDS[0])]
-    for path in (*weights, os.path.join(work, 'checkpoint')):
-        if os.path.exists(path):
-            raise InputError(
-                f'{path} comes from another text or vocabulary, and its vocabulary in {out} would '
-                f'be replaced: give the same text and vocabulary, or choose another --out'
-            )
+    for path in filter(os.path.exists, (*weights, os.path.join(work, 'checkpoint'))):
+        raise InputError(
+            f'{path} comes from another text or vocabulary, and its vocabulary in {out} would '
+            f'be replaced: give the same text and vocabulary, or choose another --out'
+        )
 
 
 def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: float) -> None:
@@ -285,11 +277,6 @@ def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: f
         f'from {tokens.total():,} words, {len(tokens):,} of them different',
         flush=True,
     )
-
-
-def unknown_share(record: dict) -> str:
-    share = record['n_unknown'] / record['n_tokens']
-    return f'; {100 * share:.2f} % of the tokens are unknown (<unk>)'
 
 
 def source_texts(work: str) -> list:

@@ -46,13 +46,11 @@ class EncodedDataset:
         return len(self.lengths)
 
     def tree(self, i: int) -> Tree:
-        """Return the sequences of example i."""
         starts = self.offsets[self.first_text[i] : self.first_text[i + 1]]
         texts = [self.ids[start : start + n] for start, n in zip(starts, self.lengths[i])]
         return build_tree(texts, self.task.layout, self.task.n_context, self.n_vocab)
 
     def first(self, n: int) -> 'EncodedDataset':
-        """Return the first n examples."""
         return replace(
             self,
             first_text=self.first_text[: n + 1],
@@ -227,7 +225,6 @@ class EncodedData:
         return {name: data.n_cut for name, data in self.sets.items() if data.n_cut}
 
     def describe(self, n_ctx: int) -> str:
-        """Describe the sets in one line, for the table that is printed at the start."""
         counts = [f'{len(data):,} {name}' for name, data in self.sets.items()]
         text = f'{", ".join(counts)} examples; the longest sequence has {self.longest} tokens'
         if self.n_cut:
@@ -239,7 +236,6 @@ class EncodedData:
 def encode_data(
     data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode: Callable | None = None
 ) -> EncodedData:
-    """Encode a data set; see `encode_dataset`."""
 
     def encoded(examples):
         return encode_dataset(examples, encoder, task, n_ctx, encode)

@@ -1,8 +1,5 @@
 """Find the files of a text, and read them as blocks of about a megabyte.
 
-    find_texts      lists the files among and below the given places
-    read_blocks     reads one file: plain text, compressed text, JSON Lines or Parquet
-
 A file whose name does not tell is known by its first line: records of JSON are read, whatever they
 are called; markup, tables, archives and Git LFS pointers are refused, not trained on.
 
@@ -112,15 +109,14 @@ def list_folder(folder: str) -> tuple[list[TextFile], list[str]]:
             else:
                 others.append(name)
     if not texts:
+        kinds = 'no .txt file in this folder, and no .jsonl, .ndjson, .parquet'
         found = f'; it holds {shorten(others)}' if others else ''
-        raise InputError(
-            f'--text {folder}: no .txt file in this folder, and no .jsonl, .ndjson, .parquet{found}'
-        )
+        raise InputError(f'--text {folder}: {kinds}{found}')
     return sorted(texts.values()), sorted(others)
 
 
 def is_text(path: str) -> bool:
-    """Return whether a file in a folder is a text. A .json file is one if it holds records."""
+    """Whether a file in a folder is a text. A .json file is one if it holds records."""
     kind = kind_of(path)
     if kind not in ('.txt', *JSON_LINES) and not path.lower().endswith('.parquet'):
         return False
@@ -142,8 +138,7 @@ def file_hash(path: str) -> list:
     """The size of a file in bytes, and the hash of its content (BLAKE2b). Raises InputError."""
     try:
         with open(path, 'rb') as f:
-            digest = hashlib.file_digest(f, 'blake2b').hexdigest()
-            return [os.path.getsize(path), digest]
+            return [os.path.getsize(path), hashlib.file_digest(f, 'blake2b').hexdigest()]
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error
 
@@ -171,18 +166,16 @@ def read_pieces(path: str) -> Iterator[str]:
 
 
 def decode(chunks: Iterable[bytes], path: str) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder('utf-8')()
-    n_before = 0
+    decoder, n_before = codecs.getincrementaldecoder('utf-8')(), 0
     try:
         for chunk in chunks:
             yield decoder.decode(chunk)
             n_before += len(chunk)
         yield decoder.decode(b'', final=True)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f'{path} is not UTF-8 text (near byte {n_before + error.start:,}: {error.reason}); '
-            'save it again as UTF-8'
-        ) from error
+        where = f'near byte {n_before + error.start:,}: {error.reason}'
+        message = f'{path} is not UTF-8 text ({where}); save it again as UTF-8'
+        raise InputError(message) from error
 
 
 @contextlib.contextmanager
