@@ -71,7 +71,12 @@ def sequence_lengths(lengths, task):
 @given(case=tasks_and_lengths(), n_ctx=st.integers(5, 60))
 def test_what_fits_is_not_cut_and_a_cut_uses_all_the_room(case, n_ctx):
     task, lengths = case
-    kept = cut_lengths(lengths, task, n_ctx)
+    texts = [tuple('a' * n for n in row) for row in lengths]
+    data = encode([Example('', row, None) for row in texts], task, n_ctx)
+    trees = [data.tree(i) for i in range(len(data))]
+    sizes = [len(trunk) + len(branch) for trunk, branches in trees for branch in branches]
+    assert data.longest == max(sizes) <= n_ctx
+    kept = data.lengths
     if task.halves:
         np.testing.assert_array_equal(kept, np.minimum(lengths, n_ctx // 2 - 2))
         return
@@ -111,19 +116,6 @@ def test_the_trees_of_some_examples():
     assert second.trunk.tolist() == [50, 51]
     assert [branch.tolist() for branch in second.branches] == [[3, 52], [4, 52], [5, 6, 7, 52]]
     assert (data.n_scores, data.longest, data.n_cut) == (3, 8, 1)
-
-
-@settings(max_examples=50, deadline=None, database=None)
-@given(case=tasks_and_lengths(), n_ctx=st.integers(5, 60))
-def test_longest_is_the_longest_sequence_of_the_trees(case, n_ctx):
-    task, lengths = case
-    texts = [tuple('a' * n for n in row) for row in lengths]
-    data = encode([Example('', row, None) for row in texts], task, n_ctx)
-    found = 0
-    for i in range(len(data)):
-        trunk, branches = data.tree(i)
-        found = max(found, *(len(trunk) + len(branch) for branch in branches))
-    assert data.longest == found <= n_ctx
 
 
 def test_the_first_examples():

@@ -246,4 +246,3 @@ def test_blocks_together_are_the_file(tmp_path_factory, text, block):
 def test_where_a_text_is_cut(tmp_path, monkeypatch, text, blocks):
     monkeypatch.setattr(text_files, 'BLOCK', 8)
     assert blocks_of(write(tmp_path / 'a.txt', text)) == blocks
-    assert blocks_of(write(tmp_path / 'a.txt.gz', gzip.compress(text.encode()))) == blocks

@@ -73,15 +73,14 @@ def test_an_exception_in_a_worker_is_raised_and_a_killed_worker_is_an_error():
     assert_ended(pids)
 
 
-def start_workers_and_wait(connection):
-    with Workers(2) as workers:
-        waiting = workers.map(wait, [1, 1, 100, 100])
-        connection.send([next(waiting), next(waiting)])
-        next(waiting)
-
-
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(signum):
+    def start_workers_and_wait(connection):
+        with Workers(2) as workers:
+            waiting = workers.map(wait, [1, 1, 100, 100])
+            connection.send([next(waiting), next(waiting)])
+            next(waiting)
+
     ours, theirs = multiprocessing.Pipe()
     parent = multiprocessing.Process(target=start_workers_and_wait, args=(theirs,))
     parent.start()
