@@ -1,11 +1,7 @@
 """Convert text to token ids, exactly as OpenAI's program did in 2018, and token ids to text.
 
-The steps are those of `text_utils.py` in openai/finetune-transformer-lm:
-
-    fix_text            repairs broken characters (ftfy)
-    text_standardize    normalizes dashes and white space, and separates punctuation
-    english_tokenizer   splits words into tokens (spaCy)
-    TextEncoder         splits tokens into byte-pair symbols, and looks up their ids
+The steps are those of `text_utils.py` in openai/finetune-transformer-lm: ftfy repairs characters,
+`text_standardize` separates punctuation, spaCy splits words, and `TextEncoder` has the byte pairs.
 """
 
 import functools
@@ -19,9 +15,7 @@ from collections.abc import Iterable
 from gpt1.text.spacy2 import EnglishTokenizer
 from utils import InputError, check_not_pointer
 
-# A text encoder remembers the ids of this many words. That is enough for the frequent words of any
-# language, and it bounds the memory.
-CACHED_WORDS = 1 << 18
+CACHED_WORDS = 1 << 18  # whose ids are remembered: enough for the frequent words of any language
 LONGEST_CACHED = 64  # characters; without spaces (Chinese, DNA), words are long and all different
 
 # The backslash is not among these marks: the original's pattern escapes it away.
@@ -85,7 +79,7 @@ def _decode_utf8(match: re.Match) -> str:
 
 
 def _start_of_html(text: str) -> int:
-    """The position of the first line that has both < and >, or the length of the text."""
+    """The position of the first line that has both < and >, or of the end."""
     start = 0
     for line in text.split('\n'):
         if '<' in line and '>' in line:
@@ -102,8 +96,7 @@ def text_standardize(text: str) -> str:
 def standard_words(text: str) -> list[str]:
     """The words and newlines of `text_standardize`. Blank lines are left out, as in the original.
 
-    The original replaces runs of white space by patterns, which is slower, and takes quadratic time
-    for many spaces.
+    The original's patterns take quadratic time for many spaces.
     """
     for mark, plain in DASHES_AND_DOTS:
         text = text.replace(mark, plain)
@@ -173,14 +166,12 @@ class TextEncoder:
         return [*itertools.chain.from_iterable(ids)]
 
     def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
-        """The token ids of each text."""
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, as it is usually written, but in lower case.
 
-        What `encode` removes stays lost. Where `ids` ends with a whole word, the text is the
-        beginning of the text of any longer sequence that begins with `ids`.
+        Where `ids` ends with a whole word, longer sequences begin with the same text.
         """
         symbols = [self.decoder[i] if i else '<unk></w>' for i in ids]
         words = ''.join(symbols).split('</w>')
@@ -232,7 +223,6 @@ class TextEncoder:
 def detokenize(words: Iterable[str]) -> str:
     """Join spaCy's tokens as English is written.
 
-    Removes the spaces that tokenizing put around quotes, brackets, contractions and other marks.
     The text of the first n tokens is the beginning of the text of all of them. Hyphens and dashes
     get spaces, since `text_standardize` makes no difference between them.
     """

@@ -1,7 +1,4 @@
-"""What all scripts share: errors that a person can fix, whole files, the log, the exit status.
-
-This module does not import PyTorch, so that a wrong option is answered at once.
-"""
+"""What all scripts share: errors that a person can fix, whole files, the log, the exit status."""
 
 import contextlib
 import errno
@@ -183,7 +180,7 @@ _NO_MEMORY = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a GPU's or the computer's memory is too small."""
+    """Whether an error says that a GPU's or the computer's memory is too small."""
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return True
     if isinstance(error, OSError):
@@ -273,10 +270,7 @@ def check_not_pointer(path: str) -> None:
 
 
 def check_writable(folder: str) -> None:
-    """Raise InputError if files cannot be written to `folder`, which need not exist yet.
-
-    Creates nothing.
-    """
+    """Raise InputError if files cannot be written to `folder`, which need not exist. Makes none."""
     place = os.path.abspath(folder)
     while not os.path.lexists(place) and os.path.dirname(place) != place:  # a drive may be missing
         place = os.path.dirname(place)
@@ -304,7 +298,6 @@ class ResultLogger:
         self.write()
 
     def add(self, **values) -> None:
-        """Add a line, which the next `write` writes."""
         self.lines.append({**values, 'time': time.time()})
 
     def write(self) -> None:

@@ -80,9 +80,9 @@ class EncodedDataset:
 def cut_lengths(lengths: np.ndarray, task: Task, n_ctx: int) -> np.ndarray:
     """Return how many tokens to keep of each text [examples, texts]: no sequence exceeds n_ctx.
 
-    A single text gets all the room. The texts of a pair share it: what a short text does not use,
-    the other may. Of multiple choices, the question and the choices stay whole, and the end of
-    the context is cut. ROCStories keeps the original's rule: n_ctx // 2 - 2 tokens of each text.
+    The texts of a pair share the room: what a short text does not use, the other may. Of multiple
+    choices, the question and the choices stay whole, and the end of the context is cut.
+    ROCStories keeps the original's rule: n_ctx // 2 - 2 tokens of each text.
     """
     if task.halves:
         return np.minimum(lengths, n_ctx // 2 - 2)

@@ -34,7 +34,6 @@ WORD_CATEGORIES = set('Lu Ll Lt Lm Lo Mn Mc Me Nd Nl Pc'.split())
 
 
 def one_of(strings: list[str]) -> str:
-    """A pattern that matches one of the strings, the first that fits."""
     return '|'.join(re.escape(string) for string in strings)
 
 
@@ -154,7 +153,6 @@ class EnglishTokenizer:
         return start + match.start() if match else end
 
     def _split_inside(self, word: str) -> list[str]:
-        """Split what is left without prefixes and suffixes at its infixes."""
         if word in self.exceptions:
             return self.exceptions[word]
         if not word or is_url(word, 0, len(word)):
