@@ -44,10 +44,9 @@ CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}
 def fix_text(text: str) -> str:
     """Repair broken characters as ftfy 5.3.0 does.
 
-    The settings undo what ftfy 6 does by default and 5.3.0 does not do. Two differences remain.
-    The two decide differently whether a text was decoded with the wrong encoding, so a few short
-    texts with sequences like "Ã«" or "É°" are repaired by one of them only. And ftfy 6 knows more
-    entities: those with names of more than eight letters, and some in capitals like &NTILDE;.
+    Two differences remain. ftfy 6 decides otherwise whether a few short texts with sequences like
+    "Ã«" or "É°" were decoded with the wrong encoding. And it knows more entities: those with names
+    of more than eight letters, and some in capitals like &NTILDE;.
     """
     if PLAIN_TEXT.fullmatch(text):
         return text.translate(STRAIGHT_QUOTES)
@@ -61,8 +60,7 @@ def fix_text(text: str) -> str:
     def fix(part, unescape_html):
         settings = config._replace(unescape_html=unescape_html)
         if 'â€' in part:
-            # 5.3.0 always repairs these, even if the rest of the text stays as it is. Quotes must
-            # not be made straight before.
+            # 5.3.0 always repairs these. Quotes must not be made straight before.
             part = ftfy.fix_text(part, settings._replace(uncurl_quotes=False))
             part = BROKEN_PUNCTUATION.sub(_decode_utf8, part)
         return ftfy.fix_text(part, settings)
@@ -256,8 +254,7 @@ def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
         raise InputError(f'{path} is not a vocabulary: it is not JSON ({reason})') from error
     ids = list(encoder.values()) if isinstance(encoder, dict) else []
     # `type` and not `isinstance`, since true and false are integers too.
-    are_ids = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
-    if not ids or not are_ids:
+    if not ids or {*map(type, ids)} != {int} or sorted(ids) != list(range(len(ids))):
         reason = 'expected a JSON object from symbols to the ids 0, 1, 2, ..., each once'
         raise InputError(f'{path} is not a vocabulary: {reason}')
     return encoder

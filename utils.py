@@ -107,7 +107,7 @@ def _reconfigure(stream, **options):
 
 
 def _close_output():
-    """Flush the outputs; Python would end with status 120 if that failed at its exit."""
+    """Flush the outputs: Python would end with status 120 if it failed."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -234,16 +234,14 @@ def whole_file(path: str, mode: str = 'w') -> Iterator[IO]:
 
 
 def remove_leftovers(folder: str) -> None:
-    """Remove what `whole_file` left half-written in `folder` in processes that no longer run here.
+    """Remove what `whole_file` left half-written in `folder` in processes that do not run here.
 
-    A process on another machine counts as ended: call this where the folder is locked, or where no
-    other machine writes.
+    Call this where the folder is locked, or where no other machine writes.
     """
     for name in os.listdir(folder):
         found = re.fullmatch(r'\..+\.(\d+)\.part', name)
         if found and not _is_running(int(found[1])):
-            # On Windows, a file that somebody writes cannot be removed.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # on Windows, somebody may write it
                 os.unlink(os.path.join(folder, name))
 
 
@@ -263,10 +261,8 @@ def check_not_pointer(path: str) -> None:
     """Raise InputError if `path` is a Git LFS pointer: a small text in place of a large file."""
     with contextlib.suppress(OSError), open(path, 'rb') as f:
         if f.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(
-                f'{path} is a Git LFS pointer, not the file itself: run "git lfs pull" in its '
-                'folder, or download the file again'
-            )
+            hint = 'run "git lfs pull" in its folder, or download the file again'
+            raise InputError(f'{path} is a Git LFS pointer, not the file itself: {hint}')
 
 
 def check_writable(folder: str) -> None:

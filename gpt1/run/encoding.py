@@ -21,24 +21,18 @@ MANY = 20_000  # texts; to encode fewer takes less time than to start processes 
 class EncodedDataset:
     """Token ids of the examples of a data set. Arrays, since half a million objects cost much more.
 
-    ids         [tokens] of all texts, one text after another, not cut
-    offsets     [texts + 1] the first token of each text
-    first_text  [examples + 1] the first text of each example
-    lengths     [examples, most texts of an example] tokens of each text after the cut, or 0
-    n_cut       the number of examples with a text that was cut
-    labels      [examples] as in the data; -1 or NaN where a label is not known
-    targets     [examples] or [examples, n_out], what the loss compares the logits with
-    names       the ids of the examples in the data
+    `lengths` has a 0 where an example has fewer texts than another. `labels` are as in the data, -1
+    or NaN where one is not known. The loss compares the logits with `targets`.
     """
 
-    ids: np.ndarray
-    offsets: np.ndarray
-    first_text: np.ndarray
-    lengths: np.ndarray
-    n_cut: int
-    labels: np.ndarray
-    targets: np.ndarray
-    names: Sequence[str]
+    ids: np.ndarray  # [tokens] of all texts, one text after another, not cut
+    offsets: np.ndarray  # [texts + 1] the first token of each text
+    first_text: np.ndarray  # [examples + 1] the first text of each example
+    lengths: np.ndarray  # [examples, most texts of an example] tokens of each text after the cut
+    n_cut: int  # examples with a text that was cut
+    labels: np.ndarray  # [examples]
+    targets: np.ndarray  # [examples] or [examples, n_out]
+    names: Sequence[str]  # the ids of the examples in the data
     task: Task
     n_vocab: int
 
@@ -150,16 +144,13 @@ def starts(counts: np.ndarray) -> np.ndarray:
 
 
 def encode_texts(texts: Sequence[str], encoder: TextEncoder) -> tuple[np.ndarray, np.ndarray]:
-    """Return `EncodedDataset.ids` and `EncodedDataset.offsets` of texts.
-
-    Many texts are encoded on all cores. The result is the same.
-    """
+    """Return `ids` and `offsets` of an `EncodedDataset`. Many texts are encoded on all cores."""
     n_processes = 1
     if len(texts) >= MANY:
         n_processes = None
         encoder.encode('a')  # loads the tokenizer, which forked processes then have
     chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
-    parts = [(np.zeros(0, id_type(encoder)), np.zeros(0, np.int64))]
+    parts = [encode_chunk(encoder, [])]
     bar = progress_bar(len(texts), ' texts', 'encoding')
     with bar, Workers(n_processes, encoder) as workers:
         for part in workers.map(encode_chunk, chunks):
@@ -174,11 +165,8 @@ def id_type(encoder: TextEncoder) -> type:
 
 
 def encode_chunk(encoder: TextEncoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of some texts, one text after another, and the number of ids of each text.
-
-    A text that occurs several times, such as the article of several questions, is encoded once.
-    """
-    different = list(dict.fromkeys(texts))
+    """Return the ids of some texts, one text after another, and the number of ids of each text."""
+    different = list(dict.fromkeys(texts))  # the article of several questions is encoded once
     ids = dict(zip(different, encoder.encode_all(different)))
     encoded = [ids[text] for text in texts]
     all_ids = np.fromiter(itertools.chain.from_iterable(encoded), id_type(encoder))
@@ -216,7 +204,6 @@ class EncodedData:
 
     @property
     def longest(self) -> int:
-        """The number of tokens of the longest sequence. The original lowers n_ctx to it."""
         return max(data.longest for data in self.sets.values())
 
     @property

@@ -61,7 +61,6 @@ class Workers:
         return self
 
     def __exit__(self, *_):
-        """End the processes, which may be far from the end of their items."""
         if self.pool:
             processes = list((self.pool._processes or {}).values())
             self.pool.shutdown(wait=False, cancel_futures=True)
