@@ -1,11 +1,7 @@
 """Convert text to token ids, exactly as OpenAI's program did in 2018, and token ids to text.
 
-The steps are those of `text_utils.py` in openai/finetune-transformer-lm:
-
-    fix_text            repairs broken characters (ftfy)
-    text_standardize    normalizes dashes and white space, and separates punctuation
-    english_tokenizer   splits words into tokens (spaCy)
-    TextEncoder         splits tokens into byte-pair symbols, and looks up their ids
+The steps are those of `text_utils.py` in openai/finetune-transformer-lm: ftfy repairs characters,
+`text_standardize` separates punctuation, spaCy splits words, and `TextEncoder` has the byte pairs.
 """
 
 import functools
@@ -19,9 +15,7 @@ from collections.abc import Iterable
 from gpt1.text.spacy2 import EnglishTokenizer
 from utils import InputError, check_not_pointer
 
-# A text encoder remembers the ids of this many words. That is enough for the frequent words of any
-# language, and it bounds the memory.
-CACHED_WORDS = 1 << 18
+CACHED_WORDS = 1 << 18  # whose ids are remembered: enough for the frequent words of any language
 LONGEST_CACHED = 64  # characters; without spaces (Chinese, DNA), words are long and all different
 
 # The backslash is not among these marks: the original's pattern escapes it away.
@@ -50,15 +44,13 @@ CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}
 def fix_text(text: str) -> str:
     """Repair broken characters as ftfy 5.3.0 does.
 
-    The settings undo what ftfy 6 does by default and 5.3.0 does not do. Two differences remain.
-    The two decide differently whether a text was decoded with the wrong encoding, so a few short
-    texts with sequences like "Ã«" or "É°" are repaired by one of them only. And ftfy 6 knows more
-    entities: those with names of more than eight letters, and some in capitals like &NTILDE;.
+    Two differences remain. ftfy 6 decides otherwise whether a few short texts with sequences like
+    "Ã«" or "É°" were decoded with the wrong encoding. And it knows more entities: those with names
+    of more than eight letters, and some in capitals like &NTILDE;.
     """
     if PLAIN_TEXT.fullmatch(text):
         return text.translate(STRAIGHT_QUOTES)
-    # Importing ftfy takes a tenth of a second.
-    import ftfy
+    import ftfy  # takes a tenth of a second
 
     # ftfy 6.3 ignores the next two settings unless it is asked to explain what it did.
     config = ftfy.TextFixerConfig(
@@ -68,8 +60,7 @@ def fix_text(text: str) -> str:
     def fix(part, unescape_html):
         settings = config._replace(unescape_html=unescape_html)
         if 'â€' in part:
-            # 5.3.0 always repairs these, even if the rest of the text stays as it is. Quotes must
-            # not be made straight before.
+            # 5.3.0 always repairs these. Quotes must not be made straight before.
             part = ftfy.fix_text(part, settings._replace(uncurl_quotes=False))
             part = BROKEN_PUNCTUATION.sub(_decode_utf8, part)
         return ftfy.fix_text(part, settings)
@@ -86,7 +77,7 @@ def _decode_utf8(match: re.Match) -> str:
 
 
 def _start_of_html(text: str) -> int:
-    """The position of the first line that has both < and >, or the length of the text."""
+    """The position of the first line that has both < and >, or of the end."""
     start = 0
     for line in text.split('\n'):
         if '<' in line and '>' in line:
@@ -97,57 +88,46 @@ def _start_of_html(text: str) -> int:
 
 def text_standardize(text: str) -> str:
     """Normalize dashes, dots and white space, and put spaces around each run of one mark."""
-    return ' \n '.join(map(' '.join, standard_lines(text)))
+    return ' '.join(standard_words(text))
 
 
-def standard_lines(text: str) -> list[list[str]]:
-    """The words of each line of `text_standardize`. Blank lines are left out, as in the original.
+def standard_words(text: str) -> list[str]:
+    """The words and newlines of `text_standardize`. Blank lines are left out, as in the original.
 
-    The original replaces runs of white space by patterns, which is slower, and takes quadratic time
-    for many spaces.
+    The original's patterns take quadratic time for many spaces.
     """
     for mark, plain in DASHES_AND_DOTS:
         text = text.replace(mark, plain)
-    lines = RUN_OF_MARKS.sub(r' \1 ', text).split('\n')
-    return [words for words in map(str.split, lines) if words]
+    words = []
+    for line in RUN_OF_MARKS.sub(r' \1 ', text).split('\n'):
+        found = line.split()
+        if found and words:
+            words.append('\n')
+        words += found
+    return words
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text: what stands between spaces once the text is fixed and standardized.
-
-    A newline is a word of its own.
-    """
-    first, *others = standard_lines(fix_text(text)) or [[]]
-    for words in others:
-        first.append('\n')
-        first += words
-    return first
+    """What stands between spaces once a text is fixed and standardized. A newline is a word."""
+    return standard_words(fix_text(text))
 
 
 @functools.cache
 def english_tokenizer() -> EnglishTokenizer:
-    """A function that splits a word, see `split_words`, into a list of spaCy's tokens."""
+    """A function that splits a word into a list of spaCy's tokens."""
     return EnglishTokenizer()
 
 
 class TextEncoder:
     """Byte-pair encoder of the original (`text_utils.TextEncoder`), with the ids of 2018.
 
-    Args:
-        encoder_path: JSON file, an object from symbols to the ids 0 .. n_vocab - 1.
-        bpe_path: text file, a line with a version and then a merge `left right` on each line, the
-            best merge first.
-
-    Attributes:
-        encoder: dict from symbols to ids.
-        decoder: dict from ids to symbols.
-        bpe_ranks: dict from merges (left, right) to their ranks. The lowest rank is the best.
-
-    Raises:
-        InputError: a file is missing or does not have this form.
+    encoder    dict from symbols to ids
+    decoder    dict from ids to symbols
+    bpe_ranks  dict from merges (left, right) to their ranks; the lowest rank is the best
     """
 
     def __init__(self, encoder_path: str | os.PathLike, bpe_path: str | os.PathLike):
+        """Read OpenAI's two files, see `read_vocabulary` and `read_merges`."""
         self._set_vocabulary(read_vocabulary(encoder_path), read_merges(bpe_path))
 
     @classmethod
@@ -172,7 +152,6 @@ class TextEncoder:
 
     @property
     def n_vocab(self) -> int:
-        """The number of symbols."""
         return len(self.encoder)
 
     def encode(self, text: str) -> list[int]:
@@ -180,21 +159,17 @@ class TextEncoder:
         words = split_words(text)
         ids = map(self.encode_word, words)
         if max(map(len, words), default=0) > LONGEST_CACHED:
-            ids = (
-                self.encode_word(word) if len(word) <= LONGEST_CACHED else self._encode_word(word)
-                for word in words
-            )
+            kinds = (self.encode_word, self._encode_word)
+            ids = (kinds[len(word) > LONGEST_CACHED](word) for word in words)
         return [*itertools.chain.from_iterable(ids)]
 
     def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
-        """The token ids of each text."""
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, as it is usually written, but in lower case.
 
-        What `encode` removes stays lost. Where `ids` ends with a whole word, the text is the
-        beginning of the text of any longer sequence that begins with `ids`.
+        Where `ids` ends with a whole word, longer sequences begin with the same text.
         """
         symbols = [self.decoder[i] if i else '<unk></w>' for i in ids]
         words = ''.join(symbols).split('</w>')
@@ -215,14 +190,13 @@ class TextEncoder:
         """
         ranks = self.bpe_ranks
         n = len(token)
-        # A linked list: `left` and `right` are the positions of the neighbours of a symbol. None
-        # marks the end, and the places of symbols that were merged into their left neighbours.
+        # A linked list: `left` and `right` are the neighbours of a symbol. None marks the end, and
+        # the places of symbols that were merged into their left neighbours.
         symbols = [*token[:-1], token[-1] + '</w>', None]
         left = list(range(-1, n))
         right = [*range(1, n + 1), n]
-        heap = [
-            (ranks[pair], i) for i, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks
-        ]
+        pairs = enumerate(zip(symbols, symbols[1:]))
+        heap = [(ranks[pair], i) for i, pair in pairs if pair in ranks]
         heapq.heapify(heap)
         while heap:
             best = heap[0][0]
@@ -247,12 +221,10 @@ class TextEncoder:
 def detokenize(words: Iterable[str]) -> str:
     """Join spaCy's tokens as English is written.
 
-    Removes the spaces that tokenizing put around quotes, brackets, contractions and other marks.
     The text of the first n tokens is the beginning of the text of all of them. Hyphens and dashes
     get spaces, since `text_standardize` makes no difference between them.
     """
-    text = ''
-    before = ''
+    text = before = ''
     joined = True  # Whether the next token is written without a space before it.
     open_quotes = set()
     for word in words:
@@ -262,22 +234,19 @@ def detokenize(words: Iterable[str]) -> str:
             is_possessive = word == "'" and before.endswith('s')  # the cats' food
             joins_left = word in open_quotes or is_possessive
             joins_right = not joins_left
-            if joins_right:
-                open_quotes.add(word)
-            else:
-                open_quotes.discard(word)
+            (open_quotes.add if joins_right else open_quotes.discard)(word)
         elif word == '\n':
             open_quotes.clear()
-        if not joined and not joins_left:
-            text += ' '
-        text += word
-        before = word
-        joined = joins_right
+        text += word if joined or joins_left else f' {word}'
+        before, joined = word, joins_right
     return text
 
 
 def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
-    """Read `encoder_bpe_40000.json`: a dict from symbols to ids. Raises InputError."""
+    """Read `encoder_bpe_40000.json`: an object from symbols to the ids 0 .. n_vocab - 1.
+
+    Raises InputError.
+    """
     try:
         encoder = json.loads(_read_text(path, 'vocabulary'))
     except (ValueError, RecursionError) as error:
@@ -285,32 +254,27 @@ def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
         raise InputError(f'{path} is not a vocabulary: it is not JSON ({reason})') from error
     ids = list(encoder.values()) if isinstance(encoder, dict) else []
     # `type` and not `isinstance`, since true and false are integers too.
-    are_ids = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
-    if not ids or not are_ids:
-        raise InputError(
-            f'{path} is not a vocabulary: expected a JSON object from symbols to the ids '
-            '0, 1, 2, ..., each once'
-        )
+    if not ids or {*map(type, ids)} != {int} or sorted(ids) != list(range(len(ids))):
+        reason = 'expected a JSON object from symbols to the ids 0, 1, 2, ..., each once'
+        raise InputError(f'{path} is not a vocabulary: {reason}')
     return encoder
 
 
 def read_merges(path: str | os.PathLike) -> dict[tuple[str, str], int]:
-    """Read `vocab_40000.bpe`: a dict from merges (left, right) to their ranks. Raises InputError.
+    """Read `vocab_40000.bpe`: from merges (left, right) to the numbers of their lines.
 
-    The rank of a merge is the number of its line.
+    After a first line with a version, there is a merge `left right` on each line, the best first.
+    Raises InputError.
     """
     lines = _read_text(path, 'merges file').split('\n')
     if not lines[0].startswith('#'):
-        raise InputError(
-            f'{path} is not a merges file: its first line should be a comment such as '
-            '"#version: 0.2"'
-        )
+        reason = 'its first line should be a comment such as "#version: 0.2"'
+        raise InputError(f'{path} is not a merges file: {reason}')
     pairs = {number: tuple(line.split()) for number, line in enumerate(lines[1:], start=2)}
     for number, pair in pairs.items():
         if len(pair) not in (0, 2):
-            raise InputError(
-                f'{path} is not a merges file: line {number} has {len(pair)} symbols, expected two'
-            )
+            reason = f'line {number} has {len(pair)} symbols, expected two'
+            raise InputError(f'{path} is not a merges file: {reason}')
     return {pair: number for number, pair in pairs.items() if pair}
 
 
@@ -320,8 +284,7 @@ def _read_text(path: str | os.PathLike, what: str) -> str:
         with open(path, encoding='utf-8') as f:
             return f.read()
     except OSError as error:
-        raise InputError(
-            f"cannot read the {what} {path}: {error.strerror}; python download.py fetches OpenAI's"
-        ) from error
+        hint = "python download.py fetches OpenAI's"
+        raise InputError(f'cannot read the {what} {path}: {error.strerror}; {hint}') from error
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not a {what}: it is not UTF-8 text') from error

@@ -1,7 +1,4 @@
-"""What all scripts share: errors that a person can fix, whole files, the log, the exit status.
-
-This module does not import PyTorch, so that a wrong option is answered at once.
-"""
+"""What all scripts share: errors that a person can fix, whole files, the log, the exit status."""
 
 import contextlib
 import errno
@@ -41,10 +38,9 @@ class OutOfMemory(InputError):
 
 
 class WriteError(InputError):
-    """A file could not be written."""
+    """A file could not be written; `full`: the disk is full, with room the run can be resumed."""
 
     def __init__(self, message: str, full: bool = False):
-        """`full` says that the disk is full: once there is room, the run can be resumed."""
         super().__init__(message)
         self.full = full
 
@@ -58,9 +54,6 @@ class Stopped(Exception):
         super().__init__(signal.Signals(signum).name)
         self.hint = hint
         self.status = 128 + signum  # the shell's convention
-
-
-# ----------------------------------------------------------------------------------- the console
 
 
 class _Console:
@@ -90,10 +83,7 @@ class _Console:
 
 
 def protect_output(is_result: bool) -> None:
-    """Make sure that what a script prints cannot end it with a traceback.
-
-    is_result  whether the script's output is its result. Otherwise it is progress: when it cannot
-               be written, the run continues.
+    """Make sure that what a script prints cannot end it with a traceback, see `exit_status`.
 
     A result that goes to a file or to another program is UTF-8, with the line ends that it was
     given. Characters that a terminal's encoding lacks are replaced.
@@ -117,7 +107,7 @@ def _reconfigure(stream, **options):
 
 
 def _close_output():
-    """Flush the outputs; Python would end with status 120 if that failed at its exit."""
+    """Flush the outputs: Python would end with status 120 if it failed."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -132,7 +122,8 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
     2 if something the user gave is wrong, 75 if another process holds the folder, with one line on
     stderr; 128 + the signal's number after a signal; else 0.
 
-    is_result  whether the output of the script is its result, see `protect_output`
+    is_result  whether the output of the script is its result; otherwise it is progress: when it
+               cannot be written, the run continues
     """
     protect_output(is_result)
     if hasattr(signal, 'SIGBREAK'):  # Windows, where paper.py can send nothing else
@@ -160,7 +151,7 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
         return 0  # the reader, such as `head`, has seen enough
     except Exception as error:
         message = _known_failure(error, is_result)
-        if message is None:
+        if not message:
             raise
         print(f'{name}: error: {message}', file=sys.stderr)
         return 2
@@ -171,8 +162,8 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
 def leave(status: int) -> NoReturn:
     """End the process with an exit status.
 
-    One of several processes ends without Python's clean-up. PyTorch's communication threads may
-    still run then, and abort a process that has finished its work.
+    One of several processes ends without Python's clean-up, in which PyTorch's communication
+    threads may abort a process that has finished its work.
     """
     if os.environ.get('WORLD_SIZE', '') not in ('', '1'):
         _close_output()
@@ -189,7 +180,7 @@ _NO_MEMORY = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a GPU's or the computer's memory is too small."""
+    """Whether an error says that a GPU's or the computer's memory is too small."""
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return True
     if isinstance(error, OSError):
@@ -198,7 +189,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _known_failure(error: Exception, is_result: bool) -> str | None:
-    """Return one line about an exception that is the machine's, or None."""
+    """One line about an exception that is the machine's."""
     text = ' '.join(str(error).split())
     if is_out_of_memory(error):
         return f'out of memory: {text[:200]}'
@@ -210,11 +201,7 @@ def _known_failure(error: Exception, is_result: bool) -> str | None:
 
 
 def format_table(pairs: Sequence[tuple[str, str]]) -> str:
-    """Format (name, text) pairs as a table of two columns, a line each."""
     return '\n'.join(f'{name:10}{" ".join(text.split())}' for name, text in pairs)
-
-
-# ----------------------------------------------------------------------------------------- files
 
 
 @contextlib.contextmanager
@@ -247,16 +234,14 @@ def whole_file(path: str, mode: str = 'w') -> Iterator[IO]:
 
 
 def remove_leftovers(folder: str) -> None:
-    """Remove what `whole_file` left half-written in `folder` in processes that no longer run here.
+    """Remove what `whole_file` left half-written in `folder` in processes that do not run here.
 
-    Files of other programs and names stay. A process on another machine counts as ended: call this
-    where the folder is locked, or where no other machine writes.
+    Call this where the folder is locked, or where no other machine writes.
     """
     for name in os.listdir(folder):
         found = re.fullmatch(r'\..+\.(\d+)\.part', name)
         if found and not _is_running(int(found[1])):
-            # On Windows, a file that somebody writes cannot be removed.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # on Windows, somebody may write it
                 os.unlink(os.path.join(folder, name))
 
 
@@ -276,17 +261,12 @@ def check_not_pointer(path: str) -> None:
     """Raise InputError if `path` is a Git LFS pointer: a small text in place of a large file."""
     with contextlib.suppress(OSError), open(path, 'rb') as f:
         if f.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(
-                f'{path} is a Git LFS pointer, not the file itself: run "git lfs pull" in its '
-                'folder, or download the file again'
-            )
+            hint = 'run "git lfs pull" in its folder, or download the file again'
+            raise InputError(f'{path} is a Git LFS pointer, not the file itself: {hint}')
 
 
 def check_writable(folder: str) -> None:
-    """Raise InputError if files cannot be written to `folder`, which need not exist yet.
-
-    Creates nothing.
-    """
+    """Raise InputError if files cannot be written to `folder`, which need not exist. Makes none."""
     place = os.path.abspath(folder)
     while not os.path.lexists(place) and os.path.dirname(place) != place:  # a drive may be missing
         place = os.path.dirname(place)
@@ -294,36 +274,26 @@ def check_writable(folder: str) -> None:
         raise InputError(f'cannot write to {folder}: {place} is not a folder that you may write to')
 
 
-# --------------------------------------------------------------------------------------- the log
-
-
 class ResultLogger:
     """A log in JSON lines, the format of the original: the arguments, then each evaluation.
 
     Each line also has its `time`. The file is written whole each time; it is short. It follows the
     checkpoint, which has all lines too: a run that is resumed writes what a stop has kept from it.
+
+    lines        those of an interrupted run, which this log continues
+    tensorboard  whether TensorBoard shows the scores too, see `check_tensorboard`
     """
 
     def __init__(
         self, path: str, lines: Sequence[dict] = (), tensorboard: bool = False, /, **arguments
     ):
-        """
-        lines        those of an interrupted run, which this log continues
-        tensorboard  whether TensorBoard shows the scores too, see `check_tensorboard`
-        """
         self.path, self.lines = path, list(lines)
         self.tensorboard, self.writer, self.n_shown = tensorboard, None, len(lines)
         if not self.lines:
             self.add(**arguments)
         self.write()
 
-    def log(self, **values) -> None:
-        """Add a line and write the file."""
-        self.add(**values)
-        self.write()
-
     def add(self, **values) -> None:
-        """Add a line, which the next `write` writes."""
         self.lines.append({**values, 'time': time.time()})
 
     def write(self) -> None:
@@ -338,7 +308,6 @@ class ResultLogger:
                 print(f'warning: TensorBoard does not get the scores: {reason}', file=sys.stderr)
 
     def _show(self):
-        """Give TensorBoard the lines that it does not have yet."""
         new, self.n_shown = self.lines[self.n_shown :], len(self.lines)
         if not self.writer:
             from torch.utils.tensorboard import SummaryWriter

@@ -112,12 +112,8 @@ class Command:
         return path.read_text() if path.exists() else ''
 
     def log(self, desc='rocstories', progress=False):
-        """The lines of the log without the folders and the times, which differ in every run.
-
-        They are the start record and the evaluations, or the progress lines.
-        """
-        with open(self.folder / 'log' / f'{desc}.jsonl') as f:
-            lines = [json.loads(line) for line in f]
+        """The start record and evaluations, or the progress lines, without folders and times."""
+        lines = map(json.loads, self.read('log', f'{desc}.jsonl').splitlines())
         return [
             {k: v for k, v in line.items() if k != 'time' and not k.endswith('_dir')}
             for line in lines

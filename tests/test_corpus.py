@@ -1,19 +1,16 @@
 """Learning a vocabulary, encoding text, and what `prepare` writes."""
 
-import csv
-import glob
 import os
 import re
 import shutil
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import GOLDEN
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from small_files import error_of
+from small_files import error_of, put
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE
 from gpt1.run import corpus
@@ -24,13 +21,10 @@ from text_utils import TextEncoder, read_merges
 
 @pytest.fixture(scope='module')
 def stories(tmp_path_factory):
-    """A text file with half of the stories of the golden recording, one a line."""
-    lines = []
-    for path in sorted(glob.glob(os.path.join(GOLDEN, 'data', '*.csv'))):
-        with open(path, encoding='utf-8', newline='') as f:
-            lines += [' '.join(row[1:6]) for row in list(csv.reader(f))[1:]]
+    """A text file with the stories of the golden recording, commas and all."""
     path = tmp_path_factory.mktemp('text') / 'stories.txt'
-    path.write_text('\n'.join(lines[::2]) + '\n', encoding='utf-8')
+    parts = [part.read_text('utf-8') for part in sorted(Path(GOLDEN, 'data').glob('*.csv'))]
+    path.write_text(''.join(parts), encoding='utf-8')
     return path
 
 
@@ -42,69 +36,37 @@ def prepared(tmp_path_factory, stories):
     return folder
 
 
-@pytest.fixture(scope='module')
-def encoder(prepared):
-    return TextEncoder(*vocabulary_files(prepared))
-
-
 @pytest.fixture
 def one_process(monkeypatch):
-    """Starting processes takes longer than to encode a small text."""
     monkeypatch.setattr(workers, 'available_cores', lambda: 1)
 
 
 def ids_of(text, folder, vocabulary):
-    """Encode the text file or folder `text` with an existing vocabulary."""
     prepare([text], folder / 'out', folder / 'work', 0, vocabulary)
     return corpus.open_tokens(folder / 'work')[0].tolist()
 
 
 def contents(folder):
-    """All files below a folder and what they hold."""
     return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
-
-# ------------------------------------------------------------------------------------- vocabulary
 
 TOKENS = Counter(
     {'low': 5, 'lower': 2, 'newest': 6, 'widest': 3, 'aaaa': 4, 'aaa': 2, "n't": 2, '7': 3, 'ü': 1}
 )
 
 
-def count_pairs(words):
-    pairs = Counter()
-    for word, n in words.items():
-        for pair in zip(word, word[1:]):
-            pairs[pair] += n
-    return pairs
+MERGES = (  # by the plain algorithm: count all pairs, merge a commonest one, if it occurs twice
+    'a a|e s|es t</w>|l o|e w|n ew|new est</w>|lo w</w>|a a</w>|aa aa</w>|w i|d est</w>|'
+    "wi dest</w>|e r</w>|w er</w>|n '|aa a</w>|lo wer</w>|n' t</w>"
+)
 
 
-def merge(word, pair):
-    symbols = []
-    for symbol in word:
-        if symbols and (symbols[-1], symbol) == pair:
-            symbols[-1] += symbol
-        else:
-            symbols.append(symbol)
-    return tuple(symbols)
-
-
-def test_each_merge_is_a_commonest_pair():
-    """The plain algorithm: count all pairs, merge a commonest one, which occurs at least twice."""
+def test_a_learned_vocabulary_has_openais_form(tmp_path):
     characters, merges = learn_byte_pairs(TOKENS, 100)
-    assert set(characters) == set(''.join(TOKENS)) and characters[0] == 'a'
-    words = {(*token[:-1], token[-1] + '</w>'): n for token, n in TOKENS.items()}
-    for pair in merges:
-        pairs = count_pairs(words)
-        assert pairs[pair] == max(pairs.values()) >= 2
-        words = {merge(word, pair): n for word, n in words.items()}
-    assert max(count_pairs(words).values(), default=0) < 2 or len(merges) == 100
+    assert ''.join(characters) == "aewtsnlo7di'rü"  # the commonest first
+    assert '|'.join(map(' '.join, merges)) == MERGES
     assert learn_byte_pairs(TOKENS, 3)[1] == merges[:3]
     assert learn_byte_pairs(TOKENS, 0)[1] == []
-
-
-def test_vocabulary_files_have_openais_form(tmp_path):
-    characters, merges = learn_byte_pairs(TOKENS, 12)
     corpus.write_vocabulary(tmp_path, characters, merges)
     encoder = TextEncoder(*vocabulary_files(tmp_path))
     assert sorted(encoder.encoder, key=encoder.encoder.get) == [
@@ -118,29 +80,14 @@ def test_vocabulary_files_have_openais_form(tmp_path):
     assert sorted(ranks, key=ranks.get) == merges
 
 
-def test_a_token_with_a_rare_character_is_not_learned_from(monkeypatch):
+def test_rare_characters_and_words_are_not_learned_from(monkeypatch):
     tokens = Counter(ab=9, abx=1)
     assert learn_byte_pairs(tokens, 5, coverage=0.9)[0] == ['a', 'b', 'x']
     monkeypatch.setattr(corpus, 'MIN_CHARACTERS', 0)
     assert learn_byte_pairs(tokens, 5, coverage=0.9) == (['a', 'b'], [('a', 'b</w>')])
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    counts=st.dictionaries(st.characters(), st.integers(1, 1000), min_size=1),
-    coverage=st.floats(0, 1),
-)
-def test_no_fewer_characters_cover_the_text(counts, coverage):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, 'MIN_CHARACTERS', 0)
-        characters = corpus.choose_characters(Counter(counts), coverage)
-    covered = sum(counts[c] for c in characters)
-    needed = coverage * sum(counts.values())
-    assert covered >= needed
-    assert len(characters) == 1 or covered - counts[characters[-1]] < needed
-
-
-def test_counts_of_rare_words_are_forgotten(monkeypatch):
+    for coverage, characters in ((0, 'a'), (0.5, 'a'), (0.51, 'ab'), (0.75, 'ab'), (1, 'abc')):
+        found = corpus.choose_characters(Counter(c=1, a=2, b=1), coverage)
+        assert ''.join(found) == characters
     monkeypatch.setattr(corpus, 'MAX_WORDS', 4)
     counts = [Counter(a=5, b=1, c=2), Counter(d=4, e=1, A=3), Counter(f=1)]
     assert corpus.count_tokens(counts) == Counter(a=5, d=4, f=1)
@@ -148,7 +95,6 @@ def test_counts_of_rare_words_are_forgotten(monkeypatch):
 
 @pytest.mark.parametrize('alphabet', ['acgt', '的一是不了人我在有他这为之大来以个中上们'])
 def test_a_word_of_a_megabyte_is_learned_from_in_bounded_time(alphabet):
-    """Learning from the whole word would take minutes."""
     rng = np.random.default_rng(0)
     size = (1 << 20) // len(alphabet[0].encode())
     word = ''.join(alphabet[i] for i in rng.integers(len(alphabet), size=size))
@@ -160,25 +106,23 @@ def test_a_word_of_a_megabyte_is_learned_from_in_bounded_time(alphabet):
     assert len(merges) == 20 and max(map(len, tokens)) <= corpus.LONGEST_WORD
 
 
-# --------------------------------------------------------------------------------------- encoding
-
-
-def test_a_text_gets_the_ids_of_the_whole(prepared, encoder, stories):
+def test_a_text_gets_the_ids_of_the_whole(prepared, stories):
+    encoder = TextEncoder(*vocabulary_files(prepared))
     ids = np.fromfile(prepared / 'work' / 'tokens.bin', np.uint16)
     newline = encoder.encoder['\n</w>']
-    assert ids.tolist() == [*encoder.encode(stories.read_text(encoding='utf-8')), newline]
-    assert (ids == newline).sum() == 76
+    text = stories.read_text(encoding='utf-8')
+    assert ids.tolist() == [*encoder.encode(text), newline]
+    assert (ids == newline).sum() == text.count('\n')
 
 
-def test_blank_lines_and_long_lines(tmp_path, encoder, prepared, monkeypatch, one_process):
+def test_blank_lines_and_long_lines(tmp_path, prepared, monkeypatch, one_process):
     monkeypatch.setattr(text_files, 'BLOCK', 1000)
-    folder = tmp_path / 'texts'
-    (folder / 'b').mkdir(parents=True)
     words = ' '.join(f'word{i}' for i in range(1000))  # a line of 9 kB
-    (folder / 'a.txt').write_text('One.\r\n\r\n  \nTwo.')
-    (folder / 'b' / 'c.txt').write_text(words)
-    ids = ids_of(folder, tmp_path, prepared)
-    assert ids == encoder.encode(f'One. \n Two. \n {words} \n x')[:-1]
+    folder = put(tmp_path / 'texts', {'a.txt': 'One.\r\n\r\n  \nTwo.', 'b/c.txt': words})
+    encoder = TextEncoder(*vocabulary_files(prepared))
+    assert (
+        ids_of(folder, tmp_path, prepared) == encoder.encode(f'One. \n Two. \n {words} \n x')[:-1]
+    )
 
 
 def test_more_than_65536_symbols_take_four_bytes(tmp_path, one_process):
@@ -213,11 +157,7 @@ def test_a_text_without_words_is_an_error(tmp_path, prepared, one_process, conte
         assert not (tmp_path / 'work' / 'tokens.bin').exists()
 
 
-# ---------------------------------------------------------------------------------------- prepare
-
-
 def test_an_encoding_is_made_once(tmp_path, stories, capsys, one_process):
-    """It is made again if it is not finished, or if the text or the vocabulary has changed."""
     copy, out, work = tmp_path / 'text.txt', tmp_path / 'out', tmp_path / 'work'
     shutil.copy(stories, copy)
 
@@ -241,51 +181,39 @@ def test_an_encoding_is_made_once(tmp_path, stories, capsys, one_process):
     assert steps(21) == [('learned', ''), ('encoded', '')]
 
 
-WEIGHTS = ['params_shapes.json', 'params_0.npy', 'work/checkpoint']
-CHANGES = ['text', 'n_merges', 'vocabulary', 'no work', 'vocabulary file']
+CHANGES = {
+    'text': 'params_shapes.json',
+    'n_merges': 'params_0.npy',
+    'vocabulary': 'work/checkpoint',
+    'no work': 'params_shapes.json',
+    'vocabulary file': 'params_0.npy',
+}
 
 
-def finish(tmp_path, prepared, weights):
-    """Make a folder with the file `weights` and their vocabulary."""
+@pytest.mark.parametrize('change', [*CHANGES, None])
+def test_the_vocabulary_of_weights_is_never_replaced(
+    tmp_path, stories, prepared, one_process, change
+):
+    """But with the same text and vocabulary, the ids can be made again."""
     folder = tmp_path / 'finished'
     shutil.copytree(prepared, folder)
-    (folder / weights).touch()
-    return folder
-
-
-@pytest.mark.parametrize(
-    'weights, change', [*((WEIGHTS[0], change) for change in CHANGES), *zip(WEIGHTS[1:], CHANGES)]
-)
-def test_the_vocabulary_of_weights_is_never_replaced(
-    tmp_path, stories, prepared, one_process, weights, change
-):
-    folder = finish(tmp_path, prepared, weights)
-    text, n_merges, vocabulary = stories, 100, None
+    weights, work = folder / CHANGES.get(change, 'params_shapes.json'), folder / 'work'
+    weights.touch()
+    text, before = stories, contents(folder)
     if change == 'text':
         text = tmp_path / 'other.txt'
         text.write_text('Another text. ' * 100)
-    elif change == 'n_merges':
-        n_merges = 99
-    elif change == 'vocabulary':
-        vocabulary = prepared
     elif change == 'vocabulary file':
         (folder / MERGES_FILE).write_text('#version: 0.2\n')
+        before = contents(folder)
+    elif change in ('no work', None):
+        for name in ('tokens.json', 'tokens.bin', *['vocabulary.json'] * bool(change)):
+            (work / name).unlink()
+        before = contents(folder) if change else before
+    options = (99 if change == 'n_merges' else 100, prepared if change == 'vocabulary' else None)
+    if change:
+        message = error_of(prepare, [text], folder, work, *options)
+        assert str(weights) in message and 'another text or vocabulary' in message
     else:
-        for name in ('vocabulary.json', 'tokens.json', 'tokens.bin'):
-            (folder / 'work' / name).unlink()
-    before = contents(folder)
-    message = error_of(prepare, [text], folder, folder / 'work', n_merges, vocabulary)
-    assert str(folder / weights) in message and 'another text or vocabulary' in message
+        prepare([text], folder, work, *options)
     assert contents(folder) == before
-
-
-def test_the_text_of_finished_weights_can_be_encoded_again(
-    tmp_path, stories, prepared, one_process
-):
-    folder = finish(tmp_path, prepared, WEIGHTS[0])
-    before = contents(folder)
-    for names in ((), ('tokens.json', 'tokens.bin')):
-        for name in names:
-            (folder / 'work' / name).unlink()
-        prepare([stories], folder, folder / 'work', 100)
-        assert contents(folder) == before

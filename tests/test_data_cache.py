@@ -1,39 +1,29 @@
 """Token ids that are kept for the next run."""
 
-import json
 import os
 import pickle
 import random
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from small_files import put
+from small_files import WORDS, put, snli_json
 from tiny_models import encoder
 
-from datasets import DATA_OPTIONS, TASKS
-from gpt1.report.log import plain
+from datasets import DATA_OPTIONS
 from gpt1.run import data_cache
 from gpt1.run.encoding import encode_texts
 from text_utils import TextEncoder
 
-WORDS = 'Ella had no tape and she went to the store at night with a happy dog'.split()
-PARTS = ('train', 'dev', 'test')
+PARTS = {'train': 6, 'dev': 4, 'test': 3}  # a fourth of the rows has no label
 
 
-def snli(n=24):
-    """Rows of different lengths, with characters that JSON and UTF-8 write in several ways."""
-    rng = random.Random(0)
-    labels = [*TASKS['snli'].labels, '-']
-    ends = ['.', ' "so".', ' né\u2028.', ' \\n.']
+def snli(animal='cat'):
     files = {}
-    for split in PARTS:
-        rows = []
-        for i in range(n):
-            a, b = (' '.join(rng.choices(WORDS, k=rng.randint(1, 9))) + ends[i % 4] for _ in 'ab')
-            row = {'gold_label': labels[i % 4], 'sentence1': a, 'sentence2': b, 'pairID': f'{i}#é'}
-            rows.append(json.dumps(row))
-        files[f'snli_1.0/snli_1.0_{split}.jsonl'] = rows
+    for part, n in PARTS.items():
+        rows = [row.replace('cat', animal) for row in snli_json(WORDS * n)]
+        files[f'snli_1.0/snli_1.0_{part}.jsonl'] = rows
     return files
 
 
@@ -41,7 +31,7 @@ def snli(n=24):
 def options(tmp_path, monkeypatch):
     monkeypatch.setattr(data_cache, 'LARGE', 0)
     data = {'dataset': 'snli', 'data_dir': put(tmp_path / 'data', snli()), 'n_ctx': 40}
-    rest = dict.fromkeys(DATA_OPTIONS) | {'seed': 42}
+    rest = dict.fromkeys(DATA_OPTIONS) | {'seed': 42, 'folder': tmp_path}
     return Namespace(cache_dir=str(tmp_path / 'cache'), **data, **rest)
 
 
@@ -52,26 +42,25 @@ def kept_files(options):
 
 @pytest.fixture
 def load(capsys):
-    """A function that loads, and returns what, as words, and how many sets were kept before."""
+    """A function that loads; it returns what, as words, and how many sets were kept or damaged."""
 
     def load(options, encoder=encoder()):  # noqa: B008 (the same one for all)
-        loaded = data_cache.load_data(options, encoder)
-        return repr(loaded), capsys.readouterr().out.count('encoded   already')
+        loaded = repr(data_cache.load_data(options, encoder))
+        printed = capsys.readouterr().out
+        return loaded, *map(printed.count, ('encoded   already', 'is damaged or foreign ('))
 
     return load
 
 
 def test_what_is_kept_is_what_is_encoded(options, load, monkeypatch):
-    expected, n_kept = load(options)
-    assert n_kept == 0 and len(kept_files(options)) == 3
+    expected, *counts = load(options)
+    assert counts == [0, 0] and len(kept_files(options)) == 3
     monkeypatch.setattr(data_cache, 'encode_texts', None)
-    assert load(options) == (expected, 3)
-    options.n_ctx = 12  # what is kept is not cut
+    assert load(options) == (expected, 3, 0)
+    options.n_ctx = 10  # what is kept is not cut
     _, _, encoded = data_cache.load_data(options, encoder())
-    assert encoded.train.n_cut > 0 and encoded.longest == 12
+    assert encoded.train.n_cut > 0 and encoded.longest == 10
 
-
-# -------------------------------------------------------------------------- what ids depend on
 
 PINNED = {2: [91, 27, 42]}
 TEXTS = [
@@ -87,13 +76,8 @@ def test_a_change_of_the_ids_raises_the_version():
     assert {data_cache.CACHE_VERSION: found} == PINNED
 
 
-def other_text(options, monkeypatch):
-    for split in PARTS:
-        path = os.path.join(options.data_dir, 'snli_1.0', f'snli_1.0_{split}.jsonl')
-        with open(path) as f:
-            text = f.read()
-        with open(path, 'w') as f:
-            f.write(text.replace('tape', 'dogs', 1))
+def other_text(options, _):
+    put(options.folder / 'data', snli('dog'))
 
 
 def other_symbols(*_):
@@ -116,12 +100,9 @@ def other_library(_, monkeypatch):
 def test_a_change_is_noticed(options, load, monkeypatch, change):
     load(options)
     other = change(options, monkeypatch) or encoder()
-    loaded, n_kept = load(options, other)
-    assert n_kept == 0 and len(kept_files(options)) == 6
-    assert load(options, other) == (loaded, 3)
-
-
-# ------------------------------------------------------------------- damaged, or not to be written
+    loaded, *counts = load(options, other)
+    assert counts == [0, 0] and len(kept_files(options)) == 6
+    assert load(options, other) == (loaded, 3, 0)
 
 
 class RunsCode:
@@ -133,36 +114,28 @@ DAMAGES = {
     'empty': lambda path: os.truncate(path, 0),
     'cut off': lambda path: os.truncate(path, os.path.getsize(path) * 2 // 3),
     'of other texts': lambda path: np.savez(path, ids=np.arange(3), offsets=np.array([0, 3])),
-    'without an array': lambda path: np.savez(path, ids=np.arange(3)),
     'pickled': lambda path: pickle.dump(RunsCode(), open(path, 'wb')),  # noqa: SIM115
     'pickled array': lambda path: np.savez(path, ids=np.array([RunsCode()], dtype=object)),
 }
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
-def test_a_damaged_file_is_made_again(tmp_path, options, capsys, monkeypatch, damage):
+def test_a_damaged_file_is_made_again(tmp_path, options, load, monkeypatch, damage):
     monkeypatch.chdir(tmp_path)
-    expected = repr(data_cache.load_data(options, encoder()))
+    expected, *_ = load(options)
     for path in kept_files(options):
         DAMAGES[damage](path)
-    capsys.readouterr()
-    for n_damaged, n_kept in ((3, 0), (0, 3)):
-        assert repr(data_cache.load_data(options, encoder())) == expected
-        printed = capsys.readouterr().out
-        assert printed.count('is damaged or foreign (') == n_damaged
-        assert printed.count('encoded   already') == n_kept
+    assert load(options) == (expected, 0, 3)
+    assert load(options) == (expected, 3, 0)
     assert not os.path.exists('was_here')
 
 
 def test_any_damaged_byte_is_noticed_or_changes_nothing(options, load):
-    expected, _ = load(options)
-    path = max(kept_files(options), key=os.path.getsize)
-    with open(path, 'rb') as f:
-        whole = f.read()
-    rng = random.Random(0)
+    expected, *_ = load(options)
+    path = Path(kept_files(options)[0])
+    whole, rng = path.read_bytes(), random.Random(0)
     for place in rng.choices(range(len(whole)), k=40):
-        with open(path, 'wb') as f:
-            f.write(whole[:place] + bytes([rng.randrange(256)]) + whole[place + 1 :])
+        path.write_bytes(whole[:place] + bytes([rng.randrange(256)]) + whole[place + 1 :])
         assert load(options)[0] == expected
 
 
@@ -177,26 +150,16 @@ def test_half_written_files_go_and_a_folder_that_cannot_be_written_is_no_error(o
     assert len(encoded.train) == 18
 
 
-# --------------------------------------------------------------------------------------- whole runs
-
-
 def all_large():
     data_cache.LARGE = 0
 
 
-def test_a_run_with_kept_ids_is_the_same(command, other_command):
+def test_a_run_with_kept_ids_is_the_same(command):
+    put(command.folder / 'data', snli())
+    options = ['--dataset', 'snli', '--n_iter', 1, '--cache_dir', command.folder / 'cache']
+    options += ['--data_dir', command.folder / 'data', '--n_valid', '9']
     results = []
-    for run, patch, printed in (
-        (other_command, None, 'device'),
-        (command, all_large, 'kept in'),
-        (command, all_large, 'encoded   already'),
-    ):
-        folders = ['--data_dir', put(run.folder / 'data', snli(40))]
-        folders += ['--cache_dir', run.folder / 'cache']
-        options = ['--dataset', 'snli', '--n_iter', 1, '--analysis', *folders]
-        assert printed in run.run(*options, patch=patch)
-        report = run.read('analysis/snli/report.md').decode().replace(plain(str(run.folder)), '')
-        paths = ('submission/SNLI.tsv', 'analysis/snli/predictions.csv')
-        results.append([report, run.log('snli')[1:], *map(run.read, paths)])
-    assert results[0] == results[1] == results[2]
-    assert not (other_command.folder / 'cache').exists()
+    for printed in ('kept in', 'encoded   already'):
+        assert printed in command.run(*options, patch=all_large)
+        results.append([command.log('snli')[1:], command.read('submission/SNLI.tsv')])
+    assert results[0] == results[1]

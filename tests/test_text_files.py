@@ -10,8 +10,7 @@ import sys
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import ON_LINUX
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_files import error_of, put
 
@@ -41,18 +40,13 @@ def jsonl(text, end='\n'):
 
 
 def parquet(text, **options):
-    lines = text.split('\n')
     file = io.BytesIO()
-    table = pyarrow.table({'id': range(len(lines)), 'text': lines})
-    pyarrow.parquet.write_table(table, file, **options)
+    pyarrow.parquet.write_table(pyarrow.table({'text': text.split('\n')}), file, **options)
     return file.getvalue()
 
 
 def zst(data):
     return pyarrow.Codec('zstd').compress(data, asbytes=True)
-
-
-# ------------------------------------------------------------------------------ finding the files
 
 
 def names_of(folder):
@@ -86,22 +80,13 @@ def test_symbolic_links_are_followed_and_each_file_is_read_once(tmp_path):
     assert names_of(books) == (['a/one.txt', 'again/two.txt', 'three-again.txt'], [])
 
 
-def test_a_file_given_by_name_is_read_whatever_its_name(tmp_path):
-    path = write(tmp_path / 'book', 'text')
+def test_a_kind_that_is_not_text_is_refused_by_name(tmp_path):
+    kinds = {'a.csv a.tsv.gz': 'a table', 'a.HTML a.xml.zst': 'plain text', 'a.tar.gz': 'unpack it'}
+    for names, words in kinds.items():
+        for name in names.split():
+            assert words in error_of(find_texts, [write(tmp_path / name, 'text')])
+    path = write(tmp_path / 'book', 'text')  # any other name may be given
     assert find_texts([path])[0] == [TextFile('book', str(path))]
-
-
-@pytest.mark.parametrize(
-    'names, words',
-    [
-        ('a.csv a.tsv.gz', 'a table'),
-        ('a.HTML a.xml.zst', 'extract the plain text'),
-        ('a.tar.gz', 'unpack it'),
-    ],
-)
-def test_a_kind_that_is_not_text_is_refused_by_name(tmp_path, names, words):
-    for name in names.split():
-        assert words in error_of(find_texts, [write(tmp_path / name, 'text')])
 
 
 @pytest.mark.parametrize(
@@ -113,11 +98,9 @@ def test_a_kind_that_is_not_text_is_refused_by_name(tmp_path, names, words):
         ('{"content": "one"}\n', 'a string named "text"'),
         ('book/a.txt\0\0000644\0text', 'UTF-16 or an archive'),
         ('text'.encode('utf-16-le'), 'UTF-16 or an archive'),
-        ('物語'.encode('utf-16'), 'UTF-16 or an archive'),
         ('version https://git-lfs.github.com/spec/v1\noid sha256:ab\n', 'is a Git LFS pointer'),
         (b'caf\xe9\n', 'is not UTF-8 text (near byte 3: '),
         (b'\xef\xbb\xbfcaf\xe9\n', 'is not UTF-8 text (near byte 3: '),
-        (b'\x80' * (2 << 20), 'is not UTF-8 text (near byte 0: '),
         (b'a' * (2 << 20) + b'\xff', 'is not UTF-8 text (near byte 2,097,152: '),
     ],
 )
@@ -134,19 +117,12 @@ def test_places_without_text_are_refused(tmp_path):
     assert 'no .txt file' in message and 'it holds a.md' in message
     assert 'leads nowhere' in error_of(find_texts, [tmp_path / 'links'])
     assert 'a pipe or a device' in error_of(find_texts, ['/dev/null'])
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may read all folders')
-def test_a_folder_that_cannot_be_read_is_an_error(tmp_path):
-    (write(tmp_path / 'closed' / 'a.txt', '')).parent.chmod(0)
-    assert 'closed: Permission denied' in error_of(find_texts, [tmp_path])
-
-
-# ------------------------------------------------------------------------------ reading the files
+    if os.geteuid():  # root may read all folders
+        (tmp_path / 'notes').chmod(0)
+        assert 'notes: Permission denied' in error_of(find_texts, [tmp_path])
 
 
 def halves(compress):
-    """A file of two compressed parts, as `cat` makes it."""
     return lambda text: compress(text[:20].encode()) + compress(text[20:].encode())
 
 
@@ -163,7 +139,6 @@ KINDS = {
     'a.json': jsonl,
     'records': lambda text: b'\xef\xbb\xbf' + jsonl(text),
     'c4-train.00000-of-01024.json.gz': lambda text: gzip.compress(jsonl(text)),
-    'a.jsonl.xz': lambda text: lzma.compress(jsonl(text)),
     'a.jsonl.zst': lambda text: zst(jsonl(text)),
     'groups.PARQUET': lambda text: parquet(text, row_group_size=2, use_dictionary=False),
 }
@@ -195,15 +170,13 @@ def test_a_compressed_file_that_is_cut_off_or_damaged_is_an_error(tmp_path, name
 @pytest.mark.parametrize(
     'line, message',
     [
-        (b'no json', 'the line is not JSON'),
         (b'{"text": "cut o', 'the line is not JSON'),
         (b'[' * 100_000, 'the line is not JSON'),
         (b'{"text": "caf\xe9"}', "can't decode"),
         (b'{"id": 1}', 'a string named "text"'),
         (b'{"text": null}', 'a string named "text"'),
-        (b'["text"]', 'a string named "text"'),
     ],
-    ids=lambda value: None if isinstance(value, str) else value[:9].decode('latin-1'),
+    ids=range(5),
 )
 def test_a_bad_line_of_json_is_named(tmp_path, line, message):
     content = b'{"text": "one"}\n\n' + line + b'\n{"text": "two"}\n'
@@ -217,13 +190,7 @@ def test_half_a_surrogate_pair_is_replaced(tmp_path):
     assert read(path) == 'a😀 b? c\n'
 
 
-@ON_LINUX
-def test_a_name_that_is_not_utf8(tmp_path):
-    path = tmp_path / os.fsdecode(b'na\xefve.parquet')
-    assert read(write(path, parquet(STORY))) == STORY + '\n'
-
-
-def test_bad_parquet_files_are_refused(tmp_path):
+def test_parquet_files_of_other_kinds(tmp_path):
     path = tmp_path / 'a.parquet'
     data = parquet(STORY)
     for damaged in (b'', b'text', data[:-10], data[: len(data) // 2]):
@@ -240,6 +207,9 @@ def test_bad_parquet_files_are_refused(tmp_path):
         column = pyarrow.array(['a', 'a']).cast(kind)
         pyarrow.parquet.write_table(pyarrow.table({'id': [1, 2], 'text': column}), path)
         assert read(path) == 'a\na\n'
+    if sys.platform == 'linux':  # where a name need not be UTF-8
+        path = tmp_path / os.fsdecode(b'na\xefve.parquet')
+        assert read(write(path, parquet(STORY))) == STORY + '\n'
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
@@ -249,15 +219,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         assert f'{path}: to read it, pip install pyarrow' in error_of(read, path)
 
 
-# ------------------------------------------------------------------------------------------ blocks
-
 LINES = st.lists(st.text(st.sampled_from('aé€😀 .\t\r'), max_size=40), max_size=12).map('\n'.join)
 
 
 @settings(max_examples=150, deadline=None)
 @given(text=LINES, block=st.integers(4, 40))
-@example(text='aa aa\n\n aa aaaaaaaaaaaaaaaa \n', block=4)
-@example(text='aaaaaaaaaaaaaaaa 😀😀😀😀😀😀😀😀😀', block=4)
 def test_blocks_together_are_the_file(tmp_path_factory, text, block):
     path = write(tmp_path_factory.getbasetemp() / 'blocks.txt', text)
     with pytest.MonkeyPatch.context() as patch:
@@ -280,4 +246,3 @@ def test_blocks_together_are_the_file(tmp_path_factory, text, block):
 def test_where_a_text_is_cut(tmp_path, monkeypatch, text, blocks):
     monkeypatch.setattr(text_files, 'BLOCK', 8)
     assert blocks_of(write(tmp_path / 'a.txt', text)) == blocks
-    assert blocks_of(write(tmp_path / 'a.txt.gz', gzip.compress(text.encode()))) == blocks

@@ -1,9 +1,7 @@
 """The text encoder, compared with a slow and simple one that follows the original step by step."""
 
 import itertools
-import json
 import math
-import os
 import random
 import re
 import subprocess
@@ -12,32 +10,21 @@ import time
 
 import ftfy
 import pytest
-from conftest import GOLDEN, ROOT
+import tiny_models
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_files import error_of
+from tiny_models import VOCABULARY
 
-from text_utils import (
-    TextEncoder,
-    english_tokenizer,
-    fix_text,
-    text_standardize,
-)
-
-PATHS = [
-    os.path.join(GOLDEN, 'model', name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')
-]
+from text_utils import TextEncoder, english_tokenizer, fix_text, text_standardize
 
 
 class SlowEncoder:
     """The steps of OpenAI's program, without a cache and in quadratic time."""
 
-    def __init__(self, encoder_path, bpe_path):
-        with open(encoder_path, encoding='utf-8') as f:
-            self.encoder = json.load(f)
-        with open(bpe_path, encoding='utf-8') as f:
-            lines = f.read().split('\n')[1:-1]
-        self.merges = {tuple(line.split()): rank for rank, line in enumerate(lines)}
+    def __init__(self, encoder):
+        self.encoder, self.merges = encoder.encoder, encoder.bpe_ranks
 
     def encode(self, text):
         symbols = []
@@ -81,17 +68,8 @@ def slow_standardize(text):
     return re.sub(r'\s+', lambda white: ' \n ' if '\n' in white.group() else ' ', spaced).strip()
 
 
-@pytest.fixture(scope='module')
-def encoder():
-    return TextEncoder(*PATHS)
-
-
-@pytest.fixture(scope='module')
-def slow():
-    return SlowEncoder(*PATHS)
-
-
-# ------------------------------------------------------------------------- fixing and standardizing
+encoder = tiny_models.encoder()
+slow = SlowEncoder(encoder)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +123,6 @@ def test_standardize(text, expected):
     assert text_standardize(text) == slow_standardize(text) == expected
 
 
-# ----------------------------------------------------------------------------------------- encoding
-
-
 TRICKY = """\
 “Smart” ‘quotes’…|r&amp;b &lt;3|Ã©tÃ© mojibake|ﬁne ﬂow|e\u0301|a\x00b|İstanbul DŽ ß|漢字とかな
 |😀👨\u200d👩|http://a.b/c?d=e_f|a@b.co|a\\b|''|' '|10km² 5°C. U.S. e.g. Mr.|o.O :) :-( <3|
@@ -155,7 +130,7 @@ doin' 're:x|the ' 's.D|: x.'ll|d.Md.| |\n|a|\n \n\n x|x \n |\u2028|\u200b|\ufeff
 REPEATED = ['.', '%', 'ab%', 'a', 'the ', 'mmHg']
 
 
-def test_tricky_texts(encoder, slow):
+def test_tricky_texts():
     for text in [*TRICKY.split('|'), *(part * 40 for part in REPEATED), '5' + 'mmHg' * 30]:
         assert encoder.encode(text) == slow.encode(text), text
 
@@ -174,7 +149,7 @@ TEXTS = st.one_of(
 
 @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(text=TEXTS)
-def test_any_text(encoder, slow, text):
+def test_any_text(text):
     ids = slow.encode(text)
     assert encoder.encode(text) == ids
     assert encoder.encode(text) == ids  # What it remembers changes nothing.
@@ -182,27 +157,20 @@ def test_any_text(encoder, slow, text):
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_any_merges(tmp_path, seed):
-    """Merges may be in an order that no training gives."""
+def test_merges_in_an_order_that_no_training_gives(seed):
     rng = random.Random(seed)
     symbols = [''.join(parts) for n in range(1, 6) for parts in itertools.product('ab', repeat=n)]
-    vocabulary = ['<unk>', *symbols, *(symbol + '</w>' for symbol in symbols)]
-    lines = ['#version']
-    for _ in range(60):
+    names = ['<unk>', *symbols, *(symbol + '</w>' for symbol in symbols)]
+    merges = {}
+    for rank in range(60):
         left, right = rng.choices(symbols[:14], k=2)
-        lines.append(f'{left} {right}{rng.choice(["", "</w>"])}')
-    encoder_path = tmp_path / 'encoder.json'
-    encoder_path.write_text(json.dumps({symbol: i for i, symbol in enumerate(vocabulary)}))
-    bpe_path = tmp_path / 'merges.bpe'
-    bpe_path.write_text('\n'.join([*lines, '']))
-
+        merges[left, right + rng.choice(['', '</w>'])] = rank
+    encoder = TextEncoder.from_vocabulary({name: i for i, name in enumerate(names)}, merges)
     words = [''.join(rng.choices('ab', k=rng.randint(1, 30))) for _ in range(200)]
-    ids = TextEncoder(encoder_path, bpe_path).encode(' '.join(words))
-    assert ids == SlowEncoder(encoder_path, bpe_path).encode(' '.join(words))
+    assert encoder.encode(' '.join(words)) == SlowEncoder(encoder).encode(' '.join(words))
 
 
-def test_words_of_letters(encoder, slow):
-    """Exceptions like `cannot`, and words that look like them."""
+def test_words_of_letters():
     exceptions = [word for word in english_tokenizer().exceptions if word.isalpha()]
     assert {'cannot', 'gonna', 'Cant', 'Im', 'xD'} <= set(exceptions)
     words = []
@@ -211,13 +179,10 @@ def test_words_of_letters(encoder, slow):
     assert encoder.encode(' '.join(words)) == slow.encode(' '.join(words))
 
 
-# -------------------------------------------------------------------------------- time and memory
-
-
-def test_memory_is_bounded(slow, monkeypatch):
+def test_memory_is_bounded(monkeypatch):
     """Long words are not remembered: without spaces, all are different, and take gigabytes."""
     monkeypatch.setattr('text_utils.CACHED_WORDS', 100)
-    encoder = TextEncoder(*PATHS)
+    encoder = TextEncoder(*VOCABULARY)
     encoder.encode('One ' + 'long' * 100_000 + ' word\n' + 'ab' * 1000)
     assert encoder.encode_word.cache_info().currsize == 3
     texts = [' '.join(f'{i}a{j}' for j in range(30)) for i in range(20)]
@@ -228,8 +193,7 @@ def test_memory_is_bounded(slow, monkeypatch):
 @pytest.mark.parametrize(
     'text', [' ', 'a', 'ab', 'Thequickbrownfox', '.', '!?', '漢', '\n', '<', '<\n', 'â€']
 )
-def test_a_long_text_is_encoded_in_bounded_time(encoder, text):
-    """See test_spacy2.py for long words."""
+def test_a_long_text_is_encoded_in_bounded_time(text):
     start = time.process_time()
     encoder.encode(text * (100_000 // len(text)) + 'x')
     # A fraction of a second each on a quiet machine.
@@ -241,8 +205,6 @@ def test_importing_is_fast():
     code = "import sys, text_utils; assert not {'spacy', 'ftfy'} & set(sys.modules)"
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
-
-# ------------------------------------------------------------------------------------ invalid files
 
 NO_VOCABULARIES = [
     *(b'', b'[]', b'{}', b'null', b'{"a": 1}', b'{"a": 0, "b": 0}', b'{"a": 0, "b": 2}'),
@@ -256,7 +218,7 @@ NO_MERGES = [b'', b'a b\n', b'#version\na\n', b'#version\na b c\n', b'#version\n
     'place, what, contents', [(0, 'vocabulary', NO_VOCABULARIES), (1, 'merges file', NO_MERGES)]
 )
 def test_invalid_files(tmp_path, place, what, contents):
-    paths = [*PATHS]
+    paths = [*VOCABULARY]
     paths[place] = tmp_path / 'file'
     assert f'cannot read the {what}' in error_of(TextEncoder, *paths)
     for content in contents:

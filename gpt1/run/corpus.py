@@ -1,9 +1,5 @@
 """Turn text of any size into one array of token ids, in bounded memory and on all cores.
 
-    learn_byte_pairs    learns a vocabulary from the words of a text
-    prepare             learns a vocabulary and encodes a text, for pretrain.py
-    open_tokens         opens the result
-
 One process reads the text in blocks (`text_files.py`). The workers (`workers.py`) do the slow
 part: they split the blocks into words and encode them. The result does not depend on the number
 of workers.
@@ -36,11 +32,8 @@ LONGEST_WORD = 128  # characters; a longer word is learned from in pieces
 MAX_WORDS = 1 << 21  # different words that are counted at a time
 
 
-# --------------------------------------------------------------------------------------- vocabulary
-
-
 def count_words(_, block: str) -> Counter:
-    """How often each word of a block occurs. A very long word is counted in pieces."""
+    """How often each word of a block occurs; of a very long one, each piece."""
     counts = Counter()
     for line in block.split('\n'):
         counts.update(split_words(line))
@@ -75,11 +68,7 @@ def count_tokens(counts: Iterable[Counter]) -> Counter:
 
 
 def choose_characters(tokens: Counter, coverage: float) -> list[str]:
-    """The commonest characters of the tokens, commonest first.
-
-    They make up at least the share `coverage` of the text, and are at least `MIN_CHARACTERS` if
-    there are so many.
-    """
+    """The commonest characters, that make up the share `coverage` of the text, commonest first."""
     counts = Counter()
     for token, n in tokens.items():
         for character in token:
@@ -96,9 +85,8 @@ def learn_byte_pairs(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Learn byte pairs from tokens and how often each occurs (Sennrich et al. 2016).
 
-    Returns the characters (see `choose_characters`), and the merges in the order in which they were
-    learned. A pair is merged only if it occurs at least twice, so a small text gives fewer merges
-    than `n_merges`. A token with another character is not learned from.
+    Returns the characters and the merges in their order. A pair is merged only if it occurs at
+    least twice, so a small text gives fewer. A token with another character is not learned from.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -129,11 +117,7 @@ def learn_byte_pairs(
 
 
 def write_vocabulary(folder: str, characters: list[str], merges: list[tuple[str, str]]) -> None:
-    """Write a vocabulary as OpenAI's two files.
-
-    The symbols are `<unk>`, the characters, the characters at the end of a word, the results of the
-    merges, and the newline. Raises WriteError.
-    """
+    """Write a vocabulary as OpenAI's two files, the symbols in OpenAI's order."""
     ends = [f'{character}</w>' for character in characters]
     symbols = ['<unk>', *characters, *ends, *map(''.join, merges), '\n</w>']
     encoder = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
@@ -142,31 +126,21 @@ def write_vocabulary(folder: str, characters: list[str], merges: list[tuple[str,
 
 
 def vocabulary_files(folder: str) -> list[str]:
-    """The paths of a vocabulary's files, symbols and merges: OpenAI's names, whatever its size."""
+    """The paths of a vocabulary's files, symbols and merges."""
     return [os.path.join(folder, name) for name in (ENCODER_FILE, MERGES_FILE)]
-
-
-# ----------------------------------------------------------------------------------------- encoding
 
 
 def encode_block(encoder: TextEncoder, block: str) -> np.ndarray:
     """The token ids of a block. The id of the newline follows each line that is not blank."""
     newline = encoder.encoder.get('\n</w>', 0)
-    # No newline follows what comes last. It is empty, unless the block ends within a line.
+    # The last line is empty, unless the block ends within a line.
     *lines, last = encoder.encode_all(block.split('\n'))
-    ids = []
-    for line in lines:
-        ids += line
-        if line:
-            ids.append(newline)
+    ids = [i for line in lines if line for i in (*line, newline)]
     return np.array(ids + last, id_type(encoder))
 
 
 def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
-    """Encode texts with the vocabulary of `folder`, and write the ids to the file `path`.
-
-    Returns the number of tokens, how many of them are unknown (id 0), their type and their hash.
-    """
+    """Write the ids of texts, with the vocabulary of `folder`, to a file; return their record."""
     encoder = TextEncoder(*vocabulary_files(folder))
     encoder.encode('a')  # loads the tokenizer, which forked processes then have
     digest = hashlib.blake2b()
@@ -187,7 +161,6 @@ def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
 
 
 def all_blocks(texts: list[TextFile], what: str) -> Iterator[str]:
-    """The blocks of all texts, with a progress bar that says what is done with them."""
     n_bytes = sum(os.path.getsize(text.path) for text in texts)  # compressed files have more
     with progress_bar(n_bytes, 'B', what, unit_scale=True) as bar:
         for text in texts:
@@ -197,13 +170,9 @@ def all_blocks(texts: list[TextFile], what: str) -> Iterator[str]:
 
 
 def check_words(n: int, texts: list[TextFile]) -> None:
-    """Raise InputError if texts have no words."""
     if not n:
         names = shorten([text.path for text in texts])
         raise InputError(f'the text is empty: there are no words in {names}')
-
-
-# ------------------------------------------------------------------------------------------ prepare
 
 
 def prepare(
@@ -232,7 +201,7 @@ def prepare(
     made = made_from(source, out)
     record = finished_record(work)
     if record and made.items() <= record.items():
-        print(f'encoded   already, in {work}{unknown_share(record)}', flush=True)
+        print_encoded(f'already, in {work}', record)
         return
     if read_file(os.path.join(work, 'vocabulary.json')) != made:
         check_replaceable(out, work)
@@ -252,17 +221,18 @@ def prepare(
         json.dump({**made, **record}, f)
     megabytes = sum(os.path.getsize(text.path) for text in texts) / 1e6
     files = '1 file' if len(texts) == 1 else f'{len(texts):,} files'
-    print(
-        f'encoded   {files} of {megabytes:,.1f} MB into {record["n_tokens"]:,} tokens '
-        f'in {seconds:,.1f} s ({megabytes / seconds:,.1f} MB/s){unknown_share(record)}',
-        flush=True,
-    )
+    speed = f'in {seconds:,.1f} s ({megabytes / seconds:,.1f} MB/s)'
+    what = f'{files} of {megabytes:,.1f} MB into {record["n_tokens"]:,} tokens {speed}'
+    print_encoded(what, record)
 
 
-def source_of(
-    texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float
-) -> dict:
-    """All that the result depends on: the texts, and the vocabulary or how it is learned."""
+def print_encoded(what: str, record: dict) -> None:
+    share = 100 * record['n_unknown'] / record['n_tokens']
+    print(f'encoded   {what}; {share:.2f} % of the tokens are unknown (<unk>)', flush=True)
+
+
+def source_of(texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float):
+    """All that the result depends on."""
     source = {'texts': [[text.name, *file_hash(text.path)] for text in texts]}
     if not vocabulary:
         return {**source, 'n_merges': n_merges, 'coverage': coverage}
@@ -278,7 +248,7 @@ def made_from(source: dict, out: str) -> dict:
 
 
 def finished_record(work: str) -> dict | None:
-    """Return the record of the token ids in `work`; None if there are none, or not all."""
+    """The record of the token ids in `work`, if all are there."""
     record, path = read_file(os.path.join(work, 'tokens.json')), os.path.join(work, 'tokens.bin')
     kinds = {'n_tokens': int, 'n_unknown': int, 'dtype': str, 'hash': str}
     if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
@@ -288,18 +258,15 @@ def finished_record(work: str) -> dict | None:
 
 
 def check_replaceable(out: str, work: str) -> None:
-    """Raise InputError if there are weights that need the vocabulary in `out`."""
     weights = [os.path.join(out, name) for name in (SHAPES_FILE, SHARDS[0])]
-    for path in (*weights, os.path.join(work, 'checkpoint')):
-        if os.path.exists(path):
-            raise InputError(
-                f'{path} comes from another text or vocabulary, and its vocabulary in {out} would '
-                f'be replaced: give the same text and vocabulary, or choose another --out'
-            )
+    for path in filter(os.path.exists, (*weights, os.path.join(work, 'checkpoint'))):
+        raise InputError(
+            f'{path} comes from another text or vocabulary, and its vocabulary in {out} would '
+            f'be replaced: give the same text and vocabulary, or choose another --out'
+        )
 
 
 def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: float) -> None:
-    """Learn byte pairs from texts and write the vocabulary to the folder `out`."""
     with Workers() as workers:
         tokens = count_tokens(workers.map(count_words, all_blocks(texts, 'counting words')))
     check_words(len(tokens), texts)
@@ -310,11 +277,6 @@ def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: f
         f'from {tokens.total():,} words, {len(tokens):,} of them different',
         flush=True,
     )
-
-
-def unknown_share(record: dict) -> str:
-    share = record['n_unknown'] / record['n_tokens']
-    return f'; {100 * share:.2f} % of the tokens are unknown (<unk>)'
 
 
 def source_texts(work: str) -> list:

@@ -13,14 +13,13 @@ import json
 import os
 import platform
 import time
-import zipfile
 from argparse import Namespace
 from collections.abc import Sequence
 
 import numpy as np
 
 from datasets import DATA_OPTIONS, read_data
-from gpt1.run.encoding import EncodedData, encode_data, encode_texts
+from gpt1.run.encoding import CHUNK, EncodedData, encode_data, encode_texts
 from gpt1.tasks.task import Data, Task
 from gpt1.weights.vocabulary import sorted_merges
 from text_utils import TextEncoder
@@ -32,12 +31,9 @@ PACKAGES = ('ftfy', 'spacy')  # that ids depend on, beside Python's tables of Un
 
 
 def load_data(args: Namespace, encoder: TextEncoder) -> tuple[Task, Data, EncodedData]:
-    """Read a data set, and encode it or take the ids that an earlier run has kept.
-
-    args  the options of train.py
+    """Read the data set of train.py's options, and encode it or take the ids that are kept.
 
     The texts of the training set, which may be large, are not returned: nothing needs them.
-
     Raises InputError, but not if ids cannot be kept: then it says so.
     """
     options = {name: getattr(args, name) for name in DATA_OPTIONS}
@@ -55,22 +51,19 @@ def load_data(args: Namespace, encoder: TextEncoder) -> tuple[Task, Data, Encode
 
 
 def cache_key(texts: Sequence[str], encoder: TextEncoder) -> str:
-    """Return 32 hexadecimal digits that tell all that the ids of texts depend on."""
+    """32 hexadecimal digits that tell all that the ids of texts depend on."""
     versions = [importlib.metadata.version(package) for package in PACKAGES]
     about = [CACHE_VERSION, platform.python_version(), versions]
-    digest = hashlib.sha256()
-    for part in (about, encoder.encoder, sorted_merges(encoder), *texts):
-        digest.update(json.dumps(part).encode())
+    digest = hashlib.sha256(json.dumps([about, encoder.encoder, sorted_merges(encoder)]).encode())
+    for i in range(0, len(texts), CHUNK):
+        digest.update(json.dumps(texts[i : i + CHUNK]).encode())
     return digest.hexdigest()[:32]
 
 
 def open_kept(path: str, n_texts: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return ids and offsets that were kept, see `EncodedDataset`; None if there are none."""
+    """Ids and offsets that were kept, see `EncodedDataset`; None if there are none."""
     try:
-        with zipfile.ZipFile(path) as file:
-            if file.testzip():
-                raise ValueError('a checksum is wrong')
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:  # it reads to the end: checksums are tested
             ids, offsets = file['ids'], file['offsets']
         if len(offsets) != n_texts + 1 or offsets[-1] != len(ids):
             raise ValueError('of another text')
@@ -84,10 +77,7 @@ def open_kept(path: str, n_texts: int) -> tuple[np.ndarray, np.ndarray] | None:
     return ids, offsets
 
 
-def encode_and_keep(
-    texts: Sequence[str], encoder: TextEncoder, path: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids and offsets of texts, see `EncodedDataset`, and keep them in the file `path`."""
+def encode_and_keep(texts: Sequence[str], encoder: TextEncoder, path: str) -> tuple:
     started = time.monotonic()
     ids, offsets = encode_texts(texts, encoder)
     seconds = time.monotonic() - started

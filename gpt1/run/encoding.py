@@ -15,31 +15,24 @@ from text_utils import TextEncoder
 
 CHUNK = 4096  # texts encoded at a time
 MANY = 20_000  # texts; to encode fewer takes less time than to start processes saves
-Encode = Callable[[Sequence[str], TextEncoder], tuple[np.ndarray, np.ndarray]]  # `encode_texts`
 
 
 @dataclass
 class EncodedDataset:
     """Token ids of the examples of a data set. Arrays, since half a million objects cost much more.
 
-    ids         [tokens] of all texts, one text after another, not cut
-    offsets     [texts + 1] the first token of each text
-    first_text  [examples + 1] the first text of each example
-    lengths     [examples, most texts of an example] tokens of each text after the cut, or 0
-    n_cut       the number of examples with a text that was cut
-    labels      [examples] as in the data; -1 or NaN where a label is not known
-    targets     [examples] or [examples, n_out], what the loss compares the logits with
-    names       the ids of the examples in the data
+    `lengths` has a 0 where an example has fewer texts than another. `labels` are as in the data, -1
+    or NaN where one is not known. The loss compares the logits with `targets`.
     """
 
-    ids: np.ndarray
-    offsets: np.ndarray
-    first_text: np.ndarray
-    lengths: np.ndarray
-    n_cut: int
-    labels: np.ndarray
-    targets: np.ndarray
-    names: Sequence[str]
+    ids: np.ndarray  # [tokens] of all texts, one text after another, not cut
+    offsets: np.ndarray  # [texts + 1] the first token of each text
+    first_text: np.ndarray  # [examples + 1] the first text of each example
+    lengths: np.ndarray  # [examples, most texts of an example] tokens of each text after the cut
+    n_cut: int  # examples with a text that was cut
+    labels: np.ndarray  # [examples]
+    targets: np.ndarray  # [examples] or [examples, n_out]
+    names: Sequence[str]  # the ids of the examples in the data
     task: Task
     n_vocab: int
 
@@ -47,13 +40,11 @@ class EncodedDataset:
         return len(self.lengths)
 
     def tree(self, i: int) -> Tree:
-        """Return the sequences of example i."""
         starts = self.offsets[self.first_text[i] : self.first_text[i + 1]]
         texts = [self.ids[start : start + n] for start, n in zip(starts, self.lengths[i])]
         return build_tree(texts, self.task.layout, self.task.n_context, self.n_vocab)
 
     def first(self, n: int) -> 'EncodedDataset':
-        """Return the first n examples."""
         return replace(
             self,
             first_text=self.first_text[: n + 1],
@@ -73,23 +64,19 @@ class EncodedDataset:
     @property
     def longest(self) -> int:
         """The number of tokens of the longest sequence, special tokens included."""
-        n_special = 2 if self.task.layout == 'text' else 3
-        return int(self.sequence_lengths().max(initial=0)) + n_special
-
-    def sequence_lengths(self) -> np.ndarray:
-        """Return the tokens of each example's longest sequence, without special tokens."""
-        if self.task.layout != 'choices':
-            return self.lengths.sum(1)
-        n = self.task.n_context
-        return self.lengths[:, :n].sum(1) + self.lengths[:, n:].max(1, initial=0)
+        sizes = self.lengths.sum(1)
+        if self.task.layout == 'choices':
+            n = self.task.n_context
+            sizes = self.lengths[:, :n].sum(1) + self.lengths[:, n:].max(1, initial=0)
+        return int(sizes.max(initial=0)) + (2 if self.task.layout == 'text' else 3)
 
 
 def cut_lengths(lengths: np.ndarray, task: Task, n_ctx: int) -> np.ndarray:
     """Return how many tokens to keep of each text [examples, texts]: no sequence exceeds n_ctx.
 
-    A single text gets all the room. The texts of a pair share it: what a short text does not use,
-    the other may. Of multiple choices, the question and the choices stay whole, and the end of
-    the context is cut. ROCStories keeps the original's rule: n_ctx // 2 - 2 tokens of each text.
+    The texts of a pair share the room: what a short text does not use, the other may. Of multiple
+    choices, the question and the choices stay whole, and the end of the context is cut.
+    ROCStories keeps the original's rule: n_ctx // 2 - 2 tokens of each text.
     """
     if task.halves:
         return np.minimum(lengths, n_ctx // 2 - 2)
@@ -124,7 +111,7 @@ def encode_dataset(
     encoder: TextEncoder,
     task: Task,
     n_ctx: int,
-    encode: Encode | None = None,
+    encode: Callable | None = None,
 ) -> EncodedDataset:
     """Encode the texts of examples, cut to n_ctx tokens (`encode_dataset` of the original).
 
@@ -136,7 +123,7 @@ def encode_dataset(
     whole = np.zeros((len(n_texts), n_texts.max(initial=0)), dtype=np.int64)
     whole[np.arange(whole.shape[1]) < n_texts[:, None]] = np.diff(offsets)
     lengths = cut_lengths(whole, task, n_ctx)
-    labels = label_array(examples, task)
+    labels, targets = label_arrays(examples, task)
     return EncodedDataset(
         ids=ids,
         offsets=offsets,
@@ -144,7 +131,7 @@ def encode_dataset(
         lengths=lengths,
         n_cut=int((lengths < whole).any(1).sum()),
         labels=labels,
-        targets=target_array(labels, task),
+        targets=targets,
         names=[example.id for example in examples],
         task=task,
         n_vocab=encoder.n_vocab,
@@ -157,58 +144,45 @@ def starts(counts: np.ndarray) -> np.ndarray:
 
 
 def encode_texts(texts: Sequence[str], encoder: TextEncoder) -> tuple[np.ndarray, np.ndarray]:
-    """Return `EncodedDataset.ids` and `EncodedDataset.offsets` of texts.
-
-    Many texts are encoded on all cores. The result is the same.
-    """
+    """Return `ids` and `offsets` of an `EncodedDataset`. Many texts are encoded on all cores."""
     n_processes = 1
     if len(texts) >= MANY:
         n_processes = None
         encoder.encode('a')  # loads the tokenizer, which forked processes then have
     chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
-    parts, lengths = [np.zeros(0, id_type(encoder))], [np.zeros(0, np.int64)]
-    with (
-        progress_bar(len(texts), ' texts', 'encoding') as bar,
-        Workers(n_processes, encoder) as workers,
-    ):
-        for part, part_lengths in workers.map(encode_chunk, chunks):
+    parts = [encode_chunk(encoder, [])]
+    bar = progress_bar(len(texts), ' texts', 'encoding')
+    with bar, Workers(n_processes, encoder) as workers:
+        for part in workers.map(encode_chunk, chunks):
             parts.append(part)
-            lengths.append(part_lengths)
-            bar.update(len(part_lengths))
-    return np.concatenate(parts), starts(np.concatenate(lengths))
+            bar.update(len(part[1]))
+    ids, lengths = map(np.concatenate, zip(*parts))
+    return ids, starts(lengths)
 
 
 def id_type(encoder: TextEncoder) -> type:
-    """The type of an array of token ids."""
     return np.uint16 if encoder.n_vocab <= 1 << 16 else np.uint32
 
 
 def encode_chunk(encoder: TextEncoder, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of some texts, one text after another, and the number of ids of each text.
-
-    A text that occurs several times, such as the article of several questions, is encoded once.
-    """
-    different = list(dict.fromkeys(texts))
+    """Return the ids of some texts, one text after another, and the number of ids of each text."""
+    different = list(dict.fromkeys(texts))  # the article of several questions is encoded once
     ids = dict(zip(different, encoder.encode_all(different)))
     encoded = [ids[text] for text in texts]
     all_ids = np.fromiter(itertools.chain.from_iterable(encoded), id_type(encoder))
     return all_ids, np.array([len(ids) for ids in encoded], dtype=np.int64)
 
 
-def label_array(examples: Sequence[Example], task: Task) -> np.ndarray:
-    """Return the labels: int64 with -1, or for a task with real labels float64 with NaN."""
-    if task.soft_labels or task.regression:
-        return np.array([np.nan if e.label is None else e.label for e in examples], np.float64)
-    return np.array([-1 if e.label is None else e.label for e in examples], np.int64)
-
-
-def target_array(labels: np.ndarray, task: Task) -> np.ndarray:
-    """Return what the loss compares the logits with, see `loss.task_losses`."""
+def label_arrays(examples: Sequence[Example], task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Return `EncodedDataset.labels`, and what the loss compares the logits with."""
+    is_real = task.soft_labels or task.regression
+    unknown, dtype = (np.nan, np.float64) if is_real else (-1, np.int64)
+    labels = np.array([unknown if e.label is None else e.label for e in examples], dtype)
     if task.soft_labels:
-        return soft_targets(labels).astype(np.float32)
+        return labels, soft_targets(labels).astype(np.float32)
     if task.regression:
-        return ((labels - task.mean) / task.std).astype(np.float32)
-    return labels
+        return labels, ((labels - task.mean) / task.std).astype(np.float32)
+    return labels, labels
 
 
 @dataclass
@@ -230,7 +204,6 @@ class EncodedData:
 
     @property
     def longest(self) -> int:
-        """The number of tokens of the longest sequence. The original lowers n_ctx to it."""
         return max(data.longest for data in self.sets.values())
 
     @property
@@ -239,7 +212,6 @@ class EncodedData:
         return {name: data.n_cut for name, data in self.sets.items() if data.n_cut}
 
     def describe(self, n_ctx: int) -> str:
-        """Describe the sets in one line, for the table that is printed at the start."""
         counts = [f'{len(data):,} {name}' for name, data in self.sets.items()]
         text = f'{", ".join(counts)} examples; the longest sequence has {self.longest} tokens'
         if self.n_cut:
@@ -249,9 +221,8 @@ class EncodedData:
 
 
 def encode_data(
-    data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode: Encode | None = None
+    data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode: Callable | None = None
 ) -> EncodedData:
-    """Encode a data set; see `encode_dataset`."""
 
     def encoded(examples):
         return encode_dataset(examples, encoder, task, n_ctx, encode)

@@ -12,73 +12,28 @@ The rules are facts of these files of spaCy 2.0.13 (MIT License, https://pypi.or
 import functools
 import itertools
 import math
+import os
 import re
+import tomllib
 import unicodedata
 
-# Exceptions of 2.0.13 that 3.8 does not have, as lists of tokens.
-ADDED_EXCEPTIONS = {'May.': ['May.'], 'cause': ['cause'], '")': ['")']}
-for _word in ('that', 'That'):
-    for _end in ("'re", '’re', 're', "'ve", '’ve', 've'):
-        ADDED_EXCEPTIONS[_word + _end] = [_word, _end]
-
-# Exceptions of 3.8 that 2.0.13 does not have: this'll, thesere, c'mon, °C. and so on.
-REMOVED_EXCEPTIONS = re.compile(
-    r"(?:[Tt]his|[Tt]hese|[Tt]hose).+|[Cc]['’]mon|Prof\.|v\.s\.|°[CFKcfk]\.|\[=|=\[|\]=|=\]"
+with open(os.path.join(os.path.dirname(__file__), 'spacy2.toml'), 'rb') as _file:
+    RULES = tomllib.load(_file)
+CURRENCY, HYPHENS, PUNCTUATION, QUOTES = (
+    RULES[name].split() for name in ('currency', 'hyphens', 'punctuation', 'quotes')
 )
-
-# In this order, since the first prefix that fits is taken: '' is never one, because ' is before it.
-PUNCTUATION = (
-    '… …… , : ; ! ? ¿ ؟ ¡ ( ) [ ] { } < > _ # * & 。 ？ ！ ， 、 ； ： ～ · । ، ؛ ٪'.split()
-)
-QUOTES = "' '' \" ” “ `` ` ‘ ´ ‘‘ ’’ ‚ , „ » « 「 」 『 』 （ ） 〔 〕 【 】 《 》 〈 〉".split()
-CURRENCY = '$ £ € ¥ ฿ US$ C$ A$ ₽ ﷼'.split()
-HYPHENS = '- – — -- --- —— ~'.split()
 ELLIPSIS = r'\.\.+'
-
-# Letters besides the Latin ones. 3.8 knows more scripts.
-OTHER_LOWER = 'ёа-яәөүҗңһα-ωάέίόώήύ'
-OTHER_UPPER = 'ЁА-ЯӘӨҮҖҢҺΑ-ΩΆΈΊΌΏΉΎ'
-UNCASED_BLOCKS = [
-    range(0x0590, 0x0600),  # Hebrew
-    range(0x0620, 0x0700),  # Arabic
-    range(0x0750, 0x0780),
-    range(0x08A0, 0x0900),
-    range(0x0980, 0x0A00),  # Bengali
-    range(0x0D80, 0x0E00),  # Sinhala
-    range(0xFB1D, 0xFB50),  # Hebrew
-    range(0xFB50, 0xFE00),  # Arabic
-    range(0xFE70, 0xFF00),
-]
+SCHEME, HOST = (re.compile(RULES[name], re.VERBOSE) for name in ('scheme', 'host'))
 
 # All suffixes but a row of dots are shorter than this, with the characters before them that matter.
 LONGEST_SUFFIX = 8
 
 # Letters, marks, digits and connectors: what \w is in the module `regex`, which 2.0.13 uses. In the
 # module `re`, \w also matches ² and ½.
-WORD_CATEGORIES = {'Lu', 'Ll', 'Lt', 'Lm', 'Lo', 'Mn', 'Mc', 'Me', 'Nd', 'Nl', 'Pc'}
-
-# A URL begins with these, see `is_url`. The pattern of 2.0.13 also describes the rest of a URL, but
-# in such a way that it may be anything.
-SCHEME = re.compile(r'(?:(?:https?|ftp|mailto)://)?')
-HOST = re.compile(
-    r"""
-    # An IP address that is not of a private or local network
-    (?! (?:10|127) (?:\.\d{1,3}){3} )
-    (?! (?:169\.254|192\.168) (?:\.\d{1,3}){2} )
-    (?! 172\.(?:1[6-9]|2\d|3[0-1]) (?:\.\d{1,3}){2} )
-    (?: [1-9]\d? | 1\d\d | 2[01]\d | 22[0-3] )
-    (?: \.(?: 1?\d{1,2} | 2[0-4]\d | 25[0-5] ) ){2}
-    \.[1-9]
-    |
-    # The name of a host
-    [a-z0-9-]*[a-z0-9] (?: \.[a-z0-9-]*[a-z0-9] )*? \.[a-z]{2}
-    """,
-    re.VERBOSE,
-)
+WORD_CATEGORIES = set('Lu Ll Lt Lm Lo Mn Mc Me Nd Nl Pc'.split())
 
 
 def one_of(strings: list[str]) -> str:
-    """A pattern that matches one of the strings, the first that fits."""
     return '|'.join(re.escape(string) for string in strings)
 
 
@@ -94,20 +49,20 @@ class EnglishTokenizer:
         from spacy.lang.char_classes import LATIN_LOWER, LATIN_UPPER, LIST_ICONS, UNITS
         from spacy.lang.en import English
 
+        removed = re.compile(RULES['removed_exceptions'])
+        added = map(str.split, RULES['added_exceptions'].split('|'))
         self.exceptions = {
             word: [token[ORTH] for token in tokens]
             for word, tokens in English.Defaults.tokenizer_exceptions.items()
-            if not REMOVED_EXCEPTIONS.fullmatch(word)
-        }
-        self.exceptions.update(ADDED_EXCEPTIONS)
-        self.units = UNITS.split('|')
+            if not removed.fullmatch(word)
+        } | {''.join(tokens): tokens for tokens in added}
         self.longest_exception = max(map(len, self.exceptions))
 
-        blocks = itertools.chain.from_iterable(UNCASED_BLOCKS)
-        uncased = ''.join(filter(str.isalpha, map(chr, blocks)))
-        lower = LATIN_LOWER + OTHER_LOWER + uncased
-        upper = LATIN_UPPER + OTHER_UPPER + uncased
-        letter = LATIN_LOWER + LATIN_UPPER + OTHER_LOWER + OTHER_UPPER + uncased
+        blocks = itertools.starmap(range, RULES['uncased_blocks'])
+        uncased = ''.join(filter(str.isalpha, map(chr, itertools.chain.from_iterable(blocks))))
+        lower = LATIN_LOWER + RULES['lower'] + uncased
+        upper = LATIN_UPPER + RULES['upper'] + uncased
+        letter = lower + LATIN_UPPER + RULES['upper']
         # Before a full stop, 2.0.13 also accepts ( ? : | since its pattern for quotes, which
         # contains these characters, stands inside of square brackets.
         before_stop = lower + re.escape('%²-)]+(?:|' + ''.join(QUOTES))
@@ -156,39 +111,30 @@ class EnglishTokenizer:
             return list(self.exceptions[word])
         if word.isalpha():  # No rule splits letters only.
             return [word]
-        prefixes = []
-        suffixes = []
-        # What is left of the word is word[start:end].
-        start = 0
-        end = len(word)
-        while start < end:
-            if self._is_exception(word, start, end) or is_url(word, start, end):
-                break
+        prefixes, suffixes = [], []
+        start, end = 0, len(word)  # What is left of the word is word[start:end].
+        while start < end and not self._is_whole(word, start, end):
             prefix_end = self.find_prefix(word, start, end)
+            suffix_start = self.find_suffix(word, start, end)  # may be inside of the prefix
             if prefix_end > start and self._is_exception(word, prefix_end, end):
-                prefixes.append(word[start:prefix_end])
-                start = prefix_end
-                break
-            # The suffix may begin inside of the prefix.
-            suffix_start = self.find_suffix(word, start, end)
-            if suffix_start < end and self._is_exception(word, start, suffix_start):
-                suffixes.append(word[suffix_start:end])
-                end = suffix_start
-                break
-            if prefix_end > suffix_start:  # They overlap, and the prefix is taken.
+                suffix_start = end
+            elif suffix_start < end and self._is_exception(word, start, suffix_start):
+                prefix_end = start
+            elif prefix_end > suffix_start:  # They overlap, and the prefix is taken.
                 suffix_start = end
             if prefix_end == start and suffix_start == end:
                 break
-            if prefix_end > start:
-                prefixes.append(word[start:prefix_end])
-            if suffix_start < end:
-                suffixes.append(word[suffix_start:end])
-            start = prefix_end
-            end = suffix_start
-        return [*prefixes, *self._split_inside(word[start:end]), *reversed(suffixes)]
+            prefixes.append(word[start:prefix_end])
+            suffixes.append(word[suffix_start:end])
+            start, end = prefix_end, suffix_start
+        tokens = [*prefixes, *self._split_inside(word[start:end]), *reversed(suffixes)]
+        return [token for token in tokens if token]
 
     def _is_exception(self, word: str, start: int, end: int) -> bool:
         return end - start <= self.longest_exception and word[start:end] in self.exceptions
+
+    def _is_whole(self, word: str, start: int, end: int) -> bool:
+        return self._is_exception(word, start, end) or is_url(word, start, end)
 
     def find_prefix(self, word: str, start: int, end: int) -> int:
         """The end of the prefix of word[start:end]."""
@@ -207,25 +153,16 @@ class EnglishTokenizer:
         return start + match.start() if match else end
 
     def _split_inside(self, word: str) -> list[str]:
-        """Split what is left without prefixes and suffixes at its infixes."""
-        if not word:
-            return []
         if word in self.exceptions:
             return self.exceptions[word]
-        if is_url(word, 0, len(word)):
+        if not word or is_url(word, 0, len(word)):
             return [word]
-        tokens = []
-        start = 0
+        tokens, start = [], 0
         for match in self.infix.finditer(word):
-            if match.start() == 0:  # Not an infix. It stays with what comes after it.
-                continue
-            if match.start() > start:
-                tokens.append(word[start : match.start()])
-            tokens.append(match.group())
-            start = match.end()
-        if start < len(word):
-            tokens.append(word[start:])
-        return tokens
+            if match.start() > 0:  # At the beginning, it stays with what comes after it.
+                tokens += [word[start : match.start()], match.group()]
+                start = match.end()
+        return [*tokens, word[start:]]
 
 
 def is_url(word: str, start: int, end: int) -> bool:

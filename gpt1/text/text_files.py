@@ -1,8 +1,5 @@
 """Find the files of a text, and read them as blocks of about a megabyte.
 
-    find_texts      lists the files among and below the given places
-    read_blocks     reads one file: plain text, compressed text, JSON Lines or Parquet
-
 A file whose name does not tell is known by its first line: records of JSON are read, whatever they
 are called; markup, tables, archives and Git LFS pointers are refused, not trained on.
 
@@ -54,12 +51,7 @@ def open_zstd(path: str, mode: str) -> BinaryIO:
 OPENERS = {'.gz': gzip.open, '.xz': lzma.open, '.zst': open_zstd}
 
 
-# -------------------------------------------------------------------------------- finding the files
-
-
 class TextFile(NamedTuple):
-    """A file of text."""
-
     name: str  # recorded with the result; does not depend on where the folder is
     path: str  # to open, and for messages
 
@@ -67,9 +59,9 @@ class TextFile(NamedTuple):
 def find_texts(places: Iterable[str]) -> tuple[list[TextFile], list[str]]:
     """List the text files among and below `places`, which are files and folders.
 
-    In a folder, the endings of the names tell what is text (see `is_text`). A file that is given by
-    its own name may have any. Returns the texts, and a line for each folder with files that are not
-    read. Raises InputError if a place does not exist or has no text file.
+    In a folder, the endings of the names tell what is text. A file that is given by its own name
+    may have any. Returns the texts, and a line for each folder with files that are not read.
+    Raises InputError if a place does not exist or has no text file.
     """
     texts, notes = [], []
     for place in map(str, places):
@@ -91,7 +83,7 @@ def find_texts(places: Iterable[str]) -> tuple[list[TextFile], list[str]]:
 
 
 def kind_of(path: str) -> str:
-    """Return the ending of a name in lower case; of a compressed file, the one before."""
+    """The ending of a name in lower case; of a compressed file, the one before."""
     root, suffix = os.path.splitext(path.lower())
     return os.path.splitext(root)[1] if suffix in OPENERS else suffix
 
@@ -117,15 +109,14 @@ def list_folder(folder: str) -> tuple[list[TextFile], list[str]]:
             else:
                 others.append(name)
     if not texts:
+        kinds = 'no .txt file in this folder, and no .jsonl, .ndjson, .parquet'
         found = f'; it holds {shorten(others)}' if others else ''
-        raise InputError(
-            f'--text {folder}: no .txt file in this folder, and no .jsonl, .ndjson, .parquet{found}'
-        )
+        raise InputError(f'--text {folder}: {kinds}{found}')
     return sorted(texts.values()), sorted(others)
 
 
 def is_text(path: str) -> bool:
-    """Return whether a file in a folder is a text. A .json file is one if it holds records."""
+    """Whether a file in a folder is a text. A .json file is one if it holds records."""
     kind = kind_of(path)
     if kind not in ('.txt', *JSON_LINES) and not path.lower().endswith('.parquet'):
         return False
@@ -139,7 +130,6 @@ def is_text(path: str) -> bool:
 
 
 def shorten(names: list[str]) -> str:
-    """The first of many names, and how many more there are."""
     shown = ', '.join(names[:5])
     return shown if len(names) <= 5 else f'{shown} and {len(names) - 5:,} more'
 
@@ -148,13 +138,9 @@ def file_hash(path: str) -> list:
     """The size of a file in bytes, and the hash of its content (BLAKE2b). Raises InputError."""
     try:
         with open(path, 'rb') as f:
-            digest = hashlib.file_digest(f, 'blake2b').hexdigest()
-            return [os.path.getsize(path), digest]
+            return [os.path.getsize(path), hashlib.file_digest(f, 'blake2b').hexdigest()]
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error
-
-
-# -------------------------------------------------------------------------------- reading the files
 
 
 def read_pieces(path: str) -> Iterator[str]:
@@ -180,19 +166,16 @@ def read_pieces(path: str) -> Iterator[str]:
 
 
 def decode(chunks: Iterable[bytes], path: str) -> Iterator[str]:
-    """Decode UTF-8 that may be cut anywhere. Raises InputError."""
-    decoder = codecs.getincrementaldecoder('utf-8')()
-    n_before = 0
+    decoder, n_before = codecs.getincrementaldecoder('utf-8')(), 0
     try:
         for chunk in chunks:
             yield decoder.decode(chunk)
             n_before += len(chunk)
         yield decoder.decode(b'', final=True)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f'{path} is not UTF-8 text (near byte {n_before + error.start:,}: {error.reason}); '
-            'save it again as UTF-8'
-        ) from error
+        where = f'near byte {n_before + error.start:,}: {error.reason}'
+        message = f'{path} is not UTF-8 text ({where}); save it again as UTF-8'
+        raise InputError(message) from error
 
 
 @contextlib.contextmanager
@@ -214,17 +197,14 @@ def open_text(path: str) -> Iterator[BinaryIO]:
 
 def check_plain(first: bytes, path: str) -> None:
     """Raise InputError if the first line of a file is not that of a plain text."""
-    reason = None
     if b'\0' in first[:1024] or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         reason = 'it is not UTF-8 but UTF-16 or an archive; save it again as UTF-8'
-    elif MARKUP_START.match(first.lstrip()):
-        reason = MARKUP
-    if reason:
         raise InputError(f'{path} is not plain text: {reason}')
+    if MARKUP_START.match(first.lstrip()):
+        raise InputError(f'{path} is not plain text: {MARKUP}')
 
 
 def read_record(line: bytes) -> dict | None:
-    """Return the JSON object that a line holds, or None."""
     try:
         return json.loads(line) if line.startswith(b'{') else None
     except (ValueError, RecursionError):
@@ -235,15 +215,14 @@ def json_text(line: bytes, path: str, number: int) -> str:
     """Return the field `text` of a line of JSON and a newline; nothing for a blank line."""
     if not line.strip():
         return ''
+    where = f'{path}, line {number:,}'
     try:
         record = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{path}, line {number:,}: the line is not JSON ({error})') from error
+        raise InputError(f'{where}: the line is not JSON ({error})') from error
     text = record.get('text') if isinstance(record, dict) else None
     if not isinstance(text, str):
-        raise InputError(
-            f'{path}, line {number:,}: expected a JSON object with a string named "text"'
-        )
+        raise InputError(f'{where}: expected a JSON object with a string named "text"')
     return whole_characters(text)
 
 
@@ -271,9 +250,6 @@ def parquet_texts(path: str) -> Iterator[str]:
 def whole_characters(text: str) -> str:
     """Return a text and a newline. Half of a surrogate pair, which JSON can hold, becomes `?`."""
     return f'{text}\n'.encode(errors='replace').decode()
-
-
-# ------------------------------------------------------------------------------------------- blocks
 
 
 def read_blocks(path: str) -> Iterator[str]:

@@ -35,10 +35,7 @@ def available_cores() -> int:
 
 
 class Workers:
-    """Processes that apply a function to many items, one process on each core.
-
-    >>> with Workers(shared=encoder) as workers:
-    ...     results = list(workers.map(function, items))
+    """Processes that apply a function to many items.
 
     n       the number of processes; None: one on each core; 1: this process does the work
     shared  what all calls need, such as a vocabulary: it goes to each process once
@@ -50,8 +47,7 @@ class Workers:
         self.n = n or available_cores()
         if sys.platform == 'win32':
             self.n = min(self.n, 61)  # the most that an executor can wait for
-        self.shared = shared
-        self.pool = None
+        self.shared, self.pool = shared, None
 
     def __enter__(self):
         if self.n > 1:
@@ -65,7 +61,6 @@ class Workers:
         return self
 
     def __exit__(self, *_):
-        """End the processes, which may be far from the end of their items."""
         if self.pool:
             processes = list((self.pool._processes or {}).values())
             self.pool.shutdown(wait=False, cancel_futures=True)
@@ -76,11 +71,9 @@ class Workers:
         self.pool = None
 
     def map(self, function: Callable, items: Iterable) -> Iterator:
-        """Yield `function(shared, item)` for each item, in order.
+        """Yield `function(shared, item)` for each item, in order; a few items are taken ahead.
 
-        The function, the items and the results must be picklable. Only a few items are taken ahead
-        of the results. An exception in `function` is raised here. Raises InputError if a process
-        was killed.
+        An exception in `function` is raised here. Raises InputError if a process was killed.
         """
         if not self.pool:
             yield from (function(self.shared, item) for item in items)
@@ -105,7 +98,6 @@ def _work(function: Callable, item: object) -> object:
 
 
 def _start(shared: object) -> None:
-    """Prepare a worker process."""
     global _shared
     _shared = shared
     # A garbage collection would write to all objects of the parent, and so copy their memory.
