@@ -104,7 +104,6 @@ def test_the_log_has_the_arguments_and_then_each_evaluation(tmp_path):
 
 
 def status_of(error, capsys, is_result=False, args=()):
-
     def run(args):
         raise error
 
