@@ -283,6 +283,8 @@ def label_word(value, where: str) -> str:
 
     '' where there is none: null and NaN too. Raises InputError for what is no label.
     """
+    if isinstance(value, str) and value.isidentifier():  # the usual case
+        return value
     if value is None:
         return ''
     if isinstance(value, (list, dict)) or value in (math.inf, -math.inf):

@@ -93,7 +93,7 @@ def _rows(
     warnings: list[str] | None,
 ) -> Iterator[Row]:
     """The rows of a file of a data set, but for those that are left out; see `read_table`."""
-    dropped = Counter()
+    dropped, columns = Counter(), archive.columns
     ragged = archive.ragged
     if ragged == 'drop' and (notes is None or not need_labels):
         ragged = 'refuse'
@@ -107,7 +107,7 @@ def _rows(
         if label == archive.unknown and notes is not None:
             dropped["pairs without a majority label ('-') left out"] += 1
             continue
-        cells = {name: json_text(record.get(name), where, name) for name in archive.columns}
+        cells = {name: json_text(record.get(name), where, name) for name in columns}
         empty = [name for name, cell in cells.items() if not cell.strip()]
         if empty:
             dropped['examples with an empty text'] += 1
