@@ -25,7 +25,7 @@ from gpt1.tasks.task import Example, decode
 from gpt1.weights import export
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.open import open_model
-from gpt1.weights.parameters import save_pretrained_settings
+from gpt1.weights.parameters import save_settings
 from gpt1.weights.vocabulary import open_encoder
 from text_utils import english_tokenizer, split_words
 
@@ -192,7 +192,7 @@ def test_the_settings_of_a_pre_trained_model_come_back(tmp_path):
     shutil.copytree(MODEL_DIR, tmp_path / 'model')
     settings = {'n_ctx': 64, 'embd_pdrop': 0.0, 'attn_pdrop': 0.25, 'lr': 7e-4, 'n_iter': 5}
     settings.update(n_batch=2, clf_pdrop=0.5, resid_pdrop=0.125, afn='swish', **SIZES)
-    save_pretrained_settings(str(tmp_path / 'model'), settings, encoder())
+    save_settings(str(tmp_path / 'model'), settings, encoder())
     hf = convert_to(tmp_path / 'hf', tmp_path / 'model')
     back = convert_to(tmp_path / 'back', hf)
     for folder in (hf, back):

@@ -23,7 +23,7 @@ from gpt1.weights.export import save_huggingface
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.open import open_model
 from gpt1.weights.openai import load_openai_pretrained_model
-from gpt1.weights.parameters import load_parameters, read_parameters, save_pretrained_settings
+from gpt1.weights.parameters import load_parameters, read_parameters, save_settings
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import (
     open_encoder,
@@ -168,7 +168,7 @@ def test_files_of_the_earlier_port(tmp_path, finetuned, prefix, zipped):
     port = collections.OrderedDict((prefix + name, p) for name, p in port.items())
     path = str(tmp_path / 'params')
     torch.save(port, path, _use_new_zipfile_serialization=zipped)
-    found = read_parameters(path)
+    found, _ = read_parameters(path)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], state[name]) for name in state)
     opened = open_model(path, MODEL_DIR, n_head=4)
@@ -367,7 +367,7 @@ def test_a_pre_trained_model(tmp_path):
     assert opened.model.config.afn == 'relu' and opened.model.config.n_ctx == 512
     shutil.copytree(MODEL_DIR, tmp_path / 'model')
     values = {'n_head': 2, 'afn': 'swish', 'lr': 0.5}
-    save_pretrained_settings(str(tmp_path / 'model'), values, encoder())
+    save_settings(str(tmp_path / 'model'), values, encoder())
     config = open_model(str(tmp_path / 'model')).model.config
     assert (config.n_head, config.afn) == (2, 'swish')
     assert open_model(str(tmp_path / 'model'), n_head=8).model.config.n_head == 8
@@ -418,7 +418,7 @@ def test_the_vocabulary_of_another_model_is_refused(tmp_path, kind, n_more):
     if kind in ('openai', 'pre-trained'):
         shutil.copytree(MODEL_DIR, folder)
         if kind == 'pre-trained':
-            save_pretrained_settings(str(folder), {'n_head': 4}, encoder())
+            save_settings(str(folder), {'n_head': 4}, encoder())
         elif not n_more:  # OpenAI's folder has no fingerprint: only the sizes tell
             return
     else:
@@ -478,7 +478,7 @@ def test_the_settings_of_another_model_are_refused(tmp_path, name, value, refuse
 def test_other_merges_than_those_of_the_weights_are_refused(tmp_path, with_settings):
     shutil.copytree(MODEL_DIR, tmp_path / 'model')
     if with_settings:
-        save_pretrained_settings(str(tmp_path / 'model'), {'n_head': 4}, encoder())
+        save_settings(str(tmp_path / 'model'), {'n_head': 4}, encoder())
     other = tmp_path / 'other.bpe'
     lines = (tmp_path / 'model' / 'vocab_40000.bpe').read_text().splitlines()
     other.write_text('\n'.join([lines[0], *lines[:0:-1], '']))

@@ -20,7 +20,7 @@ from gpt1.settings import CONFIG_KEY, CONFIG_NAMES
 from gpt1.weights.huggingface import CHOICE_HEAD, CLASS_HEAD, array_names
 from gpt1.weights.open import OpenedModel
 from gpt1.weights.openai import save_openai_shards
-from gpt1.weights.parameters import save_finetuned_settings, save_pretrained_settings, sign
+from gpt1.weights.parameters import save_settings, sign
 from gpt1.weights.vocabulary import known_merges, save_vocabulary, vocabulary_facts, write_merges
 from text_utils import TextEncoder
 from utils import SPECIAL_TOKENS, InputError, whole_file
@@ -34,14 +34,13 @@ def save_ours(opened: OpenedModel, folder: str) -> None:
     config = opened.model.config
     sizes = {name: getattr(config, name) for name in ('n_embd', 'n_head', 'n_layer', 'afn')}
     settings = {'n_ctx': config.n_ctx, **opened.settings, **sizes}
+    save_vocabulary(opened.encoder, folder)
+    save_settings(folder, settings, opened.encoder, opened.task)
     if opened.finetuned:
-        save_finetuned_settings(folder, settings, opened.task, opened.encoder)
         sign(opened.model, settings, opened.task, opened.encoder)
         with whole_file(os.path.join(folder, PARAMETERS_FILE), 'wb') as f:
             torch.save(opened.model.state_dict(), f)
     else:
-        save_vocabulary(opened.encoder, folder)
-        save_pretrained_settings(folder, settings, opened.encoder)
         save_openai_shards(opened.model, folder)
 
 
