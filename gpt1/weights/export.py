@@ -115,7 +115,6 @@ def _transformer_tensors(model, special: bool, pads: bool) -> dict[str, np.ndarr
 
 
 def _config(config, n_rows: int) -> dict:
-    """Return the part of `config.json` that describes the transformer."""
     return {
         'model_type': 'openai-gpt',
         **{their: getattr(config, our) for their, our in CONFIG_NAMES.items()},
@@ -130,7 +129,6 @@ def _config(config, n_rows: int) -> dict:
 
 
 def _label_config(task) -> dict:
-    """Return the part of `config.json` that names the classes."""
     is_number = task.labels is None and task.n_out == 1
     labels = task.labels or ([task.name] if is_number else map(str, range(task.n_out)))
     names = dict(enumerate(labels))

@@ -153,7 +153,6 @@ def _choose_config(
 
 
 def _task_of(settings: dict, path: str, n_out: int) -> Task:
-    """Return the task of a fine-tuned model with `n_out` outputs. Raises InputError."""
     if 'task' in settings:
         task = kept_task(settings['task'], f'the settings of {path}')
     elif n_out == 1:

@@ -82,7 +82,6 @@ def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
 
 
 def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
-    """Read the symbols, the merges and the added tokens in a `tokenizer.json`."""
     tokenizer = read_json(path)
     try:
         symbols = dict(tokenizer['model']['vocab'])
