@@ -23,6 +23,7 @@ os.environ['PYTHONPATH'] = os.pathsep.join(
 from utils import leave  # noqa: E402
 
 ON_LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='of Linux alone')
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 PROCESSES = multiprocessing.get_context('spawn' if sys.platform == 'win32' else 'forkserver')
 if sys.platform != 'win32':  # it forks a process that has imported all
     import resource
