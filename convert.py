@@ -75,8 +75,8 @@ def run(args) -> None:
     source = find_source(args.source)
     opened = open_model(source, args.model_dir, args.n_head, args.afn)
     refuse_lstm(opened.model.config, source, 'Hugging Face has no such model to convert it to')
-    warnings = []
     if is_huggingface(source):
+        warnings = []
         save_ours(opened, args.target)
         if not opened.finetuned and open_weights(source).classifier() is not None:
             warnings.append(

@@ -154,7 +154,6 @@ class Client:
 
 
 def _file_size(path: str) -> int:
-    """Return the size of a file; 0 if there is none."""
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
@@ -256,10 +255,10 @@ def fetch_huggingface(client: Client, model_dir: str, unfinished: str) -> int:
 def check_huggingface(folder: str) -> None:
     """Raise InputError unless a Hugging Face folder has OpenAI's vocabulary and sizes."""
     from gpt1.weights.huggingface import HuggingFaceWeights
-    from gpt1.weights.vocabulary import fingerprint_vocabulary, open_encoder
+    from gpt1.weights.vocabulary import open_encoder, vocabulary_facts
 
     weights, expected = HuggingFaceWeights(folder), SOURCES['huggingface']
-    vocabulary = fingerprint_vocabulary(open_encoder(folder))
+    vocabulary = vocabulary_facts(open_encoder(folder))['vocabulary']
     sizes = [weights.n_positions, weights.n_embd, weights.n_layer]
     if (vocabulary, sizes) != (expected['vocabulary'], expected['sizes']):
         raise InputError(f"{folder} is not OpenAI's model: another vocabulary, or other sizes")

@@ -45,7 +45,7 @@ from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
-from gpt1.weights.parameters import save_pretrained_settings
+from gpt1.weights.parameters import save_settings
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam
@@ -354,7 +354,7 @@ def begin(args, job: PreTraining, trainer: Trainer, lines: list) -> ResultLogger
 def finish(args, encoder: TextEncoder, job: PreTraining, logger: ResultLogger) -> None:
     """Write what train.py reads, and the record of the whole run."""
     settings = {**model_settings(args, ('model',)), 'lr': args.lr / 4, **args.settings}
-    save_pretrained_settings(args.out, settings, encoder)
+    save_settings(args.out, settings, encoder)
     save_openai_shards(job.model, args.out)
     record.write(args.out, {**job.record, 'finished': True, 'scores': logger.lines[-1]})
     folder = shlex.quote(args.out)

@@ -72,8 +72,8 @@ from gpt1.run.training import Job, Trainer
 from gpt1.tasks.task import Data, Task
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.openai import load_openai_pretrained_model
-from gpt1.weights.parameters import load_parameters, read_parameters, save_finetuned_settings, sign
-from gpt1.weights.vocabulary import open_encoder
+from gpt1.weights.parameters import load_parameters, read_parameters, save_settings, sign
+from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from loss import JointLoss, task_losses
 from model_pytorch import DoubleHeadModel, init_weights, special_rows
 from opt import OpenAIAdam
@@ -254,7 +254,8 @@ class FineTuning(Job):
         """Keep the parameters, and beside them all that is needed to use them elsewhere."""
         if self.ranks.first:
             folder, run = self.path(''), self.record['id']
-            save_finetuned_settings(folder, self.args, self.task, self.encoder, run)
+            save_vocabulary(self.encoder, folder)
+            save_settings(folder, self.args, self.encoder, self.task, run)
             trainer.saver.save(self.path('best_params'), self.model.state_dict())
 
     def check_best(self) -> None:
@@ -263,7 +264,7 @@ class FineTuning(Job):
             return
         path = self.path('best_params')
         try:
-            if not same_form(read_parameters(path), self.model.state_dict()):
+            if not same_form(read_parameters(path)[0], self.model.state_dict()):
                 raise InputError(f'{path} does not hold the parameters of this model')
         except InputError as error:
             raise InputError(

@@ -8,7 +8,8 @@ from conftest import GOLDEN
 
 from datasets import TASKS
 from gpt1.tasks.task import Task
-from gpt1.weights.parameters import save_finetuned_settings, sign
+from gpt1.weights.parameters import save_settings, sign
+from gpt1.weights.vocabulary import save_vocabulary
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from text_utils import TextEncoder
 
@@ -87,7 +88,8 @@ def save_finetuned(folder, task: Task, **options) -> DoubleHeadModel:
         'n_batch': 3,
         'lr': 1e-4,
     }
-    save_finetuned_settings(str(folder), values, task, encoder())
+    save_vocabulary(encoder(), str(folder))
+    save_settings(str(folder), values, encoder(), task)
     sign(model, values, task, encoder())
     torch.save(model.state_dict(), os.path.join(folder, 'best_params'))
     return model

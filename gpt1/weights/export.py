@@ -20,7 +20,7 @@ from gpt1.settings import CONFIG_KEY, CONFIG_NAMES
 from gpt1.weights.huggingface import CHOICE_HEAD, CLASS_HEAD, array_names
 from gpt1.weights.open import OpenedModel
 from gpt1.weights.openai import save_openai_shards
-from gpt1.weights.parameters import save_finetuned_settings, save_pretrained_settings, sign
+from gpt1.weights.parameters import save_settings, sign
 from gpt1.weights.vocabulary import known_merges, save_vocabulary, vocabulary_facts, write_merges
 from text_utils import TextEncoder
 from utils import SPECIAL_TOKENS, InputError, whole_file
@@ -34,14 +34,13 @@ def save_ours(opened: OpenedModel, folder: str) -> None:
     config = opened.model.config
     sizes = {name: getattr(config, name) for name in ('n_embd', 'n_head', 'n_layer', 'afn')}
     settings = {'n_ctx': config.n_ctx, **opened.settings, **sizes}
+    save_vocabulary(opened.encoder, folder)
+    save_settings(folder, settings, opened.encoder, opened.task)
     if opened.finetuned:
-        save_finetuned_settings(folder, settings, opened.task, opened.encoder)
         sign(opened.model, settings, opened.task, opened.encoder)
         with whole_file(os.path.join(folder, PARAMETERS_FILE), 'wb') as f:
             torch.save(opened.model.state_dict(), f)
     else:
-        save_vocabulary(opened.encoder, folder)
-        save_pretrained_settings(folder, settings, opened.encoder)
         save_openai_shards(opened.model, folder)
 
 
@@ -116,7 +115,6 @@ def _transformer_tensors(model, special: bool, pads: bool) -> dict[str, np.ndarr
 
 
 def _config(config, n_rows: int) -> dict:
-    """Return the part of `config.json` that describes the transformer."""
     return {
         'model_type': 'openai-gpt',
         **{their: getattr(config, our) for their, our in CONFIG_NAMES.items()},
@@ -131,7 +129,6 @@ def _config(config, n_rows: int) -> dict:
 
 
 def _label_config(task) -> dict:
-    """Return the part of `config.json` that names the classes."""
     is_number = task.labels is None and task.n_out == 1
     labels = task.labels or ([task.name] if is_number else map(str, range(task.n_out)))
     names = dict(enumerate(labels))

@@ -13,7 +13,7 @@ from gpt1.settings import find_model_dir, read_settings
 from gpt1.tasks.task import Task
 from gpt1.weights.huggingface import HuggingFaceWeights, open_weights
 from gpt1.weights.openai import load_openai_pretrained_model
-from gpt1.weights.parameters import join_settings, load_state, read_signed
+from gpt1.weights.parameters import join_settings, load_state, read_parameters
 from gpt1.weights.vocabulary import check_vocabulary, open_encoder
 from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
 from text_utils import TextEncoder
@@ -75,7 +75,6 @@ def open_model(
 
 
 def _open_folder(path: str, model_dir: str, n_head: int | None, afn: str | None) -> OpenedModel:
-    """Open a folder with OpenAI's files, or one of Hugging Face."""
     weights, settings = open_weights(path), read_settings(path)
     encoder = open_encoder(model_dir)
     check_vocabulary(encoder, settings, model_dir)
@@ -102,9 +101,8 @@ def _open_folder(path: str, model_dir: str, n_head: int | None, afn: str | None)
 def _open_parameters(
     path: str, model_dir: str | None, n_head: int | None, afn: str | None
 ) -> OpenedModel:
-    """Open a file of parameters."""
     folder = os.path.dirname(path) or '.'
-    state, signed = read_signed(path)
+    state, signed = read_parameters(path)
     settings = join_settings(signed, folder, path)
     if model_dir is None and not os.path.exists(os.path.join(folder, ENCODER_FILE)):
         raise InputError(
@@ -155,7 +153,6 @@ def _choose_config(
 
 
 def _task_of(settings: dict, path: str, n_out: int) -> Task:
-    """Return the task of a fine-tuned model with `n_out` outputs. Raises InputError."""
     if 'task' in settings:
         task = kept_task(settings['task'], f'the settings of {path}')
     elif n_out == 1:

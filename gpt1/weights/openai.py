@@ -91,7 +91,6 @@ class OpenAIShards(Weights):
             )
 
     def _find_sizes(self, path: str) -> None:
-        """Set the sizes of the model whose arrays have these shapes. Raises InputError."""
         shapes = self.shapes
         if len(shapes) < 2 or not all(map(_is_shape, shapes)):
             raise InputError(
@@ -138,7 +137,6 @@ def _is_shape(shape: object) -> bool:
 
 
 def _open_shard(path: str) -> np.memmap:
-    """Map a flat array of float32. Raises InputError."""
     check_not_pointer(path)
     try:
         with open(path, 'rb') as f:

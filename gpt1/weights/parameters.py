@@ -14,7 +14,7 @@ import torch
 from gpt1.settings import CONFIG_KEY, check_settings, model_settings, read_settings
 from gpt1.tasks.task import Task
 from gpt1.weights.safe_load import load_file, read_numbers
-from gpt1.weights.vocabulary import save_vocabulary, vocabulary_facts
+from gpt1.weights.vocabulary import vocabulary_facts
 from text_utils import TextEncoder
 from utils import InputError, whole_file
 
@@ -27,17 +27,13 @@ DECISIVE = (
 SUPERFLUOUS = re.compile(r'lm_head\.decoder\.weight|transformer\.h\.\d+\.attn\.b')
 
 
-def read_parameters(path: str) -> dict[str, torch.Tensor]:
+def read_parameters(path: str) -> tuple[dict[str, torch.Tensor], dict]:
     """Read the parameters in a `best_params`, a checkpoint, or a file of the earlier port.
 
     The names in the files of that port (huggingface/pytorch-openai-transformer-lm) may begin with
-    `module.`. The values are checked to be finite numbers. Raises InputError.
+    `module.`. The values are checked to be finite numbers. Also returns what `sign` wrote; {} in
+    files of before. Raises InputError.
     """
-    return read_signed(path)[0]
-
-
-def read_signed(path: str) -> tuple[dict[str, torch.Tensor], dict]:
-    """Return what `read_parameters` does, and what `sign` wrote; {} in files of before."""
     state = load_file(path)
     if isinstance(state, dict) and isinstance(state.get('model'), dict):
         state = state['model']  # of a checkpoint
@@ -63,7 +59,7 @@ def read_signed(path: str) -> tuple[dict[str, torch.Tensor], dict]:
 
 def load_parameters(model: torch.nn.Module, path: str) -> None:
     """Load a file of parameters (`best_params`) into `model`. Raises InputError."""
-    load_state(model, read_parameters(path), path)
+    load_state(model, read_parameters(path)[0], path)
 
 
 def load_state(model: torch.nn.Module, state: dict, path: str, assign: bool = False) -> None:
@@ -79,7 +75,7 @@ def load_state(model: torch.nn.Module, state: dict, path: str, assign: bool = Fa
 
 
 def sign(model: torch.nn.Module, values: Namespace | dict, task: Task, encoder: TextEncoder):
-    """Let each `state_dict` of a model carry what `save_finetuned_settings` writes beside it.
+    """Let each `state_dict` of a model carry what `save_settings` writes beside it.
 
     So a file of parameters is known to belong to its settings and its vocabulary. It stands in the
     attribute `_metadata`, where `load_state_dict` passes it over.
@@ -112,12 +108,11 @@ def join_settings(signed: dict, folder: str, path: str) -> dict:
 
 
 def settings_of(values: Namespace | dict, task: Task | None, encoder: TextEncoder) -> dict:
-    """Return what the `settings.json` of a model holds."""
     task_fact = {} if task is None else {'task': task.to_dict()}
     return {**model_settings(values), **vocabulary_facts(encoder), **task_fact}
 
 
-def save_pretrained_settings(
+def save_settings(
     folder: str,
     values: Namespace | dict,
     encoder: TextEncoder,
@@ -127,6 +122,7 @@ def save_pretrained_settings(
     """Write `settings.json` beside weights: default values for `train.py`, and facts about them.
 
     values  options and their values; those of `options.SETTINGS` are kept
+    task    of a fine-tuned model
     run     the id of the run that made them, see `record`
 
     Raises WriteError.
@@ -134,18 +130,3 @@ def save_pretrained_settings(
     run_fact = {} if run is None else {'run': run}
     with whole_file(os.path.join(folder, 'settings.json')) as f:
         json.dump({**settings_of(values, task, encoder), **run_fact}, f, indent=1)
-
-
-def save_finetuned_settings(
-    folder: str,
-    values: Namespace | dict,
-    task: Task,
-    encoder: TextEncoder,
-    run: str | None = None,
-) -> None:
-    """Write what belongs to `best_params` beside it, so that the folder can be moved anywhere.
-
-    That is `settings.json`, see `save_pretrained_settings`, and the vocabulary. Raises WriteError.
-    """
-    save_vocabulary(encoder, folder)
-    save_pretrained_settings(folder, values, encoder, task, run)

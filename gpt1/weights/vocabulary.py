@@ -82,7 +82,6 @@ def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
 
 
 def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
-    """Read the symbols, the merges and the added tokens in a `tokenizer.json`."""
     tokenizer = read_json(path)
     try:
         symbols = dict(tokenizer['model']['vocab'])
@@ -105,16 +104,15 @@ def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
     return symbols, merges, added
 
 
-def fingerprint_vocabulary(encoder: TextEncoder) -> str:
-    """Return 16 hexadecimal digits that differ if the symbols, their ids or the merges differ."""
+def vocabulary_facts(encoder: TextEncoder) -> dict:
+    """Return what the settings of a model keep: the number of symbols, and a fingerprint.
+
+    The fingerprint is another one if the symbols, their ids or the merges differ.
+    """
     symbols = sorted(encoder.encoder.items(), key=lambda item: item[1])
     text = json.dumps([symbols, known_merges(encoder)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def vocabulary_facts(encoder: TextEncoder) -> dict:
-    """Return the vocabulary facts that the settings of a model keep."""
-    return {'n_vocab': encoder.n_vocab, 'vocabulary': fingerprint_vocabulary(encoder)}
+    digits = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {'n_vocab': encoder.n_vocab, 'vocabulary': digits}
 
 
 def check_vocabulary(encoder: TextEncoder, settings: dict, where: str) -> None:
