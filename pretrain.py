@@ -36,7 +36,7 @@ from tqdm import tqdm
 from gpt1.lstm import make_config
 from gpt1.ops.batches import collate_windows, iter_data
 from gpt1.report import pictures
-from gpt1.report.log import split_log
+from gpt1.report.log import Log, split_log
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run
 from gpt1.run.corpus import open_tokens, prepare, source_texts, vocabulary_files
@@ -156,7 +156,7 @@ class PreTraining(Job):
 
     def report(self, line, log):
         """Print zero-shot scores and draw the learning curve."""
-        plot(split_log(log).evaluations, os.path.join(self.args.out, 'perplexity.png'))
+        plot(split_log(log), os.path.join(self.args.out, 'perplexity.png'))
         titles = zero_shot().TITLES.items() if self.args.zero_shot else ()
         words = [
             f'{title} {line[f"zs_{name}"]:.1f}' for name, title in titles if f'zs_{name}' in line
@@ -199,11 +199,11 @@ def warm_up(args, n_updates: int) -> int:
     )
 
 
-def plot(log: list[dict], path: str) -> None:
-    """Draw the perplexity of the held-out text, and of the training text, by update."""
-    updates = [line['n_updates'] for line in log]
-    train = [math.exp(min(line.get('tr_loss', math.nan), 700)) for line in log]
-    heldout = [line['va_perplexity'] for line in log]
+def plot(log: Log, path: str) -> None:
+    """Draw the perplexity of the held-out text and of the training text, and the loss between."""
+    updates = [line['n_updates'] for line in log.evaluations]
+    train = [math.exp(min(line.get('tr_loss', math.nan), 700)) for line in log.evaluations]
+    heldout = [line['va_perplexity'] for line in log.evaluations]
 
     def panel(axes):
         from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
@@ -218,7 +218,9 @@ def plot(log: list[dict], path: str) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
 
-    pictures.draw(path, 7, 4.2, panel)
+    loss = pictures.loss_panel(log.progress, 'loss of a token in training')
+    panels = [panel, loss] if log.progress else [panel]
+    pictures.draw(path, 7, 3.8 * len(panels), *panels)
 
 
 # -------------------------------------------------------------------------------------------- run

@@ -55,15 +55,15 @@ def smooth(values: Sequence[float]) -> np.ndarray:
     return np.convolve(values, window, 'same') / n_around
 
 
-def loss_panel(progress: Sequence[dict]) -> Callable:
-    """A panel of the joint loss in the progress lines of a log: raw, and smoothed over it."""
+def loss_panel(progress: Sequence[dict], title: str = 'joint loss in training') -> Callable:
+    """A panel of the loss in the progress lines of a log: raw, and smoothed over it."""
 
     def panel(axes):
         updates = [line['n_updates'] for line in progress]
         losses = [line['loss'] for line in progress]
         axes.plot(updates, losses, color=OURS, alpha=0.3, label='as logged')
         axes.plot(updates, smooth(losses), color=OURS, label='smoothed')
-        finish(axes, 'joint loss in training')
+        finish(axes, title)
 
     return panel
 
