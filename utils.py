@@ -91,19 +91,16 @@ def protect_output(is_result: bool) -> None:
     for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
         if getattr(sys, name) is None:  # closed by the shell: `>&-`
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-    if is_result and not sys.stdout.isatty():
-        encoding = None if os.environ.get('PYTHONIOENCODING') else 'utf-8'
-        _reconfigure(sys.stdout, newline='', encoding=encoding)
     for name in ('stdout', 'stderr'):
-        stream = getattr(sys, name)
-        _reconfigure(stream, errors='backslashreplace')
-        if name == 'stderr' or not is_result:
+        stream, options = getattr(sys, name), {'errors': 'backslashreplace'}
+        has_result = is_result and name == 'stdout'
+        if has_result and not stream.isatty():
+            encoding = None if os.environ.get('PYTHONIOENCODING') else 'utf-8'
+            options |= {'newline': '', 'encoding': encoding}
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # a notebook has others
+            stream.reconfigure(**options)
+        if not has_result:
             setattr(sys, name, _Console(stream))
-
-
-def _reconfigure(stream, **options):
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # a notebook has other streams
-        stream.reconfigure(**options)
 
 
 def _close_output():
@@ -117,10 +114,7 @@ def _close_output():
 
 
 def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
-    """Run a script and return its exit status.
-
-    2 if something the user gave is wrong, 75 if another process holds the folder, with one line on
-    stderr; 128 + the signal's number after a signal; else 0.
+    """Run a script and return its exit status: 0, that of an error, 128 + the number of a signal.
 
     is_result  whether the output of the script is its result; otherwise it is progress: when it
                cannot be written, the run continues
@@ -160,11 +154,7 @@ def exit_status(name: str, run: Callable, args, is_result: bool = False) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with an exit status.
-
-    One of several processes ends without Python's clean-up, in which PyTorch's communication
-    threads may abort a process that has finished its work.
-    """
+    """End the process; one of several without clean-up, in which PyTorch's threads may abort it."""
     if os.environ.get('WORLD_SIZE', '') not in ('', '1'):
         _close_output()
         os._exit(status)
@@ -189,7 +179,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _known_failure(error: Exception, is_result: bool) -> str | None:
-    """One line about an exception that is the machine's."""
+    """One line about an exception that is the machine's, not a bug."""
     text = ' '.join(str(error).split())
     if is_out_of_memory(error):
         return f'out of memory: {text[:200]}'
@@ -234,10 +224,7 @@ def whole_file(path: str, mode: str = 'w') -> Iterator[IO]:
 
 
 def remove_leftovers(folder: str) -> None:
-    """Remove what `whole_file` left half-written in `folder` in processes that do not run here.
-
-    Call this where the folder is locked, or where no other machine writes.
-    """
+    """Remove what `whole_file` left half-written in processes that do not run on this machine."""
     for name in os.listdir(folder):
         found = re.fullmatch(r'\..+\.(\d+)\.part', name)
         if found and not _is_running(int(found[1])):
@@ -277,8 +264,8 @@ def check_writable(folder: str) -> None:
 class ResultLogger:
     """A log in JSON lines, the format of the original: the arguments, then each evaluation.
 
-    Each line also has its `time`. The file is written whole each time; it is short. It follows the
-    checkpoint, which has all lines too: a run that is resumed writes what a stop has kept from it.
+    Each line also has its `time`. The file, which is short, is written whole after the checkpoint,
+    which has all lines too: a run that is resumed writes what a stop has kept from it.
 
     lines        those of an interrupted run, which this log continues
     tensorboard  whether TensorBoard shows the scores too, see `check_tensorboard`

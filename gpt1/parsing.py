@@ -1,29 +1,17 @@
-"""The command lines of the scripts, parsed as the table in `options` says.
-
-This module does not import PyTorch, so that `--help` and wrong options are answered at once.
-"""
+"""The command lines of the scripts, parsed as the table of options says, without PyTorch."""
 
 import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import textwrap
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NoReturn
 
-from gpt1.options import (
-    ABSENT,
-    ACTIVATIONS,
-    OPTIONS,
-    PRETRAIN,
-    SETTINGS,
-    TRAIN,
-    Number,
-    number,
-    options_of,
-)
+from gpt1.options import OPTIONS, PRETRAIN, SETTINGS, TRAIN, Number, number, options_of
 from gpt1.settings import check_settings, find_model_dir, read_settings
 from utils import InputError
 
@@ -54,17 +42,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.refuse(f'{message}; see --help')
 
-    def refuse(self, message: str) -> NoReturn:
+    def refuse(self, message: str | InputError) -> NoReturn:
         """End the process with status 2 and one line on stderr."""
-        self.exit(2, f'{self.prog}: error: {" ".join(message.split())}\n')
+        self.exit(2, f'{self.prog}: error: {" ".join(str(message).split())}\n')
 
     def parse_known_args(self, args=None, namespace=None):
         """Refuse what is not text in this locale, and could not be written to a log."""
         args = sys.argv[1:] if args is None else list(args)
         for argument in args:
-            try:
-                argument.encode()
-            except UnicodeEncodeError:
+            if re.search('[\ud800-\udfff]', argument):
                 encoding = sys.getfilesystemencoding()
                 hint = '' if encoding == 'utf-8' else ': set PYTHONUTF8=1 if it is UTF-8'
                 self.error(f'the argument {ascii(argument)} is not {encoding.upper()} text{hint}')
@@ -97,10 +83,10 @@ def _make_parser(script: str, datasets: Iterable[str] | None = None, **texts) ->
     for title, options in OPTIONS.items():
         group = parser.add_argument_group(title)  # not shown where it stays empty
         for option in options:
-            if (default := option.default(script)) is ABSENT:
+            if script not in option.defaults:
                 continue
-            help = option.help
-            if default not in (None, False, ()):
+            default, help = option.defaults[script], option.help
+            if default not in (None, False):
                 help += f' (default: {default})'
             how = {'metavar': option.metavar, 'required': option.required}
             if option.kind is bool:
@@ -117,29 +103,32 @@ def _make_parser(script: str, datasets: Iterable[str] | None = None, **texts) ->
     return parser
 
 
-def _parse(parser: Parser, script: str, argv, model_option: str) -> tuple[Namespace, set[str]]:
+def _parse(parser: Parser, argv, model_option: str, finish: Callable) -> Namespace:
     """Parse `argv`, and fill in what was not typed.
 
     model_option  the option that names a model, whose settings take precedence over the table's
                   default values
-
-    Returns the values, and the names of those that were typed. Raises InputError.
+    finish        is called with the values and the names of those that were typed; where it raises
+                  InputError, the process ends as after any other wrong option
     """
+    script = parser.prog
     typed = vars(parser.parse_args(argv))
     options = options_of(script)
     check_paths(parser, **{o.name: typed[o.name] for o in options if o.exists and o.name in typed})
-    values = {option.name: option.default(script) for option in options} | typed
-    if script == TRAIN and values['model_dir'] is None:
-        values['model_dir'] = find_model_dir()
-    if values[model_option] is not None:
-        kinds = ('model', 'advice') if script == TRAIN else ('model',)
-        for name, value in read_settings(values[model_option]).items():
-            if name in SETTINGS and SETTINGS[name].setting in kinds and name not in typed:
-                values[name] = value
-    return Namespace(**values), set(typed)
-
-
-# ------------------------------------------------------------------------------------- train.py
+    values = {option.name: option.defaults[script] for option in options} | typed
+    try:
+        if script == TRAIN and values['model_dir'] is None:
+            values['model_dir'] = find_model_dir()
+        if values[model_option] is not None:
+            kinds = ('model', 'advice') if script == TRAIN else ('model',)
+            for name, value in read_settings(values[model_option]).items():
+                if name in SETTINGS and SETTINGS[name].setting in kinds and name not in typed:
+                    values[name] = value
+        args = Namespace(**values)
+        finish(args, typed)
+    except InputError as error:
+        parser.refuse(error)
+    return args
 
 
 def parse_train_args(argv=None, datasets: Iterable[str] | None = None) -> Namespace:
@@ -157,27 +146,20 @@ def parse_train_args(argv=None, datasets: Iterable[str] | None = None) -> Namesp
         + textwrap.fill(f'NAME is one of {", ".join(datasets or ())}.', 80),
         epilog=f"Default values are those of OpenAI's program.\n{NEW}",
     )
-    try:
-        args, typed = _parse(parser, TRAIN, argv, 'model_dir')
-        if args.dataset is None:
-            example = 'python train.py --dataset rocstories --submit --analysis'
-            raise InputError(f'which data set? For example: {example}')
-        args.desc = args.dataset if args.desc is None else args.desc
-        args.n_transfer = args.n_layer if args.n_transfer is None else args.n_transfer
-        if args.dataset != 'rocstories' and 'n_valid' not in typed:
-            args.n_valid = None  # the default of the task
-        _check_train_args(args)
-    except InputError as error:
-        parser.refuse(str(error))
-    return args
+    return _parse(parser, argv, 'model_dir', _finish_train)
 
 
-def _check_train_args(args: Namespace) -> None:
-    """Raise InputError where two options contradict each other."""
+def _finish_train(args: Namespace, typed: Collection[str]) -> None:
+    if args.dataset is None:
+        example = 'python train.py --dataset rocstories --submit --analysis'
+        raise InputError(f'which data set? For example: {example}')
+    args.desc = args.dataset if args.desc is None else args.desc
+    args.n_transfer = args.n_layer if args.n_transfer is None else args.n_transfer
+    if args.dataset != 'rocstories' and 'n_valid' not in typed:
+        args.n_valid = None  # the default of the task
     _check_model(args, args.model_dir if args.n_transfer >= 0 else None)
     names = ('regression', 'symmetric', 'positive', 'metric')
     own = [name for name in names if getattr(args, name)]
-    is_name = os.path.basename(args.desc) == args.desc and args.desc not in ('', '.', '..')
     if args.share_context and args.model == 'lstm':
         raise InputError('--share_context: the LSTM reads separate rows only')
     if args.n_transfer > args.n_layer:
@@ -186,7 +168,7 @@ def _check_train_args(args: Namespace) -> None:
         raise InputError('--analysis reports on the predictions of --submit: give both')
     if own and args.dataset != 'custom':
         raise InputError(f'--{own[0]} is an option for --dataset custom')
-    if not is_name:
+    if os.path.basename(args.desc) != args.desc or args.desc in ('', '.', '..'):
         raise InputError(f'--desc {args.desc}: expected a name without folders')
     if len(args.desc.encode()) > 200:
         raise InputError('--desc: the name is too long for a file; expected at most 200 bytes')
@@ -204,44 +186,31 @@ def _check_model(args: Namespace, folder: str | None) -> None:
         )
 
 
-# ---------------------------------------------------------------------------------- pretrain.py
-
-
 def parse_pretrain_args(argv=None) -> Namespace:
-    """Parse the options of `pretrain.py`. `settings` becomes a dict.
-
-    Ends the process with status 2 and one line on stderr where an option is wrong.
-    """
+    """Parse the options of `pretrain.py`. `settings` becomes a dict. See `parse_train_args`."""
     parser = _make_parser(
         PRETRAIN,
         usage='python pretrain.py --text books/ --out model/mine [options]',
         description='Pre-train GPT-1 on plain text, from random weights or from those of a model.',
         epilog='Default values are those of the paper (Radford et al. 2018, section 4.1).\n' + NEW,
     )
-    try:
-        args, _ = _parse(parser, PRETRAIN, argv, 'init')
-        args.settings = _parse_settings(args.settings)
-        _check_model(args, args.init)
-        if args.init is not None and args.vocabulary is not None:
-            raise InputError('--init brings its own vocabulary: leave --vocabulary out')
-    except InputError as error:
-        parser.refuse(str(error))
-    return args
+    return _parse(parser, argv, 'init', _finish_pretrain)
 
 
-def _parse_settings(words: Iterable[str]) -> dict:
-    """Turn ['n_iter=5', 'afn=relu'] into {'n_iter': 5, 'afn': 'relu'}. Raises InputError."""
-    settings = {}
+def _finish_pretrain(args: Namespace, typed: Collection[str]) -> None:
+    words, args.settings = args.settings or (), {}
     for word in words:
         name, equals, text = word.partition('=')
         if not equals:
             raise InputError(f'--settings {word[:40]}: expected NAME=VALUE, for example n_iter=5')
         try:
-            settings[name] = json.loads(text)
+            args.settings[name] = json.loads(text)
         except (ValueError, RecursionError):
-            settings[name] = text  # a word, such as the name of an activation
-    check_settings(settings, '--settings')
-    return settings
+            args.settings[name] = text  # a word, such as the name of an activation
+    check_settings(args.settings, '--settings')
+    _check_model(args, args.init)
+    if args.init is not None and args.vocabulary is not None:
+        raise InputError('--init brings its own vocabulary: leave --vocabulary out')
 
 
 # ------------------------------------------------------------------- scripts that use a model
@@ -269,5 +238,5 @@ def add_model_options(parser) -> None:
     default = '(default: that in the settings of the weights, else {})'
     heads = f'number of attention heads {default.format(12)}'
     add('--n_head', type=number(int, 1, 10**5), help=heads)
-    add('--afn', choices=ACTIVATIONS, help=f'activation {default.format("gelu")}')
+    add('--afn', choices=SETTINGS['afn'].kind, help=f'activation {default.format("gelu")}')
     add('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1')

@@ -1,7 +1,4 @@
-"""The settings that a model brings along, and the folder of the model.
-
-This module does not import PyTorch.
-"""
+"""The settings that a model brings along, and the folder of the model; without PyTorch."""
 
 import json
 import os
@@ -10,13 +7,13 @@ from collections.abc import Iterable
 
 from gpt1 import ROOT
 from gpt1.files import HUGGINGFACE_WEIGHTS, MODEL_FILES, SAMPLE_LSTM, SAMPLE_MODEL, SHAPES_FILE
-from gpt1.options import COUNT, NOT_OF_MODEL, SETTINGS, accepts, expected
+from gpt1.options import NOT_OF_MODEL, SETTINGS, Number, accepts, expected
 from utils import InputError, check_not_pointer
 
 # Facts about the weights that are not options: the number of symbols of their vocabulary, a
 # fingerprint of the vocabulary, the task of a fine-tuned model (`datasets.Task.to_dict()`), and the
 # id of the run that made it.
-FACTS = {'n_vocab': COUNT, 'vocabulary': str, 'task': dict, 'run': str}
+FACTS = {'n_vocab': Number(int, 1, 10**9), 'vocabulary': str, 'task': dict, 'run': str}
 
 # Names in the config.json of a Hugging Face folder, and ours; all others are the same in both.
 CONFIG_NAMES = {'n_positions': 'n_ctx', 'summary_first_dropout': 'clf_pdrop'}
@@ -26,13 +23,8 @@ CONFIG_KEY = 'gpt1'  # our settings and facts in a config.json
 
 
 def check_settings(values: dict, where: str, facts: bool = False) -> None:
-    """Check default values for `train.py`, as a model's `settings.json` gives them.
-
-    `facts` allows the `FACTS` too. Raises InputError, which names `where` and what was expected.
-    """
-    kinds = {name: option.kind for name, option in SETTINGS.items()}
-    if facts:
-        kinds.update(FACTS)
+    """Raise InputError if default values for `train.py` are wrong; `facts` allows `FACTS` too."""
+    kinds = {name: option.kind for name, option in SETTINGS.items()} | (FACTS if facts else {})
     for name, value in values.items():
         if name not in kinds:
             raise InputError(
@@ -99,10 +91,7 @@ def settings_of_config(config: dict, where: str) -> dict:
 
 
 def model_settings(values: Namespace | dict, kinds: Iterable[str] = ('model', 'advice')) -> dict:
-    """Return those options of a run that the `settings.json` of a model may hold.
-
-    `kinds` may leave out the advice for fine-tuning.
-    """
+    """Return those options of a run that the `settings.json` of a model may hold."""
     values = values if isinstance(values, dict) else vars(values)
     others = NOT_OF_MODEL[values.get('model', 'transformer')]
     return {
@@ -113,10 +102,7 @@ def model_settings(values: Namespace | dict, kinds: Iterable[str] = ('model', 'a
 
 
 def check_no_weights(folder: str, hint: str) -> None:
-    """Raise InputError, which ends in a hint, if `folder` holds a model that a run did not write.
-
-    This may be a pre-trained model, or one of Hugging Face.
-    """
+    """Raise InputError, which ends in a hint, if `folder` holds a pre-trained model."""
     for name in (SHAPES_FILE, 'params_0.npy', 'config.json', *HUGGINGFACE_WEIGHTS):
         if os.path.lexists(os.path.join(folder, name)):
             raise InputError(f'{folder} holds a finished model ({name}): {hint}')

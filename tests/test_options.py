@@ -11,22 +11,19 @@ import sys
 
 import pytest
 from conftest import GOLDEN, ROOT
-from hypothesis import given
-from hypothesis import strategies as st
 
 import model_pytorch
 import opt
-from gpt1 import options, settings
-from gpt1.files import SAMPLE_MODEL
+from gpt1 import settings
+from gpt1.files import ENCODER_FILE, MERGES_FILE, SAMPLE_MODEL
 from gpt1.options import (
-    OPTIONS,
+    ALL,
     PRETRAIN,
     SETTINGS,
     TRAIN,
     Number,
     accepts,
     free_on_resume,
-    number,
     options_of,
 )
 from gpt1.parsing import parse_pretrain_args, parse_train_args
@@ -40,16 +37,17 @@ from gpt1.settings import (
 from gpt1.tasks import metrics
 from utils import InputError
 
-GOLDEN_MODEL = os.path.join(GOLDEN, 'model')
 RTE = ['--dataset', 'rte']
+TEXT = ['--text', ROOT, '--out', 'x']
 
 
 def train_args(*argv):
-    return parse_train_args(['--dataset', 'rocstories', '--model_dir', GOLDEN_MODEL, *argv])
+    model = os.path.join(GOLDEN, 'model')
+    return parse_train_args(['--dataset', 'rocstories', '--model_dir', model, *argv])
 
 
 def pretrain_args(*argv):
-    return parse_pretrain_args(['--text', ROOT, '--out', 'x', *argv])
+    return parse_pretrain_args([*TEXT, *argv])
 
 
 def refused(parse, argv, capsys):
@@ -64,11 +62,16 @@ def refused(parse, argv, capsys):
 
 
 def test_the_table_fits_the_modules_that_it_must_not_import():
-    names = [option.name for group in OPTIONS.values() for option in group]
-    assert len(names) == len(set(names))
-    assert set(options.ACTIVATIONS) == set(model_pytorch.ACT_FNS)
-    assert set(options.SCHEDULES) == set(opt.SCHEDULES)
-    assert set(options.METRICS) == set(metrics.METRICS)
+    kinds = {option.name: option.kind for option in ALL}
+    helps = {option.name: option.help for option in ALL}
+    assert len(kinds) == len(ALL)
+    assert set(kinds['afn']) == set(model_pytorch.ACT_FNS)
+    assert set(kinds['lr_schedule']) == set(opt.SCHEDULES)
+    assert set(kinds['metric']) == set(metrics.METRICS)
+    for name in ('lr_schedule', 'metric'):
+        assert ', '.join(kinds[name]) in helps[name]
+    for name, file in {'encoder_path': ENCODER_FILE, 'bpe_path': MERGES_FILE}.items():
+        assert file in helps[name] and file in helps['vocabulary']
 
 
 def test_the_defaults_are_those_of_the_original_program_and_of_the_paper():
@@ -94,14 +97,15 @@ def test_what_a_resumed_run_may_change():
     assert not pretrain & {'lr', 'seed', 'n_windows', 'n_merges', 'coverage', 'warmup_updates'}
 
 
-def numeric_options():
-    for script in (TRAIN, PRETRAIN):
-        for option in options_of(script):
-            if isinstance(option.kind, Number):
-                yield pytest.param(script, option, id=f'{script} --{option.name}')
+NUMERIC = [
+    pytest.param(script, option, id=f'{script} --{option.name}')
+    for script in (TRAIN, PRETRAIN)
+    for option in options_of(script)
+    if isinstance(option.kind, Number)
+]
 
 
-@pytest.mark.parametrize('script, option', list(numeric_options()))
+@pytest.mark.parametrize('script, option', NUMERIC)
 def test_both_ends_of_every_numeric_option(script, option, capsys):
     """What lies in the range is accepted; what lies beyond is refused in one line."""
     kind = option.kind
@@ -126,14 +130,6 @@ def test_both_ends_of_every_numeric_option(script, option, capsys):
     beyond = [kind.low - 1, kind.high * 2 + 1, 10**400, math.nan, math.inf, -math.inf]
     for value in [*beyond, '', 'x', '0x10', '9' * 5000, '1 2']:
         refused(parse, value, capsys)
-
-
-@given(st.one_of(st.integers(), st.floats(), st.booleans(), st.text(), st.none()))
-def test_a_number_accepts_no_other_type(value):
-    is_int, is_float = type(value) is int, type(value) is float
-    assert accepts(number(int, 0, 10), value) == (is_int and 0 <= value <= 10)
-    wanted = (is_int or is_float) and 0 < value <= 10
-    assert accepts(number(float, 0, 10, but=[0]), value) == wanted
 
 
 def test_settings_of_the_model_come_before_defaults_and_after_what_was_typed(tmp_path):
@@ -170,9 +166,6 @@ def test_settings_for_finetuning(capsys):
         assert '--settings' in refused(lambda w: pretrain_args('--settings', w), word, capsys)
 
 
-TEXT = ['--text', ROOT, '--out', 'x']
-
-
 @pytest.mark.parametrize(
     'parse, argv, words',
     [
@@ -182,7 +175,6 @@ TEXT = ['--text', ROOT, '--out', 'x']
         (parse_train_args, [*RTE, '--n_layer', '2', '--n_transfer', '3'], 'more than --n_layer'),
         (parse_train_args, [*RTE, '--analysis'], 'give both'),
         (parse_train_args, [*RTE, '--desc', 'a/b'], 'without folders'),
-        (parse_train_args, [*RTE, '--desc', '..'], 'without folders'),
         (parse_train_args, [*RTE, '--desc', 'x' * 201], 'too long'),
         (parse_train_args, [*RTE, '--desc', 'a\udcffb'], 'not UTF-8 text; see'),
         (parse_train_args, [*RTE, '--regression'], '--dataset custom'),
@@ -191,24 +183,22 @@ TEXT = ['--text', ROOT, '--out', 'x']
         (parse_train_args, [*RTE, '--nothing'], 'unrecognized'),
         (parse_pretrain_args, ['--out', 'x'], '--text'),
         (parse_pretrain_args, ['--text', 'nowhere', '--out', 'x'], '--text nowhere: no such'),
-        (parse_pretrain_args, [*TEXT, '--n_head', '7'], 'not divisible'),
         (parse_pretrain_args, [*TEXT, '--init', ROOT, '--vocabulary', ROOT], 'its own'),
-        (parse_pretrain_args, [*TEXT, '--warmup_updates', '0.5'], 'a whole number'),
     ],
 )
 def test_wrong_options(parse, argv, words, capsys):
     assert words in refused(parse, argv, capsys)
 
 
-@pytest.mark.parametrize('argv', [['--help'], ['--model_dir', 'nowhere']])
-def test_options_are_answered_without_pytorch(argv):
+def test_options_are_answered_without_pytorch():
     code = (
-        'import sys\nfrom gpt1.parsing import parse_train_args\n'
-        f'try:\n    parse_train_args({argv!r})\n'
-        'finally:\n    assert not {"torch", "pandas", "numpy"} & set(sys.modules)\n'
+        'import contextlib, sys\nfrom gpt1.parsing import parse_train_args\n'
+        'for argv in (["--help"], ["--model_dir", "nowhere"]):\n'
+        '    with contextlib.suppress(SystemExit):\n        parse_train_args(argv)\n'
+        'assert not {"torch", "pandas", "numpy"} & set(sys.modules)\n'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert 'Traceback' not in done.stderr, done.stderr
+    assert done.returncode == 0 and done.stderr.count('\n') == 1, done.stderr
 
 
 def test_model_settings_are_what_check_settings_accepts():
@@ -218,9 +208,6 @@ def test_model_settings_are_what_check_settings_accepts():
     assert lstm.keys() == SETTINGS.keys() - {'n_head', 'n_layer', 'afn', 'attn_pdrop'}
     check_settings(found, 'x')
     assert 'lr' not in model_settings(train_args(), kinds=['model'])
-    for name in ('seed', 'task'):
-        with pytest.raises(InputError, match='not a setting'):
-            check_settings({name: {}}, 'x')
 
 
 @pytest.mark.parametrize(
@@ -229,17 +216,13 @@ def test_model_settings_are_what_check_settings_accepts():
         ('settings', {'n_ctx': 5}, 'from 6'),
         ('settings', {'n_ctx': 512.0}, 'a whole number'),
         ('settings', {'n_head': True}, 'n_head'),
-        ('settings', {'lr': 1e300}, 'lr'),
-        ('settings', {'embd_pdrop': 1}, 'embd_pdrop'),
         ('settings', {'afn': []}, 'one of relu, swish, gelu'),
         ('settings', {'x' * 1000: 1}, 'not a setting'),
         ('settings', {'task': 'rte'}, 'task'),
         ('settings', '', 'not a JSON file'),
-        ('settings', '[]', 'expected a JSON object'),
         ('settings', '[' * 10**5, 'not a JSON file'),
         ('settings', '{"lr": 1e999}', 'lr'),
         ('config', {'model_type': 'gpt2'}, 'openai-gpt'),
-        ('config', {'layer_norm_epsilon': 1e-6}, 'layer_norm_epsilon'),
         ('config', {'n_positions': None}, 'n_ctx'),
         ('config', {'afn': ['gelu']}, 'afn'),
         ('config', {'gpt1': []}, 'gpt1'),
