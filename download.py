@@ -8,7 +8,6 @@ has a file's final name.
 """
 
 import contextlib
-import filecmp
 import hashlib
 import os
 import re
@@ -91,14 +90,14 @@ class Client:
 
         What arrives is kept in `path`.part until it is complete. Raises InputError.
         """
-        if is_there(path, digest):
+        if digest and is_there(path, digest):
             return None
         part, failures = f'{path}.part', 0
         is_old = _file_size(part) > 0  # of an earlier run
         while True:
             before = _file_size(part)
             try:
-                right = self._receive(url, part, digest, size)
+                right = self._receive(url, path, digest, size)
             except requests.RequestException as error:
                 failures = 1 if _file_size(part) > before else failures + 1
                 reason, may_pass = _explain(error)
@@ -108,6 +107,8 @@ class Client:
                     raise InputError(message) from error
                 time.sleep(min(0.5 * 2 ** (failures - 1), 60))
                 continue
+            if not os.path.exists(part):  # the whole file was there
+                return None
             if is_right(part, right):
                 return os.replace(part, path)
             os.unlink(part)
@@ -117,11 +118,12 @@ class Client:
                 )
             is_old = False  # once more, from the start
 
-    def _receive(self, url: str, part: str, digest: str, size: int) -> str:
-        """Append what `part` lacks of a file to it. Returns the digest that it should have.
+    def _receive(self, url: str, path: str, digest: str, size: int) -> str:
+        """Append what `path`.part lacks of a file to it. Returns the digest that it should have.
 
         Raises requests.RequestException if that fails.
         """
+        part = f'{path}.part'
         start = _file_size(part)
         headers = {'Accept-Encoding': 'identity'}
         if start:
@@ -132,14 +134,19 @@ class Client:
             if start and response.status_code in (404, 416):
                 return digest  # there is nothing after `start`
             response.raise_for_status()
+            if is_there(path, digest):
+                return digest
             sent_range = response.headers.get('Content-Range', '')
             if response.status_code != 206 or not sent_range.startswith(f'bytes {start}-'):
                 start = 0  # the server sends the whole file
             end = start + int(response.headers.get('Content-Length', 0))
-            sizes = {'total': end, 'initial': start, 'unit': 'B', 'unit_scale': True}
-            bar = tqdm(
-                desc=os.path.basename(url), leave=False, disable=None, **sizes
-            )  # on a terminal only
+            look = {
+                'unit': 'B',
+                'unit_scale': True,
+                'leave': False,
+                'disable': None,
+            }  # a terminal's
+            bar = tqdm(desc=os.path.basename(url), total=end, initial=start, **look)
             with bar, open(part, 'r+b' if start else 'wb', buffering=0) as f:
                 f.seek(start)
                 for chunk in response.iter_content(1024):  # what a cut connection may lose
@@ -177,10 +184,9 @@ def _explain(error: requests.RequestException) -> tuple[str, bool]:
     cause = error
     while cause.__context__ is not None:
         cause = cause.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f'its certificate is not valid: {cause.verify_message}', False
     reason = str(getattr(cause, 'strerror', None) or cause)[:150]
-    return reason, isinstance(error, (requests.ConnectionError, requests.Timeout))
+    is_final = isinstance(cause, ssl.SSLCertVerificationError)
+    return reason, isinstance(error, (requests.ConnectionError, requests.Timeout)) and not is_final
 
 
 @contextlib.contextmanager
@@ -214,54 +220,25 @@ def only_download(folder: str, name: str) -> Iterator[str]:
 
 
 def fetch_weights(client: Client, args: Namespace) -> None:
-    """Fetch OpenAI's model from `args.source` into `args.model_dir`. Raises InputError."""
-    source = SOURCES['weights']
-    base = (args.url or source['url']).rstrip('/')
-    digests = {os.path.join(args.model_dir, n): d for n, d in source['digests'].items()}
-    n_files = len(digests)
-    with only_download(args.model_dir, 'weights') as unfinished:
-        if args.source == 'github':
-            for path, digest in digests.items():
-                url = f'{base}/{os.path.basename(path)}'
-                client.fetch(url, path, 'try --source huggingface', digest)
-        elif not all(is_there(path, digest) for path, digest in digests.items()):
-            n_files = fetch_huggingface(client, args.model_dir, unfinished)
-    print(f'weights: {n_files} files in {args.model_dir}')
+    """Fetch OpenAI's model into `args.model_dir`, in the form of `args.source`.
 
-
-def fetch_huggingface(client: Client, model_dir: str, unfinished: str) -> int:
-    """Fetch the model on Hugging Face, in the form that it has there. Raises InputError.
-
-    The environment variable HF_ENDPOINT names another server. Returns the number of files.
+    The environment variable HF_ENDPOINT names another server than huggingface.co. Raises
+    InputError.
     """
-    repository, files = SOURCES['huggingface']['repository'], SOURCES['huggingface']['files']
-    if os.path.exists(os.path.join(model_dir, files[-1])):  # it is put there last
-        check_huggingface(model_dir)
-        return len(files)
-    endpoint = os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
-    hint = 'name a mirror in the environment variable HF_ENDPOINT, or try --source github'
-    for name in files:
-        url = f'{endpoint}/{repository}/resolve/main/{name}'
-        client.fetch(url, os.path.join(unfinished, name), hint)
-    check_huggingface(unfinished)
-    for name in files:
-        path, final = os.path.join(unfinished, name), os.path.join(model_dir, name)
-        if os.path.exists(final) and not filecmp.cmp(path, final, shallow=False):
-            raise InputError(f'{final} is another file; move it away, or choose another folder')
-        os.replace(path, final)
-    return len(files)
-
-
-def check_huggingface(folder: str) -> None:
-    """Raise InputError unless a Hugging Face folder has OpenAI's vocabulary and sizes."""
-    from gpt1.weights.huggingface import HuggingFaceWeights
-    from gpt1.weights.vocabulary import open_encoder, vocabulary_facts
-
-    weights, expected = HuggingFaceWeights(folder), SOURCES['huggingface']
-    vocabulary = vocabulary_facts(open_encoder(folder))['vocabulary']
-    sizes = [weights.n_positions, weights.n_embd, weights.n_layer]
-    if (vocabulary, sizes) != (expected['vocabulary'], expected['sizes']):
-        raise InputError(f"{folder} is not OpenAI's model: another vocabulary, or other sizes")
+    github, digests = SOURCES['github'], SOURCES[args.source]['digests']
+    base, hint = args.url or github['url'], 'try --source huggingface'
+    if args.source == 'huggingface':
+        endpoint = os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
+        base = f'{endpoint}/{SOURCES["huggingface"]["repository"]}/resolve/main'
+        hint = 'name a mirror in the environment variable HF_ENDPOINT, or try --source github'
+    with only_download(args.model_dir, 'weights'):
+        paths = {
+            name: os.path.join(args.model_dir, name) for name in (*github['digests'], *digests)
+        }
+        if not all(is_there(paths[name], digest) for name, digest in github['digests'].items()):
+            for name, digest in digests.items():
+                client.fetch(f'{base.rstrip("/")}/{name}', paths[name], hint, digest)
+    print(f'weights: {len(digests)} files in {args.model_dir}')
 
 
 def fetch_data_set(client: Client, name: str, data_dir: str) -> None:
@@ -319,9 +296,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     )
     add = parser.add_argument
     add('names', nargs='*', metavar='NAME', help='what to fetch, see below (default: weights)')
-    sources = ('github', 'huggingface')
     text = 'of the weights; the environment variable HF_ENDPOINT names a mirror of Hugging Face'
-    add('--source', choices=sources, default='github', help=text)
+    add('--source', choices=('github', 'huggingface'), default='github', help=text)
     add('--model_dir', default='model/', help='folder for the weights')
     add('--data_dir', default='data/', help='folder for the data sets')
     add('--accept_terms', action='store_true', help='accept the terms of use of race')
@@ -339,7 +315,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 
 def list_names() -> str:
     """Return what can be fetched, for --help."""
-    sizes = {'weights': SOURCES['weights']['size']}
+    sizes = {'weights': SOURCES['github']['size']}
     for name, source in SOURCES['data'].items():
         sizes[name] = sum(file['size'] for file in source['files'])
     lines = [f'  {name:<12}{size / 1e6:>7.2f} MB' for name, size in sizes.items()]

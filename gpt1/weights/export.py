@@ -17,9 +17,8 @@ from tokenizers.processors import TemplateProcessing
 
 from gpt1.files import PARAMETERS_FILE
 from gpt1.settings import CONFIG_KEY, CONFIG_NAMES
-from gpt1.weights.huggingface import CHOICE_HEAD, CLASS_HEAD, array_names
-from gpt1.weights.open import OpenedModel
-from gpt1.weights.openai import save_openai_shards
+from gpt1.weights.open import CHOICE_HEAD, CLASS_HEAD, OpenedModel
+from gpt1.weights.openai import model_shapes, save_openai_shards
 from gpt1.weights.parameters import save_settings, sign
 from gpt1.weights.vocabulary import known_merges, save_vocabulary, vocabulary_facts, write_merges
 from text_utils import TextEncoder
@@ -111,7 +110,8 @@ def _transformer_tensors(model, special: bool, pads: bool) -> dict[str, np.ndarr
     padding = np.zeros((int(pads), config.n_embd), dtype=np.float32)
     arrays = [embed[config.first_position :], np.concatenate([embed[:n_rows], padding])]
     arrays += map(_numpy, model.transformer.h.parameters())
-    return {f'transformer.{name}': p for name, p in zip(array_names(config.n_layer), arrays)}
+    names = model_shapes(config.n_ctx, n_rows, config.n_embd, config.n_layer)
+    return {f'transformer.{name}': p for name, p in zip(names, arrays)}
 
 
 def _config(config, n_rows: int) -> dict:

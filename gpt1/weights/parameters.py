@@ -11,18 +11,13 @@ from argparse import Namespace
 
 import torch
 
-from gpt1.settings import CONFIG_KEY, check_settings, model_settings, read_settings
+from gpt1.settings import CONFIG_KEY, check_settings, model_settings
 from gpt1.tasks.task import Task
 from gpt1.weights.safe_load import load_file, read_numbers
 from gpt1.weights.vocabulary import vocabulary_facts
 from text_utils import TextEncoder
 from utils import InputError, whole_file
 
-# Settings, and parts of the task, without which the scores or their names are others
-DECISIVE = (
-    *('n_vocab', 'vocabulary', 'model', 'n_embd', 'n_head', 'n_layer', 'afn', 'lstm_units'),
-    *('layout', 'labels', 'n_context', 'soft_labels', 'regression', 'mean', 'std'),
-)
 # What the files of earlier ports hold besides: a second name of the embedding, attention's masks
 SUPERFLUOUS = re.compile(r'lm_head\.decoder\.weight|transformer\.h\.\d+\.attn\.b')
 
@@ -87,24 +82,6 @@ def sign(model: torch.nn.Module, values: Namespace | dict, task: Task, encoder: 
         state._metadata[CONFIG_KEY] = signed
 
     model.register_state_dict_post_hook(add)
-
-
-def join_settings(signed: dict, folder: str, path: str) -> dict:
-    """Return the settings beside a file of parameters, and where they lack one, those in it.
-
-    Raises InputError if they are those of another model.
-    """
-    settings = read_settings(folder)
-    before = {**signed, **signed.get('task', {})}
-    now = {**settings, **settings.get('task', {})}
-    for name in DECISIVE:
-        if name in before and now.get(name, before[name]) != before[name]:
-            raise InputError(
-                f'{folder}/settings.json belongs to another model than {path}: {name} is '
-                f'{str(now[name])[:80]}, expected {str(before[name])[:80]}; remove it, or put it '
-                'right'
-            )
-    return {**signed, **settings}
 
 
 def settings_of(values: Namespace | dict, task: Task | None, encoder: TextEncoder) -> dict:
