@@ -32,9 +32,8 @@ def parse_args(argv=None):
     parser = Parser(
         prog='convert.py', usage='python convert.py SOURCE TARGET [options]', description=__doc__
     )
-    parser.add_argument(
-        'source', help="a folder with OpenAI's files, one of Hugging Face, or a file of parameters"
-    )
+    text = "a folder with OpenAI's files, one of Hugging Face, or a file of parameters"
+    parser.add_argument('source', help=text)
     parser.add_argument('target', help='a new folder for the result')
     add_model_options(parser)
     args = parser.parse_args(argv)

@@ -53,16 +53,12 @@ def is_right(path: str, digest: str) -> bool:
 
 
 def is_there(path: str, digest: str) -> bool:
-    """Return whether the file was fetched already.
-
-    Raises InputError if another file is at its place.
-    """
+    """Return whether the file is there. Raises InputError if another file is at its place."""
     if not os.path.exists(path):
         return False
     if not is_right(path, digest):
         raise InputError(
-            f'{path} exists, but is not the published file (its hash is not {digest}); move it '
-            'away, or choose another folder'
+            f'{path} exists, but is not the published file; move it away, or choose another folder'
         )
     return True
 
@@ -79,16 +75,13 @@ class Client:
     retries: int
     timeout: float
 
-    def fetch(
-        self, url: str, path: str, hint: str, digest: str = '', size: int = sys.maxsize
-    ) -> None:
-        """Fetch a file to `path`, unless it is there.
+    def fetch(self, url: str, path: str, hint: str, digest: str) -> None:
+        """Fetch a file to `path`, unless it is there. Raises InputError.
 
         hint    what else the user can do, for the error message
-        digest  see `is_right`; by default what the server says
-        size    in bytes, at most
+        digest  see `is_right`; if it is '', what the server says
 
-        What arrives is kept in `path`.part until it is complete. Raises InputError.
+        What arrives is kept in `path`.part until it is complete.
         """
         if digest and is_there(path, digest):
             return None
@@ -97,14 +90,13 @@ class Client:
         while True:
             before = _file_size(part)
             try:
-                right = self._receive(url, path, digest, size)
+                right = self._receive(url, path, digest)
             except requests.RequestException as error:
                 failures = 1 if _file_size(part) > before else failures + 1
                 reason, may_pass = _explain(error)
                 if failures > self.retries or not may_pass:
                     again = 'run the same command again to resume, or ' if may_pass else ''
-                    message = f'cannot fetch {url}: {reason}; {again}{hint}'
-                    raise InputError(message) from error
+                    raise InputError(f'cannot fetch {url}: {reason}; {again}{hint}') from error
                 time.sleep(min(0.5 * 2 ** (failures - 1), 60))
                 continue
             if not os.path.exists(part):  # the whole file was there
@@ -113,16 +105,11 @@ class Client:
                 return os.replace(part, path)
             os.unlink(part)
             if not is_old:
-                raise InputError(
-                    f'{url} is not the published file: its hash is not {right}; {hint}'
-                )
+                raise InputError(f'{url} is not the published file (hash {right}); {hint}')
             is_old = False  # once more, from the start
 
-    def _receive(self, url: str, path: str, digest: str, size: int) -> str:
-        """Append what `path`.part lacks of a file to it. Returns the digest that it should have.
-
-        Raises requests.RequestException if that fails.
-        """
+    def _receive(self, url: str, path: str, digest: str) -> str:
+        """Append what `path`.part lacks to it. Returns the digest that it should have."""
         part = f'{path}.part'
         start = _file_size(part)
         headers = {'Accept-Encoding': 'identity'}
@@ -140,20 +127,13 @@ class Client:
             if response.status_code != 206 or not sent_range.startswith(f'bytes {start}-'):
                 start = 0  # the server sends the whole file
             end = start + int(response.headers.get('Content-Length', 0))
-            look = {
-                'unit': 'B',
-                'unit_scale': True,
-                'leave': False,
-                'disable': None,
-            }  # a terminal's
+            look = dict(unit='B', unit_scale=True, leave=False, disable=None)  # on a terminal only
             bar = tqdm(desc=os.path.basename(url), total=end, initial=start, **look)
             with bar, open(part, 'r+b' if start else 'wb', buffering=0) as f:
                 f.seek(start)
                 for chunk in response.iter_content(1024):  # what a cut connection may lose
                     f.write(chunk)
                     bar.update(len(chunk))
-                    if f.tell() > size:
-                        return digest  # this is another file
                 if f.tell() < end:
                     raise ChunkedEncodingError
                 os.fsync(f.fileno())
@@ -191,10 +171,7 @@ def _explain(error: requests.RequestException) -> tuple[str, bool]:
 
 @contextlib.contextmanager
 def only_download(folder: str, name: str) -> Iterator[str]:
-    """Yield a folder for what is not complete yet, inside of `folder`, to one process at a time.
-
-    It still holds what an interrupted run left, and is removed when all is done.
-    """
+    """Yield a folder for what is not complete yet, inside of `folder`, to one process at a time."""
     unfinished = os.path.join(folder, f'.{name}.download')
     os.makedirs(folder, exist_ok=True)
     # FileLock's fallback, a file that exists, would stay behind when a process dies.
@@ -220,11 +197,7 @@ def only_download(folder: str, name: str) -> Iterator[str]:
 
 
 def fetch_weights(client: Client, args: Namespace) -> None:
-    """Fetch OpenAI's model into `args.model_dir`, in the form of `args.source`.
-
-    The environment variable HF_ENDPOINT names another server than huggingface.co. Raises
-    InputError.
-    """
+    """Fetch OpenAI's model into `args.model_dir`, in the form of `args.source`."""
     github, digests = SOURCES['github'], SOURCES[args.source]['digests']
     base, hint = args.url or github['url'], 'try --source huggingface'
     if args.source == 'huggingface':
@@ -232,12 +205,11 @@ def fetch_weights(client: Client, args: Namespace) -> None:
         base = f'{endpoint}/{SOURCES["huggingface"]["repository"]}/resolve/main'
         hint = 'name a mirror in the environment variable HF_ENDPOINT, or try --source github'
     with only_download(args.model_dir, 'weights'):
-        paths = {
-            name: os.path.join(args.model_dir, name) for name in (*github['digests'], *digests)
-        }
-        if not all(is_there(paths[name], digest) for name, digest in github['digests'].items()):
+        folder = args.model_dir
+        if not all(is_there(os.path.join(folder, n), d) for n, d in github['digests'].items()):
             for name, digest in digests.items():
-                client.fetch(f'{base.rstrip("/")}/{name}', paths[name], hint, digest)
+                url, path = f'{base.rstrip("/")}/{name}', os.path.join(folder, name)
+                client.fetch(url, path, hint, digest)
     print(f'weights: {len(digests)} files in {args.model_dir}')
 
 
@@ -258,7 +230,7 @@ def fetch_data_set(client: Client, name: str, data_dir: str) -> None:
             if not is_there(path, file['digest']):
                 hint = f'get it in another way and put it at {path}'
                 path = os.path.join(unfinished, base)
-                client.fetch(path=path, hint=hint, **file)
+                client.fetch(file['url'], path, hint, file['digest'])
             if base.endswith(('.zip', '.tar.gz')):
                 unpack(path, inner, unpacked)
             else:

@@ -24,9 +24,6 @@ class HuggingFaceWeights(Weights):
 
     tensors  by names that do not begin with `transformer.`, which not all versions write
     special  the rows of our special tokens in the token embedding; None if it has none
-
-    Where the token embedding is stored under the name of the output matrix only, `lm_head.weight`,
-    it is taken from there. Raises InputError.
     """
 
     def __init__(self, folder: str):
@@ -34,16 +31,14 @@ class HuggingFaceWeights(Weights):
         path = os.path.join(folder, 'config.json')
         read_settings(folder)  # checks their names and values
         config = read_json(path)
-        for name in ('n_positions', 'n_embd', 'n_head', 'n_layer', 'vocab_size'):
+        names = ('n_positions', 'n_embd', 'n_layer', 'vocab_size', 'n_head')
+        for name in names:
             value = config.get(name)
             if type(value) is not int or not 0 < value < 1 << 24:
                 raise InputError(f'{path}: "{name}" should be a positive whole number')
-        self.n_positions: int = config['n_positions']
-        self.n_embd: int = config['n_embd']
-        self.n_layer: int = config['n_layer']
-        self.n_rows: int = config['vocab_size']
+        self.n_positions, self.n_embd, self.n_layer, self.n_rows, _ = map(config.get, names)
         self.path, self.tensors = find_tensors(folder)
-        if TOKENS not in self.tensors and OUTPUT in self.tensors:
+        if TOKENS not in self.tensors and OUTPUT in self.tensors:  # some versions write one of both
             self.tensors[TOKENS] = self.tensors[OUTPUT]
         self.n_vocab, self.special = self._find_special()
         shapes = model_shapes(self.n_positions, self.n_rows, self.n_embd, self.n_layer)
@@ -58,7 +53,7 @@ class HuggingFaceWeights(Weights):
             )
 
     def _find_special(self) -> tuple[int, list[int] | None]:
-        """Return the size of the vocabulary, and the rows of our special tokens, if there are any.
+        """Return the size of the vocabulary, and the rows of our special tokens.
 
         Other rows that follow the vocabulary belong to added tokens, such as [PAD].
         """

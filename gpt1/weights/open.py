@@ -52,30 +52,29 @@ def open_model(
     n_head: int | None = None,
     afn: str | None = None,
 ) -> OpenedModel:
-    """Open a model, pre-trained or fine-tuned.
+    """Open a model, pre-trained or fine-tuned. Raises InputError.
 
     path       a file of parameters; or a folder with OpenAI's files, those of `train.py`
                (`best_params`) or those of Hugging Face; None: see `settings.find_model_dir`
     model_dir  folder of the vocabulary, where `path` is a file that has none beside it
     n_head     number of heads, where the settings beside the weights do not say it (default: 12)
     afn        activation, likewise (default: gelu)
-
-    Raises InputError.
     """
     path = find_model_dir() if path is None else path
+    options = {name: x for name, x in (('n_head', n_head), ('afn', afn)) if x is not None}
     if os.path.isfile(os.path.join(path, PARAMETERS_FILE)):
         path = os.path.join(path, PARAMETERS_FILE)
     if os.path.isfile(path):
-        return _open_parameters(path, model_dir, n_head, afn)
+        return _open_parameters(path, model_dir, options)
     if not os.path.isdir(path):
         raise InputError(f'no such file or folder: {path}')
     is_run = os.path.exists(os.path.join(path, RECORD_FILE))
     if is_run and not os.path.exists(os.path.join(path, SHAPES_FILE)):
         raise InputError(f'the run in {path} has not kept any parameters (yet)')
-    return _open_folder(path, model_dir or path, n_head, afn)
+    return _open_folder(path, model_dir or path, options)
 
 
-def _open_folder(path: str, model_dir: str, n_head: int | None, afn: str | None) -> OpenedModel:
+def _open_folder(path: str, model_dir: str, options: dict) -> OpenedModel:
     weights, settings = open_weights(path), read_settings(path)
     encoder = open_encoder(model_dir)
     check_vocabulary(encoder, settings, model_dir)
@@ -83,7 +82,7 @@ def _open_folder(path: str, model_dir: str, n_head: int | None, afn: str | None)
     sizes = {'n_vocab': weights.n_vocab, 'n_embd': weights.n_embd, 'n_layer': weights.n_layer}
     if not weights.lstm_units:
         sizes['n_ctx'] = weights.n_positions
-    config = _choose_config(settings, path, n_head, afn, weights.lstm_units, sizes)
+    config = _configure(path, {**settings, **options}, weights.lstm_units, **sizes)
     is_huggingface = isinstance(weights, HuggingFaceWeights)
     head = find_classifier(weights) if is_huggingface and weights.special else None
     if head is None:
@@ -114,9 +113,7 @@ def find_classifier(weights: HuggingFaceWeights) -> dict[str, torch.Tensor] | No
     return None
 
 
-def _open_parameters(
-    path: str, model_dir: str | None, n_head: int | None, afn: str | None
-) -> OpenedModel:
+def _open_parameters(path: str, model_dir: str | None, options: dict) -> OpenedModel:
     folder = os.path.dirname(path) or '.'
     state, signed = read_parameters(path)
     settings = {**read_settings(folder), **signed}  # what the file itself says is true
@@ -139,7 +136,7 @@ def _open_parameters(
                 f'{encoder.n_vocab:,} symbols: the vocabulary belongs to another model'
             )
     task = _task_of(settings, path, n_out=len(state['task_head.linear.weight']))
-    config = _choose_config(settings, path, n_head, afn, units, sizes)
+    config = _configure(path, {**settings, **options}, units, **sizes)
     with torch.device('meta'):
         model = DoubleHeadModel(config, task.layout, task.n_out)
     load_state(model, state, path, assign=True)  # the numbers stay in the file
@@ -147,23 +144,18 @@ def _open_parameters(
     return OpenedModel(model.eval(), encoder, settings, task, path)
 
 
-def _choose_config(
-    settings: dict, path: str, n_head: int | None, afn: str | None, units: int, sizes: dict
-) -> Config:
-    """Return the configuration of a model. Raises InputError.
+def _configure(path: str, values: dict, units: int, **sizes: int) -> Config:
+    """Return the configuration of an LSTM of `units`, or of a transformer.
 
-    units  of an LSTM; 0 for a transformer
-    sizes  what the shapes of the weights tell; options and settings tell the rest
+    values  settings and options, for what the arrays, whose sizes are given, do not tell
     """
-    if units:
-        return make_config({**settings, 'model': 'lstm', 'lstm_units': units}, **sizes)
-    n_head = n_head or settings.get('n_head', 12)
-    afn = afn or settings.get('afn', 'gelu')
-    if sizes['n_embd'] % n_head:
+    kind = 'lstm' if units else 'transformer'
+    config = make_config({**values, 'model': kind, 'lstm_units': units}, **sizes)
+    if not units and config.n_embd % config.n_head:
         raise InputError(
-            f'{path}: the width, {sizes["n_embd"]}, is not divisible by --n_head {n_head}'
+            f'{path}: the width, {config.n_embd}, is not divisible by --n_head {config.n_head}'
         )
-    return make_config({**settings, 'model': 'transformer', 'n_head': n_head, 'afn': afn}, **sizes)
+    return config
 
 
 def _task_of(settings: dict, path: str, n_out: int) -> Task:

@@ -1,9 +1,8 @@
 """Pre-trained weights as OpenAI published them, and their way into a model.
 
 A folder holds `params_shapes.json`, the list of the shapes of all arrays, and ten flat float32
-arrays, `params_0.npy` and so on, whose numbers follow each other. Of a transformer, array 0 is the
-position embedding, array 1 the token embedding, and each layer has 12 more; `pretrain.py` writes
-the arrays of an LSTM (`lstm.lstm_shapes`) in the same form.
+arrays, `params_0.npy` and so on, whose numbers follow each other. `pretrain.py` writes the arrays
+of an LSTM (`lstm.lstm_shapes`) in the same form.
 """
 
 import json
@@ -22,10 +21,9 @@ from utils import InputError, check_not_pointer, whole_file
 
 
 def model_shapes(n_positions: int, n_vocab: int, n_embd: int, n_layer: int) -> dict[str, list]:
-    """Return the shapes of all arrays of a transformer, in OpenAI's order.
+    """Return the shapes of a transformer's arrays in OpenAI's order, by Hugging Face's names.
 
-    Their names are those of Hugging Face, whose matrices, like those of a `Block`, lack the
-    leading 1. The parameters of a `Block` have the same order.
+    The parameters of a `Block` have the same order. Their matrices lack the leading 1.
     """
     n = n_embd
     layer = {
@@ -45,17 +43,14 @@ def model_shapes(n_positions: int, n_vocab: int, n_embd: int, n_layer: int) -> d
 
 
 class Weights:
-    """Pre-trained weights of a folder, in any format. A subclass opens and reads them.
-
-    lstm_units  0 where they are a transformer's. An LSTM has one layer and no positions
-    """
+    """Pre-trained weights of a folder, in any format. A subclass opens and reads them."""
 
     folder: str
     n_vocab: int
     n_embd: int
     n_layer: int = 1
-    n_positions: int = sys.maxsize
-    lstm_units: int = 0
+    n_positions: int = sys.maxsize  # an LSTM has none
+    lstm_units: int = 0  # of a transformer
 
     def check(self, n_vocab: int, n_embd: int, n_transfer: int) -> None:
         """Raise InputError unless the weights have the sizes asked for."""
@@ -72,10 +67,7 @@ class Weights:
 
 
 class OpenAIShards(Weights):
-    """The weights in OpenAI's files.
-
-    Opening them checks all that can be checked without reading the numbers. Raises InputError.
-    """
+    """The weights in OpenAI's files. Opening them checks all but the numbers."""
 
     def __init__(self, folder: str):
         self.folder = folder
@@ -125,10 +117,7 @@ class OpenAIShards(Weights):
                 start -= len(shard)
             array = np.concatenate(parts)
             if not np.isfinite(array).all():
-                raise InputError(
-                    f'{self.folder}: array {i} of the shards contains NaN or infinity; download '
-                    'them again'
-                )
+                raise InputError(f'{self.folder}: array {i} of the shards contains NaN or infinity')
             yield array.reshape(shape)
 
 
@@ -158,20 +147,18 @@ def save_openai_shards(model: torch.nn.Module, folder: str) -> None:
     written last: where it is, the rest is complete. Raises WriteError.
     """
     config, embed = model.config, model.transformer.embed.weight
+    tokens = embed[: config.n_vocab]
     if isinstance(config, LSTMConfig):
-        parameters = [embed[: config.n_vocab], *model.transformer.transferred()]
-        shapes = lstm_shapes(config.n_vocab, config.n_embd, config.lstm_units)
+        arrays = [tokens, *model.transformer.transferred()]
     else:
-        layers = model.transformer.h.parameters()
-        parameters = [embed[config.first_position :], embed[: config.n_vocab], *layers]
-        sizes = (config.n_ctx, config.n_vocab, config.n_embd, config.n_layer)
-        shapes = list(model_shapes(*sizes).values())
-    flat = torch.cat([p.detach().float().cpu().flatten() for p in parameters]).numpy()
+        layers = (p[None] if p.dim() == 2 else p for p in model.transformer.h.parameters())
+        arrays = [embed[config.first_position :], tokens, *layers]
+    flat = torch.cat([p.detach().float().cpu().flatten() for p in arrays]).numpy()
     for name, shard in zip(SHARDS, np.array_split(flat, len(SHARDS))):
         with whole_file(os.path.join(folder, name), 'wb') as f:
             np.save(f, shard)
     with whole_file(os.path.join(folder, SHAPES_FILE)) as f:
-        json.dump(shapes, f)
+        json.dump([list(p.shape) for p in arrays], f)
 
 
 @torch.no_grad()
@@ -182,8 +169,7 @@ def load_openai_pretrained_model(
 
     special  rows of the special tokens, [3, n_embd]
 
-    An LSTM is loaded whole if `n_transfer` is 0 or more. Needs memory for one array beside the
-    model. Returns the parameters that it has filled. Raises InputError.
+    An LSTM is loaded whole if `n_transfer` is 0 or more. Returns the parameters that it has filled.
     """
     if n_transfer < 0:
         return []

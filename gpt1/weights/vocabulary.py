@@ -1,8 +1,7 @@
 """The vocabularies that lie beside weights: the symbols with their ids, and the merges.
 
 They are OpenAI's two files, or `vocab.json` and `merges.txt`, or `tokenizer.json` of a Hugging Face
-folder. A model's settings may tell the size and a fingerprint of its vocabulary, so that the
-vocabulary of another model is recognized.
+folder.
 """
 
 import contextlib
@@ -99,10 +98,7 @@ def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
 
 
 def vocabulary_facts(encoder: TextEncoder) -> dict:
-    """Return what the settings of a model keep: the number of symbols, and a fingerprint.
-
-    The fingerprint is another one if the symbols, their ids or the merges differ.
-    """
+    """Return what the settings of a model keep: the number of symbols, and a fingerprint."""
     symbols = sorted(encoder.encoder.items(), key=lambda item: item[1])
     text = json.dumps([symbols, known_merges(encoder)])
     digits = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -110,10 +106,7 @@ def vocabulary_facts(encoder: TextEncoder) -> dict:
 
 
 def check_vocabulary(encoder: TextEncoder, settings: dict, where: str) -> None:
-    """Raise InputError if the settings of a model declare another vocabulary.
-
-    where  the folder of the vocabulary, for the message
-    """
+    """Raise InputError if the settings of a model declare another vocabulary than that `where`."""
     expected = settings.get('vocabulary')
     if expected and vocabulary_facts(encoder)['vocabulary'] != expected:
         raise InputError(
