@@ -299,15 +299,11 @@ def check_terms(name: str, accepted: bool) -> None:
     """Raise InputError if a data set cannot be fetched without the user's consent, or at all."""
     terms, address = SOURCES['terms'].get(name), SOURCES['by_request'].get(name)
     if address:
-        raise InputError(
-            f'{name} is sent by its authors on request: fill in the form at {address} and put its '
-            'two CSV files into data/'
-        )
+        how = f'fill in the form at {address} and put its two CSV files into data/'
+        raise InputError(f'{name} is sent by its authors on request: {how}')
     if terms and not accepted:
-        raise InputError(
-            f'{name} has terms of use: {terms}; read them there, and give --accept_terms if you '
-            'accept them'
-        )
+        how = 'read them there, and give --accept_terms if you accept them'
+        raise InputError(f'{name} has terms of use: {terms}; {how}')
 
 
 def run(args: Namespace) -> None:

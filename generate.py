@@ -7,6 +7,7 @@ The model knows lower-case text only. A fine-tuned model (--params) reads the te
 of an example of its task, and stops at the end of the example.
 """
 
+import functools
 import itertools
 import os
 import sys
@@ -112,8 +113,9 @@ def run(args) -> None:
     [device] = find_devices(args.device, 1)
     source = (args.params, args.model_dir) if args.params else (args.model_dir, None)
     opened = open_model(*source, args.n_head, args.afn)
+    warn = functools.partial(print, file=sys.stderr)
     if is_sample_model(opened.path):
-        print("sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
+        warn("sample model, not OpenAI's: python download.py downloads that")
     refuse_lstm(opened.model.config, opened.path, 'generate.py continues texts with a transformer')
     opened.model.to(device)
     encoder, n_ctx = opened.encoder, opened.model.config.n_ctx
@@ -122,16 +124,14 @@ def run(args) -> None:
         raise InputError('there is no text to continue, as in: python generate.py "Rick grew up"')
     n_unknown = ids.count(0)
     if n_unknown:
-        print(
+        warn(
             f'{n_unknown} of {len(text)} characters are not in the vocabulary: the model reads '
-            '<unk> in their place',
-            file=sys.stderr,
+            '<unk> in their place'
         )
     if len(ids) + args.length >= n_ctx:
-        print(
+        warn(
             f'the model has {n_ctx} positions: of a longer text it sees the last {n_ctx // 2} to '
-            f'{n_ctx} tokens',
-            file=sys.stderr,
+            f'{n_ctx} tokens'
         )
     for n, sample in enumerate(draw_samples(args, opened, ids), 1):
         if args.n_samples > 1:

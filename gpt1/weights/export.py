@@ -6,7 +6,6 @@ model comes back complete.
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,6 @@ from gpt1.weights.open import CHOICE_HEAD, CLASS_HEAD, OpenedModel
 from gpt1.weights.openai import model_shapes, save_openai_shards
 from gpt1.weights.parameters import save_settings, settings_of, sign
 from gpt1.weights.vocabulary import known_merges, save_vocabulary, write_merges
-from text_utils import TextEncoder
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
 
@@ -74,12 +72,6 @@ def save_huggingface(opened: OpenedModel, folder: str) -> list[str]:
     in_config = set(CONFIG_NAMES.values()) - {'n_ctx'}  # n_positions may be another number
     settings = {name: x for name, x in opened.settings.items() if name not in in_config}
     config[CONFIG_KEY] = {**settings, **settings_of({}, task, encoder)}
-    n_left_out = len(encoder.bpe_ranks) - len(known_merges(encoder))
-    if n_left_out:
-        warnings.append(
-            f'{n_left_out:,} merges are left out, because their results are not in the '
-            'vocabulary: words with them get other tokens there'
-        )
     with whole_file(os.path.join(folder, 'model.safetensors'), 'wb') as f:
         f.write(save({n: np.ascontiguousarray(p) for n, p in tensors.items()}, {'format': 'pt'}))
     _save_tokenizer(encoder, task, pads, model.config.n_ctx, folder)
@@ -176,11 +168,11 @@ def fold_bias(weight, bias, gain, shift, tolerance: float) -> np.ndarray:
     return (weight + np.outer(bias, u)).astype(np.float32)
 
 
-def huggingface_tokenizer(encoder: TextEncoder, special: Sequence[str] = ()) -> Tokenizer:
-    """Return a tokenizer of the library `tokenizers` with the ids of `TextEncoder` for English.
+def _save_tokenizer(encoder, task, pads: bool, n_ctx: int, folder: str) -> None:
+    """Write a tokenizer with the ids of `TextEncoder` for English.
 
-    special  the tokens whose ids are n_vocab, n_vocab + 1, and so on. With them, `tokenizer(text)`
-             and `tokenizer(a, b)` are the sequences of a task; of choices, a is the context
+    That of a fine-tuned model has the special tokens: `tokenizer(text)` and `tokenizer(a, b)` are
+    the sequences of its task; of choices, a is the context.
 
     transformers' own tokenizer of GPT-1 splits contractions otherwise (didn ' t). Here, the rules
     and exceptions of spaCy 2.0 are patterns, in `tokenizer.json`, that insert a space wherever it
@@ -190,25 +182,9 @@ def huggingface_tokenizer(encoder: TextEncoder, special: Sequence[str] = ()) -> 
     more than two marks at one end, and for scripts other than Latin, Greek and Cyrillic. Of 2,500
     texts of the paper's data sets, none differs.
     """
-    with open(os.path.join(os.path.dirname(__file__), 'tokenizer.json'), encoding='utf-8') as f:
-        rules = json.load(f)
-    rules['model'].update(vocab=encoder.encoder, merges=known_merges(encoder))
-    tokenizer = Tokenizer.from_str(json.dumps(rules))
-    tokenizer.add_special_tokens(list(special))
-    if special:
-        start, delimiter, classify = SPECIAL_TOKENS
-        tokenizer.post_processor = TemplateProcessing(
-            single=f'{start} $A {classify}',
-            pair=f'{start} $A {delimiter} $B {classify}',
-            special_tokens=[(token, encoder.n_vocab + i) for i, token in enumerate(special)],
-        )
-    return tokenizer
-
-
-def _save_tokenizer(encoder, task, pads: bool, n_ctx: int, folder: str) -> None:
     special = SPECIAL_TOKENS if task is not None else ()
     special += ('<pad>',) if pads else ()
-    symbols = {**encoder.encoder, **{t: encoder.n_vocab + i for i, t in enumerate(special)}}
+    ids = {token: encoder.n_vocab + i for i, token in enumerate(special)}
     config = {
         'tokenizer_class': 'PreTrainedTokenizerFast',
         'unk_token': '<unk>',
@@ -218,9 +194,21 @@ def _save_tokenizer(encoder, task, pads: bool, n_ctx: int, folder: str) -> None:
     }
     if pads or '<unk>' in encoder.encoder:
         config['pad_token'] = '<pad>' if pads else '<unk>'
-    tokenizer = json.loads(huggingface_tokenizer(encoder, special).to_str())
-    _save_json(tokenizer, folder, 'tokenizer.json')
-    _save_json(symbols, folder, 'vocab.json')
+    merges = known_merges(encoder)  # the library refuses others
+    with open(os.path.join(os.path.dirname(__file__), 'tokenizer.json'), encoding='utf-8') as f:
+        rules = json.load(f)
+    rules['model'].update(vocab=encoder.encoder, merges=merges)
+    tokenizer = Tokenizer.from_str(json.dumps(rules))
+    tokenizer.add_special_tokens(list(special))
+    if special:
+        start, delimiter, classify = SPECIAL_TOKENS
+        tokenizer.post_processor = TemplateProcessing(
+            single=f'{start} $A {classify}',
+            pair=f'{start} $A {delimiter} $B {classify}',
+            special_tokens=list(ids.items()),
+        )
+    _save_json(json.loads(tokenizer.to_str()), folder, 'tokenizer.json')
+    _save_json({**encoder.encoder, **ids}, folder, 'vocab.json')
     _save_json(config, folder, 'tokenizer_config.json')
     with whole_file(os.path.join(folder, 'merges.txt')) as f:
-        write_merges(f, known_merges(encoder))  # the library refuses others
+        write_merges(f, merges)

@@ -40,7 +40,12 @@ class HuggingFaceWeights(Weights):
         self.path, self.tensors = find_tensors(folder)
         if TOKENS not in self.tensors and OUTPUT in self.tensors:  # some versions write one of both
             self.tensors[TOKENS] = self.tensors[OUTPUT]
-        self.n_vocab, self.special = self._find_special()
+        # The rows after the vocabulary are those of added tokens: ours, or others such as [PAD].
+        symbols, _, added = read_vocabulary_of(folder)
+        is_known = set(added.values()) == set(range(len(symbols), self.n_rows))
+        self.n_vocab = len(symbols) if is_known else self.n_rows
+        special = [added.get(token) for token in SPECIAL_TOKENS]
+        self.special = special if is_known and None not in special else None
         shapes = model_shapes(self.n_positions, self.n_rows, self.n_embd, self.n_layer)
         for name, shape in shapes.items():
             self.check_shape(name, shape[-2:])
@@ -51,21 +56,6 @@ class HuggingFaceWeights(Weights):
                 f'{path}: "tie_word_embeddings" is false, and {OUTPUT} is not {TOKENS}; GPT-1 has '
                 'one matrix for both, so this model cannot be used'
             )
-
-    def _find_special(self) -> tuple[int, list[int] | None]:
-        """Return the size of the vocabulary, and the rows of our special tokens.
-
-        Other rows that follow the vocabulary belong to added tokens, such as [PAD].
-        """
-        try:
-            symbols, _, added = read_vocabulary_of(self.folder)
-        except InputError:  # the vocabulary is elsewhere
-            return self.n_rows, None
-        n_vocab = len(symbols)
-        if set(added.values()) != set(range(n_vocab, self.n_rows)):
-            return self.n_rows, None
-        rows = [added[token] for token in SPECIAL_TOKENS if token in added]
-        return n_vocab, rows if len(rows) == len(SPECIAL_TOKENS) else None
 
     def check_shape(self, name: str, expected: list[int]) -> None:
         """Raise InputError unless there is a tensor of this name and shape."""

@@ -159,14 +159,11 @@ def _configure(path: str, values: dict, units: int, **sizes: int) -> Config:
 
 
 def _task_of(settings: dict, path: str, n_out: int) -> Task:
+    task = TASKS['rocstories']  # the only task of the earlier port
     if 'task' in settings:
         task = kept_task(settings['task'], f'the settings of {path}')
-    elif n_out == 1:
-        task = TASKS['rocstories']  # the only task of the earlier port
-    else:
-        raise InputError(
-            f'{path}: no settings.json beside it says for which task it was fine-tuned'
-        )
+    elif n_out != task.n_out:
+        raise InputError(f'{path}: no settings.json beside it says for which task it is')
     if task.n_out != n_out:
         raise InputError(
             f'{path}: the classifier has {n_out} outputs, but {task.title} has {task.n_out}'
