@@ -32,9 +32,8 @@ def parse_args(argv=None):
     parser = Parser(
         prog='convert.py', usage='python convert.py SOURCE TARGET [options]', description=__doc__
     )
-    parser.add_argument(
-        'source', help="a folder with OpenAI's files, one of Hugging Face, or a file of parameters"
-    )
+    text = "a folder with OpenAI's files, one of Hugging Face, or a file of parameters"
+    parser.add_argument('source', help=text)
     parser.add_argument('target', help='a new folder for the result')
     add_model_options(parser)
     args = parser.parse_args(argv)
@@ -70,7 +69,7 @@ def run(args) -> None:
     from gpt1.lstm import refuse_lstm
     from gpt1.weights.export import save_huggingface, save_ours
     from gpt1.weights.huggingface import is_huggingface, open_weights
-    from gpt1.weights.open import open_model
+    from gpt1.weights.open import find_classifier, open_model
 
     source = find_source(args.source)
     opened = open_model(source, args.model_dir, args.n_head, args.afn)
@@ -78,7 +77,7 @@ def run(args) -> None:
     if is_huggingface(source):
         warnings = []
         save_ours(opened, args.target)
-        if not opened.finetuned and open_weights(source).classifier() is not None:
+        if not opened.finetuned and find_classifier(open_weights(source)):
             warnings.append(
                 'its classifier is left out: without the tokens _start_, _delimiter_ and '
                 '_classify_, it is not that of a model that was fine-tuned as this program does'

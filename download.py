@@ -8,7 +8,6 @@ has a file's final name.
 """
 
 import contextlib
-import filecmp
 import hashlib
 import os
 import re
@@ -54,16 +53,12 @@ def is_right(path: str, digest: str) -> bool:
 
 
 def is_there(path: str, digest: str) -> bool:
-    """Return whether the file was fetched already.
-
-    Raises InputError if another file is at its place.
-    """
+    """Return whether the file is there. Raises InputError if another file is at its place."""
     if not os.path.exists(path):
         return False
     if not is_right(path, digest):
         raise InputError(
-            f'{path} exists, but is not the published file (its hash is not {digest}); move it '
-            'away, or choose another folder'
+            f'{path} exists, but is not the published file; move it away, or choose another folder'
         )
     return True
 
@@ -80,48 +75,42 @@ class Client:
     retries: int
     timeout: float
 
-    def fetch(
-        self, url: str, path: str, hint: str, digest: str = '', size: int = sys.maxsize
-    ) -> None:
-        """Fetch a file to `path`, unless it is there.
+    def fetch(self, url: str, path: str, hint: str, digest: str) -> None:
+        """Fetch a file to `path`, unless it is there. Raises InputError.
 
         hint    what else the user can do, for the error message
-        digest  see `is_right`; by default what the server says
-        size    in bytes, at most
+        digest  see `is_right`; if it is '', what the server says
 
-        What arrives is kept in `path`.part until it is complete. Raises InputError.
+        What arrives is kept in `path`.part until it is complete.
         """
-        if is_there(path, digest):
+        if digest and is_there(path, digest):
             return None
         part, failures = f'{path}.part', 0
         is_old = _file_size(part) > 0  # of an earlier run
         while True:
             before = _file_size(part)
             try:
-                right = self._receive(url, part, digest, size)
+                right = self._receive(url, path, digest)
             except requests.RequestException as error:
                 failures = 1 if _file_size(part) > before else failures + 1
                 reason, may_pass = _explain(error)
                 if failures > self.retries or not may_pass:
                     again = 'run the same command again to resume, or ' if may_pass else ''
-                    message = f'cannot fetch {url}: {reason}; {again}{hint}'
-                    raise InputError(message) from error
+                    raise InputError(f'cannot fetch {url}: {reason}; {again}{hint}') from error
                 time.sleep(min(0.5 * 2 ** (failures - 1), 60))
                 continue
+            if not os.path.exists(part):  # the whole file was there
+                return None
             if is_right(part, right):
                 return os.replace(part, path)
             os.unlink(part)
             if not is_old:
-                raise InputError(
-                    f'{url} is not the published file: its hash is not {right}; {hint}'
-                )
+                raise InputError(f'{url} is not the published file (hash {right}); {hint}')
             is_old = False  # once more, from the start
 
-    def _receive(self, url: str, part: str, digest: str, size: int) -> str:
-        """Append what `part` lacks of a file to it. Returns the digest that it should have.
-
-        Raises requests.RequestException if that fails.
-        """
+    def _receive(self, url: str, path: str, digest: str) -> str:
+        """Append what `path`.part lacks to it. Returns the digest that it should have."""
+        part = f'{path}.part'
         start = _file_size(part)
         headers = {'Accept-Encoding': 'identity'}
         if start:
@@ -132,21 +121,19 @@ class Client:
             if start and response.status_code in (404, 416):
                 return digest  # there is nothing after `start`
             response.raise_for_status()
+            if is_there(path, digest):
+                return digest
             sent_range = response.headers.get('Content-Range', '')
             if response.status_code != 206 or not sent_range.startswith(f'bytes {start}-'):
                 start = 0  # the server sends the whole file
             end = start + int(response.headers.get('Content-Length', 0))
-            sizes = {'total': end, 'initial': start, 'unit': 'B', 'unit_scale': True}
-            bar = tqdm(
-                desc=os.path.basename(url), leave=False, disable=None, **sizes
-            )  # on a terminal only
+            look = dict(unit='B', unit_scale=True, leave=False, disable=None)  # on a terminal only
+            bar = tqdm(desc=os.path.basename(url), total=end, initial=start, **look)
             with bar, open(part, 'r+b' if start else 'wb', buffering=0) as f:
                 f.seek(start)
                 for chunk in response.iter_content(1024):  # what a cut connection may lose
                     f.write(chunk)
                     bar.update(len(chunk))
-                    if f.tell() > size:
-                        return digest  # this is another file
                 if f.tell() < end:
                     raise ChunkedEncodingError
                 os.fsync(f.fileno())
@@ -177,18 +164,14 @@ def _explain(error: requests.RequestException) -> tuple[str, bool]:
     cause = error
     while cause.__context__ is not None:
         cause = cause.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f'its certificate is not valid: {cause.verify_message}', False
     reason = str(getattr(cause, 'strerror', None) or cause)[:150]
-    return reason, isinstance(error, (requests.ConnectionError, requests.Timeout))
+    is_final = isinstance(cause, ssl.SSLCertVerificationError)
+    return reason, isinstance(error, (requests.ConnectionError, requests.Timeout)) and not is_final
 
 
 @contextlib.contextmanager
 def only_download(folder: str, name: str) -> Iterator[str]:
-    """Yield a folder for what is not complete yet, inside of `folder`, to one process at a time.
-
-    It still holds what an interrupted run left, and is removed when all is done.
-    """
+    """Yield a folder for what is not complete yet, inside of `folder`, to one process at a time."""
     unfinished = os.path.join(folder, f'.{name}.download')
     os.makedirs(folder, exist_ok=True)
     # FileLock's fallback, a file that exists, would stay behind when a process dies.
@@ -214,54 +197,20 @@ def only_download(folder: str, name: str) -> Iterator[str]:
 
 
 def fetch_weights(client: Client, args: Namespace) -> None:
-    """Fetch OpenAI's model from `args.source` into `args.model_dir`. Raises InputError."""
-    source = SOURCES['weights']
-    base = (args.url or source['url']).rstrip('/')
-    digests = {os.path.join(args.model_dir, n): d for n, d in source['digests'].items()}
-    n_files = len(digests)
-    with only_download(args.model_dir, 'weights') as unfinished:
-        if args.source == 'github':
-            for path, digest in digests.items():
-                url = f'{base}/{os.path.basename(path)}'
-                client.fetch(url, path, 'try --source huggingface', digest)
-        elif not all(is_there(path, digest) for path, digest in digests.items()):
-            n_files = fetch_huggingface(client, args.model_dir, unfinished)
-    print(f'weights: {n_files} files in {args.model_dir}')
-
-
-def fetch_huggingface(client: Client, model_dir: str, unfinished: str) -> int:
-    """Fetch the model on Hugging Face, in the form that it has there. Raises InputError.
-
-    The environment variable HF_ENDPOINT names another server. Returns the number of files.
-    """
-    repository, files = SOURCES['huggingface']['repository'], SOURCES['huggingface']['files']
-    if os.path.exists(os.path.join(model_dir, files[-1])):  # it is put there last
-        check_huggingface(model_dir)
-        return len(files)
-    endpoint = os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
-    hint = 'name a mirror in the environment variable HF_ENDPOINT, or try --source github'
-    for name in files:
-        url = f'{endpoint}/{repository}/resolve/main/{name}'
-        client.fetch(url, os.path.join(unfinished, name), hint)
-    check_huggingface(unfinished)
-    for name in files:
-        path, final = os.path.join(unfinished, name), os.path.join(model_dir, name)
-        if os.path.exists(final) and not filecmp.cmp(path, final, shallow=False):
-            raise InputError(f'{final} is another file; move it away, or choose another folder')
-        os.replace(path, final)
-    return len(files)
-
-
-def check_huggingface(folder: str) -> None:
-    """Raise InputError unless a Hugging Face folder has OpenAI's vocabulary and sizes."""
-    from gpt1.weights.huggingface import HuggingFaceWeights
-    from gpt1.weights.vocabulary import open_encoder, vocabulary_facts
-
-    weights, expected = HuggingFaceWeights(folder), SOURCES['huggingface']
-    vocabulary = vocabulary_facts(open_encoder(folder))['vocabulary']
-    sizes = [weights.n_positions, weights.n_embd, weights.n_layer]
-    if (vocabulary, sizes) != (expected['vocabulary'], expected['sizes']):
-        raise InputError(f"{folder} is not OpenAI's model: another vocabulary, or other sizes")
+    """Fetch OpenAI's model into `args.model_dir`, in the form of `args.source`."""
+    github, digests = SOURCES['github'], SOURCES[args.source]['digests']
+    base, hint = args.url or github['url'], 'try --source huggingface'
+    if args.source == 'huggingface':
+        endpoint = os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
+        base = f'{endpoint}/{SOURCES["huggingface"]["repository"]}/resolve/main'
+        hint = 'name a mirror in the environment variable HF_ENDPOINT, or try --source github'
+    with only_download(args.model_dir, 'weights'):
+        folder = args.model_dir
+        if not all(is_there(os.path.join(folder, n), d) for n, d in github['digests'].items()):
+            for name, digest in digests.items():
+                url, path = f'{base.rstrip("/")}/{name}', os.path.join(folder, name)
+                client.fetch(url, path, hint, digest)
+    print(f'weights: {len(digests)} files in {args.model_dir}')
 
 
 def fetch_data_set(client: Client, name: str, data_dir: str) -> None:
@@ -281,7 +230,7 @@ def fetch_data_set(client: Client, name: str, data_dir: str) -> None:
             if not is_there(path, file['digest']):
                 hint = f'get it in another way and put it at {path}'
                 path = os.path.join(unfinished, base)
-                client.fetch(path=path, hint=hint, **file)
+                client.fetch(file['url'], path, hint, file['digest'])
             if base.endswith(('.zip', '.tar.gz')):
                 unpack(path, inner, unpacked)
             else:
@@ -319,9 +268,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     )
     add = parser.add_argument
     add('names', nargs='*', metavar='NAME', help='what to fetch, see below (default: weights)')
-    sources = ('github', 'huggingface')
     text = 'of the weights; the environment variable HF_ENDPOINT names a mirror of Hugging Face'
-    add('--source', choices=sources, default='github', help=text)
+    add('--source', choices=('github', 'huggingface'), default='github', help=text)
     add('--model_dir', default='model/', help='folder for the weights')
     add('--data_dir', default='data/', help='folder for the data sets')
     add('--accept_terms', action='store_true', help='accept the terms of use of race')
@@ -339,7 +287,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 
 def list_names() -> str:
     """Return what can be fetched, for --help."""
-    sizes = {'weights': SOURCES['weights']['size']}
+    sizes = {'weights': SOURCES['github']['size']}
     for name, source in SOURCES['data'].items():
         sizes[name] = sum(file['size'] for file in source['files'])
     lines = [f'  {name:<12}{size / 1e6:>7.2f} MB' for name, size in sizes.items()]
@@ -351,15 +299,11 @@ def check_terms(name: str, accepted: bool) -> None:
     """Raise InputError if a data set cannot be fetched without the user's consent, or at all."""
     terms, address = SOURCES['terms'].get(name), SOURCES['by_request'].get(name)
     if address:
-        raise InputError(
-            f'{name} is sent by its authors on request: fill in the form at {address} and put its '
-            'two CSV files into data/'
-        )
+        how = f'fill in the form at {address} and put its two CSV files into data/'
+        raise InputError(f'{name} is sent by its authors on request: {how}')
     if terms and not accepted:
-        raise InputError(
-            f'{name} has terms of use: {terms}; read them there, and give --accept_terms if you '
-            'accept them'
-        )
+        how = 'read them there, and give --accept_terms if you accept them'
+        raise InputError(f'{name} has terms of use: {terms}; {how}')
 
 
 def run(args: Namespace) -> None:

@@ -7,6 +7,7 @@ The model knows lower-case text only. A fine-tuned model (--params) reads the te
 of an example of its task, and stops at the end of the example.
 """
 
+import functools
 import itertools
 import os
 import sys
@@ -45,11 +46,8 @@ def parse_args(argv=None):
     add('--top_p', type=share, default=1.0, help=text)
     add('--seed', type=seeds, default=42, help='the same seed draws the same texts')
     group = parser.add_argument_group('the model')
-    group.add_argument(
-        '--params',
-        help='parameters that train.py has kept, for example save/rocstories/best_params '
-        '(default: the pre-trained model in --model_dir)',
-    )
+    text = 'a best_params of train.py (default: the pre-trained model in --model_dir)'
+    group.add_argument('--params', help=text)
     add_model_options(group)
     args = parser.parse_args(argv)
     check_paths(parser, params=args.params, model_dir=args.model_dir)
@@ -93,18 +91,11 @@ def draw_samples(args, opened, ids: list[int]) -> Iterator[Iterator[int]]:
     from gpt1.ops.sampling import generate
 
     start = [opened.encoder.n_vocab] if opened.finetuned else []
+    what = {name: getattr(args, name) for name in ('length', 'temperature', 'top_k', 'top_p')}
     for first in range(0, args.n_samples, GROUP):
-        tokens = generate(
-            opened.model,
-            start + ids,
-            args.length,
-            min(GROUP, args.n_samples - first),
-            args.temperature,
-            args.top_k,
-            args.top_p,
-            (args.seed + first) % 2**63,
-            special=opened.finetuned,
-        )
+        what['n_samples'] = min(GROUP, args.n_samples - first)
+        what['seed'] = (args.seed + first) % 2**63
+        tokens = generate(opened.model, start + ids, special=opened.finetuned, **what)
         if args.n_samples == 1:
             yield (token for (token,) in tokens)
         else:
@@ -122,29 +113,25 @@ def run(args) -> None:
     [device] = find_devices(args.device, 1)
     source = (args.params, args.model_dir) if args.params else (args.model_dir, None)
     opened = open_model(*source, args.n_head, args.afn)
+    warn = functools.partial(print, file=sys.stderr)
     if is_sample_model(opened.path):
-        print("sample model, not OpenAI's: python download.py downloads that", file=sys.stderr)
+        warn("sample model, not OpenAI's: python download.py downloads that")
     refuse_lstm(opened.model.config, opened.path, 'generate.py continues texts with a transformer')
     opened.model.to(device)
     encoder, n_ctx = opened.encoder, opened.model.config.n_ctx
     ids = encoder.encode(text)
     if not ids:
-        raise InputError(
-            'there is no text to continue; for example: python generate.py "Rick grew up in a '
-            'troubled household."'
-        )
+        raise InputError('there is no text to continue, as in: python generate.py "Rick grew up"')
     n_unknown = ids.count(0)
     if n_unknown:
-        print(
+        warn(
             f'{n_unknown} of {len(text)} characters are not in the vocabulary: the model reads '
-            '<unk> in their place',
-            file=sys.stderr,
+            '<unk> in their place'
         )
     if len(ids) + args.length >= n_ctx:
-        print(
+        warn(
             f'the model has {n_ctx} positions: of a longer text it sees the last {n_ctx // 2} to '
-            f'{n_ctx} tokens',
-            file=sys.stderr,
+            f'{n_ctx} tokens'
         )
     for n, sample in enumerate(draw_samples(args, opened, ids), 1):
         if args.n_samples > 1:

@@ -167,7 +167,7 @@ def shards(file, folder):
     def read(path):
         opened = OpenAIShards(str(folder))
         opened.check(n_vocab, 32, 2)
-        for shape, array in zip(opened.shapes, opened.read(0, len(opened.shapes))):
+        for shape, array in zip(opened.shapes, opened.read(len(opened.shapes))):
             assert list(array.shape) == shape and array.dtype == np.float32
             assert np.isfinite(array).all()
 

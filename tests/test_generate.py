@@ -220,7 +220,7 @@ def test_a_fine_tuned_model(tmp_path, capsys, monkeypatch):
     ids, ending, more = map(encoder().encode, ('ella had no tape.', 'the store.', 'night'))
     sample = iter([delimiter, *ending, classify, *more])
 
-    def draw(model, read, *args, special):
+    def draw(model, read, special, **options):
         assert special and read == [start, *ids]
         return ([token] for token in sample)
 

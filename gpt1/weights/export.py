@@ -1,12 +1,11 @@
 """Write a model as a Hugging Face folder, or as the scripts of this program do.
 
-A model that is exported keeps our settings, its task and its vocabulary's fingerprint under the key
-`gpt1` of `config.json`, so that it comes back complete.
+Our settings, the task and the vocabulary's fingerprint stand in `config.json`, so that an exported
+model comes back complete.
 """
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,20 +16,15 @@ from tokenizers.processors import TemplateProcessing
 
 from gpt1.files import PARAMETERS_FILE
 from gpt1.settings import CONFIG_KEY, CONFIG_NAMES
-from gpt1.weights.huggingface import CHOICE_HEAD, CLASS_HEAD, array_names
-from gpt1.weights.open import OpenedModel
-from gpt1.weights.openai import save_openai_shards
-from gpt1.weights.parameters import save_settings, sign
-from gpt1.weights.vocabulary import known_merges, save_vocabulary, vocabulary_facts, write_merges
-from text_utils import TextEncoder
+from gpt1.weights.open import CHOICE_HEAD, CLASS_HEAD, OpenedModel
+from gpt1.weights.openai import model_shapes, save_openai_shards
+from gpt1.weights.parameters import save_settings, settings_of, sign
+from gpt1.weights.vocabulary import known_merges, save_vocabulary, write_merges
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
 
 def save_ours(opened: OpenedModel, folder: str) -> None:
-    """Write a model as this program's scripts do: OpenAI's files, or best_params.
-
-    Raises WriteError.
-    """
+    """Write a model as this program's scripts do: OpenAI's files, or best_params."""
     config = opened.model.config
     sizes = {name: getattr(config, name) for name in ('n_embd', 'n_head', 'n_layer', 'afn')}
     settings = {'n_ctx': config.n_ctx, **opened.settings, **sizes}
@@ -55,8 +49,6 @@ def save_huggingface(opened: OpenedModel, folder: str) -> list[str]:
         similarity  OpenAIGPTForSequenceClassification  logits for each order of the two texts,
                                                         whose sum is ours
         regression  OpenAIGPTForSequenceClassification  the number, in the units of the data
-
-    Raises WriteError.
     """
     model, encoder, task = opened.model, opened.encoder, opened.task
     # The library classifies the last token that is not padding, so no text may have that token.
@@ -79,17 +71,9 @@ def save_huggingface(opened: OpenedModel, folder: str) -> list[str]:
             task = replace(task, mean=0.0, std=1.0)
     in_config = set(CONFIG_NAMES.values()) - {'n_ctx'}  # n_positions may be another number
     settings = {name: x for name, x in opened.settings.items() if name not in in_config}
-    task_fact = {} if task is None else {'task': task.to_dict()}
-    config[CONFIG_KEY] = {**settings, **vocabulary_facts(encoder), **task_fact}
-    n_left_out = len(encoder.bpe_ranks) - len(known_merges(encoder))
-    if n_left_out:
-        warnings.append(
-            f'{n_left_out:,} merges are left out, because their results are not in the '
-            'vocabulary: words with them get other tokens there'
-        )
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    config[CONFIG_KEY] = {**settings, **settings_of({}, task, encoder)}
     with whole_file(os.path.join(folder, 'model.safetensors'), 'wb') as f:
-        f.write(save(tensors, {'format': 'pt'}))
+        f.write(save({n: np.ascontiguousarray(p) for n, p in tensors.items()}, {'format': 'pt'}))
     _save_tokenizer(encoder, task, pads, model.config.n_ctx, folder)
     _save_json(config, folder, 'config.json')  # last: a folder with it is complete
     return warnings
@@ -105,13 +89,13 @@ def _numpy(p: torch.Tensor) -> np.ndarray:
 
 
 def _transformer_tensors(model, special: bool, pads: bool) -> dict[str, np.ndarray]:
-    """Return the arrays of the transformer, by name, with rows for special tokens and padding."""
     config, embed = model.config, _numpy(model.transformer.embed.weight)
     n_rows = config.first_position if special else config.n_vocab
     padding = np.zeros((int(pads), config.n_embd), dtype=np.float32)
     arrays = [embed[config.first_position :], np.concatenate([embed[:n_rows], padding])]
     arrays += map(_numpy, model.transformer.h.parameters())
-    return {f'transformer.{name}': p for name, p in zip(array_names(config.n_layer), arrays)}
+    names = model_shapes(config.n_ctx, n_rows, config.n_embd, config.n_layer)
+    return {f'transformer.{name}': p for name, p in zip(names, arrays)}
 
 
 def _config(config, n_rows: int) -> dict:
@@ -145,8 +129,8 @@ def _class_head(model, task) -> tuple[np.ndarray, list[str]]:
     linear, norm = model.task_head.linear, model.transformer.h[-1].ln_2
     weight, bias, tolerance, warnings = _numpy(linear.weight), _numpy(linear.bias), 1e-5, []
     if task.regression:
-        weight, bias = weight * np.float32(task.std), bias * np.float32(task.std)
-        bias += np.float32(task.mean)
+        weight = weight * np.float32(task.std)
+        bias = bias * np.float32(task.std) + np.float32(task.mean)
         tolerance *= max(task.std, abs(task.mean))
     if task.soft_labels:
         warnings.append(
@@ -156,25 +140,21 @@ def _class_head(model, task) -> tuple[np.ndarray, list[str]]:
     if task.layout == 'similarity':
         bias = bias / 2  # each of the two orders brings half of it
         warnings.append('the logits of a pair are the sum of those of its two orders')
-    return fold_bias(weight, bias, _numpy(norm.g), _numpy(norm.b), tolerance), warnings
+    gain, shift = (_numpy(p).astype(np.float64) for p in (norm.g, norm.b))
+    return fold_bias(weight, bias, gain, shift, tolerance), warnings
 
 
-def fold_bias(
-    weight: np.ndarray, bias: np.ndarray, gain: np.ndarray, shift: np.ndarray, tolerance: float
-) -> np.ndarray:
+def fold_bias(weight, bias, gain, shift, tolerance: float) -> np.ndarray:
     """Return a weight that alone does what `weight` [n_out, n] and `bias` [n_out] do.
 
-    gain, shift  [n] of the layer normalization whose output is the input of the classifier
-
-    That output is h = gain * x + shift with sum(x) = 0, so sum(h / gain) is the same number for all
-    inputs, c = sum(shift / gain). The product of h with u = 1 / (gain * c) is therefore always 1,
-    and (weight + bias u) h = weight h + bias.
+    The classifier reads h = gain * x + shift of a layer normalization, with sum(x) = 0. So
+    sum(h / gain) is the same number for all inputs, c = sum(shift / gain), the product of h with
+    u = 1 / (gain * c) is always 1, and (weight + bias u) h = weight h + bias.
     Raises InputError where rounding would change it by more than `tolerance`: where a gain or c is
     almost 0, as in a model that was not trained.
     """
     if not bias.any():
         return weight
-    gain, shift = gain.astype(np.float64), shift.astype(np.float64)
     with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
         u = 1 / (gain * (shift / gain).sum())
         # |h| is at most about sqrt(n) * max(gain) + |shift|.
@@ -188,41 +168,23 @@ def fold_bias(
     return (weight + np.outer(bias, u)).astype(np.float32)
 
 
-def huggingface_tokenizer(encoder: TextEncoder, special: Sequence[str] = ()) -> Tokenizer:
-    """Return a tokenizer of the library `tokenizers` with the ids of `TextEncoder` for English.
+def _save_tokenizer(encoder, task, pads: bool, n_ctx: int, folder: str) -> None:
+    """Write a tokenizer with the ids of `TextEncoder` for English.
 
-    special  the tokens whose ids are n_vocab, n_vocab + 1, and so on. With them, `tokenizer(text)`
-             and `tokenizer(a, b)` are the sequences of a task; of choices, a is the context
+    That of a fine-tuned model has the special tokens: `tokenizer(text)` and `tokenizer(a, b)` are
+    the sequences of its task; of choices, a is the context.
 
     transformers' own tokenizer of GPT-1 splits contractions otherwise (didn ' t). Here, the rules
     and exceptions of spaCy 2.0 are patterns, in `tokenizer.json`, that insert a space wherever it
-    starts a new token: around marks, after a prefix (twice), before a suffix (twice), inside a
-    word. The text is lower-cased last, since they depend on capitals, and then split at spaces.
+    starts a new token. The text is lower-cased last, since they depend on capitals.
 
     Ids differ for text with HTML, emoji, formulas or broken encoding, for some URLs, for words with
     more than two marks at one end, and for scripts other than Latin, Greek and Cyrillic. Of 2,500
     texts of the paper's data sets, none differs.
     """
-    with open(os.path.join(os.path.dirname(__file__), 'tokenizer.json'), encoding='utf-8') as f:
-        rules = json.load(f)
-    rules['model'].update(vocab=encoder.encoder, merges=known_merges(encoder))
-    tokenizer = Tokenizer.from_str(json.dumps(rules))
-    tokenizer.add_special_tokens(list(special))
-    if special:
-        start, delimiter, classify = SPECIAL_TOKENS
-        tokenizer.post_processor = TemplateProcessing(
-            single=f'{start} $A {classify}',
-            pair=f'{start} $A {delimiter} $B {classify}',
-            special_tokens=[(token, encoder.n_vocab + i) for i, token in enumerate(special)],
-        )
-    return tokenizer
-
-
-def _save_tokenizer(encoder, task, pads: bool, n_ctx: int, folder: str) -> None:
-    """Write the files of the tokenizer; that of a fine-tuned model has the special tokens."""
     special = SPECIAL_TOKENS if task is not None else ()
     special += ('<pad>',) if pads else ()
-    symbols = {**encoder.encoder, **{t: encoder.n_vocab + i for i, t in enumerate(special)}}
+    ids = {token: encoder.n_vocab + i for i, token in enumerate(special)}
     config = {
         'tokenizer_class': 'PreTrainedTokenizerFast',
         'unk_token': '<unk>',
@@ -232,9 +194,21 @@ def _save_tokenizer(encoder, task, pads: bool, n_ctx: int, folder: str) -> None:
     }
     if pads or '<unk>' in encoder.encoder:
         config['pad_token'] = '<pad>' if pads else '<unk>'
-    tokenizer = json.loads(huggingface_tokenizer(encoder, special).to_str())
-    _save_json(tokenizer, folder, 'tokenizer.json')
-    _save_json(symbols, folder, 'vocab.json')
+    merges = known_merges(encoder)  # the library refuses others
+    with open(os.path.join(os.path.dirname(__file__), 'tokenizer.json'), encoding='utf-8') as f:
+        rules = json.load(f)
+    rules['model'].update(vocab=encoder.encoder, merges=merges)
+    tokenizer = Tokenizer.from_str(json.dumps(rules))
+    tokenizer.add_special_tokens(list(special))
+    if special:
+        start, delimiter, classify = SPECIAL_TOKENS
+        tokenizer.post_processor = TemplateProcessing(
+            single=f'{start} $A {classify}',
+            pair=f'{start} $A {delimiter} $B {classify}',
+            special_tokens=list(ids.items()),
+        )
+    _save_json(json.loads(tokenizer.to_str()), folder, 'tokenizer.json')
+    _save_json({**encoder.encoder, **ids}, folder, 'vocab.json')
     _save_json(config, folder, 'tokenizer_config.json')
     with whole_file(os.path.join(folder, 'merges.txt')) as f:
-        write_merges(f, known_merges(encoder))  # the library refuses others
+        write_merges(f, merges)

@@ -11,14 +11,16 @@ from gpt1.files import ENCODER_FILE, MERGES_FILE, PARAMETERS_FILE, RECORD_FILE, 
 from gpt1.lstm import make_config
 from gpt1.settings import find_model_dir, read_settings
 from gpt1.tasks.task import Task
-from gpt1.weights.huggingface import HuggingFaceWeights, open_weights
+from gpt1.weights.huggingface import TOKENS, HuggingFaceWeights, open_weights
 from gpt1.weights.openai import load_openai_pretrained_model
-from gpt1.weights.parameters import join_settings, load_state, read_parameters
+from gpt1.weights.parameters import load_state, read_parameters
 from gpt1.weights.vocabulary import check_vocabulary, open_encoder
 from model_pytorch import Config, DoubleHeadModel, LMModel, special_rows
 from text_utils import TextEncoder
 from utils import SPECIAL_TOKENS, InputError
 
+CHOICE_HEAD = 'multiple_choice_head.summary'  # of OpenAIGPTDoubleHeadsModel
+CLASS_HEAD = 'score'  # of OpenAIGPTForSequenceClassification; see `export.fold_bias`
 SEED = 42  # draws the rows of the special tokens where the weights have none
 
 
@@ -50,31 +52,29 @@ def open_model(
     n_head: int | None = None,
     afn: str | None = None,
 ) -> OpenedModel:
-    """Open a model, pre-trained or fine-tuned.
+    """Open a model, pre-trained or fine-tuned. Raises InputError.
 
     path       a file of parameters; or a folder with OpenAI's files, those of `train.py`
                (`best_params`) or those of Hugging Face; None: see `settings.find_model_dir`
     model_dir  folder of the vocabulary, where `path` is a file that has none beside it
     n_head     number of heads, where the settings beside the weights do not say it (default: 12)
     afn        activation, likewise (default: gelu)
-
-    Raises InputError.
     """
-    if path is None:
-        path = find_model_dir()
+    path = find_model_dir() if path is None else path
+    options = {name: x for name, x in (('n_head', n_head), ('afn', afn)) if x is not None}
     if os.path.isfile(os.path.join(path, PARAMETERS_FILE)):
         path = os.path.join(path, PARAMETERS_FILE)
     if os.path.isfile(path):
-        return _open_parameters(path, model_dir, n_head, afn)
+        return _open_parameters(path, model_dir, options)
     if not os.path.isdir(path):
         raise InputError(f'no such file or folder: {path}')
     is_run = os.path.exists(os.path.join(path, RECORD_FILE))
     if is_run and not os.path.exists(os.path.join(path, SHAPES_FILE)):
         raise InputError(f'the run in {path} has not kept any parameters (yet)')
-    return _open_folder(path, model_dir or path, n_head, afn)
+    return _open_folder(path, model_dir or path, options)
 
 
-def _open_folder(path: str, model_dir: str, n_head: int | None, afn: str | None) -> OpenedModel:
+def _open_folder(path: str, model_dir: str, options: dict) -> OpenedModel:
     weights, settings = open_weights(path), read_settings(path)
     encoder = open_encoder(model_dir)
     check_vocabulary(encoder, settings, model_dir)
@@ -82,28 +82,41 @@ def _open_folder(path: str, model_dir: str, n_head: int | None, afn: str | None)
     sizes = {'n_vocab': weights.n_vocab, 'n_embd': weights.n_embd, 'n_layer': weights.n_layer}
     if not weights.lstm_units:
         sizes['n_ctx'] = weights.n_positions
-    config = _choose_config(settings, path, n_head, afn, weights.lstm_units, sizes)
-    special = head = None
-    if isinstance(weights, HuggingFaceWeights):
-        special, head = weights.special_rows(), weights.classifier()
-    if special is None or head is None:
+    config = _configure(path, {**settings, **options}, weights.lstm_units, **sizes)
+    is_huggingface = isinstance(weights, HuggingFaceWeights)
+    head = find_classifier(weights) if is_huggingface and weights.special else None
+    if head is None:
         special = special_rows(config.n_embd, np.random.RandomState(SEED))
         model, task = LMModel(config), None
     else:
-        task = _task_of(settings, path, n_out=len(head[1]))
+        special = weights.take(TOKENS)[weights.special]
+        task = _task_of(settings, path, n_out=len(head['bias']))
         model = DoubleHeadModel(config, task.layout, task.n_out)
-        linear = model.task_head.linear
-        linear.load_state_dict(dict(zip(('weight', 'bias'), map(torch.from_numpy, head))))
+        model.task_head.linear.load_state_dict(head)
     load_openai_pretrained_model(model, weights, special, config.n_layer)
     return OpenedModel(model.eval(), encoder, settings, task, path)
 
 
-def _open_parameters(
-    path: str, model_dir: str | None, n_head: int | None, afn: str | None
-) -> OpenedModel:
+def find_classifier(weights: HuggingFaceWeights) -> dict[str, torch.Tensor] | None:
+    """Return the weight [n_out, n_embd] and the bias [n_out] of the classifier, or None."""
+    for head in (CHOICE_HEAD, CLASS_HEAD):
+        weight, bias = f'{head}.weight', f'{head}.bias'
+        if weight in weights.tensors:
+            n_out = max(1, weights.tensors[weight].numel() // weights.n_embd)
+            weights.tensors.setdefault(bias, torch.zeros(n_out))  # CLASS_HEAD has none
+            weights.check_shape(weight, [n_out, weights.n_embd])
+            weights.check_shape(bias, [n_out])
+            return {
+                'weight': torch.from_numpy(weights.take(weight)),
+                'bias': torch.from_numpy(weights.take(bias)),
+            }
+    return None
+
+
+def _open_parameters(path: str, model_dir: str | None, options: dict) -> OpenedModel:
     folder = os.path.dirname(path) or '.'
     state, signed = read_parameters(path)
-    settings = join_settings(signed, folder, path)
+    settings = {**read_settings(folder), **signed}  # what the file itself says is true
     if model_dir is None and not os.path.exists(os.path.join(folder, ENCODER_FILE)):
         raise InputError(
             f'{path} has no vocabulary beside it ({ENCODER_FILE}, {MERGES_FILE}); --model_dir '
@@ -113,19 +126,17 @@ def _open_parameters(
     check_vocabulary(encoder, settings, model_dir or folder)
     n_rows, n_embd = state['transformer.embed.weight'].shape
     sizes = {'n_vocab': encoder.n_vocab, 'n_embd': n_embd}
-    n_ctx = n_rows - encoder.n_vocab - len(SPECIAL_TOKENS)
-    recurrent = state.get('transformer.lstm.weight_hh_l0', torch.empty(0))
-    units = recurrent.shape[1] if recurrent.dim() == 2 else 0
+    units = settings.get('lstm_units', 0)
     if not units:
-        n_layer = sum(name.endswith('.ln_1.g') for name in state)
-        sizes.update(n_ctx=n_ctx, n_layer=n_layer)
-    if n_ctx < 0 or bool(n_ctx) == bool(units):  # an LSTM has no positions
-        raise InputError(
-            f'{path}: the embedding has {n_rows:,} rows, {"not" if n_ctx > 0 else "too few"} for '
-            f'a vocabulary of {encoder.n_vocab:,} symbols: the vocabulary belongs to another model'
-        )
+        n_ctx = n_rows - encoder.n_vocab - len(SPECIAL_TOKENS)
+        sizes.update(n_ctx=n_ctx, n_layer=sum(name.endswith('.ln_1.g') for name in state))
+        if n_ctx < 1:
+            raise InputError(
+                f'{path}: the embedding has {n_rows:,} rows, too few for a vocabulary of '
+                f'{encoder.n_vocab:,} symbols: the vocabulary belongs to another model'
+            )
     task = _task_of(settings, path, n_out=len(state['task_head.linear.weight']))
-    config = _choose_config(settings, path, n_head, afn, units, sizes)
+    config = _configure(path, {**settings, **options}, units, **sizes)
     with torch.device('meta'):
         model = DoubleHeadModel(config, task.layout, task.n_out)
     load_state(model, state, path, assign=True)  # the numbers stay in the file
@@ -133,34 +144,26 @@ def _open_parameters(
     return OpenedModel(model.eval(), encoder, settings, task, path)
 
 
-def _choose_config(
-    settings: dict, path: str, n_head: int | None, afn: str | None, units: int, sizes: dict
-) -> Config:
-    """Return the configuration of a model. Raises InputError.
+def _configure(path: str, values: dict, units: int, **sizes: int) -> Config:
+    """Return the configuration of an LSTM of `units`, or of a transformer.
 
-    units  of an LSTM; 0 for a transformer
-    sizes  what the shapes of the weights tell; options and settings tell the rest
+    values  settings and options, for what the arrays, whose sizes are given, do not tell
     """
-    if units:
-        return make_config({**settings, 'model': 'lstm', 'lstm_units': units}, **sizes)
-    n_head = n_head or settings.get('n_head', 12)
-    if sizes['n_embd'] % n_head:
+    kind = 'lstm' if units else 'transformer'
+    config = make_config({**values, 'model': kind, 'lstm_units': units}, **sizes)
+    if not units and config.n_embd % config.n_head:
         raise InputError(
-            f'{path}: the width, {sizes["n_embd"]}, is not divisible by --n_head {n_head}'
+            f'{path}: the width, {config.n_embd}, is not divisible by --n_head {config.n_head}'
         )
-    afn = afn or settings.get('afn', 'gelu')
-    return make_config({**settings, 'model': 'transformer', 'n_head': n_head, 'afn': afn}, **sizes)
+    return config
 
 
 def _task_of(settings: dict, path: str, n_out: int) -> Task:
+    task = TASKS['rocstories']  # the only task of the earlier port
     if 'task' in settings:
         task = kept_task(settings['task'], f'the settings of {path}')
-    elif n_out == 1:
-        task = TASKS['rocstories']  # the only task of the earlier port
-    else:
-        raise InputError(
-            f'{path}: no settings.json beside it says for which task it was fine-tuned'
-        )
+    elif n_out != task.n_out:
+        raise InputError(f'{path}: no settings.json beside it says for which task it is')
     if task.n_out != n_out:
         raise InputError(
             f'{path}: the classifier has {n_out} outputs, but {task.title} has {task.n_out}'

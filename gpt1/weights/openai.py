@@ -1,9 +1,8 @@
 """Pre-trained weights as OpenAI published them, and their way into a model.
 
 A folder holds `params_shapes.json`, the list of the shapes of all arrays, and ten flat float32
-arrays, `params_0.npy` and so on, whose numbers follow each other. Of a transformer, array 0 is the
-position embedding, array 1 the token embedding, and each layer has 12 more; `pretrain.py` writes
-the arrays of an LSTM (`lstm.lstm_shapes`) in the same form.
+arrays, `params_0.npy` and so on, whose numbers follow each other. `pretrain.py` writes the arrays
+of an LSTM (`lstm.lstm_shapes`) in the same form.
 """
 
 import json
@@ -21,40 +20,37 @@ from gpt1.settings import read_json
 from utils import InputError, check_not_pointer, whole_file
 
 
-def model_shapes(n_positions: int, n_vocab: int, n_embd: int, n_layer: int) -> list[list[int]]:
-    """Return the shapes of all arrays of a transformer, in OpenAI's order.
+def model_shapes(n_positions: int, n_vocab: int, n_embd: int, n_layer: int) -> dict[str, list]:
+    """Return the shapes of a transformer's arrays in OpenAI's order, by Hugging Face's names.
 
-    The parameters of a `Block` have the same order; their matrices lack the leading 1.
+    The parameters of a `Block` have the same order. Their matrices lack the leading 1.
     """
     n = n_embd
-    attention = [[1, n, 3 * n], [3 * n], [1, n, n], [n]]
-    norm = [[n], [n]]
-    mlp = [[1, n, 4 * n], [4 * n], [1, 4 * n, n], [n]]
-    return [[n_positions, n], [n_vocab, n]] + (attention + norm + mlp + norm) * n_layer
+    layer = {
+        'attn.c_attn': [1, n, 3 * n],
+        'attn.c_proj': [1, n, n],
+        'ln_1': [n],
+        'mlp.c_fc': [1, n, 4 * n],
+        'mlp.c_proj': [1, 4 * n, n],
+        'ln_2': [n],
+    }
+    shapes = {'positions_embed.weight': [n_positions, n], 'tokens_embed.weight': [n_vocab, n]}
+    for i in range(n_layer):
+        for part, shape in layer.items():
+            shapes[f'h.{i}.{part}.weight'] = shape
+            shapes[f'h.{i}.{part}.bias'] = shape[-1:]
+    return shapes
 
 
 class Weights:
-    """Pre-trained weights of a folder, in any format. A subclass opens them and reads arrays.
-
-    lstm_units  0 where they are a transformer's. An LSTM has one layer and no positions
-
-    The first arrays are the position embedding (not of an LSTM) and the token embedding; then come
-    those of the layers, in OpenAI's order.
-    """
+    """Pre-trained weights of a folder, in any format. A subclass opens and reads them."""
 
     folder: str
     n_vocab: int
     n_embd: int
     n_layer: int = 1
-    n_positions: int = sys.maxsize
-    lstm_units: int = 0
-
-    def read(self, first: int, count: int) -> Iterator[np.ndarray]:
-        """Yield the arrays `first` ... `first + count - 1`, float32, in OpenAI's shapes.
-
-        Raises InputError if one contains NaN or infinity.
-        """
-        raise NotImplementedError
+    n_positions: int = sys.maxsize  # an LSTM has none
+    lstm_units: int = 0  # of a transformer
 
     def check(self, n_vocab: int, n_embd: int, n_transfer: int) -> None:
         """Raise InputError unless the weights have the sizes asked for."""
@@ -71,17 +67,18 @@ class Weights:
 
 
 class OpenAIShards(Weights):
-    """The weights in OpenAI's files.
-
-    Opening them checks all that can be checked without reading the numbers. Raises InputError.
-    """
+    """The weights in OpenAI's files. Opening them checks all but the numbers."""
 
     def __init__(self, folder: str):
         self.folder = folder
         path = os.path.join(folder, SHAPES_FILE)
         hint = '; "python download.py" downloads OpenAI\'s weights and vocabulary'
         self.shapes = read_json(path, list, hint)
-        self._find_sizes(path)
+        if not self._find_sizes():
+            raise InputError(
+                f'{path}: expected a list of shapes: of 2 arrays and 12 for each layer of a '
+                'transformer, or of the seven arrays of an LSTM'
+            )
         self.shards = [_open_shard(os.path.join(folder, name)) for name in SHARDS]
         n_floats, expected = sum(map(len, self.shards)), sum(map(math.prod, self.shapes))
         if n_floats != expected:
@@ -90,50 +87,38 @@ class OpenAIShards(Weights):
                 f'{expected:,}; download them again'
             )
 
-    def _find_sizes(self, path: str) -> None:
+    def _find_sizes(self) -> bool:
+        """Set the sizes. Returns whether the shapes are those of a model."""
         shapes = self.shapes
-        if len(shapes) < 2 or not all(map(_is_shape, shapes)):
-            raise InputError(
-                f'{path}: expected a list of shapes, each a list of one to three positive integers'
-            )
-        expected = lstm_shapes(shapes[0][0], shapes[0][-1], shapes[-2][-1])
-        if len(shapes) == len(expected):
-            [self.n_vocab, self.n_embd], self.lstm_units = expected[0], shapes[-2][-1]
-        else:
-            self.n_positions, self.n_vocab, self.n_embd = shapes[0][0], shapes[1][0], shapes[1][-1]
-            self.n_layer, rest = divmod(len(shapes) - 2, 12)
-            if rest:
-                raise InputError(
-                    f'{path}: {len(shapes)} shapes, expected 2 and 12 for each layer, or those of '
-                    'the seven arrays of an LSTM'
-                )
-            expected = model_shapes(self.n_positions, self.n_vocab, self.n_embd, self.n_layer)
-        for i, (shape, right) in enumerate(zip(shapes, expected)):
-            if shape != right:
-                raise InputError(f'{path}: array {i} is {shape}, expected {right}')
+        try:
+            if any(type(n) is not int or not 0 < n < 1 << 31 for shape in shapes for n in shape):
+                return False
+            self.n_positions, self.n_embd = shapes[0]
+            self.n_vocab, self.n_layer = shapes[1][0], len(shapes) // 12
+            sizes = (self.n_positions, self.n_vocab, self.n_embd, self.n_layer)
+            if shapes == list(model_shapes(*sizes).values()):
+                return True
+            self.n_vocab, self.n_positions, self.n_layer = shapes[0][0], sys.maxsize, 1
+            self.lstm_units = shapes[-2][-1]
+            return shapes == lstm_shapes(self.n_vocab, self.n_embd, self.lstm_units)
+        except (TypeError, ValueError, IndexError):
+            return False
 
-    def read(self, first: int, count: int) -> Iterator[np.ndarray]:
-        """See `Weights.read`."""
-        start = sum(map(math.prod, self.shapes[:first]))
-        for i, shape in enumerate(self.shapes[first : first + count], first):
-            size, offset, parts = math.prod(shape), start, []
+    def read(self, count: int) -> Iterator[np.ndarray]:
+        """Yield the first `count` arrays, float32, in OpenAI's order and shapes.
+
+        They are the position embedding (not of an LSTM), the token embedding, and the layers.
+        Raises InputError if one contains NaN or infinity.
+        """
+        for i, shape in enumerate(self.shapes[:count]):
+            start, parts = sum(map(math.prod, self.shapes[:i])), []
             for shard in self.shards:  # the part of the array that lies in it, often empty
-                parts.append(shard[max(offset, 0) : max(offset + size, 0)])
-                offset -= len(shard)
+                parts.append(shard[max(start, 0) : max(start + math.prod(shape), 0)])
+                start -= len(shard)
             array = np.concatenate(parts)
             if not np.isfinite(array).all():
-                raise InputError(
-                    f'{self.folder}: array {i} of the shards contains NaN or infinity; download '
-                    'them again'
-                )
-            start += size
+                raise InputError(f'{self.folder}: array {i} of the shards contains NaN or infinity')
             yield array.reshape(shape)
-
-
-def _is_shape(shape: object) -> bool:
-    if not isinstance(shape, list) or not 1 <= len(shape) <= 3:
-        return False
-    return all(type(n) is int and 0 < n < 1 << 31 for n in shape)
 
 
 def _open_shard(path: str) -> np.memmap:
@@ -142,13 +127,11 @@ def _open_shard(path: str) -> np.memmap:
         with open(path, 'rb') as f:
             np.lib.format.read_magic(f)
             shape, _, dtype = np.lib.format.read_array_header_1_0(f)
-            offset, size = f.tell(), os.fstat(f.fileno()).st_size
-        # NumPy crashes on some headers that it accepts, so check before mapping.
-        if dtype != np.float32 or len(shape) != 1:
-            raise ValueError('expected a flat float32 array')
-        if size - offset != 4 * shape[0]:
-            raise ValueError(f'{shape[0]:,} floats announced, {size - offset:,} bytes there')
-        return np.memmap(path, np.float32, 'r', offset, shape)
+            # As long as the file: NumPy crashes on some of the lengths that it reads.
+            shard = np.memmap(f, np.float32, 'r', f.tell())
+        if dtype != np.float32 or shape != shard.shape:
+            raise ValueError(f'expected {len(shard):,} numbers of float32')
+        return shard
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}') from error
     except Exception as error:  # a damaged header, a Python literal, can raise any exception
@@ -164,19 +147,18 @@ def save_openai_shards(model: torch.nn.Module, folder: str) -> None:
     written last: where it is, the rest is complete. Raises WriteError.
     """
     config, embed = model.config, model.transformer.embed.weight
+    tokens = embed[: config.n_vocab]
     if isinstance(config, LSTMConfig):
-        parameters = [embed[: config.n_vocab], *model.transformer.transferred()]
-        shapes = lstm_shapes(config.n_vocab, config.n_embd, config.lstm_units)
+        arrays = [tokens, *model.transformer.transferred()]
     else:
-        layers = model.transformer.h.parameters()
-        parameters = [embed[config.first_position :], embed[: config.n_vocab], *layers]
-        shapes = model_shapes(config.n_ctx, config.n_vocab, config.n_embd, config.n_layer)
-    flat = torch.cat([p.detach().float().cpu().flatten() for p in parameters]).numpy()
+        layers = (p[None] if p.dim() == 2 else p for p in model.transformer.h.parameters())
+        arrays = [embed[config.first_position :], tokens, *layers]
+    flat = torch.cat([p.detach().float().cpu().flatten() for p in arrays]).numpy()
     for name, shard in zip(SHARDS, np.array_split(flat, len(SHARDS))):
         with whole_file(os.path.join(folder, name), 'wb') as f:
             np.save(f, shard)
     with whole_file(os.path.join(folder, SHAPES_FILE)) as f:
-        json.dump(shapes, f)
+        json.dump([list(p.shape) for p in arrays], f)
 
 
 @torch.no_grad()
@@ -187,34 +169,32 @@ def load_openai_pretrained_model(
 
     special  rows of the special tokens, [3, n_embd]
 
-    An LSTM is loaded whole if `n_transfer` is 0 or more. Needs memory for one array beside the
-    model. Returns the parameters that it has filled. Raises InputError.
+    An LSTM is loaded whole if `n_transfer` is 0 or more. Returns the parameters that it has filled.
     """
     if n_transfer < 0:
         return []
     config, embed = model.config, model.transformer.embed.weight
-    units = config.lstm_units if isinstance(config, LSTMConfig) else 0
-    if bool(units) != bool(weights.lstm_units):
-        raise InputError(f'the weights in {weights.folder} are those of another kind of model')
     weights.check(config.n_vocab, config.n_embd, n_transfer)
+    units = getattr(config, 'lstm_units', 0)
     if units != weights.lstm_units:
         raise InputError(
-            f'--lstm_units {units}: the weights in {weights.folder} have {weights.lstm_units} units'
+            f'the weights in {weights.folder} are of another kind of model, or size: they have '
+            f'{weights.lstm_units} LSTM units, not --lstm_units {units}'
+        )
+    if config.n_ctx > weights.n_positions:
+        raise InputError(
+            f'{config.n_ctx} positions are needed, but the weights in {weights.folder} have '
+            f'{weights.n_positions}; lower --n_ctx'
         )
     if units:
         parameters, n_embeddings = model.transformer.transferred(), 1
     else:
-        if config.n_ctx > weights.n_positions:
-            raise InputError(
-                f'{config.n_ctx} positions are needed, but the weights in {weights.folder} have '
-                f'{weights.n_positions}; lower --n_ctx'
-            )
         parameters, n_embeddings = list(model.transformer.h[:n_transfer].parameters()), 2
-    *positions, tokens = weights.read(0, n_embeddings)
-    embed[: config.n_vocab] = torch.from_numpy(tokens)
+    arrays = map(torch.from_numpy, weights.read(n_embeddings + len(parameters)))
+    if not units:
+        embed[config.first_position :] = next(arrays)[: config.n_ctx]
+    embed[: config.n_vocab] = next(arrays)
     embed[config.n_vocab : config.n_vocab + len(special)] = torch.from_numpy(special)
-    if positions:
-        embed[config.first_position :] = torch.from_numpy(positions[0][: config.n_ctx])
-    for p, array in zip(parameters, weights.read(n_embeddings, len(parameters))):
-        p.copy_(torch.from_numpy(array).view_as(p))
+    for p, array in zip(parameters, arrays):
+        p.copy_(array.view_as(p))
     return [embed, *parameters]

@@ -1,7 +1,6 @@
 """Files of parameters: `best_params`, checkpoints, those of earlier ports. Settings beside weights.
 
-A file that this program wrote carries its settings, so that it is known to belong to them and to
-its vocabulary. Nothing that is read can run code. A damaged file raises `InputError`.
+A file that this program wrote carries its settings and a fingerprint of its vocabulary.
 """
 
 import json
@@ -11,28 +10,22 @@ from argparse import Namespace
 
 import torch
 
-from gpt1.settings import CONFIG_KEY, check_settings, model_settings, read_settings
+from gpt1.settings import CONFIG_KEY, check_settings, model_settings
 from gpt1.tasks.task import Task
 from gpt1.weights.safe_load import load_file, read_numbers
 from gpt1.weights.vocabulary import vocabulary_facts
 from text_utils import TextEncoder
 from utils import InputError, whole_file
 
-# Settings, and parts of the task, without which the scores or their names are others
-DECISIVE = (
-    *('n_vocab', 'vocabulary', 'model', 'n_embd', 'n_head', 'n_layer', 'afn', 'lstm_units'),
-    *('layout', 'labels', 'n_context', 'soft_labels', 'regression', 'mean', 'std'),
-)
-# What the files of earlier ports hold besides: a second name of the embedding, attention's masks
+# What the files of the port huggingface/pytorch-openai-transformer-lm hold besides
 SUPERFLUOUS = re.compile(r'lm_head\.decoder\.weight|transformer\.h\.\d+\.attn\.b')
 
 
 def read_parameters(path: str) -> tuple[dict[str, torch.Tensor], dict]:
     """Read the parameters in a `best_params`, a checkpoint, or a file of the earlier port.
 
-    The names in the files of that port (huggingface/pytorch-openai-transformer-lm) may begin with
-    `module.`. The values are checked to be finite numbers. Also returns what `sign` wrote; {} in
-    files of before. Raises InputError.
+    The values are checked to be finite numbers. Also returns what `sign` wrote; {} in files of
+    before. Raises InputError.
     """
     state = load_file(path)
     if isinstance(state, dict) and isinstance(state.get('model'), dict):
@@ -77,8 +70,7 @@ def load_state(model: torch.nn.Module, state: dict, path: str, assign: bool = Fa
 def sign(model: torch.nn.Module, values: Namespace | dict, task: Task, encoder: TextEncoder):
     """Let each `state_dict` of a model carry what `save_settings` writes beside it.
 
-    So a file of parameters is known to belong to its settings and its vocabulary. It stands in the
-    attribute `_metadata`, where `load_state_dict` passes it over.
+    It stands in the attribute `_metadata`, where `load_state_dict` passes it over.
     """
     # The round trip makes equal what was read from a file and what was not.
     signed = json.loads(json.dumps(settings_of(values, task, encoder)))
@@ -87,24 +79,6 @@ def sign(model: torch.nn.Module, values: Namespace | dict, task: Task, encoder: 
         state._metadata[CONFIG_KEY] = signed
 
     model.register_state_dict_post_hook(add)
-
-
-def join_settings(signed: dict, folder: str, path: str) -> dict:
-    """Return the settings beside a file of parameters, and where they lack one, those in it.
-
-    Raises InputError if they are those of another model.
-    """
-    settings = read_settings(folder)
-    before = {**signed, **signed.get('task', {})}
-    now = {**settings, **settings.get('task', {})}
-    for name in DECISIVE:
-        if name in before and now.get(name, before[name]) != before[name]:
-            raise InputError(
-                f'{folder}/settings.json belongs to another model than {path}: {name} is '
-                f'{str(now[name])[:80]}, expected {str(before[name])[:80]}; remove it, or put it '
-                'right'
-            )
-    return {**signed, **settings}
 
 
 def settings_of(values: Namespace | dict, task: Task | None, encoder: TextEncoder) -> dict:
@@ -124,8 +98,6 @@ def save_settings(
     values  options and their values; those of `options.SETTINGS` are kept
     task    of a fine-tuned model
     run     the id of the run that made them, see `record`
-
-    Raises WriteError.
     """
     run_fact = {} if run is None else {'run': run}
     with whole_file(os.path.join(folder, 'settings.json')) as f:

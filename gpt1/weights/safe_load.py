@@ -16,7 +16,7 @@ from utils import InputError, OutOfMemory, check_not_pointer, is_out_of_memory
 def load_file(path: str) -> object:
     """Load what `torch.save` wrote to `path`, or the tensors of a `.safetensors`, by name.
 
-    The tensors are mapped from the file if possible. Runs no code. Raises InputError.
+    The tensors are mapped from the file if possible.
     """
     check_not_pointer(path)
     try:
@@ -45,10 +45,7 @@ def load_file(path: str) -> object:
 
 
 def read_numbers(p: torch.Tensor, name: str, path: str) -> torch.Tensor:
-    """Return the tensor `name` of a file as float32.
-
-    Raises InputError unless it is an array of finite numbers, not larger than its file.
-    """
+    """Return a tensor as float32. Raises InputError unless it has finite numbers from its file."""
     plain = p.layout == torch.strided and p.device.type == 'cpu' and p.is_floating_point()
     if not plain or p.numel() > os.path.getsize(path):
         raise InputError(f'{path}: {name} is not an array of numbers')
@@ -59,10 +56,7 @@ def read_numbers(p: torch.Tensor, name: str, path: str) -> torch.Tensor:
 
 
 def _check_archive(path: str) -> None:
-    """Raise an exception if a zip archive is damaged, or would take more memory than it has bytes.
-
-    PyTorch checks neither.
-    """
+    """Raise an exception for what PyTorch does not check: damage, and parts that are too large."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
@@ -77,10 +71,7 @@ def _check_archive(path: str) -> None:
 
 
 def _check_pickle(pickle) -> None:
-    """Raise ValueError if a pickle has more tuples than any model.
-
-    Python's stack overflows when it hashes a tuple that is nested a million times.
-    """
+    # Python's stack overflows when it hashes a tuple that is nested a million times.
     n_tuples = sum(opcode.name.startswith('TUPLE') for opcode, *_ in pickletools.genops(pickle))
     if n_tuples > 100_000:
         raise ValueError('it has more tuples than any model')

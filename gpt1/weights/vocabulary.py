@@ -1,8 +1,7 @@
 """The vocabularies that lie beside weights: the symbols with their ids, and the merges.
 
 They are OpenAI's two files, or `vocab.json` and `merges.txt`, or `tokenizer.json` of a Hugging Face
-folder. A model's settings may tell the size and a fingerprint of its vocabulary, so that the
-vocabulary of another model is recognized.
+folder.
 """
 
 import contextlib
@@ -16,6 +15,7 @@ from gpt1.settings import read_json, read_settings
 from text_utils import TextEncoder, read_merges, read_vocabulary
 from utils import SPECIAL_TOKENS, InputError, whole_file
 
+FILES = (ENCODER_FILE, 'vocab.json', 'added_tokens.json', 'tokenizer.json')
 Symbols = dict[str, int]  # symbol -> id, ids 0, 1, 2, ...
 Merges = dict[tuple[str, str], int]  # (left, right) -> rank, the lowest first
 
@@ -58,20 +58,17 @@ def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
 
     Added tokens, such as our special tokens in an exported model, are no symbols: no text has them.
     """
-    names = (ENCODER_FILE, 'vocab.json', 'tokenizer.json', 'added_tokens.json', 'config.json')
-    there = {name for name in names if os.path.exists(os.path.join(folder, name))}
-    is_huggingface = bool(there) and ENCODER_FILE not in there
-    added = {}
-    if is_huggingface and 'tokenizer.json' in there and 'vocab.json' not in there:
+    there = {name for name in FILES if os.path.exists(os.path.join(folder, name))}
+    names, added = (ENCODER_FILE, MERGES_FILE), {}
+    if ENCODER_FILE not in there and 'vocab.json' in there:
+        names = ('vocab.json', 'merges.txt')
+        if 'added_tokens.json' in there:
+            added = read_json(os.path.join(folder, 'added_tokens.json'))
+    if 'tokenizer.json' in there and names[0] not in there:
         symbols, merges, added = _read_tokenizer(os.path.join(folder, 'tokenizer.json'))
     else:
-        names = ('vocab.json', 'merges.txt') if is_huggingface else (ENCODER_FILE, MERGES_FILE)
-        symbols, merges = (
-            read(os.path.join(folder, name))
-            for read, name in zip((read_vocabulary, read_merges), names)
-        )
-        if is_huggingface and 'added_tokens.json' in there:
-            added = read_json(os.path.join(folder, 'added_tokens.json'))
+        encoder_path, bpe_path = (os.path.join(folder, name) for name in names)
+        symbols, merges = read_vocabulary(encoder_path), read_merges(bpe_path)
     first = symbols.get(SPECIAL_TOKENS[0])
     ids = [symbols.get(token) for token in SPECIAL_TOKENS]
     if first is not None and ids == [first, first + 1, first + 2]:
@@ -84,18 +81,14 @@ def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
 def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
     tokenizer = read_json(path)
     try:
-        symbols = dict(tokenizer['model']['vocab'])
+        symbols, merges = dict(tokenizer['model']['vocab']), {}
         tokens = {token['content']: token['id'] for token in tokenizer.get('added_tokens') or []}
         added = {token: i for token, i in tokens.items() if token not in symbols}
-        pairs = tokenizer['model']['merges']
-        pairs = [pair.split(' ') if isinstance(pair, str) else pair for pair in pairs]
-        merges = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
-        parts = {symbol for pair in merges for symbol in pair}
-        ''.join([*symbols, *added, *parts]).encode()  # an error for half a surrogate pair
-        ids = list(symbols.values())
-        are_ids = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
-        if not are_ids or any(part.split() != [part] for part in parts):
-            raise ValueError('wrong ids, or white space in a symbol')
+        for rank, pair in enumerate(tokenizer['model']['merges']):
+            left, right = (pair if isinstance(pair, str) else ' '.join(pair)).split()
+            merges[left, right] = rank
+        if sorted(symbols.values()) != list(range(len(symbols))):
+            raise ValueError('wrong ids')
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f'{path} holds no byte pairs: expected model.vocab, from symbols to the ids 0, 1, 2, '
@@ -105,10 +98,7 @@ def _read_tokenizer(path: str) -> tuple[Symbols, Merges, Symbols]:
 
 
 def vocabulary_facts(encoder: TextEncoder) -> dict:
-    """Return what the settings of a model keep: the number of symbols, and a fingerprint.
-
-    The fingerprint is another one if the symbols, their ids or the merges differ.
-    """
+    """Return what the settings of a model keep: the number of symbols, and a fingerprint."""
     symbols = sorted(encoder.encoder.items(), key=lambda item: item[1])
     text = json.dumps([symbols, known_merges(encoder)])
     digits = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -116,18 +106,12 @@ def vocabulary_facts(encoder: TextEncoder) -> dict:
 
 
 def check_vocabulary(encoder: TextEncoder, settings: dict, where: str) -> None:
-    """Raise InputError if the settings of a model declare another vocabulary.
-
-    where  the folder of the vocabulary, for the message
-    """
-    facts = vocabulary_facts(encoder) if settings else {}
-    for name, found in facts.items():
-        if settings.get(name, found) != found:
-            what = 'the number of symbols' if name == 'n_vocab' else 'its fingerprint'
-            raise InputError(
-                f'the vocabulary in {where} belongs to another model: {what} is {found}, expected '
-                f'{settings[name]}'
-            )
+    """Raise InputError if the settings of a model declare another vocabulary than that `where`."""
+    expected = settings.get('vocabulary')
+    if expected and vocabulary_facts(encoder)['vocabulary'] != expected:
+        raise InputError(
+            f'the vocabulary in {where} belongs to another model: its fingerprint is not {expected}'
+        )
 
 
 def sorted_merges(encoder: TextEncoder) -> list[tuple[str, str]]:
