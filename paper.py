@@ -95,11 +95,11 @@ def run(args: Namespace) -> None:
         print_list(plan)
         return
     from gpt1.paper.report import write_report  # slow to import, as is the next
-    from gpt1.paper.running import Runner, default_jobs
+    from gpt1.paper.running import Runner
 
     reads_more = any(run.script != TRAIN for run in plan)
     make_samples((*setup.data, *(ZERO_SHOT_TITLES if reads_more else ())), args.data_dir)
-    runner = Runner(plan, setup.path('runs'), args.jobs or default_jobs(), args.keep)
+    runner = Runner(plan, setup.path('runs'), args.jobs, args.keep)
     if not args.report:
         runner.work()
     print(write_report(plan, setup, args.tables, args.figures))

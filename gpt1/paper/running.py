@@ -1,5 +1,6 @@
 """The runs of a plan, some at a time, in processes of their own."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -21,82 +22,82 @@ from utils import Held, InputError, Stopped
 
 
 class Runner:
-    """Does the runs of a plan, `jobs` at a time; each has a folder for its output below `folder`.
+    """Does the runs of a plan; each has a folder for its output below `folder`.
+
+    jobs  runs at a time (None: one with a GPU, else one on each core)
 
     After `work`: `failed` has a line for each run that failed, by name, and `held` those that
     another process does.
     """
 
-    def __init__(self, plan: Sequence[PlannedRun], folder: str, jobs: int, keep: bool = False):
-        self.plan, self.folder, self.jobs, self.keep = plan, folder, jobs, keep
+    def __init__(
+        self, plan: Sequence[PlannedRun], folder: str, jobs: int | None, keep: bool = False
+    ):
+        self.plan, self.folder, self.keep = plan, folder, keep
+        self.jobs = jobs or (1 if torch.cuda.is_available() else available_cores())
         self.processes: list[subprocess.Popen] = []
         self.failed: dict[str, str] = {}
         self.held: dict[str, str] = {}
+        self.left: set[str] = set()  # runs that have not ended
         self.signals: list[int] = []  # received
-        self.starting = threading.Lock()
-        self.ended: dict[str, threading.Event] = {}
+        self.starting = threading.RLock()
 
     def work(self) -> None:
-        """Do all that can be done. Raises Stopped after a signal, when the runs have stopped."""
-        handlers = {
-            number: signal.signal(number, lambda received, _: self.signals.append(received))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        """Do all that can be done. Raises Stopped after a signal, when the runs have stopped.
+
+        Runs that need others start when all others have ended.
+        """
+        numbers = signal.SIGINT, signal.SIGTERM
+        handlers = [signal.signal(number, self._stop) for number in numbers]
         states = states_of(self.plan)
-        left = [run for run in self.plan if states[run.desc].kind != 'done']
-        self.ended = {run.desc: threading.Event() for run in left}
-        n_passed_on = 0
+        self.left = {run.desc for run in self.plan if states[run.desc].kind != 'done'}
+        runs = [run for run in self.plan if run.desc in self.left]
         try:
-            with ThreadPoolExecutor(self.jobs) as pool:
-                pending = [pool.submit(self._follow, run) for run in left]
-                while pending:
-                    pending = wait(pending, timeout=0.1).not_done
-                    with self.starting:
-                        for _ in self.signals[n_passed_on:]:
-                            n_passed_on += 1
-                            for process in self.processes:
-                                process.send_signal(INTERRUPT)
+            for group in ([r for r in runs if not r.needs], [r for r in runs if r.needs]):
+                with ThreadPoolExecutor(self.jobs) as pool:
+                    pending = [pool.submit(self._follow, run) for run in group]
+                    while pending:  # Windows delivers no signal to a thread that waits for good
+                        pending = wait(pending, timeout=0.1).not_done
         finally:
-            for number, handler in handlers.items():
+            for number, handler in zip(numbers, handlers):
                 signal.signal(number, handler)
         if self.signals:
             raise Stopped(self.signals[0], 'the same command continues')
 
+    def _stop(self, number: int, _):
+        self.signals.append(number)
+        with self.starting:
+            for process in self.processes:
+                process.send_signal(INTERRUPT)
+
     def _follow(self, run: PlannedRun):
-        """Do a run after those that it needs, and note how it ends."""
-        whose, message = self.failed, ''
-        for name in self.ended.keys() & run.needs:
-            self.ended[name].wait()
-            if name in self.failed or name in self.held:
-                whose = self.held if name in self.held else self.failed
-                message = f'it needs {name}, which is not done'
+        """Do a run and note how it ends; the other runs go on."""
         try:
-            if not message and not self.signals:
-                message = self._do(run)
+            for name in self.held.keys() & run.needs:
+                raise Held(f'it needs {name}, which is not done')
+            for name in self.failed.keys() & run.needs:
+                raise InputError(f'it needs {name}, which is not done')
+            if not self.signals:
+                self._do(run)
         except Held as error:
-            whose, message = self.held, str(error)
+            self.held[run.desc] = str(error)
         except InputError as error:
-            message = str(error)
-        except (Exception, SystemExit) as error:  # the other runs go on
-            message = f'{type(error).__name__}: {error}'
-        if message and (whose is self.held or not self.signals):
-            whose[run.desc] = message
-        self.ended[run.desc].set()
-        n_left = sum(not event.is_set() for event in self.ended.values())
+            self.failed[run.desc] = str(error)
+        except (Exception, SystemExit) as error:
+            self.failed[run.desc] = f'{type(error).__name__}: {error}'
         if not self.signals:
-            print(f'{len(self.plan) - n_left} of {len(self.plan)} runs: {run.desc}', flush=True)
+            self.left.discard(run.desc)
+            n_ended = len(self.plan) - len(self.left)
+            print(f'{n_ended} of {len(self.plan)} runs: {run.desc}', flush=True)
 
-    def _do(self, run: PlannedRun) -> str:
-        """Do a run unless it is done. Returns '', or one line that says why it failed.
-
-        Raises Held.
-        """
+    def _do(self, run: PlannedRun):
+        """Do a run unless it is done. Raises InputError if it fails, and Held."""
         folder = os.path.join(self.folder, run.desc)
         output = os.path.join(folder, 'output.txt')
         with only_run(folder):
             state = state_of(run)
             if state.kind == 'done':  # by another process meanwhile
-                return ''
+                return
             if run.script == PRETRAIN and state.kind == 'missing' and record_of(run):
                 place, name = os.path.split(os.path.dirname(run.record))
                 with only_run(os.path.join(place, name, 'work')):
@@ -104,21 +105,21 @@ class Runner:
                 record.set_aside(name, place, place, place)  # pretrain.py refuses to use it
             with self.starting:
                 if self.signals:
-                    return ''
+                    return
                 process = self._begin(run, output)
                 self.processes.append(process)
             status = process.wait()
-            if status == Held.status:
-                raise Held(last_line(output))
             state = state_of(run)
             if status or state.kind != 'done':
-                return f'status {status}: {last_line(output) if status else state.text}'
+                with open(output, encoding='utf-8', errors='replace') as f:
+                    last_line = f.read().strip().rpartition('\n')[2].strip()[:300]
+                if status == Held.status:
+                    raise Held(last_line)
+                raise InputError(f'status {status}: {last_line if status else state.text}')
             if run.script == TRAIN and not self.keep:
                 for name in ('checkpoint', 'best_params'):
-                    path = os.path.join(os.path.dirname(run.record), name)
-                    if os.path.exists(path):
-                        os.unlink(path)
-            return ''
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(os.path.dirname(run.record), name))
 
     def _begin(self, run: PlannedRun, output: str) -> subprocess.Popen:
         """Start the process of a run, which adds to the file `output`."""
@@ -132,14 +133,3 @@ class Runner:
             # A session of its own: a Ctrl-C reaches it once, from here.
             options = {'stdin': subprocess.DEVNULL, 'stderr': subprocess.STDOUT, **APART}
             return subprocess.Popen(command, stdout=f, env=environment, **options)
-
-
-def last_line(path: str) -> str:
-    """Return the last line of a file, at most 300 characters of it."""
-    with open(path, encoding='utf-8', errors='replace') as f:
-        return f.read().strip().rpartition('\n')[2].strip()[:300]
-
-
-def default_jobs() -> int:
-    """Return how many runs to do at a time: one with a GPU, else one on each core."""
-    return 1 if torch.cuda.is_available() else available_cores()
