@@ -9,6 +9,9 @@ median and the spread and, if they have learned from different numbers of exampl
 learning curve. A warning names the options in which they differ.
 """
 
+import csv
+import json
+import math
 import os
 import sys
 
@@ -22,13 +25,15 @@ import numpy as np
 from datasets import DATA_OPTIONS, TASKS, read_data
 from gpt1.options import TRAIN, accepts, options_of
 from gpt1.parsing import Parser
-from gpt1.report.log import Log, log_name, metric_title, read_log
-from gpt1.report.predictions import Sets, in_csv, name_of, predictions_path, read_predictions
+from gpt1.report.log import Log, columns_of, log_name, split_log
+from gpt1.report.predictions import Sets, in_csv, name_of, predictions_path, score_names
 from gpt1.report.report import print_metrics, write_report
 from gpt1.report.several import outcome_of, report_several
 from gpt1.run import record
 from gpt1.tasks.task import Data, Example, Task
 from utils import InputError, check_writable, exit_status
+
+PROGRESS = ('n_updates', 'loss', 'lr', 'grad_norm')  # what a progress line has
 
 
 def read_run(
@@ -65,6 +70,35 @@ def read_run(
     return log, task, sets['test'], sets['valid'], data.notes
 
 
+def read_log(path: str) -> Log:
+    """Read the log of a run of `train.py`. Raises InputError.
+
+    Each evaluation has `n_epochs`, `n_updates`, `tr_cost`, `va_cost`, and for each metric m of the
+    task `tr_<m>` and `va_<m>`; with several validation sets also `va_<m>_<set>` (see `log_name`).
+    """
+    try:
+        with open(path, encoding='utf-8') as f:
+            lines = [json.loads(line) for line in f]
+    except OSError as error:
+        raise InputError(f'cannot read the log {path}: {error.strerror}') from error
+    except (ValueError, RecursionError):
+        lines = None
+    if not lines or not all(isinstance(line, dict) for line in lines):
+        raise InputError(f'{path} is not a log of train.py: expected a JSON object on each line')
+    log = split_log(lines)
+    if not log.evaluations:
+        raise InputError(f'{path} has no evaluation: the run did not reach the end of an epoch')
+    names = columns_of(log.evaluations[0])
+    if not {'tr_cost', 'va_cost'} < set(names):
+        raise InputError(f'{path} is not a log of train.py: expected tr_cost, va_cost and scores')
+    for number, line in enumerate(lines[1:], 2):
+        for name in PROGRESS if 'loss' in line else ('n_epochs', 'n_updates', *names):
+            value = line.get(name)
+            if type(value) not in (int, float) or not abs(value) < 1e30:  # NaN, too
+                raise InputError(f'{path}, line {number}: expected a number as "{name}"')
+    return log
+
+
 def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[Task, Data]:
     """The task and the data of a run with these arguments. Raises InputError."""
     name = str(arguments.get('dataset', 'rocstories'))
@@ -74,8 +108,7 @@ def read_data_of(arguments: dict, log_path: str, data_dir: str | None) -> tuple[
         data_dir = str(arguments.get('data_dir', 'data/'))
     kinds = {option.name: option.kind for option in options_of(TRAIN)}
     valid = [name for name in DATA_OPTIONS if accepts(kinds[name], arguments.get(name))]
-    options = {name: arguments[name] for name in valid}
-    return read_data(name, data_dir, **options)
+    return read_data(name, data_dir, **{name: arguments[name] for name in valid})
 
 
 def read_logits(path: str, task: Task, examples: list[Example], known: str | None) -> np.ndarray:
@@ -96,6 +129,39 @@ def read_logits(path: str, task: Task, examples: list[Example], known: str | Non
     return logits
 
 
+def read_predictions(path: str, task: Task) -> tuple[list[str], np.ndarray, list[str]]:
+    """Read what `write_predictions` wrote: ids, logits [examples, scores] float32, and labels.
+
+    A label that was not known is empty. Raises InputError.
+    """
+    try:
+        with open(path, encoding='utf-8', newline='') as f:
+            head, *rows = list(csv.reader(f)) or [[]]
+    except OSError as error:
+        raise InputError(
+            f'cannot read {path}: {error.strerror}; train.py writes it with --submit'
+        ) from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f'{path} is not a CSV file ({error})') from error
+    places = [i for i, name in enumerate(head) if name.startswith('score')]
+    names = score_names(task, len(places) if task.layout == 'choices' else task.n_out)
+    if [head[i] for i in places] != names or not {'id', 'label'} <= set(head):
+        raise InputError(f'{path}, row 1: expected the columns id, {", ".join(names)} and label')
+    logits = np.empty((len(rows), len(names)))
+    for i, row in enumerate(rows):
+        try:
+            logits[i] = [float(row[place] or '-inf') for place in places]
+        except (ValueError, IndexError):
+            logits[i] = math.nan
+        is_score = abs(logits[i]) < 1e30  # False for NaN, too
+        is_absent = np.isneginf(logits[i]) & (task.layout == 'choices')
+        if len(row) != len(head) or not ((is_score | is_absent).all() and is_score.any()):
+            where = f'{path}, row {i + 2}'
+            raise InputError(f'{where}: expected {len(head)} columns, with numbers as scores')
+    ids, labels = ([row[head.index(name)] for row in rows] for name in ('id', 'label'))
+    return ids, logits.astype(np.float32), labels
+
+
 def parse_args(argv=None):
     parser = Parser(usage='python analysis.py [--desc NAME ...] [options]', description=__doc__)
     parser.add_argument(
@@ -114,7 +180,7 @@ def parse_args(argv=None):
 def run(args):
     """Report on runs that have ended. Raises InputError."""
     check_writable(args.analysis_dir)
-    by_title = {}  # a task and its metric -> its runs
+    outcomes = []
     for desc in args.desc:
         folder = os.path.join(args.analysis_dir, desc)
         found = read_run(folder, os.path.join(args.log_dir, f'{desc}.jsonl'), args.data_dir)
@@ -122,10 +188,9 @@ def run(args):
         write_report(folder, *found)
         print(f'{desc}: {os.path.join(folder, "report.md")}')
         print_metrics(task, log.evaluations, test, valid)
-        outcome = outcome_of(desc, log, task, test, valid, record.read(folder))
-        by_title.setdefault(f'{task.title}, {metric_title(task.metrics[0])}', []).append(outcome)
-    if len(args.desc) > 1:
-        path, lines = report_several(args.analysis_dir, by_title)
+        outcomes.append(outcome_of(desc, log, task, test, valid, record.read(folder)))
+    if len(outcomes) > 1:
+        path, lines = report_several(args.analysis_dir, outcomes)
         print('\n'.join(['', *lines, '', path]))
 
 

@@ -17,10 +17,11 @@ to a folder, with a report: metrics, their intervals, and what the model gets wr
 """
 
 import glob
+import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -39,7 +40,6 @@ MAX_WARNINGS = 5  # printed about the rows of a file
 
 
 def parse_args(argv=None):
-    """Parse the command line. Ends the process if something is wrong."""
     parser = Parser(
         prog='predict.py',
         usage='python predict.py [FILE | TEXT ...] [options]',
@@ -63,8 +63,7 @@ def parse_args(argv=None):
     )
     add_model_options(parser)
     args = parser.parse_args(argv)
-    if args.what == ['-']:
-        args.what = []
+    args.what = [] if args.what == ['-'] else args.what
     args.file = find_file(args.what)
     check_paths(parser, params=args.params, model_dir=args.model_dir)
     if args.file is not None:
@@ -92,9 +91,15 @@ import numpy as np
 import torch
 
 from datasets import TASKS, read_examples
+from gpt1.report.intervals import results
 from gpt1.report.log import is_real, metric_title
-from gpt1.report.predictions import predictions_for, text_names, write_predictions
-from gpt1.report.report import warnings_of, write_evaluation
+from gpt1.report.predictions import (
+    predictions_for,
+    save_predictions,
+    text_names,
+    write_predictions,
+)
+from gpt1.report.report import describe, report_predictions, warnings_of, write
 from gpt1.run import record
 from gpt1.run.checkpoint import is_held
 from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
@@ -102,21 +107,19 @@ from gpt1.run.parallel import find_devices, predict
 from gpt1.tasks.task import Example, Task
 from gpt1.weights.open import OpenedModel, open_model
 
-# ----------------------------------------------------------------------------------- the examples
 
+def latest_params(args) -> str:
+    """Return the best_params that a run of train.py wrote last, of a task that can have the texts.
 
-def latest_params(args, save_dir: str = 'save') -> str:
-    """Return the best_params, of those that can be meant, that a run of train.py wrote last.
-
-    Runs that still train do not count, nor those of a task with other texts than `args` has.
-    Raises InputError; also where several tasks remain, since nothing says which of them is meant.
+    Runs that still train do not count. Raises InputError, also where several tasks remain: nothing
+    says which of them is meant.
     """
-    found = glob.glob(os.path.join(glob.escape(save_dir), '*', 'best_params'))
+    found = glob.glob(os.path.join('save', '*', 'best_params'))
     done = [path for path in found if not is_held(os.path.dirname(path))]
     if not done:
         state = 'only parameters of runs that still train' if found else 'no parameters'
         raise InputError(
-            f'there are {state} in {save_dir}/: fine-tune first (python train.py --dataset '
+            f'there are {state} in save/: fine-tune first (python train.py --dataset '
             'rocstories --submit, for example), or name a file with --params'
         )
     last_of = {}  # what tells a task from others -> it, and the last run of it
@@ -134,15 +137,24 @@ def latest_params(args, save_dir: str = 'save') -> str:
 
 
 def fits(args, task: Task) -> bool:
-    """Return whether a task can have the texts of the command line. Those of pipes may be any."""
+    """Return whether a task can have the texts that were given. Those of pipes may be any."""
     try:
-        if args.file and os.path.exists(args.file):
-            read_examples(args.file, task, [])
-        elif args.what and not args.file:
-            make_examples(args.what, task)
+        find_examples(args, task, [])
     except InputError:
         return False
     return True
+
+
+def find_examples(args, task: Task, warnings: list[str]) -> Iterable[Example]:
+    """Return the examples that were given; those of standard input are read one by one.
+
+    warnings  what is wrong with rows of a file is appended to it
+
+    Raises InputError.
+    """
+    if args.file:
+        return read_examples(args.file, task, warnings)
+    return make_examples(args.what, task) if args.what else typed_examples(task)
 
 
 def names_of(task: Task) -> list[str]:
@@ -167,7 +179,7 @@ def make_examples(texts: Sequence[str], task: Task) -> list[Example]:
     return [Example('1', tuple(texts), None)]
 
 
-def typed_examples(task: Task, read=input) -> Iterator[Example]:
+def typed_examples(task: Task) -> Iterator[Example]:
     """Yield examples as they are typed or piped, a text on each line.
 
     An empty line ends what is typed. Of what is piped, nothing is lost: between examples it is
@@ -175,19 +187,16 @@ def typed_examples(task: Task, read=input) -> Iterator[Example]:
 
     Raises InputError if the last example is not complete.
     """
-    names = names_of(task)
+    names, texts = names_of(task), []
     width = max(map(len, names)) + 2
     is_typed = sys.stdin.isatty()
-    number = 0
-    texts = []
     with utf8_stdin():
-        while True:
+        for number in itertools.count(1):
             name = names[len(texts)]
             try:
-                text = read(f'{name + ":":{width}}' if is_typed else '')
+                text = input(f'{name + ":":{width}}' if is_typed else '')
             except EOFError:
                 break
-            number += 1
             if not text.strip() and not texts:
                 if is_typed:
                     return
@@ -210,9 +219,6 @@ def warn(message: str) -> None:
     print(f'warning: {message}', file=sys.stderr)
 
 
-# --------------------------------------------------------------------------------- the predictions
-
-
 def encode(examples: Sequence[Example], opened: OpenedModel) -> EncodedDataset:
     """Encode examples as in training, and cut those that are longer than the model can read.
 
@@ -224,80 +230,76 @@ def encode(examples: Sequence[Example], opened: OpenedModel) -> EncodedDataset:
             f'{opened.path}: the model has {n_positions} positions, expected at least '
             f'{MIN_POSITIONS}'
         )
-    n_ctx = opened.settings.get('n_ctx', 512)
-    encoded = encode_dataset(examples, opened.encoder, opened.task, n_ctx)
+    task, n_ctx = opened.task, opened.settings.get('n_ctx', 512)
     # A model has the positions of the longest sequence of its data, fewer than n_ctx.
-    task = replace(opened.task, halves=False)
-    lengths = cut_lengths(encoded.lengths, task, n_positions)
-    n_longer = int((lengths < encoded.lengths).any(1).sum())
-    if opened.task.halves:
-        _print_cut(encoded.n_cut, examples, opened.task.cut_rule(n_ctx))
-    else:  # what is longer than n_ctx is longer than the positions
-        n_longer = max(n_longer, encoded.n_cut)
-    _print_cut(n_longer, examples, f'the model can read {n_positions} tokens')
-    whole = np.diff(encoded.offsets[encoded.first_text])
-    encoded.lengths, encoded.n_cut = lengths, int((lengths.sum(1) < whole).sum())
+    n_first = n_ctx if task.halves else min(n_ctx, n_positions)
+    encoded = encode_dataset(examples, opened.encoder, task, n_first)
+    n_longer = encoded.n_cut
+    if task.halves:
+        print_cut(encoded.n_cut, examples, task.cut_rule(n_ctx))
+        lengths = cut_lengths(encoded.lengths, replace(task, halves=False), n_positions)
+        n_longer = (lengths < encoded.lengths).any(1).sum()
+        whole = np.diff(encoded.offsets[encoded.first_text])
+        encoded.lengths, encoded.n_cut = lengths, int((lengths.sum(1) < whole).sum())
+    print_cut(n_longer, examples, f'the model can read {n_positions} tokens')
     return encoded
 
 
-def _print_cut(n: int, examples: Sequence[Example], rule: str) -> None:
+def print_cut(n: int, examples: Sequence[Example], rule: str) -> None:
     if n:
         print(f'{n:,} of {len(examples):,} examples are cut: {rule}', file=sys.stderr)
 
 
-def read_file(path: str, task: Task) -> list[Example]:
-    """Read the examples of a file; what is wrong with some goes to stderr. Raises InputError."""
-    warnings = []
-    examples = read_examples(path, task, warnings)
-    for message in warnings[:MAX_WARNINGS]:
-        warn(message)
-    if len(warnings) > MAX_WARNINGS:
-        warn(f'and {len(warnings) - MAX_WARNINGS:,} more like these')
-    return examples
+def predict_file(args, examples: list[Example], opened: OpenedModel) -> None:
+    """Print the predictions for a file as CSV, and on stderr the scores if labels are known.
 
-
-def evaluate_file(path: str, opened: OpenedModel, analysis_dir: str) -> None:
-    """Write a report on the predictions for a file with labels, and print its scores.
-
-    Raises InputError, also if the folder of the report is that of a run of train.py.
+    With --evaluate, write them and a report to a folder, and print the scores. Raises InputError,
+    also if that is the folder of a run of train.py.
     """
-    examples = read_file(path, opened.task)
-    if all(example.label is None for example in examples):
-        raise InputError(f'--evaluate: {path} has no labels; without --evaluate it is predicted')
-    file = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
+    task, start = opened.task, time.perf_counter()
+    known = [i for i, example in enumerate(examples) if example.label is not None]
+    folder = report_folder(args, opened, known) if args.evaluate else None
+    encoded = encode(examples, opened)
+    logits = predict(opened.model, encoded).numpy()
+    found, scores = None, []
+    if known:
+        found = predictions_for(task, [examples[i] for i in known], logits[known])
+        scores = results(task, {'': found})
+    warnings = warnings_of(task, found, 'file')
+    if args.evaluate:
+        save_predictions(folder, task, {'test': (examples, logits)})
+        notes, lines = [f'Parameters: {opened.path}'], describe(scores)
+        if encoded.n_cut:
+            notes.append(f'{encoded.n_cut:,} of {len(examples):,} examples are cut')
+        if len(known) < len(examples):
+            lines.append(f'- {len(known):,} of {len(examples):,} examples have a label.')
+        path = os.path.join(folder, 'report.md')
+        sections = report_predictions(folder, task, found)
+        write(path, args.file, [*notes, *warnings], [*lines, *sections])
+        print('\n'.join(lines).replace('**', ''))  # the bold of the report
+        print(f'report: {path}, or report.html for a browser')
+        return
+    write_predictions(sys.stdout, task, examples, logits)
+    summary = [f'{len(examples):,} examples in {time.perf_counter() - start:.1f} s']
+    summary += [f'{metric_title(s.metric, task)} {s.value:.2f}' for s in scores]
+    if 0 < len(known) < len(examples):
+        summary[-1] += f' on the {len(known):,} whose label is known'
+    print('\n'.join([*warnings, ', '.join(summary)]), file=sys.stderr)
+
+
+def report_folder(args, opened: OpenedModel, known: Sequence[int]) -> str:
+    """Return the folder of the report on a file, if one can be written there."""
+    if not known:
+        raise InputError(
+            f'--evaluate: {args.file} has no labels; without --evaluate it is predicted'
+        )
+    file = os.path.splitext(os.path.basename(os.path.normpath(args.file)))[0]
     params = os.path.dirname(os.path.abspath(opened.path))
-    folder = os.path.join(analysis_dir, f'{file}-{os.path.basename(params)}')
+    folder = os.path.join(args.analysis_dir, f'{file}-{os.path.basename(params)}')
     if record.read(folder):
         raise InputError(f'{folder} is of a run of train.py: choose another --analysis_dir')
     check_writable(folder)
-    encoded = encode(examples, opened)
-    notes = [f'Parameters: {opened.path}']
-    if encoded.n_cut:
-        notes.append(f'{encoded.n_cut:,} of {len(examples):,} examples are cut')
-    logits = predict(opened.model, encoded).numpy()
-    lines = write_evaluation(folder, path, opened.task, examples, logits, notes)
-    print('\n'.join(lines).replace('**', ''))  # the bold of the report
-    print(f'report: {os.path.join(folder, "report.md")}, or report.html for a browser')
-
-
-def predict_file(path: str, opened: OpenedModel) -> None:
-    """Print the predictions for a file as CSV; on stderr the scores if the labels are known."""
-    task, start = opened.task, time.perf_counter()
-    examples = read_file(path, task)
-    logits = predict(opened.model, encode(examples, opened)).numpy()
-    write_predictions(sys.stdout, task, examples, logits)
-    summary = f'{len(examples):,} examples in {time.perf_counter() - start:.1f} s'
-    known = [i for i, example in enumerate(examples) if example.label is not None]
-    if known:
-        predicted = predictions_for(task, [examples[i] for i in known], logits[known])
-        for metric in task.metrics:
-            value = task.score(metric, predicted.labels, predicted.values)
-            summary += f', {metric_title(metric, task)} {value:.2f}'
-        if len(known) < len(examples):
-            summary += f' on the {len(known):,} whose label is known'
-        for warning in warnings_of(task, predicted, 'file'):
-            print(warning, file=sys.stderr)
-    print(summary, file=sys.stderr)
+    return folder
 
 
 def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
@@ -321,19 +323,6 @@ def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
         print('  '.join(words))
 
 
-# -------------------------------------------------------------------------------------------- run
-
-
-def check_run(opened: OpenedModel) -> None:
-    """Warn if the parameters are not those of the run whose name their folder has."""
-    there, run_id = record.read(os.path.dirname(opened.path)), opened.settings.get('run')
-    if there and run_id is not None and run_id != there.get('id'):
-        print(
-            f'warning: {opened.path} is of another run than {record.RECORD_FILE} beside it',
-            file=sys.stderr,
-        )
-
-
 @torch.inference_mode()
 def run(args) -> None:
     """Open the model and predict. Raises InputError."""
@@ -344,18 +333,24 @@ def run(args) -> None:
     opened = open_model(params, args.model_dir, args.n_head, args.afn)
     if not opened.finetuned:
         raise InputError(f'{params} is a pre-trained model: fine-tune it first, with train.py')
-    check_run(opened)
+    there, run_id = record.read(os.path.dirname(opened.path)), opened.settings.get('run')
+    if there and run_id is not None and run_id != there.get('id'):
+        warn(f'{opened.path} is of another run than {record.RECORD_FILE} beside it')
     opened.model.to(device)
-    if args.evaluate:
-        evaluate_file(args.file, opened, args.analysis_dir)
-    elif args.file:
-        predict_file(args.file, opened)
+    warnings = []
+    examples = find_examples(args, opened.task, warnings)
+    if len(args.what) == 1 and args.what[0].lower().endswith(FILE_ENDINGS) and not args.file:
+        warn(f'there is no file "{args.what[0]}": it is taken for a text')
+    for message in warnings[:MAX_WARNINGS]:
+        warn(message)
+    if len(warnings) > MAX_WARNINGS:
+        warn(f'and {len(warnings) - MAX_WARNINGS:,} more like these')
+    if args.file:
+        predict_file(args, examples, opened)
     elif args.what:
-        if len(args.what) == 1 and args.what[0].lower().endswith(FILE_ENDINGS):
-            warn(f'there is no file "{args.what[0]}": it is taken for a text')
-        predict_texts(make_examples(args.what, opened.task), opened)
+        predict_texts(examples, opened)
     else:
-        for example in typed_examples(opened.task):
+        for example in examples:
             predict_texts([example], opened)
 
 

@@ -28,9 +28,9 @@ from safetensors.torch import load_file as load_safetensors
 from tiny_models import REGRESSION, save_finetuned
 
 import train
+from analysis import read_log, read_predictions
 from datasets import TASKS, read_examples
-from gpt1.report.log import read_log
-from gpt1.report.predictions import read_predictions, write_predictions
+from gpt1.report.predictions import write_predictions
 from gpt1.run.parallel import Ranks
 from gpt1.tasks.rocstories import FILES, find_csv
 from gpt1.tasks.task import Example

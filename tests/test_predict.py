@@ -108,20 +108,23 @@ def test_evaluation_of_a_file(kept, params, tmp_path, capsys):
     """Scores and a report as of a run's test set, without training; the run's own is left alone."""
     file = tmp_path / 'new.csv'
     shutil.copy(find_csv(DATA_DIR, 'test'), file)
+    with open(file, 'a') as f:
+        f.write('new,a,b,c,d,e,f,\n')
     out = tmp_path / 'reports'
     argv = ['--evaluate', '--analysis_dir', str(out), *params]
     printed = run(capsys, str(file), *argv).out
     wanted = rows((kept / 'analysis' / 'rocstories' / 'predictions.csv').read_text())
     right = sum(row['prediction'] == row['label'] for row in wanted)
     assert f'{right} of 40 examples' in printed and '95 % interval' in printed
+    assert '- 40 of 41 examples have a label.' in printed
     folder = out / 'new-rocstories'
     assert f'report: {folder / "report.md"}, or' in printed
     report = (folder / 'report.md').read_text()
     assert f'{right} of 40 examples' in report and str(kept) in report
     assert (folder / 'report.html').exists()
     found = rows((folder / 'predictions.csv').read_text())
-    assert [row['id'] for row in found] == [row['id'] for row in wanted]
-    assert {row['label'] for row in found} == {'1', '2'}
+    assert [row['id'] for row in found] == [*(row['id'] for row in wanted), 'new']
+    assert {row['label'] for row in found} == {'1', '2', ''}
     (folder / 'run.json').write_text('{"id": "x"}')  # as if it were that of a run
     for content, problem in ((file.read_text(), 'is of a run of train.py'), (None, 'no labels')):
         if content is None:

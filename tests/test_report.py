@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import pathlib
 import re
 import sys
 from dataclasses import replace
@@ -16,27 +15,19 @@ from browser import NEEDS_CHROMIUM, Browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis import read_log, read_predictions
 from datasets import TASKS
 from gpt1.report import pictures
 from gpt1.report.html import write_html
 from gpt1.report.intervals import Score, interval, noise_of
-from gpt1.report.log import (
-    MAX_TEXT,
-    Log,
-    best_evaluation,
-    is_real,
-    log_name,
-    plain,
-    read_log,
-)
-from gpt1.report.predictions import predictions_for, read_predictions, write_predictions
+from gpt1.report.log import MAX_TEXT, Log, best_evaluation, is_real, log_name, plain
+from gpt1.report.predictions import predictions_for, write_predictions
 from gpt1.report.report import (
     N_MISTAKES,
     calibrate,
     describe,
     markdown_table,
     print_metrics,
-    write_evaluation,
     write_report,
 )
 from gpt1.tasks.metrics import METRICS
@@ -114,9 +105,6 @@ def pictures_in(folder):
     return names
 
 
-# Metrics and intervals
-
-
 def score_on(task, metric, **options):
     predictions = predictions_for(task, *make_set(task, **options))
     value = task.score(metric, predictions.labels, predictions.values)
@@ -130,23 +118,17 @@ def test_the_interval_of_accuracy_is_wilson_s():
         assert interval(score) == pytest.approx(expected, abs=0.01)
 
 
-pairs_of_classes = st.integers(2, 4).flatmap(
-    lambda n: st.lists(st.tuples(*[st.integers(0, n - 1)] * 2), min_size=1, max_size=50)
-)
-
-
 @settings(deadline=None, max_examples=30)
-@given(pairs_of_classes)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=50))
 @pytest.mark.filterwarnings('ignore:A single label')
 def test_scores_of_classes_are_those_of_scikit_learn(pairs):
     labels, predictions = np.array(pairs).T
     score, options = sklearn.metrics.f1_score, {'zero_division': 0}
-    found = {p: METRICS['f1'](labels, predictions, positive=p) for p in (0, 1, 2, 3, None)}
-    for positive in range(4):
-        expected = score(labels == positive, predictions == positive, **options)
-        assert found[positive] == pytest.approx(100 * expected)
-    expected = score(labels, predictions, average='macro', **options)
-    assert found[None] == pytest.approx(100 * expected)
+    expected = {i: score(labels == i, predictions == i, **options) for i in range(4)}
+    expected[None] = score(labels, predictions, average='macro', **options)
+    for positive, value in expected.items():
+        found = METRICS['f1'](labels, predictions, positive=positive)
+        assert found == pytest.approx(100 * value)
     expected = 100 * sklearn.metrics.matthews_corrcoef(labels, predictions)
     assert METRICS['matthews'](labels, predictions) == pytest.approx(expected)
 
@@ -177,10 +159,9 @@ def test_the_noise_of_a_score():
 
 
 def test_predictions_that_are_all_the_same_have_no_correlation():
-    examples, _ = make_set(REGRESSION)
-    predictions = predictions_for(REGRESSION, examples, np.full((60, 1), 0.3))
+    predictions = predictions_for(REGRESSION, make_set(REGRESSION)[0], np.full((60, 1), 0.3))
     constant = Score('test', 'pearson', 0.0, predictions, REGRESSION)
-    assert describe([('', constant)])[0].endswith('95 % interval (bootstrap) not defined.')
+    assert describe([constant])[0].endswith('95 % interval (bootstrap) not defined.')
     assert noise_of(constant) == (100 / math.sqrt(60), 0)
 
 
@@ -189,9 +170,6 @@ def test_calibration():
     np.testing.assert_allclose(bins[:, :2], [[70, 100], [85, 200 / 3], [100, 100]])
     assert bins[:, 4].tolist() == [1, 3, 1]
     assert bins[1, 2] == pytest.approx(20.77, abs=0.01)  # Wilson's, of 2 of 3
-
-
-# predictions.csv
 
 
 def write(task, examples, logits):
@@ -254,17 +232,7 @@ def test_predictions_survive_their_file(tmp_path_factory, task, data):
     np.testing.assert_array_equal(found, logits)
 
 
-EARLIER = 'id,score1,score2,probability,prediction,label\n'
-
-
-def test_predictions_of_earlier_versions(tmp_path):
-    """Without texts; the choices of ROCStories were 0 and 1. No class can be missing."""
-    path = tmp_path / 'predictions.csv'
-    path.write_text(EARLIER + 'a,1,,0.5,0,1\n')
-    names, logits, labels = read_predictions(path, STORIES)
-    assert (names, logits.tolist(), labels) == (['a'], [[1, -math.inf]], ['2'])
-    with pytest.raises(InputError, match='row 2: expected 6 columns, with numbers as scores'):
-        read_predictions(path, CUSTOM)
+HEAD = 'id,score_1,score_2,probability,prediction,label\n'
 
 
 @pytest.mark.parametrize(
@@ -272,24 +240,22 @@ def test_predictions_of_earlier_versions(tmp_path):
     [
         ('', 'row 1'),
         ('id,score_red,score_blue,probability,prediction,label\n', 'row 1'),
-        ('score1,score2\n', 'row 1'),
-        (EARLIER + 'a,x,2,0.5,1,1\n', 'row 2'),
-        (EARLIER + 'a,1,2,0.5,1,1\na,nan,2,0.5,1,1\n', 'row 3'),
-        (EARLIER + 'a,1e400,2,0.5,1,1\n', 'row 2'),
-        (EARLIER + 'a,,,0.5,1,1\n', 'row 2'),
-        (EARLIER + 'a\n', 'row 2'),
-        (EARLIER + '\xff', 'not a CSV file'),
+        ('score_1,score_2\n', 'row 1'),
+        (HEAD + 'a,x,2,0.5,1,1\n', 'row 2'),
+        (HEAD + 'a,1,2,0.5,1,1\na,nan,2,0.5,1,1\n', 'row 3'),
+        (HEAD + 'a,1e400,2,0.5,1,1\n', 'row 2'),
+        (HEAD + 'a,,,0.5,1,1\n', 'row 2'),
+        (HEAD + 'a\n', 'row 2'),
+        (HEAD + '\xff', 'not a CSV file'),
+        ('id,score_red,score_green,probability,prediction,label\na,1,,0.5,1,1\n', 'row 2'),
     ],
 )
 def test_wrong_predictions(tmp_path, text, where):
     path = tmp_path / 'predictions.csv'
     path.write_bytes(text.encode('latin-1'))
-    for task in (STORIES, CUSTOM):
-        with pytest.raises(InputError, match=f'predictions.csv.*{where}'):
-            read_predictions(path, task)
-
-
-# The log
+    task = CUSTOM if '_red' in text else STORIES
+    with pytest.raises(InputError, match=f'predictions.csv.*{where}'):
+        read_predictions(path, task)
 
 
 EVALUATION = '{}\n{"n_epochs": 1, "n_updates": 1, "tr_cost": 1, "va_cost": %s, "va_acc": 1}\n'
@@ -317,9 +283,6 @@ def test_wrong_logs(tmp_path, text):
 def test_the_best_evaluation_is_the_first_of_equals():
     lines = [{'va_f1': 1.0, 'va_acc': 9.0, 'n': 1}, {'va_f1': 2.0, 'n': 2}, {'va_f1': 2.0, 'n': 3}]
     assert best_evaluation(lines, TASKS['mrpc'])['n'] == 2
-
-
-# Reports
 
 
 def test_lines_of_several_metrics_and_sets(capsys):
@@ -413,17 +376,13 @@ def test_the_scores_of_a_report(tmp_path, no_pictures):
     assert shares == sorted(shares, reverse=True) and min(shares) >= 50
 
 
-@pytest.mark.parametrize(
-    'name, rule',
-    [
-        ('rocstories', 'of each text the first 254 tokens are read'),
-        ('sst2', 'the first 510 tokens of a text are read'),
-        ('race', '509 tokens of an example are read; the context loses its end'),
-    ],
-)
-def test_the_report_says_how_many_examples_are_cut(tmp_path, no_pictures, name, rule):
-    report = make_report(tmp_path, TASKS[name], n_ctx=512, n_cut={'training': 1200, 'test': 3})
-    assert f'- Cut: 1,200 training, 3 test examples are longer: {rule}.\n' in report
+def test_the_rule_by_which_examples_are_cut():
+    rules = [TASKS[name].cut_rule(512) for name in ('rocstories', 'sst2', 'race')]
+    assert rules == [
+        'of each text the first 254 tokens are read',
+        'the first 510 tokens of a text are read',
+        '509 tokens of an example are read; the context loses its end',
+    ]
 
 
 def test_mistakes_show_classes_and_probabilities(tmp_path, no_pictures):
@@ -477,23 +436,6 @@ def test_a_class_that_is_never_predicted(tmp_path, capsys, no_pictures, positive
     assert f'Custom Valid {title}: ' in printed.out and f'validation {title}' in report
 
 
-def test_the_report_on_any_file_with_labels(tmp_path, no_pictures):
-    examples, logits = make_set(MACRO)
-    examples[0] = examples[0]._replace(label=None)
-    scores = write_evaluation(tmp_path, 'my.csv', MACRO, examples, logits, ['*note*'])
-    assert scores[0].startswith('- Accuracy: **74.58 %** (44 of 59 examples); 95 % interval')
-    assert scores[-1] == '- 59 of 60 examples have a label.'
-    report = (tmp_path / 'report.md').read_text()
-    assert report.startswith('# my.csv\n\n**\\*note\\***\n\n' + '\n'.join(scores))
-    assert '## Classes' in report and '## The surest mistakes' in report
-    assert len(read_predictions(tmp_path / 'predictions.csv', MACRO)[0]) == 60
-    with pytest.raises(InputError, match='my.csv has no labels'):
-        write_evaluation(tmp_path, 'my.csv', MACRO, *make_set(MACRO, labels=False))
-
-
-# The page
-
-
 TEXTS = [  # what would be markup, or turn the line around
     '<script>document.title = "hacked"</script>',
     '<img src=http://example.com/a.png onerror=alert(1)>',
@@ -508,23 +450,18 @@ TEXTS = [  # what would be markup, or turn the line around
 ISOLATE = re.compile('[\u2068\u2069]')
 
 
-def write_page(folder):
-    """A page with the texts as title, in a table and in a list, and with a wide picture."""
+@NEEDS_CHROMIUM
+def test_a_browser_shows_the_report_as_it_is(tmp_path):
     shown = [plain(text) for text in TEXTS]
     lines = [f'# {shown[0]}', '', *markdown_table(['class', *shown[:3]], [[t] * 4 for t in shown])]
     lines += ['', '![A line](line.png)', '', '![Lost](lost.png)', '']
     lines += [f'1. Example {text}: right\n   - text: {text}' for text in shown]
-    pictures.draw(str(folder / 'line.png'), 9, 4, lambda axes: axes.plot([1, 2]))
-    (folder / 'report.md').write_text('\n'.join(lines), encoding='utf-8')
-    return write_html(folder / 'report.md')
-
-
-@NEEDS_CHROMIUM
-def test_a_browser_shows_the_report_as_it_is(tmp_path):
-    path = pathlib.Path(write_page(tmp_path))
+    pictures.draw(str(tmp_path / 'line.png'), 9, 4, lambda axes: axes.plot([1, 2]))
+    (tmp_path / 'report.md').write_text('\n'.join(lines), encoding='utf-8')
+    write_html(tmp_path / 'report.md')
     with Browser(tmp_path / 'browser') as page:
         for width, scheme in [(390, 'light'), (1200, 'dark')]:
-            page.open(path, width, scheme)
+            page.open(tmp_path / 'report.html', width, scheme)
             rows = page.value('[...document.querySelectorAll("tbody tr")].map(r => r.innerText)')
             items = page.value('[...document.querySelectorAll("li li")].map(i => i.innerText)')
             for text, row, item in zip(TEXTS, rows, items, strict=True):
@@ -549,10 +486,10 @@ def test_what_no_run_needs_fails_with_a_warning(tmp_path, capsys, monkeypatch):
     pictures.draw(str(tmp_path / 'a.png'), 2, 2, lambda axes: axes.plot([1], [2, 3]))
     (tmp_path / 'b.md').write_text('# A\n')
     monkeypatch.setitem(sys.modules, 'markdown_it', None)
-    assert write_html(tmp_path / 'b.md') is None
+    write_html(tmp_path / 'b.md')
     monkeypatch.undo()
     (tmp_path / 'b.html').mkdir()
-    assert write_html(tmp_path / 'b.md') is None
+    write_html(tmp_path / 'b.md')
     for name, line in zip(['a.png', 'b.html', 'b.html'], capsys.readouterr().err.splitlines()):
         assert line.startswith(f'warning: {tmp_path / name} was not made: ')
     assert not (tmp_path / 'a.png').exists()

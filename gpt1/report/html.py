@@ -13,12 +13,11 @@ LARGE = 800  # pixels; a wider picture scrolls on a phone
 WITH_DIRECTION = ('heading_open', 'paragraph_open', 'list_item_open', 'th_open', 'td_open')
 
 
-def write_html(markdown_path: str | os.PathLike) -> str | None:
-    """Write an .html file beside a report in Markdown: its title is the first heading.
+def write_html(markdown_path: str | os.PathLike) -> None:
+    """Write an .html file beside a report in Markdown, which begins with its title.
 
     The pictures of the report are inside; texts are shown as they are, in any script. The file
-    asks for nothing else and runs nothing. Returns its path; None if it cannot be written, of
-    which a warning tells.
+    asks for nothing else and runs nothing. Where it cannot be written, a warning tells of it.
     """
     path = os.path.splitext(markdown_path)[0] + '.html'
     with optional(path):
@@ -26,8 +25,6 @@ def write_html(markdown_path: str | os.PathLike) -> str | None:
             page = render(f.read(), os.path.dirname(markdown_path))
         with whole_file(path) as f:
             f.write(page)
-        return path
-    return None
 
 
 def render(text: str, folder: str) -> str:
@@ -36,13 +33,11 @@ def render(text: str, folder: str) -> str:
 
     markdown = MarkdownIt('commonmark', {'html': False}).enable('table')
     tokens = markdown.parse(text)
-    title = ''
-    for token, inside in zip(tokens, tokens[1:]):
+    title = ''.join(part.content for part in tokens[1].children)
+    for token in tokens:
         if token.type in WITH_DIRECTION:
             token.attrSet('dir', 'auto')  # right to left where the text is
-        if token.type == 'heading_open' and not title:
-            title = ''.join(part.content for part in inside.children)
-        for part in inside.children or ():
+        for part in token.children or ():
             if part.type == 'image':
                 put_inside(part, folder)
     body = markdown.renderer.render(tokens, markdown.options, {})

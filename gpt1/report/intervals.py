@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt1.report.log import format_score, is_real, metric_title
+from gpt1.report.log import is_real
 from gpt1.report.predictions import Predictions, together
 from gpt1.tasks.task import Task
 
@@ -24,19 +24,6 @@ class Score(NamedTuple):
     value: float
     predictions: Predictions
     task: Task
-
-    @property
-    def title(self) -> str:
-        """'accuracy', or 'accuracy, matched'."""
-        return metric_title(self.metric, self.task) + suffix(self.split)
-
-    def __str__(self):
-        return format_score(self.metric, self.value)
-
-
-def suffix(split: str) -> str:
-    """What a set adds to the name of a metric: nothing where there is but one set."""
-    return '' if split in ('test', 'valid', 'all', '') else f', {split}'
 
 
 def results(task: Task, sets: dict[str, Predictions]) -> list[Score]:
@@ -60,10 +47,9 @@ def wilson(n_right: int, n: int) -> tuple[float, float]:
 
 
 def interval(score: Score) -> tuple[float, float]:
-    """The 95 % interval of a score.
+    """The 95 % interval: Wilson's of accuracy, else a bootstrap's percentiles with a fixed seed.
 
-    For accuracy it is Wilson's, for the other metrics the percentiles of a bootstrap with a fixed
-    seed. (NaN, NaN) where a correlation is not defined.
+    (NaN, NaN) where a correlation is not defined.
     """
     labels, values = score.predictions.labels, score.predictions.values
     n = len(labels)

@@ -1,4 +1,4 @@
-"""The pictures of a report. Each function draws one PNG file from plain numbers."""
+"""The pictures of a report: PNG files, and panels drawn on axes from plain numbers."""
 
 import contextlib
 import os
@@ -68,30 +68,6 @@ def loss_panel(progress: Sequence[dict], title: str = 'joint loss in training') 
     return panel
 
 
-def curves_panel(
-    updates: Sequence[int], curves: dict[str, Sequence[float]], title: str, kept: tuple = ()
-) -> Callable:
-    """A panel of curves by update, each a set's name and its values.
-
-    kept  the update of the parameters that were kept, their score and the ends of its interval
-    """
-
-    def panel(axes):
-        for name, values in curves.items():
-            axes.plot(updates, values, 'o-', ms=4, label=name)
-        if kept:
-            with_interval(axes, *kept, fmt='none', ecolor='C1', label='kept, 95 % interval')
-        finish(axes, title)
-
-    return panel
-
-
-def with_interval(axes, x, value, low, high, **style) -> None:
-    """Draw scores, numbers or arrays, with bars from the low to the high end of an interval."""
-    ends = np.maximum([value - low, high - value], 0).reshape(2, -1)
-    axes.errorbar(x, value, ends, elinewidth=1, capsize=3, **style)
-
-
 def finish(axes, title: str) -> None:
     """What all curves by update have: a grid, and a legend where no curve passes."""
     axes.locator_params(axis='x', integer=True, min_n_ticks=1)
@@ -100,13 +76,10 @@ def finish(axes, title: str) -> None:
     axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
 
 
-def class_name(name: str, i: int) -> str:
-    """The name of class `i` for a picture; its row in the table where the font lacks a letter."""
-    if not name.isprintable() or any(ord(letter) > 0x52F for letter in name):
-        return f'class {i + 1}'
-    if len(name) > 16:
-        name = name[:15] + '…'
-    return name.replace('$', r'\$')  # Matplotlib takes a pair of them for a formula
+def with_interval(axes, x, value, low, high, **style) -> None:
+    """Draw scores, numbers or arrays, with bars from the low to the high end of an interval."""
+    ends = np.maximum([value - low, high - value], 0).reshape(2, -1)
+    axes.errorbar(x, value, ends, elinewidth=1, capsize=3, **style)
 
 
 def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
@@ -132,6 +105,15 @@ def draw_confusion(path: str, counts: np.ndarray, names: Sequence[str]) -> None:
     draw(path, size + 1.2, size, panel)
 
 
+def class_name(name: str, i: int) -> str:
+    """The name of class `i` for a picture; its row in the table where the font lacks a letter."""
+    if not name.isprintable() or any(ord(letter) > 0x52F for letter in name):
+        return f'class {i + 1}'
+    if len(name) > 16:
+        name = name[:15] + '…'
+    return name.replace('$', r'\$')  # Matplotlib takes a pair of them for a formula
+
+
 def draw_confidence(path: str, bins: np.ndarray) -> None:
     """Draw how often predictions are right by their probability, and how many there are.
 
@@ -154,23 +136,3 @@ def draw_confidence(path: str, bins: np.ndarray) -> None:
         axes.set(xlabel='probability of the prediction, %')
 
     draw(path, 5, 5.6, calibration, sizes)
-
-
-def draw_learning_curve(path: str, points: dict[int, list[tuple]], title: str) -> None:
-    """Draw scores by the number of training examples, and a line through their medians.
-
-    points  the number -> of each run the score and the ends of its interval
-    """
-
-    def panel(axes):
-        for n, runs in points.items():
-            for run in runs:
-                with_interval(axes, n, *run, fmt='o', color=OURS, alpha=0.5)
-        medians = [np.median([value for value, *_ in runs]) for runs in points.values()]
-        axes.plot(list(points), medians, color=OURS)
-        axes.set(title=f'{title}, with 95 % intervals', xlabel='training examples', xscale='log')
-        axes.set_xticks(list(points), [f'{n:,}' for n in points])
-        axes.set_xticks([], minor=True)
-        axes.grid(axis='y', alpha=0.3)
-
-    draw(path, 6, 3.8, panel)

@@ -1,4 +1,4 @@
-"""Predictions as a file and as arrays."""
+"""Predictions as arrays and as a file."""
 
 import csv
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from gpt1.report.log import is_real
 from gpt1.tasks.task import Example, Task, decode
-from utils import InputError, whole_file
+from utils import whole_file
 
 Sets = dict[str, tuple[list[Example], np.ndarray]]  # name -> examples, logits [examples, scores]
 
@@ -44,12 +44,11 @@ class Predictions:
 def predictions_for(task: Task, examples: list[Example], logits: np.ndarray) -> Predictions:
     """Decode the `logits` [examples, scores] of a set; -inf: an example has no such choice."""
     labels = [example.label for example in examples]
-    kind = np.float64 if is_real(task) else np.int64
-    shares = ()
+    kind, shares = np.float64, ()
     if not is_real(task):
         from scipy.special import softmax  # slow to import
 
-        shares = list(softmax(np.asarray(logits, dtype=np.float64), axis=1))
+        kind, shares = np.int64, list(softmax(np.asarray(logits, dtype=np.float64), axis=1))
     known = None if None in labels else np.array(labels, dtype=kind)
     return Predictions(list(examples), known, decode(task, logits), shares)
 
@@ -64,15 +63,8 @@ def together(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-# ------------------------------------------------------------------------------- predictions.csv
-
-
 def predictions_path(folder: str, kind: str, split: str, n_splits: int) -> str:
-    """The file of the predictions for a `kind` of set, 'test' or 'valid'.
-
-    predictions.csv of a single test set, predictions_matched.csv of one of several, and
-    predictions_valid.csv or predictions_valid_matched.csv of validation sets.
-    """
+    """'predictions.csv' of the only test set, 'predictions_valid_matched.csv' of one of several."""
     kind = '' if kind == 'test' else f'_{kind}'
     split = '' if n_splits == 1 else f'_{split}'
     return os.path.join(folder, f'predictions{kind}{split}.csv')
@@ -89,10 +81,7 @@ def text_names(task: Task, n_texts: int) -> list[str]:
 
 
 def name_of(task: Task, value: int | float) -> str:
-    """A prediction or a label for a person: the name of a class, a choice, a number.
-
-    Choices are A, B, ... or, as in most data files, 1, 2, ...
-    """
+    """A prediction or a label for a person: a class, a number, or a choice: A, B, or 1, 2."""
     if is_real(task):
         return f'{value:.9g}'
     if task.layout == 'choices' and task.first_label == '0':
@@ -108,11 +97,8 @@ def score_names(task: Task, n_scores: int) -> list[str]:
 
 
 def write_predictions(f: TextIO, task: Task, examples: list[Example], logits: np.ndarray) -> None:
-    """Write predictions.csv to an open file, one row for each example.
+    """Write predictions.csv to an open file, one row for each example (docs/data.md).
 
-    Its columns are the id, the texts, the scores that the model computes, the probability of the
-    prediction (except for real numbers), the prediction, and the label. Prediction and label are
-    the name of a class, a real number, or a choice as the data files write it (ROCStories: 1 or 2).
     A label is empty where it is not known, a choice and its score where an example has none.
     """
     logits, real = np.asarray(logits), is_real(task)
@@ -133,44 +119,6 @@ def write_predictions(f: TextIO, task: Task, examples: list[Example], logits: np
 def in_csv(text: str) -> str:
     """A text without carriage returns, which Python's csv module writes but does not quote."""
     return text.replace('\r\n', '\n').replace('\r', ' ')
-
-
-def read_predictions(path: str, task: Task) -> tuple[list[str], np.ndarray, list[str]]:
-    """Read what `write_predictions` wrote: ids, logits [examples, scores] float32, and labels.
-
-    A label that was not known is empty. Files of earlier versions, whose scores are called score1,
-    score2, ... and which have no texts, are read too. Raises InputError.
-    """
-    try:
-        with open(path, encoding='utf-8', newline='') as f:
-            head, *rows = list(csv.reader(f)) or [[]]
-    except OSError as error:
-        raise InputError(
-            f'cannot read {path}: {error.strerror}; train.py writes it with --submit'
-        ) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f'{path} is not a CSV file ({error})') from error
-    places = [i for i, name in enumerate(head) if name.startswith('score')]
-    n_scores = len(places) if task.layout == 'choices' else task.n_out
-    names, earlier = score_names(task, n_scores), [f'score{i + 1}' for i in range(n_scores)]
-    if [head[i] for i in places] not in (names, earlier) or not {'id', 'label'} <= set(head):
-        raise InputError(f'{path}, row 1: expected the columns id, {", ".join(names)} and label')
-    logits = np.empty((len(rows), n_scores))
-    for i, row in enumerate(rows):
-        try:
-            logits[i] = [float(row[place] or '-inf') for place in places]
-        except (ValueError, IndexError):
-            logits[i] = math.nan
-        is_score = abs(logits[i]) < 1e30  # False for NaN, too
-        is_absent = np.isneginf(logits[i]) & (task.layout == 'choices')
-        if len(row) != len(head) or not ((is_score | is_absent).all() and is_score.any()):
-            where = f'{path}, row {i + 2}'
-            raise InputError(f'{where}: expected {len(head)} columns, with numbers as scores')
-    ids, labels = ([row[head.index(name)] for row in rows] for name in ('id', 'label'))
-    if task.layout == 'choices' and 'score1' in head:  # then ROCStories' choices were 0 and 1
-        now = {task.word(i): name_of(task, i) for i in range(n_scores)}
-        labels = [now.get(label, label) for label in labels]
-    return ids, logits.astype(np.float32), labels
 
 
 def save_predictions(folder: str, task: Task, test: Sets, valid: Sets | None = None) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 
 from gpt1.report import pictures
 from gpt1.report.html import write_html
-from gpt1.report.intervals import Score, interval, results, suffix, wilson
+from gpt1.report.intervals import Score, interval, results, wilson
 from gpt1.report.log import (
-    METRIC_NAMES,
     Log,
     best_evaluation,
     columns_of,
@@ -26,20 +25,16 @@ from gpt1.report.predictions import (
     Sets,
     name_of,
     predictions_for,
-    save_predictions,
     text_names,
     together,
 )
-from gpt1.tasks.task import Example, Published, Task
-from utils import InputError, whole_file
+from gpt1.tasks.task import Published, Task
+from utils import whole_file
 
 N_BINS = 10  # of the calibration
 N_MISTAKES = 10
 PARTS = {'test': 'test', 'valid': 'validation'}
 MAX_CLASSES = 20  # in the picture of the confusion matrix
-
-
-# ----------------------------------------------------------------------------------- the reports
 
 
 def write_report(
@@ -54,8 +49,6 @@ def write_report(
 
     valid       with the parameters that were kept; analysed where no test set has labels
     data_notes  `datasets.Data.notes`
-
-    Raises WriteError.
     """
     tested, validated = decode_sets(task, test), decode_sets(task, valid)
     analysed, where = choose_set(tested, validated)
@@ -73,38 +66,11 @@ def write_report(
         lines += ['', f'The sections below analyse the {where}.']
         lines += report_predictions(folder, task, analysed)
     notes = [*sample, *warnings_of(task, analysed, where)]
-    path = os.path.join(folder, 'report.md')
-    write(path, log.start.get('desc', task.name), notes, lines)
-
-
-def write_evaluation(
-    folder: str,
-    title: str,
-    task: Task,
-    examples: list[Example],
-    logits: np.ndarray,
-    notes: Sequence[str] = (),
-) -> list[str]:
-    """Write predictions.csv of any examples, and the report on those with a label.
-
-    Returns what it says of the scores. Raises InputError if no example has a label, and WriteError.
-    """
-    known = [i for i, example in enumerate(examples) if example.label is not None]
-    if not known:
-        raise InputError(f'{title} has no labels: there is nothing to evaluate')
-    found = predictions_for(task, [examples[i] for i in known], np.asarray(logits)[known])
-    save_predictions(folder, task, {'test': (examples, logits)})
-    lines = describe([('', score) for score in results(task, {'': found})])
-    if len(known) < len(examples):
-        lines.append(f'- {len(known):,} of {len(examples):,} examples have a label.')
-    notes = [*notes, *warnings_of(task, found, 'file')]
-    sections = report_predictions(folder, task, found)
-    write(os.path.join(folder, 'report.md'), title, notes, [*lines, *sections])
-    return lines
+    write(os.path.join(folder, 'report.md'), log.start.get('desc', task.name), notes, lines)
 
 
 def write(path: str, title: str, notes: Sequence[str], lines: Sequence[str]) -> None:
-    """Write a report. The notes are what a reader must know first."""
+    """Write a report, in Markdown and HTML. The notes are what a reader must know first."""
     notes = [line for note in notes for line in (f'**{plain(str(note))}**', '')]
     with whole_file(path) as f:
         f.write('\n'.join([f'# {plain(str(title))}', '', *notes, *lines]) + '\n')
@@ -164,32 +130,33 @@ def report_scores(
     ]
     for split, part in tested.items():
         if part.labels is None:
-            title = metric_title(task.metrics[0]) + suffix(split)
+            title = metric_title(task.metrics[0], split=split)
             lines.append(f'- Test {title}: not known, since the test file has no labels.')
-    known = [('Test ', score) for score in results(task, tested)]
-    lines += describe(known or [('Validation ', score) for score in results(task, validated)])
+    known = describe(results(task, tested), 'Test ')
+    lines += known or describe(results(task, validated), 'Validation ')
     for other in published:
-        title = f'{PARTS[other.on]} {metric_title(other.metric)}{suffix(other.split)}'
+        title = f'{PARTS[other.on]} {metric_title(other.metric, split=other.split)}'
         unit = ' %' if other.metric == 'accuracy' else ''
         score = f'{title} {other.value}{unit} ({plain(other.who)})'
         lines.append(f"- Published, for the whole data set and OpenAI's weights: {score}.")
     return lines
 
 
-def describe(scores: Sequence[tuple[str, Score]]) -> list[str]:
-    """Lines of scores, each with the kind of its set.
+def describe(scores: Sequence[Score], kind: str = '') -> list[str]:
+    """Lines of scores of a kind of set.
 
     '- Test accuracy: **75.00 %** (45 of 60 examples); 95 % interval (Wilson) 62.77 to 84.22.'
     """
     lines = []
-    for kind, score in scores:
+    for score in scores:
         examples = count_examples(len(score.predictions.values))
         method, (low, high) = 'bootstrap', interval(score)
         if score.metric == 'accuracy':
             method, examples = 'Wilson', f'{score.predictions.right.sum():,} of {examples}'
         ends = 'not defined' if math.isnan(low) else f'{low:.2f} to {high:.2f}'
-        title = kind + plain(score.title)
-        line = f'**{score}** ({examples}); 95 % interval ({method}) {ends}.'
+        title = kind + plain(metric_title(score.metric, score.task, score.split))
+        value = format_score(score.metric, score.value)
+        line = f'**{value}** ({examples}); 95 % interval ({method}) {ends}.'
         lines.append(f'- {title[0].upper()}{title[1:]}: {line}')
     if lines:
         lines.append(
@@ -213,26 +180,30 @@ def report_training(
         ]
         for line in log.evaluations
     ]
+    best, scores = best_evaluation(log.evaluations, task), results(task, validated)
+
+    def curves(metric):
+        def panel(axes):
+            updates = [line['n_updates'] for line in log.evaluations]
+            for name, (part, kind, subset) in columns.items():
+                if kind == metric:
+                    values = [line[name] for line in log.evaluations]
+                    label = ', '.join(filter(None, [part, subset]))
+                    axes.plot(updates, values, 'o-', ms=4, label=label)
+            if scores and metric != 'cost':
+                kept = best['n_updates'], scores[0].value, *interval(scores[0])
+                style = {'fmt': 'none', 'ecolor': 'C1', 'label': 'kept, 95 % interval'}
+                pictures.with_interval(axes, *kept, **style)
+            titles = {'cost': 'cost of the task', 'accuracy': 'accuracy, %'}
+            pictures.finish(axes, titles.get(metric, f'{metric.capitalize()} × 100'))
+
+        return panel
+
     lines = ['', '## Training', '', *markdown_table(header, rows)]
-
-    def curves(metric, title, kept=()):
-        updates = [line['n_updates'] for line in log.evaluations]
-        values = {
-            column.set: [line[name] for line in log.evaluations]
-            for name, column in columns.items()
-            if column.metric == metric
-        }
-        return pictures.curves_panel(updates, values, title, kept)
-
     panels = [pictures.loss_panel(log.progress)] if len(log.progress) > 1 else []
-    if len(log.evaluations) > 1:
-        metric, kept = task.metrics[0], ()
-        for score in results(task, validated)[:1]:
-            best = best_evaluation(log.evaluations, task)
-            kept = (best['n_updates'], score.value, *interval(score))
-        title = 'accuracy, %' if metric == 'accuracy' else f'{METRIC_NAMES[metric]} × 100'
-        panels += [curves('cost', 'cost of the task'), curves(metric, title, kept)]
-    if panels:  # a curve needs two points
+    if len(log.evaluations) > 1:  # a curve needs two points
+        panels += map(curves, ('cost', task.metrics[0]))
+    if panels:
         path = os.path.join(folder, 'training.png')
         pictures.draw(path, 6, max(2.4 * len(panels), 3), *panels)
         lines += picture('training', 'Loss, cost and score by update')
@@ -267,7 +238,7 @@ def report_classes(folder: str, task: Task, predictions: Predictions) -> list[st
     ]
     rows.append(['mean (macro F1)', *[''] * 4, percent(np.nanmean(f1))])
     header = ['class', 'examples', 'predictions', 'precision', 'recall', 'F1']
-    lines = [*['', '## Classes', ''], *markdown_table(header, rows)]
+    lines = ['', '## Classes', '', *markdown_table(header, rows)]
     if n_classes <= MAX_CLASSES:
         counts = np.zeros((n_classes, n_classes), dtype=int)
         np.add.at(counts, (labels, values), 1)
@@ -297,9 +268,8 @@ def calibrate(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
     rows = []
     for i in np.unique(which):
         here = which == i
-        low, high = wilson(right[here].sum(), here.sum())
         sure, share = 100 * confidence[here].mean(), 100 * right[here].mean()
-        rows.append([sure, share, low, high, here.sum()])
+        rows.append([sure, share, *wilson(right[here].sum(), here.sum()), here.sum()])
     return np.array(rows)
 
 
@@ -307,17 +277,16 @@ def report_mistakes(task: Task, predictions: Predictions) -> list[str]:
     """The section of the surest mistakes, or of the largest errors, with their texts."""
     if is_real(task):
         errors = abs(predictions.values - predictions.labels)
-        worst = np.argsort(-errors, kind='stable')[:N_MISTAKES]
+        worst = np.argsort(-errors, kind='stable')
         lines = ['', '## The largest errors', '']
         lines.append('The examples with the largest difference of prediction and score:')
     else:
         wrong = np.flatnonzero(~predictions.right)
-        order = np.argsort(-predictions.confidence[wrong], kind='stable')
-        worst = wrong[order][:N_MISTAKES]
+        worst = wrong[np.argsort(-predictions.confidence[wrong], kind='stable')]
         lines = ['', '## The surest mistakes', '']
         first = f'{len(wrong):,} of {len(predictions.values):,} predictions are wrong. '
         lines.append(f'{first}The surest of them:' if len(wrong) else 'There are none.')
-    for rank, i in enumerate(worst, 1):
+    for rank, i in enumerate(worst[:N_MISTAKES], 1):
         lines += ['', *describe_mistake(task, predictions, rank, i)]
     return lines
 
@@ -387,8 +356,9 @@ def print_metrics(
     text = '  not known: the test file has no labels'
     scores += [('Test', task.metrics[0], name, text) for name in unknown]
     for kind, metric, split, text in scores:
-        title = 'Accuracy' if metric == 'accuracy' else metric_title(metric, task)
-        print(f'{task.title} {kind} {title}{suffix(split)}:{text}')
+        title = metric_title(metric, task, split)
+        title = title.capitalize() if metric == 'accuracy' else title
+        print(f'{task.title} {kind} {title}:{text}')
     for warning in warnings_of(task, *choose_set(tested, decode_sets(task, valid))):
         print(warning, file=sys.stderr)
 

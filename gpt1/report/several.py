@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gpt1.report import pictures
 from gpt1.report.intervals import Score, interval, results
-from gpt1.report.log import Log, plain
-from gpt1.report.pictures import draw_learning_curve
+from gpt1.report.log import Log, metric_title, plain
 from gpt1.report.predictions import Sets
 from gpt1.report.report import decode_sets, markdown_table, picture, write
 from gpt1.run.record import WHAT
@@ -25,12 +25,14 @@ SPREADS = {
 class Outcome(NamedTuple):
     """What is compared of a run.
 
+    title    its task and metric
     n_train  the number of training examples; 0: its record does not say
     scores   its first metric on the validation and the test set, on the first or on all together;
              None: not known
     depends  all that its results depend on, name -> value
     """
 
+    title: str
     desc: str
     seed: int | str
     n_train: int
@@ -44,6 +46,7 @@ def outcome_of(desc: str, log: Log, task: Task, test: Sets, valid: Sets, record:
     depends = {f'the {key}': record.get(key) for key in WHAT if key != 'options'}
     depends |= record.get('options', {})
     return Outcome(
+        f'{task.title}, {metric_title(task.metrics[0])}',
         desc,
         log.start.get('seed', '?'),
         record.get('sizes', {}).get('training', 0),
@@ -77,26 +80,43 @@ def summarize(groups: dict[int, list[Outcome]]) -> list[str]:
     return markdown_table(['run', 'seed', 'training examples', 'validation', 'test'], rows)
 
 
-def report_several(folder: str, titles: dict[str, list[Outcome]]) -> tuple[str, list[str]]:
+def draw_learning_curve(path: str, groups: dict[int, list[Outcome]], kind: str, title: str) -> None:
+    """Draw scores by the number of training examples, and a line through their medians."""
+
+    def panel(axes):
+        medians = []
+        for n, runs in groups.items():
+            scores = [run.scores[kind] for run in runs]
+            medians.append(statistics.median(score.value for score in scores))
+            for score in scores:
+                style = {'fmt': 'o', 'color': pictures.OURS, 'alpha': 0.5}
+                pictures.with_interval(axes, n, score.value, *interval(score), **style)
+        axes.plot(list(groups), medians, color=pictures.OURS)
+        axes.set(xlabel='training examples', xscale='log')
+        axes.set(title=f'{title}, {kind}, with 95 % intervals')
+        axes.set_xticks(list(groups), [f'{n:,}' for n in groups])
+        axes.set_xticks([], minor=True)
+        axes.grid(axis='y', alpha=0.3)
+
+    pictures.draw(path, 6, 3.8, panel)
+
+
+def report_several(folder: str, outcomes: Sequence[Outcome]) -> tuple[str, list[str]]:
     """Write runs.md, runs.html and pictures of runs, those of each task under its title.
 
-    Returns the path of runs.md and what it says. Raises WriteError.
+    Returns the path of runs.md and what it says.
     """
     lines, notes = [], []
-    for i, (title, outcomes) in enumerate(titles.items(), 1):
-        groups = {n: [] for n in sorted(outcome.n_train for outcome in outcomes)}
-        for outcome in outcomes:
-            groups[outcome.n_train].append(outcome)
+    for i, title in enumerate(dict.fromkeys(run.title for run in outcomes), 1):
+        runs = [run for run in outcomes if run.title == title]
+        sizes = sorted({run.n_train for run in runs})
+        groups = {n: [run for run in runs if run.n_train == n] for n in sizes}
         lines += ['', f'## {plain(title)}', '', *summarize(groups)]
-        notes += differences(outcomes)
-        known = [k for k in ('test', 'validation') if all(run.scores[k] for run in outcomes)]
+        notes += differences(runs)
+        known = [kind for kind in ('test', 'validation') if all(run.scores[kind] for run in runs)]
         if len(groups) > 1 and all(groups) and known:
-            points = {}
-            for n, group in groups.items():
-                scores = [run.scores[known[0]] for run in group]
-                points[n] = [(score.value, *interval(score)) for score in scores]
             name = f'learning_curve_{i}'
-            draw_learning_curve(os.path.join(folder, f'{name}.png'), points, f'{title}, {known[0]}')
+            draw_learning_curve(os.path.join(folder, f'{name}.png'), groups, known[0], title)
             lines += picture(name, 'Learning curve')
     path = os.path.join(folder, 'runs.md')
     write(path, 'Several runs', notes, lines[1:])
