@@ -7,21 +7,17 @@ every machine. README.md says what the lines are, and explains the schemas.
 """
 
 import argparse
-import csv
 import os
 import random
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-FOLDER = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(FOLDER))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from datasets import SAMPLE, rocstories
 from utils import exit_status, whole_file
 
-SAMPLE = os.path.join(FOLDER, 'sample')
 with open(os.path.join(SAMPLE, 'words.toml'), 'rb') as f:
     WORDS = tomllib.load(f)
 SLOTS = {slot: words.split() for slot, words in WORDS['words'].items()}
@@ -36,37 +32,29 @@ class Random(random.Random):
         return sequence[int(self.random() * len(sequence))]
 
 
-@dataclass
-class Schema:
-    """One block of the table.
+def read_schemas() -> list[tuple]:
+    """Of each schema its own slots, its phrasings and the moods of its endings.
 
     `phrasings[i][v]` are the ways to say sentence i (0 to 4; 4 is the ending) in variant v, 'a' or
-    'b'; `moods[v]` says whether the ending of variant v is a happy one, '+' or '-'.
+    'b'. `moods[v]` is '+' if the ending of variant v is a happy one, or '-'. A sentence without a
+    letter has the same phrasings in both variants.
     """
-
-    slots: dict = field(default_factory=dict)
-    phrasings: list = field(default_factory=lambda: [{} for _ in range(5)])
-    moods: dict = field(default_factory=dict)
-
-
-def read_schemas() -> list[Schema]:
-    """The schemas. A sentence without a letter has the same phrasings in both variants."""
     with open(os.path.join(SAMPLE, 'schemas.txt'), encoding='utf-8') as f:
         table = f.read()
     schemas = []
     for block in table.strip().split('\n\n'):
-        schema = Schema()
+        slots, phrasings, moods = {}, [{} for _ in range(5)], {}
         _, *lines = re.sub(r'\n +', ' ', block).split('\n')
         for line in lines:
             key, rest = line.split(maxsplit=1)
             if rest.startswith('= '):
-                schema.slots[key] = rest[2:].split(' | ')
+                slots[key] = rest[2:].split(' | ')
                 continue
             for variant in key[1:2] or 'ab':
-                schema.phrasings[int(key[0]) - 1][variant] = rest.split(' | ')
+                phrasings[int(key[0]) - 1][variant] = rest.split(' | ')
             if key[2:]:
-                schema.moods[variant] = key[2]
-        schemas.append(schema)
+                moods[variant] = key[2]
+        schemas.append((slots, phrasings, moods))
     return schemas
 
 
@@ -76,23 +64,21 @@ class Story:
     Each method draws a phrasing. Variant 'a' or 'b' decides what happens.
     """
 
-    def __init__(self, schema: Schema, rng: Random):
-        self.schema = schema
+    def __init__(self, schema: tuple, rng: Random):
         self.rng = rng
-        slots = {slot: rng.choice(values) for slot, values in {**SLOTS, **schema.slots}.items()}
+        own_slots, self.phrasings, self.moods = schema
+        slots = {slot: rng.choice(values) for slot, values in {**SLOTS, **own_slots}.items()}
         for who, number in ('name', ''), ('friend', '2'):
             names, pronouns = rng.choice([(FEMALE, 'she her her'), (MALE, 'he him his')])
             slots[who] = rng.choice([name for name in names if name != slots.get('name')])
             slots.update(zip((f'he{number}', f'him{number}', f'his{number}'), pronouns.split()))
         self.slots = slots
 
-    def phrase(self, i: int, variant: str) -> str:
-        """Sentence i with its (one|another) choices made and its slots still open."""
-        return re.sub(
-            r'\((.+?)\)',
-            lambda choice: self.rng.choice(choice[1].split('|')),
-            self.rng.choice(self.schema.phrasings[i][variant]),
-        )
+    def phrase(self, phrasings: list[str]) -> str:
+        """A sentence with its (one|another) choices made and its slots still open."""
+        choose = self.rng.choice
+        choices, phrasing = r'\((.+?)\)', choose(phrasings)
+        return re.sub(choices, lambda match: choose(match[1].split('|')), phrasing)
 
     def fill(self, sentence: str) -> str:
         """A sentence with its slots filled, a or an chosen, and a capital letter at the start."""
@@ -103,20 +89,15 @@ class Story:
         )
         return sentence[0].upper() + sentence[1:]
 
-    def clue(self, variant: str) -> str:
-        """The sentence that decides how the story ends."""
-        sentences = self.schema.phrasings
-        clue = next(i for i in range(4) if sentences[i]['a'] != sentences[i]['b'])
-        return self.fill(self.phrase(clue, variant))
-
-    def context(self, variant: str) -> str:
-        """The four sentences before the ending."""
-        return ' '.join(self.fill(self.phrase(i, variant)) for i in range(4))
+    def context(self, variant: str, whole: bool) -> str:
+        """The four sentences before the ending, or just the one that decides how it ends."""
+        kept = [p for p in self.phrasings[:4] if whole or p['a'] != p['b']]
+        return ' '.join(self.fill(self.phrase(phrasings[variant])) for phrasings in kept)
 
     def ending(self, variant: str) -> str:
         """The opening, which tells the mood, and the ending."""
-        ending = self.phrase(4, variant)
-        opening = self.rng.choice(WORDS['openings'][self.schema.moods[variant]])
+        ending = self.phrase(self.phrasings[4][variant])
+        opening = self.rng.choice(WORDS['openings'][self.moods[variant]])
         return self.fill(f'{opening}, {ending[0].lower()}{ending[1:]}')
 
 
@@ -125,8 +106,8 @@ def beginning(story: Story, variant: str, rng: Random) -> list[str]:
 
     Half of the beginnings say next whether the story was a happy one.
     """
-    told = story.context(variant) if rng.random() < 0.15 else story.clue(variant)
-    is_happy = 'yes' if story.schema.moods[variant] == '+' else 'no'
+    told = story.context(variant, whole=rng.random() < 0.15)
+    is_happy = 'yes' if story.moods[variant] == '+' else 'no'
     feeling = rng.choice(WORDS['feelings'][is_happy])
     return [told, feeling] if rng.random() < 0.5 else [told]
 
@@ -135,7 +116,7 @@ def beginning(story: Story, variant: str, rng: Random) -> list[str]:
 # story, if the line has them.
 
 
-def whole_story(schema: Schema, rng: Random) -> list[str]:
+def whole_story(schema: tuple, rng: Random) -> list[str]:
     """A story, sometimes with a question before its ending."""
     variant = rng.choice('ab')
     story = Story(schema, rng)
@@ -143,7 +124,7 @@ def whole_story(schema: Schema, rng: Random) -> list[str]:
     return [*beginning(story, variant, rng), *question, story.ending(variant)]
 
 
-def judged_story(schema: Schema, rng: Random) -> list[str]:
+def judged_story(schema: tuple, rng: Random) -> list[str]:
     """A story, its right ending or its wrong one, and which one it is.
 
     Most have a question before the ending, which says that it may be the wrong one. If none had
@@ -159,7 +140,7 @@ def judged_story(schema: Schema, rng: Random) -> list[str]:
     return [*beginning(story, variant, rng), *question, ending, rng.choice(verdict)]
 
 
-def deed_of_two(_: Schema, rng: Random) -> list[str]:
+def deed_of_two(_: tuple, rng: Random) -> list[str]:
     """What one person did to another, and why, with names instead of pronouns."""
     names = rng.choice([FEMALE, MALE])
     people = [rng.choice(names), rng.choice(names)]
@@ -179,30 +160,19 @@ KINDS = (  # of a line, with the sums of their shares
 )
 
 
-def contexts_of_the_sample() -> set[str]:
-    contexts = set()
-    for name in filter(lambda name: name.endswith('.csv'), os.listdir(SAMPLE)):
-        with open(os.path.join(SAMPLE, name), encoding='utf-8', newline='') as f:
-            contexts |= {' '.join(row[1:5]) for row in csv.reader(f)}
-    return contexts
-
-
-def lines(n: int, seed: int) -> Iterator[str]:
-    schemas = read_schemas()
-    rng = Random(seed)
-    taken = contexts_of_the_sample()
-    while n > 0:
-        point = rng.random()
-        kind = next(kind for share, kind in KINDS if point < share)
-        parts = kind(rng.choice(schemas), rng)
-        if parts[0] not in taken:
-            yield ' '.join(parts)
-            n -= 1
-
-
 def run(args) -> None:
+    schemas = read_schemas()
+    rng = Random(args.seed)
+    taken = {example.texts[0] for part in rocstories(SAMPLE) for example in part}
+    n_left = args.n
     with whole_file(args.out) as f:
-        f.writelines(f'{line}\n' for line in lines(args.n, args.seed))
+        while n_left > 0:
+            point = rng.random()
+            kind = next(kind for share, kind in KINDS if point < share)
+            parts = kind(rng.choice(schemas), rng)
+            if parts[0] not in taken:
+                f.write(f'{" ".join(parts)}\n')
+                n_left -= 1
     print(f'{args.out}: {args.n} lines')
 
 
