@@ -132,7 +132,7 @@ def make_sample(name: str, data_dir: str) -> None:
         if all(first_file(place, archive.names(split)) for split in archive.splits):
             return
     # Few runs need it: no module that trains imports it.
-    importlib.import_module('gpt1.tasks.sample.tasks').make(name, data_dir)
+    importlib.import_module('gpt1.tasks.sample').unpack(archive.folders[0], data_dir)
 
 
 def make_samples(names: Iterable[str], data_dir: str | None) -> None:

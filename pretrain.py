@@ -39,10 +39,11 @@ from gpt1.report import pictures
 from gpt1.report.log import Log, split_log
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run
-from gpt1.run.corpus import open_tokens, prepare, source_texts, vocabulary_files
+from gpt1.run.corpus import open_tokens, prepare, vocabulary_files
 from gpt1.run.parallel import Ranks, StepSize, find_devices, keep_freed_memory, to_device
 from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
+from gpt1.text.text_files import find_texts
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
 from gpt1.weights.parameters import save_settings
@@ -88,10 +89,7 @@ class PreTraining(Job):
     }
 
     def __init__(self, args, model: LMModel, tokens: np.ndarray, ranks: Ranks, sets: Sequence = ()):
-        """
-        tokens  the ids of the text. The last windows are held out
-        sets    what to log zero-shot scores on
-        """
+        """`tokens` are the ids of the text; zero-shot scores are those of `sets`."""
         self.args, self.model, self.tokens, self.ranks = args, model, tokens, ranks
         self.n_train, n_heldout = count_windows(args, len(tokens))
         self.heldout = range(self.n_train, self.n_train + n_heldout)
@@ -157,10 +155,9 @@ class PreTraining(Job):
     def report(self, line, log):
         """Print zero-shot scores and draw the learning curve."""
         plot(split_log(log), os.path.join(self.args.out, 'perplexity.png'))
-        titles = zero_shot().TITLES.items() if self.args.zero_shot else ()
-        words = [
-            f'{title} {line[f"zs_{name}"]:.1f}' for name, title in titles if f'zs_{name}' in line
-        ]
+        titles = zero_shot().TITLES if self.args.zero_shot else {}
+        scores = {title: line.get(f'zs_{name}') for name, title in titles.items()}
+        words = [f'{title} {score:.1f}' for title, score in scores.items() if score is not None]
         if words:
             tqdm.write(f'zero-shot {", ".join(words)}', file=sys.stdout)
 
@@ -204,19 +201,17 @@ def plot(log: Log, path: str) -> None:
     updates = [line['n_updates'] for line in log.evaluations]
     train = [math.exp(min(line.get('tr_loss', math.nan), 700)) for line in log.evaluations]
     heldout = [line['va_perplexity'] for line in log.evaluations]
+    curves = {'held-out text': heldout, 'training text': train}
+    title = f'perplexity: {heldout[-1]:.2f} of held-out text at the end'
 
     def panel(axes):
-        from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+        from matplotlib.ticker import LogLocator
 
-        axes.plot(updates, train, color='#9aa5b1', marker='.', label='training text')
-        label = f'held-out text: {heldout[-1]:.2f} at the end'
-        axes.plot(updates, heldout, color='#0b6bcb', marker='.', label=label)
-        axes.set(xlabel='updates', ylabel='perplexity', yscale='log', title='Pre-training')
+        pictures.curves_panel(updates, curves, title)(axes)
+        axes.set_yscale('log')
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FormatStrFormatter('%g'))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.yaxis.set_minor_formatter('')
 
     loss = pictures.loss_panel(log.progress, 'loss of a token in training')
     panels = [panel, loss] if log.progress else [panel]
@@ -247,7 +242,7 @@ def prepare_run(args, ranks: Ranks, stack: contextlib.ExitStack) -> bool:
     work = os.path.join(args.out, 'work')
     checkpoint = os.path.join(work, 'checkpoint')
     if args.resume and record.is_finished(
-        args.out, checkpoint, lambda: record.of_pretraining(args)
+        args.out, checkpoint, lambda: record.of_pretraining(args, find_texts(args.text)[0])
     ):
         return True
     check_out(args, work)
@@ -266,23 +261,20 @@ def check_out(args, work: str) -> None:
     check_writable(args.out)
     if args.tensorboard:
         check_tensorboard(os.path.join(args.out, 'log'))
-    has_checkpoint = os.path.exists(os.path.join(work, 'checkpoint'))
-    if has_checkpoint and not args.resume:
+    if os.path.exists(os.path.join(work, 'checkpoint')):
+        if args.resume:
+            return
         raise InputError(
             f'{args.out} holds the checkpoint of an earlier run: give --resume to continue it, or '
             'choose another --out'
         )
-    if not has_checkpoint:
-        hint = 'choose another --out (to train it further, give it as --init)'
-        check_no_weights(args.out, hint)
-        if os.path.lexists(os.path.join(args.out, 'best_params')):
-            raise InputError(f'{args.out} holds a fine-tuned model: choose another --out')
+    check_no_weights(args.out, 'choose another --out (to train it further, give it as --init)')
+    if os.path.lexists(os.path.join(args.out, 'best_params')):
+        raise InputError(f'{args.out} holds a fine-tuned model: choose another --out')
     has_record = os.path.exists(os.path.join(work, 'vocabulary.json'))
     if not has_record and any(map(os.path.exists, vocabulary_files(args.out))):
-        raise InputError(
-            f'{args.out} holds a vocabulary that pretrain.py did not write there: choose another '
-            '--out'
-        )
+        what = 'a vocabulary that pretrain.py did not write there'
+        raise InputError(f'{args.out} holds {what}: choose another --out')
 
 
 def open_same_tokens(work: str, ranks: Ranks) -> tuple[np.ndarray, str]:
@@ -306,7 +298,8 @@ def pre_train(args, ranks: Ranks) -> None:
     tokens, tokens_hash = open_same_tokens(work, ranks)
     count_windows(args, len(tokens))  # before the model, which may be large
     encoder = open_encoder(args.out)
-    model = make_model(args, encoder.n_vocab)
+    torch.manual_seed(args.seed)
+    model = LMModel(make_config(vars(args), n_vocab=encoder.n_vocab))
     ranks.from_first(lambda: fill(args, model))
     model.to(ranks.devices[0])
     sets = []
@@ -327,7 +320,7 @@ def pre_train(args, ranks: Ranks) -> None:
 
 def begin(args, job: PreTraining, trainer: Trainer, lines: list) -> ResultLogger:
     """Write the record and the log, print what the run is, and return the log."""
-    about = record.of_pretraining(args, source_texts(os.path.join(args.out, 'work')))
+    about = record.of_pretraining(args, find_texts(args.text)[0])
     job.record = record.begin(args.out, about, lines)
     n_parameters = sum(p.numel() for p in job.model.parameters())
     source = f'from {args.init}' if args.init else 'drawn at random'
@@ -360,22 +353,13 @@ def finish(args, encoder: TextEncoder, job: PreTraining, logger: ResultLogger) -
     save_openai_shards(job.model, args.out)
     record.write(args.out, {**job.record, 'finished': True, 'scores': logger.lines[-1]})
     folder = shlex.quote(args.out)
+    command = f'train.py --dataset rocstories --submit --analysis --model_dir {folder}'
     pairs = [
         ('written', args.out),
-        (
-            'to use it',
-            f'python train.py --dataset rocstories --submit --analysis --model_dir {folder}',
-        ),
+        ('to use it', f'python {command}'),
         ('', f'python generate.py --model_dir {folder}'),
     ]
     print(format_table(pairs))
-
-
-def make_model(args, n_vocab: int) -> LMModel:
-    """Return the model, without the weights."""
-    config = make_config(vars(args), n_vocab=n_vocab)
-    torch.manual_seed(args.seed)
-    return LMModel(config)
 
 
 def fill(args, model: LMModel) -> None:

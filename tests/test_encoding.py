@@ -80,75 +80,50 @@ def test_what_fits_is_not_cut_and_a_cut_uses_all_the_room(case, n_ctx):
     if task.halves:
         np.testing.assert_array_equal(kept, np.minimum(lengths, n_ctx // 2 - 2))
         return
-    assert kept.shape == lengths.shape
     assert (kept >= 0).all() and (kept <= lengths).all()
     fits = sequence_lengths(lengths, task) <= n_ctx
     np.testing.assert_array_equal(kept[fits], lengths[fits])
     assert (sequence_lengths(kept, task)[~fits] == n_ctx).all()
-    if task.layout == 'choices':  # the question and the choices stay whole where they fit
-        first_kept = task.n_context - 1 if task.n_context == 2 else 1  # the question of RACE
-        needed = lengths[:, task.n_context :].max(1)
-        needed += lengths[:, first_kept : task.n_context].sum(1)
-        fits = needed <= n_ctx - 3
-        np.testing.assert_array_equal(kept[fits, first_kept:], lengths[fits, first_kept:])
 
 
-def test_the_arrays_of_some_examples():
-    data = encode([Example('x', ('ab', 'c'), 0), Example('y', ('', 'dcb'), 1)], PAIR)
-    assert data.ids.tolist() == [0, 1, 2, 3, 2, 1]
-    assert data.offsets.tolist() == [0, 2, 3, 3, 6]
-    assert data.first_text.tolist() == [0, 2, 4]
-    assert data.lengths.tolist() == [[2, 1], [0, 3]]
-    assert data.names == ['x', 'y']
-    assert (len(data), data.n_cut, data.longest, data.n_scores) == (2, 0, 6, 3)
-    for n_vocab, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
-        assert encode_dataset([], FakeEncoder(n_vocab), TEXT, 100).ids.dtype == dtype
-
-
-def test_the_trees_of_some_examples():
+def test_some_examples():
     """Varying numbers of choices; a context that is cut keeps its beginning."""
     examples = [Example('x', ('abcdef', 'gh', ''), 0), Example('y', ('', 'd', 'e', 'fgh'), 2)]
     data = encode(examples, CHOICES, 8)
+    assert data.ids.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 7]
+    assert data.offsets.tolist() == [0, 6, 8, 8, 8, 9, 10, 13]
+    assert data.first_text.tolist() == [0, 3, 7]
     assert data.lengths.tolist() == [[3, 2, 0, 0], [0, 1, 1, 3]]
     first, second = data.tree(0), data.tree(1)
     assert first.trunk.tolist() == [50, 0, 1, 2, 51]
     assert [branch.tolist() for branch in first.branches] == [[6, 7, 52], [52]]
     assert second.trunk.tolist() == [50, 51]
     assert [branch.tolist() for branch in second.branches] == [[3, 52], [4, 52], [5, 6, 7, 52]]
-    assert (data.n_scores, data.longest, data.n_cut) == (3, 8, 1)
-
-
-def test_the_first_examples():
-    examples = [Example('x', ('ab', 'c', 'd'), 0), Example('y', ('', 'dcb', 'e'), 1)]
-    for n in range(2):
-        data, expected = encode(examples, CHOICES).first(n), encode(examples[:n], CHOICES)
-        assert len(data) == len(data.targets) == n
-        assert (data.labels.tolist(), data.names) == (expected.labels.tolist(), expected.names)
-        assert [str(data.tree(i)) for i in range(n)] == [str(expected.tree(i)) for i in range(n)]
+    assert (len(data), data.n_scores, data.longest, data.n_cut) == (2, 3, 8, 1)
+    assert (data.labels.tolist(), data.names) == ([0, 2], ['x', 'y'])
+    part = data.first(1)
+    assert (len(part), part.targets.tolist(), part.names) == (1, [0], ['x'])
+    assert str(part.tree(0)) == str(first)
+    for n_vocab, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
+        assert encode_dataset([], FakeEncoder(n_vocab), TEXT, 100).ids.dtype == dtype
 
 
 TEXTS = ['Ella had no tape.', '', 'the “night”', 'a\n b', 'x' * 100, 'né', 'a &amp; b', 'Ella']
 
 
-@pytest.mark.parametrize('n, chunk', [(1, 3), (1, 100), (3, 1)])
-def test_parts_and_processes_change_nothing(monkeypatch, n, chunk):
+@pytest.mark.parametrize('many, n, chunk', [(1, 1, 3), (1, 3, 1), (41, 3, 100)])
+def test_parts_and_processes_change_nothing(monkeypatch, many, n, chunk):
+    """Few texts are encoded in this process."""
     monkeypatch.setattr('gpt1.run.encoding.CHUNK', chunk)
-    monkeypatch.setattr('gpt1.run.encoding.MANY', 1)
+    monkeypatch.setattr('gpt1.run.encoding.MANY', many)
     monkeypatch.setattr('gpt1.text.workers.available_cores', lambda: n)
+    if many > 40:
+        monkeypatch.setattr('gpt1.text.workers.ProcessPoolExecutor', None)
     examples = [Example(str(i), (TEXTS[i % 8], TEXTS[i % 5]), i % 3) for i in range(20)]
     data = encode_dataset(examples, encoder(), PAIR, 40)
     ids = encoder().encode_all(text for example in examples for text in example.texts)
     assert data.ids.tolist() == [i for part in ids for i in part]
     assert np.diff(data.offsets).tolist() == list(map(len, ids))
-
-
-def test_few_texts_are_encoded_in_this_process(monkeypatch):
-    monkeypatch.setattr('gpt1.text.workers.ProcessPoolExecutor', None)
-    monkeypatch.setattr('gpt1.text.workers.available_cores', lambda: 2)
-    assert len(encode([Example('x', ('ab', 'c'), 0)] * 100, PAIR)) == 100
-    monkeypatch.setattr('gpt1.run.encoding.MANY', 200)
-    with pytest.raises(TypeError):
-        encode_dataset([Example('x', ('ab', 'c'), 0)] * 100, encoder(), PAIR, 100)
 
 
 def test_labels_and_targets():
@@ -175,10 +150,8 @@ def test_all_sets_of_a_data_set():
     a, long = Example('a', ('a', 'z'), 0), Example('long', ('abcdef', 'z'), 0)
     data = Data(train=[a, a], valid={'matched': [a], 'mismatched': [long]}, test={'test': [a]})
     encoded = encode_data(data, FakeEncoder(), PAIR, 100)
-    names = ['training', 'validation matched', 'validation mismatched', 'test']
-    assert {name: len(part) for name, part in encoded.sets.items()} == dict(
-        zip(names, (2, 1, 1, 1))
-    )
+    sizes = {'training': 2, 'validation matched': 1, 'validation mismatched': 1, 'test': 1}
+    assert {name: len(part) for name, part in encoded.sets.items()} == sizes
     assert encoded.longest == 10
 
 

@@ -9,7 +9,8 @@ import time
 import pytest
 from tiny_models import encoder
 
-from gpt1.text.workers import Workers
+from gpt1.text import workers
+from gpt1.text.workers import map_in_order
 from utils import InputError
 
 
@@ -44,7 +45,7 @@ def use_start_method(monkeypatch, method):
 
 
 @pytest.mark.parametrize('n', [1, 3])
-def test_workers_keep_the_order_and_take_few_items_ahead(n):
+def test_results_keep_the_order_and_few_items_are_taken_ahead(n):
     n_taken = 0
 
     def items():
@@ -53,33 +54,35 @@ def test_workers_keep_the_order_and_take_few_items_ahead(n):
             n_taken += 1
             yield bytes([i]) * (100_000 if i < 40 else 1)  # more than a pipe holds
 
-    with Workers(n) as workers:
-        results = []
-        for result in workers.map(double, items()):
-            results.append(result)
-            assert n_taken <= len(results) + Workers.AHEAD * n
+    results = []
+    for result in map_in_order(double, items(), n=n):
+        results.append(result)
+        assert n_taken <= len(results) + workers.AHEAD * n
     assert [value[0] for value, _ in results] == list(range(200))
     pids = {process for _, process in results}
     assert len(pids) <= n and (os.getpid() in pids) == (n == 1)
+    if n > 1:
+        assert_ended(pids)
 
 
 def test_an_exception_in_a_worker_is_raised_and_a_killed_worker_is_an_error():
-    with Workers(2) as workers:
-        with pytest.raises(InputError, match='made to fail'):
-            list(workers.map(double, [1, 'error', 2]))
-        pids = {process for _, process in workers.map(double, range(20))}
-        with pytest.raises(InputError, match='a worker process was killed: .* memory for 2'):
-            list(workers.map(double, [1, 'killed', *range(20)]))
-    assert_ended(pids)
+    for last, message in (
+        ('error', 'made to fail'),
+        ('killed', 'a worker process was killed: .* memory for 2'),
+    ):
+        results = map_in_order(double, [*range(20), last, *range(20)], n=2)
+        pids = {next(results)[1]}
+        with pytest.raises(InputError, match=message):
+            list(results)
+        assert_ended(pids)
 
 
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(signum):
     def start_workers_and_wait(connection):
-        with Workers(2) as workers:
-            waiting = workers.map(wait, [1, 1, 100, 100])
-            connection.send([next(waiting), next(waiting)])
-            next(waiting)
+        waiting = map_in_order(wait, [1, 1, 100, 100], n=2)
+        connection.send([next(waiting), next(waiting)])
+        next(waiting)
 
     ours, theirs = multiprocessing.Pipe()
     parent = multiprocessing.Process(target=start_workers_and_wait, args=(theirs,))
@@ -102,8 +105,7 @@ def test_where_processes_cannot_be_started_this_one_does_the_work(monkeypatch, c
 
     monkeypatch.setattr(multiprocessing.process.BaseProcess, 'start', start_one)
     use_start_method(monkeypatch, 'fork')
-    with Workers(4) as workers:
-        assert {process for _, process in workers.map(double, range(9))} == {os.getpid()}
+    assert {process for _, process in map_in_order(double, range(9), n=4)} == {os.getpid()}
     assert capfd.readouterr().err == 'warning: one process does the work: Permission denied\n'
     assert not started[0].is_alive()
 
@@ -116,5 +118,4 @@ def encode(encoder, text):
 def test_what_all_calls_need_is_shared(n, method, monkeypatch):
     use_start_method(monkeypatch, method)
     texts = ['Ella had no tape.', 'a\nb', '', 'the night'] * 3
-    with Workers(n, encoder()) as workers:
-        assert list(workers.map(encode, texts)) == encoder().encode_all(texts)
+    assert list(map_in_order(encode, texts, encoder(), n)) == encoder().encode_all(texts)

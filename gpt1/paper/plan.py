@@ -21,6 +21,7 @@ from gpt1.parsing import parse_pretrain_args, parse_train_args
 from gpt1.report.log import split_log
 from gpt1.run import record
 from gpt1.settings import find_model_dir, is_sample_model, read_settings, shortest_path
+from gpt1.text.text_files import find_texts
 from utils import InputError
 
 SCRIPTS = ROOT  # the folder of the scripts that are run
@@ -253,7 +254,9 @@ def asked_of(run: PlannedRun) -> dict | None:
         return None
     if run.script == ZERO_SHOT:
         return record.of_zero_shot(args, args.model_dir)
-    return record.of_training(args) if run.script == TRAIN else record.of_pretraining(args)
+    if run.script == TRAIN:
+        return record.of_training(args)
+    return record.of_pretraining(args, find_texts(args.text)[0])
 
 
 def states_of(plan: Sequence[PlannedRun]) -> dict[str, State]:

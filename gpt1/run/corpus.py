@@ -5,11 +5,10 @@ part: they split the blocks into words and encode them. The result does not depe
 of workers.
 """
 
+import contextlib
 import hashlib
-import itertools
 import json
 import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -19,9 +18,9 @@ import numpy as np
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE, SHARDS
 from gpt1.run.encoding import id_type, progress_bar
-from gpt1.run.record import read_file
-from gpt1.text.text_files import TextFile, file_hash, find_texts, read_blocks, shorten
-from gpt1.text.workers import Workers
+from gpt1.run.record import file_hash, read_file, text_hashes
+from gpt1.text.text_files import TextFile, find_texts, read_blocks, shorten
+from gpt1.text.workers import map_in_order
 from gpt1.weights.vocabulary import save_vocabulary
 from text_utils import TextEncoder, english_tokenizer, split_words
 from utils import InputError, whole_file
@@ -33,20 +32,19 @@ MAX_WORDS = 1 << 21  # different words that are counted at a time
 
 
 def count_words(_, block: str) -> Counter:
-    """How often each word of a block occurs; of a very long one, each piece."""
+    """How often each word of a block occurs; of a very long one, each piece.
+
+    The time to learn from a word is quadratic in its length.
+    """
     counts = Counter()
     for line in block.split('\n'):
         counts.update(split_words(line))
     del counts['\n']
     for word in [word for word in counts if len(word) > LONGEST_WORD]:
         n = counts.pop(word)
-        for piece in pieces(word):
-            counts[piece] += n
+        for i in range(0, len(word), LONGEST_WORD):
+            counts[word[i : i + LONGEST_WORD]] += n
     return counts
-
-
-def pieces(word: str) -> list[str]:
-    return [word[i : i + LONGEST_WORD] for i in range(0, len(word), LONGEST_WORD)]
 
 
 def count_tokens(counts: Iterable[Counter]) -> Counter:
@@ -74,9 +72,8 @@ def choose_characters(tokens: Counter, coverage: float) -> list[str]:
         for character in token:
             counts[character] += n
     characters = sorted(counts, key=lambda c: (-counts[c], c))
-    covered = itertools.accumulate(counts[c] for c in characters)
-    needed = coverage * counts.total()
-    n_too_few = sum(n < needed for n in covered)
+    covered = np.cumsum([counts[c] for c in characters])
+    n_too_few = np.searchsorted(covered, coverage * counts.total())
     return characters[: max(n_too_few + 1, MIN_CHARACTERS)]
 
 
@@ -94,11 +91,10 @@ def learn_byte_pairs(
     known = set(characters)
 
     def texts():
-        # In pieces, because the time for a word is quadratic in its length.
         for token, n in tokens.items():
-            for piece in filter(known.issuperset, pieces(token)):
+            if known.issuperset(token):
                 for first in range(0, n, 10_000):
-                    yield ' '.join([piece] * min(n - first, 10_000))
+                    yield ' '.join([token] * min(n - first, 10_000))
 
     # The order of these symbols decides ties, so all runs learn the same merges.
     symbols = characters + [character + '</w>' for character in characters]
@@ -116,13 +112,13 @@ def learn_byte_pairs(
     return characters, [(left, right) for left, right in merges[:n_merges]]
 
 
-def write_vocabulary(folder: str, characters: list[str], merges: list[tuple[str, str]]) -> None:
-    """Write a vocabulary as OpenAI's two files, the symbols in OpenAI's order."""
+def encoder_of(characters: list[str], merges: list[tuple[str, str]]) -> TextEncoder:
+    """The encoder of what was learned, its symbols in OpenAI's order."""
     ends = [f'{character}</w>' for character in characters]
     symbols = ['<unk>', *characters, *ends, *map(''.join, merges), '\n</w>']
     encoder = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
     ranks = {pair: rank for rank, pair in enumerate(merges)}
-    save_vocabulary(TextEncoder.from_vocabulary(encoder, ranks), folder)
+    return TextEncoder.from_vocabulary(encoder, ranks)
 
 
 def vocabulary_files(folder: str) -> list[str]:
@@ -145,8 +141,8 @@ def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
     encoder.encode('a')  # loads the tokenizer, which forked processes then have
     digest = hashlib.blake2b()
     n_tokens = n_known = 0
-    with whole_file(path, 'wb') as f, Workers(shared=encoder) as workers:
-        for ids in workers.map(encode_block, all_blocks(texts, 'encoding')):
+    with whole_file(path, 'wb') as f:
+        for ids in map_in_order(encode_block, all_blocks(texts, 'encoding'), encoder):
             f.write(ids.data)
             digest.update(ids.data)
             n_tokens += len(ids)
@@ -161,12 +157,16 @@ def encode_corpus(texts: list[TextFile], folder: str, path: str) -> dict:
 
 
 def all_blocks(texts: list[TextFile], what: str) -> Iterator[str]:
-    n_bytes = sum(os.path.getsize(text.path) for text in texts)  # compressed files have more
-    with progress_bar(n_bytes, 'B', what, unit_scale=True) as bar:
+    with progress_bar(size_of(texts), 'B', what, unit_scale=True) as bar:
         for text in texts:
             for block in read_blocks(text.path):
                 yield block
                 bar.update(len(block.encode()))
+
+
+def size_of(texts: list[TextFile]) -> int:
+    """The bytes of the files; compressed ones have more."""
+    return sum(os.path.getsize(text.path) for text in texts)
 
 
 def check_words(n: int, texts: list[TextFile]) -> None:
@@ -199,16 +199,14 @@ def prepare(
         print(f'note      {note}', flush=True)
     source = source_of(texts, n_merges, vocabulary, coverage)
     made = made_from(source, out)
-    record = finished_record(work)
-    if record and made.items() <= record.items():
+    record = finished_record(work, made)
+    if record:
         print_encoded(f'already, in {work}', record)
         return
     if read_file(os.path.join(work, 'vocabulary.json')) != made:
         check_replaceable(out, work)
         if vocabulary:
-            for path, copy in zip(vocabulary_files(vocabulary), vocabulary_files(out)):
-                with open(path, 'rb') as f, whole_file(copy, 'wb') as g:
-                    shutil.copyfileobj(f, g)
+            save_vocabulary(TextEncoder(*vocabulary_files(vocabulary)), out)
         else:
             learn_vocabulary(texts, out, n_merges, coverage)
         made = made_from(source, out)
@@ -219,7 +217,7 @@ def prepare(
     seconds = time.monotonic() - started
     with whole_file(os.path.join(work, 'tokens.json')) as f:
         json.dump({**made, **record}, f)
-    megabytes = sum(os.path.getsize(text.path) for text in texts) / 1e6
+    megabytes = size_of(texts) / 1e6
     files = '1 file' if len(texts) == 1 else f'{len(texts):,} files'
     speed = f'in {seconds:,.1f} s ({megabytes / seconds:,.1f} MB/s)'
     what = f'{files} of {megabytes:,.1f} MB into {record["n_tokens"]:,} tokens {speed}'
@@ -233,7 +231,7 @@ def print_encoded(what: str, record: dict) -> None:
 
 def source_of(texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float):
     """All that the result depends on."""
-    source = {'texts': [[text.name, *file_hash(text.path)] for text in texts]}
+    source = {'texts': text_hashes(texts)}
     if not vocabulary:
         return {**source, 'n_merges': n_merges, 'coverage': coverage}
     paths = vocabulary_files(vocabulary)
@@ -247,14 +245,13 @@ def made_from(source: dict, out: str) -> dict:
     return {'source': source, 'files': [file_hash(path) for path in paths]}
 
 
-def finished_record(work: str) -> dict | None:
-    """The record of the token ids in `work`, if all are there."""
-    record, path = read_file(os.path.join(work, 'tokens.json')), os.path.join(work, 'tokens.bin')
-    kinds = {'n_tokens': int, 'n_unknown': int, 'dtype': str, 'hash': str}
-    if any(type(record.get(key)) is not kind for key, kind in kinds.items()):
-        return None
-    n_bytes = record['n_tokens'] * {'uint16': 2, 'uint32': 4}.get(record['dtype'], 0)
-    return record if os.path.isfile(path) and os.path.getsize(path) == n_bytes > 0 else None
+def finished_record(work: str, made: dict) -> dict | None:
+    """The record of the token ids in `work`, if they were made like this and all are there."""
+    record = read_file(os.path.join(work, 'tokens.json'))
+    with contextlib.suppress(OSError, ValueError):
+        if made.items() <= record.items() and len(open_tokens(work)[0]) == record['n_tokens']:
+            return record
+    return None
 
 
 def check_replaceable(out: str, work: str) -> None:
@@ -267,21 +264,15 @@ def check_replaceable(out: str, work: str) -> None:
 
 
 def learn_vocabulary(texts: list[TextFile], out: str, n_merges: int, coverage: float) -> None:
-    with Workers() as workers:
-        tokens = count_tokens(workers.map(count_words, all_blocks(texts, 'counting words')))
+    tokens = count_tokens(map_in_order(count_words, all_blocks(texts, 'counting words')))
     check_words(len(tokens), texts)
     characters, merges = learn_byte_pairs(tokens, n_merges, coverage)
-    write_vocabulary(out, characters, merges)
+    save_vocabulary(encoder_of(characters, merges), out)
     print(
         f'learned   {len(merges):,} byte pairs of {len(characters):,} characters, '
         f'from {tokens.total():,} words, {len(tokens):,} of them different',
         flush=True,
     )
-
-
-def source_texts(work: str) -> list:
-    """Return of each text that `prepare` has encoded its name, its size and its hash."""
-    return read_file(os.path.join(work, 'tokens.json'))['source']['texts']
 
 
 def open_tokens(work: str) -> tuple[np.ndarray, str]:

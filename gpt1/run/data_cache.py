@@ -43,7 +43,7 @@ def load_data(args: Namespace, encoder: TextEncoder) -> tuple[Task, Data, Encode
         if sum(map(len, texts)) < LARGE:
             return encode_texts(texts, encoder)
         path = os.path.join(args.cache_dir, f'{args.dataset}-{cache_key(texts, encoder)}.npz')
-        return open_kept(path, len(texts)) or encode_and_keep(texts, encoder, path)
+        return open_kept(path) or encode_and_keep(texts, encoder, path)
 
     encoded = encode_data(text, encoder, task, args.n_ctx, encode)
     text.train = []
@@ -60,13 +60,11 @@ def cache_key(texts: Sequence[str], encoder: TextEncoder) -> str:
     return digest.hexdigest()[:32]
 
 
-def open_kept(path: str, n_texts: int) -> tuple[np.ndarray, np.ndarray] | None:
+def open_kept(path: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Ids and offsets that were kept, see `EncodedDataset`; None if there are none."""
     try:
         with np.load(path, allow_pickle=False) as file:  # it reads to the end: checksums are tested
-            ids, offsets = file['ids'], file['offsets']
-        if len(offsets) != n_texts + 1 or offsets[-1] != len(ids):
-            raise ValueError('of another text')
+            kept = file['ids'], file['offsets']
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # a damaged file can fail in any exception
@@ -74,7 +72,7 @@ def open_kept(path: str, n_texts: int) -> tuple[np.ndarray, np.ndarray] | None:
         print(f'note      {path} is damaged or foreign ({reason}): not used', flush=True)
         return None
     print(f'encoded   already, in {path}', flush=True)
-    return ids, offsets
+    return kept
 
 
 def encode_and_keep(texts: Sequence[str], encoder: TextEncoder, path: str) -> tuple:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from gpt1.ops.batches import Tree, build_tree
 from gpt1.tasks.task import Data, Example, Task, soft_targets
-from gpt1.text.workers import Workers
+from gpt1.text.workers import map_in_order
 from text_utils import TextEncoder
 
 CHUNK = 4096  # texts encoded at a time
@@ -45,14 +45,9 @@ class EncodedDataset:
         return build_tree(texts, self.task.layout, self.task.n_context, self.n_vocab)
 
     def first(self, n: int) -> 'EncodedDataset':
-        return replace(
-            self,
-            first_text=self.first_text[: n + 1],
-            lengths=self.lengths[:n],
-            labels=self.labels[:n],
-            targets=self.targets[:n],
-            names=self.names[:n],
-        )
+        names = ('lengths', 'labels', 'targets', 'names')
+        parts = {name: getattr(self, name)[:n] for name in names}
+        return replace(self, first_text=self.first_text[: n + 1], **parts)
 
     @property
     def n_scores(self) -> int:
@@ -86,16 +81,13 @@ def cut_lengths(lengths: np.ndarray, task: Task, n_ctx: int) -> np.ndarray:
     if task.layout in ('pair', 'similarity'):
         return share_room(lengths, room)
     n = task.n_context
-    context, choices = lengths[:, :n], lengths[:, n:]
+    choices = lengths[:, n:]
     longest = choices.max(1, initial=0)
-    if n == 2:
-        question, longest = share_room(np.stack([context[:, 1], longest], 1), room).T
-        article = np.minimum(context[:, 0], room - question - longest)
-        context = np.stack([article, question], 1)
-    else:
-        longest = np.minimum(longest, room)
-        context = np.minimum(context, (room - longest)[:, None])
-    return np.concatenate([context, np.minimum(choices, longest[:, None])], 1)
+    question = lengths[:, 1] if n == 2 else np.zeros_like(longest)
+    question, longest = share_room(np.stack([question, longest], 1), room).T
+    context = np.minimum(lengths[:, 0], room - question - longest)
+    whole = np.stack([context, question], 1)[:, :n]
+    return np.concatenate([whole, np.minimum(choices, longest[:, None])], 1)
 
 
 def share_room(lengths: np.ndarray, room: int) -> np.ndarray:
@@ -151,9 +143,8 @@ def encode_texts(texts: Sequence[str], encoder: TextEncoder) -> tuple[np.ndarray
         encoder.encode('a')  # loads the tokenizer, which forked processes then have
     chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
     parts = [encode_chunk(encoder, [])]
-    bar = progress_bar(len(texts), ' texts', 'encoding')
-    with bar, Workers(n_processes, encoder) as workers:
-        for part in workers.map(encode_chunk, chunks):
+    with progress_bar(len(texts), ' texts', 'encoding') as bar:
+        for part in map_in_order(encode_chunk, chunks, encoder, n_processes):
             parts.append(part)
             bar.update(len(part[1]))
     ids, lengths = map(np.concatenate, zip(*parts))

@@ -23,7 +23,6 @@ from gpt1 import ROOT
 from gpt1.files import ENCODER_FILE, MERGES_FILE, RECORD_FILE, SHAPES_FILE
 from gpt1.options import PRETRAIN, TRAIN, free_on_resume, options_of
 from gpt1.settings import read_settings
-from gpt1.text.text_files import file_hash, find_texts
 from utils import InputError, whole_file
 
 WHAT = ('script', 'options', 'data', 'vocabulary', 'weights')  # what two equal runs have in common
@@ -137,20 +136,18 @@ def of_training(args: Namespace) -> dict:
     }
 
 
-def of_pretraining(args: Namespace, texts: list | None = None) -> dict:
+def of_pretraining(args: Namespace, texts: Iterable[tuple[str, str]]) -> dict:
     """Return all that the results of pretrain.py depend on. Raises InputError.
 
-    texts  the name, the size and the hash of each text, where they are known
+    texts  the names and the paths of the files of --text
     """
-    if texts is None:
-        texts = [[text.name, *file_hash(text.path)] for text in find_texts(args.text)[0]]
     zero_shot = zero_shot_hash(args.zero_shot_data) if args.zero_shot else None
     vocabulary = args.vocabulary or args.init
     more = {'zero_shot': args.zero_shot, 'settings': args.settings}
     return {
         'script': PRETRAIN,
         'options': determining(args, PRETRAIN) | more,
-        'data': {'text': _digest(texts), 'zero-shot': zero_shot},
+        'data': {'text': _digest(text_hashes(texts)), 'zero-shot': zero_shot},
         'vocabulary': vocabulary_hash(vocabulary) if vocabulary else None,
         'weights': weights_hash(args.init) if args.init else None,
     }
@@ -218,19 +215,26 @@ def examples_hash(examples: Iterable) -> str:
 
 def content_hash(paths: Iterable[str]) -> str:
     """Return a hash of the content of files in their order; not of their names and places."""
-    hashes = []
-    for path in paths:
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            raise InputError(f'cannot read {path}: {error.strerror}') from error
-        hashes.append(_file_hash(path, found.st_size, found.st_mtime_ns, found.st_ino))
-    return _digest(hashes)
+    return _digest([file_hash(path) for path in paths])
 
 
-@functools.cache  # the numbers after the path change when the file is written
-def _file_hash(path: str, *_: int) -> list:
-    return file_hash(path)
+def text_hashes(texts: Iterable[tuple[str, str]]) -> list[list]:
+    return [[name, *file_hash(path)] for name, path in texts]
+
+
+def file_hash(path: str) -> list:
+    """Return the size of a file in bytes, and the hash of its content (BLAKE2b)."""
+    try:
+        found = os.stat(path)
+        return _file_hash(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+
+
+@functools.cache  # the numbers change when the file is written
+def _file_hash(path: str, size: int, *_: int) -> list:
+    with open(path, 'rb') as f:
+        return [size, hashlib.file_digest(f, 'blake2b').hexdigest()]
 
 
 def _digest(values: Sequence) -> str:

@@ -114,7 +114,8 @@ class EnglishTokenizer:
         prefixes, suffixes = [], []
         start, end = 0, len(word)  # What is left of the word is word[start:end].
         while start < end and not self._is_whole(word, start, end):
-            prefix_end = self.find_prefix(word, start, end)
+            match = self.prefix.match(word, start, end)
+            prefix_end = match.end() if match else start
             suffix_start = self.find_suffix(word, start, end)  # may be inside of the prefix
             if prefix_end > start and self._is_exception(word, prefix_end, end):
                 suffix_start = end
@@ -135,11 +136,6 @@ class EnglishTokenizer:
 
     def _is_whole(self, word: str, start: int, end: int) -> bool:
         return self._is_exception(word, start, end) or is_url(word, start, end)
-
-    def find_prefix(self, word: str, start: int, end: int) -> int:
-        """The end of the prefix of word[start:end]."""
-        match = self.prefix.match(word, start, end)
-        return match.end() if match else start
 
     def find_suffix(self, word: str, start: int, end: int) -> int:
         """The start of the suffix of word[start:end]."""

@@ -9,7 +9,6 @@ Memory does not grow with the size of the files.
 import codecs
 import contextlib
 import gzip
-import hashlib
 import io
 import itertools
 import json
@@ -134,15 +133,6 @@ def shorten(names: list[str]) -> str:
     return shown if len(names) <= 5 else f'{shown} and {len(names) - 5:,} more'
 
 
-def file_hash(path: str) -> list:
-    """The size of a file in bytes, and the hash of its content (BLAKE2b). Raises InputError."""
-    try:
-        with open(path, 'rb') as f:
-            return [os.path.getsize(path), hashlib.file_digest(f, 'blake2b').hexdigest()]
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror}') from error
-
-
 def read_pieces(path: str) -> Iterator[str]:
     """Yield the text of a file in pieces of any size.
 
@@ -174,8 +164,7 @@ def decode(chunks: Iterable[bytes], path: str) -> Iterator[str]:
         yield decoder.decode(b'', final=True)
     except UnicodeDecodeError as error:
         where = f'near byte {n_before + error.start:,}: {error.reason}'
-        message = f'{path} is not UTF-8 text ({where}); save it again as UTF-8'
-        raise InputError(message) from error
+        raise InputError(f'{path} is not UTF-8 text ({where}); save it again as UTF-8') from error
 
 
 @contextlib.contextmanager
@@ -189,9 +178,8 @@ def open_text(path: str) -> Iterator[BinaryIO]:
         with opener(path, 'rb') as f:
             yield f
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        reason = getattr(error, 'strerror', None)  # of the system
-        if not reason:
-            reason = f'its compressed data are cut off, damaged or of another kind ({error})'
+        damage = f'its compressed data are cut off, damaged or of another kind ({error})'
+        reason = getattr(error, 'strerror', None) or damage
         raise InputError(f'cannot read {path}: {reason}') from error
 
 
@@ -253,7 +241,7 @@ def whole_characters(text: str) -> str:
 
 
 def read_blocks(path: str) -> Iterator[str]:
-    """Cut the text of a file into blocks: whole lines, unless one is longer than a block.
+    """Cut the text of a file into blocks: whole lines; a longer one is cut before a space.
 
     If no newline ends the last line, one is added. The cuts depend on the text alone, not on how
     the file is stored. Raises InputError.
@@ -262,17 +250,9 @@ def read_blocks(path: str) -> Iterator[str]:
     for piece in read_pieces(path):
         pending += piece
         while len(pending) > BLOCK:
-            end = find_cut(pending)
+            newline, space = pending.rfind('\n', 0, BLOCK), pending.rfind(' ', 1, BLOCK)
+            end = newline + 1 or (space if space > 0 else BLOCK)
             yield pending[:end]
             pending = pending[end:]
     if pending:
         yield pending if pending.endswith('\n') else f'{pending}\n'
-
-
-def find_cut(text: str) -> int:
-    """Where a block ends: after the last newline in it; in a longer line, before the last space."""
-    newline = text.rfind('\n', 0, BLOCK)
-    space = text.rfind(' ', 1, BLOCK)
-    if newline >= 0:
-        return newline + 1
-    return space if space >= 0 else BLOCK

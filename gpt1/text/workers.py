@@ -24,6 +24,7 @@ else:
     APART = {'start_new_session': True}
     INTERRUPT = signal.SIGINT
 
+AHEAD = 4  # items for each process that are taken before they are needed
 _shared = None  # in a worker process: what all calls need
 
 
@@ -34,63 +35,60 @@ def available_cores() -> int:
     return joblib.cpu_count()
 
 
-class Workers:
-    """Processes that apply a function to many items.
+def map_in_order(
+    function: Callable, items: Iterable, shared: object = None, n: int | None = None
+) -> Iterator:
+    """Yield `function(shared, item)` for each item, in order; a few items are taken ahead.
 
-    n       the number of processes; None: one on each core; 1: this process does the work
     shared  what all calls need, such as a vocabulary: it goes to each process once
+    n       the number of processes; None: one on each core; 1: this process does the work
+
+    An exception in `function` is raised here. Raises InputError if a process was killed.
     """
+    n = n or available_cores()
+    if sys.platform == 'win32':
+        n = min(n, 61)  # the most that an executor can wait for
+    pool = _open_pool(n, shared) if n > 1 else None
+    if not pool:
+        yield from (function(shared, item) for item in items)
+        return
+    items, pending = iter(items), deque()
+    try:
+        while True:
+            for item in itertools.islice(items, AHEAD * n - len(pending)):
+                pending.append(pool.submit(_work, function, item))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            f'a worker process was killed: is there too little memory for {n} of them?'
+        ) from error
+    finally:
+        _close(pool)
 
-    AHEAD = 4  # items for each process that are taken before they are needed
 
-    def __init__(self, n: int | None = None, shared: object = None):
-        self.n = n or available_cores()
-        if sys.platform == 'win32':
-            self.n = min(self.n, 61)  # the most that an executor can wait for
-        self.shared, self.pool = shared, None
+def _open_pool(n: int, shared: object) -> ProcessPoolExecutor | None:
+    pool = None
+    try:
+        pool = ProcessPoolExecutor(n, initializer=_start, initargs=(shared,))
+        pool.submit(int)  # where processes are forked, this starts all of them
+    except OSError as error:  # too many processes, or a container without shared memory
+        if pool:
+            _close(pool)
+        reason = error.strerror or error
+        print(f'warning: one process does the work: {reason}', file=sys.stderr, flush=True)
+        return None
+    return pool
 
-    def __enter__(self):
-        if self.n > 1:
-            try:
-                self.pool = ProcessPoolExecutor(self.n, initializer=_start, initargs=(self.shared,))
-                self.pool.submit(int)  # where processes are forked, this starts all of them
-            except OSError as error:  # too many processes, or a container without shared memory
-                self.__exit__()
-                reason = error.strerror or error
-                print(f'warning: one process does the work: {reason}', file=sys.stderr, flush=True)
-        return self
 
-    def __exit__(self, *_):
-        if self.pool:
-            processes = list((self.pool._processes or {}).values())
-            self.pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join()
-        self.pool = None
-
-    def map(self, function: Callable, items: Iterable) -> Iterator:
-        """Yield `function(shared, item)` for each item, in order; a few items are taken ahead.
-
-        An exception in `function` is raised here. Raises InputError if a process was killed.
-        """
-        if not self.pool:
-            yield from (function(self.shared, item) for item in items)
-            return
-        items = iter(items)
-        pending = deque()
-        try:
-            while True:
-                for item in itertools.islice(items, self.AHEAD * self.n - len(pending)):
-                    pending.append(self.pool.submit(_work, function, item))
-                if not pending:
-                    return
-                yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f'a worker process was killed: is there too little memory for {self.n} of them?'
-            ) from error
+def _close(pool: ProcessPoolExecutor) -> None:
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
 
 
 def _work(function: Callable, item: object) -> object:
