@@ -40,6 +40,7 @@ from gpt1.report.log import Log, split_log
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run
 from gpt1.run.corpus import open_tokens, prepare, source_texts, vocabulary_files
+from gpt1.run.depends import of_pretraining
 from gpt1.run.parallel import Ranks, StepSize, find_devices, keep_freed_memory, to_device
 from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
@@ -246,9 +247,7 @@ def prepare_run(args, ranks: Ranks, stack: contextlib.ExitStack) -> bool:
     args.resume = args.resume or ranks.restarted
     work = os.path.join(args.out, 'work')
     checkpoint = os.path.join(work, 'checkpoint')
-    if args.resume and record.is_finished(
-        args.out, checkpoint, lambda: record.of_pretraining(args)
-    ):
+    if args.resume and record.is_finished(args.out, checkpoint, lambda: of_pretraining(args)):
         return True
     check_out(args, work)
     stack.enter_context(only_run(work, args.out))
@@ -327,7 +326,7 @@ def pre_train(args, ranks: Ranks) -> None:
 
 def begin(args, job: PreTraining, trainer: Trainer, lines: list) -> ResultLogger:
     """Write the record and the log, print what the run is, and return the log."""
-    about = record.of_pretraining(args, source_texts(os.path.join(args.out, 'work')))
+    about = of_pretraining(args, source_texts(os.path.join(args.out, 'work')))
     job.record = record.begin(args.out, about, lines)
     n_parameters = sum(p.numel() for p in job.model.parameters())
     source = f'from {args.init}' if args.init else 'drawn at random'
@@ -410,7 +409,7 @@ def make_trainer(args, job: PreTraining, tokens_hash: str) -> Trainer:
     steps = StepSize(args.n_batch, job.unit, 'a smaller --n_batch', same)
     identity = record.determining(args, 'pretrain.py')
     identity['the text or its encoding'] = tokens_hash
-    return Trainer(job, job.model, opt, job.ranks, steps, args, identity)
+    return Trainer(job, job.model, opt, steps, identity)
 
 
 def main(argv=None) -> int:

@@ -20,6 +20,7 @@ from gpt1.paper.published import ABLATION_COLUMNS, TABLES
 from gpt1.parsing import parse_pretrain_args, parse_train_args
 from gpt1.report.log import split_log
 from gpt1.run import record
+from gpt1.run.depends import of_pretraining, of_zero_shot
 from gpt1.settings import find_model_dir, is_sample_model, read_settings, shortest_path
 from utils import InputError
 
@@ -252,8 +253,8 @@ def asked_of(run: PlannedRun) -> dict | None:
     if run.needs and not os.path.exists(os.path.join(args.model_dir, SHAPES_FILE)):
         return None
     if run.script == ZERO_SHOT:
-        return record.of_zero_shot(args, args.model_dir)
-    return record.of_training(args) if run.script == TRAIN else record.of_pretraining(args)
+        return of_zero_shot(args, args.model_dir)
+    return record.of_training(args) if run.script == TRAIN else of_pretraining(args)
 
 
 def states_of(plan: Sequence[PlannedRun]) -> dict[str, State]:

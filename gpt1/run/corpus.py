@@ -19,8 +19,8 @@ import numpy as np
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE, SHARDS
 from gpt1.run.encoding import id_type, progress_bar
-from gpt1.run.record import read_file
-from gpt1.text.text_files import TextFile, file_hash, find_texts, read_blocks, shorten
+from gpt1.run.record import file_hash, read_file
+from gpt1.text.text_files import TextFile, find_texts, read_blocks, shorten
 from gpt1.text.workers import Workers
 from gpt1.weights.vocabulary import save_vocabulary
 from text_utils import TextEncoder, english_tokenizer, split_words

@@ -9,7 +9,6 @@ Memory does not grow with the size of the files.
 import codecs
 import contextlib
 import gzip
-import hashlib
 import io
 import itertools
 import json
@@ -132,15 +131,6 @@ def is_text(path: str) -> bool:
 def shorten(names: list[str]) -> str:
     shown = ', '.join(names[:5])
     return shown if len(names) <= 5 else f'{shown} and {len(names) - 5:,} more'
-
-
-def file_hash(path: str) -> list:
-    """The size of a file in bytes, and the hash of its content (BLAKE2b). Raises InputError."""
-    try:
-        with open(path, 'rb') as f:
-            return [os.path.getsize(path), hashlib.file_digest(f, 'blake2b').hexdigest()]
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror}') from error
 
 
 def read_pieces(path: str) -> Iterator[str]:
