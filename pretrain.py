@@ -207,7 +207,9 @@ def plot(log: Log, path: str) -> None:
     def panel(axes):
         from matplotlib.ticker import LogLocator
 
-        pictures.curves_panel(updates, curves, title)(axes)
+        for name, values in curves.items():
+            axes.plot(updates, values, 'o-', ms=4, label=name)
+        pictures.finish(axes, title)
         axes.set_yscale('log')
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter('{x:g}')
