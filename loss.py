@@ -24,12 +24,11 @@ def task_losses(logits: Tensor, target: Tensor) -> Tensor:
 class JointLoss(nn.Module):
     """A `DoubleHeadModel` together with the loss that fine-tuning minimizes.
 
-    The loss of an update is the mean over its examples. The loss is computed within `forward`, so
-    that a device returns one number an example; the LM logits never leave it.
+    The loss of an update is the mean over its examples. A device computes it within `forward` and
+    returns one number an example; the LM logits never leave it. `lm_coef` 0 leaves out the LM loss.
     """
 
     def __init__(self, model: nn.Module, lm_coef: float):
-        """`lm_coef` is the weight of the LM loss; 0 leaves it out."""
         super().__init__()
         self.model = model
         self.lm_coef = lm_coef

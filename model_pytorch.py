@@ -18,7 +18,7 @@ from gpt1.ops import functional
 from gpt1.ops.batches import Batch
 from gpt1.ops.functional import AttentionLayout, dropout, full_precision, select
 from gpt1.ops.masks import DropoutMasks
-from gpt1.ops.tied import TiedEmbedding
+from gpt1.ops.tied import TiedEmbedding, embed
 from utils import SPECIAL_TOKENS
 
 ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': functional.gelu}
@@ -88,15 +88,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, layout: AttentionLayout, masks, tokens=None) -> Tensor:
         """x [tokens, n_embd] -> [tokens, n_embd]; with `tokens`, at those alone, see `Block`."""
         if tokens is None:
-            p = self.attn_pdrop if self.training else 0
-            a = functional.attention(self.c_attn(x), layout, p, masks)
+            a = functional.attention(self.c_attn(x), layout, self.attn_pdrop, masks)
         else:
             n = x.shape[1]
             w, b = self.c_attn.w, self.c_attn.b
             q = functional.linear(x[tokens], w[:, :n], b[:n])
             kv = functional.linear(x, w[:, n:], b[n:])
             a = functional.attention_at(q, kv, layout, tokens)
-        return dropout(self.c_proj(a), self.resid_pdrop if self.training else 0, masks)
+        return dropout(self.c_proj(a), self.resid_pdrop, masks)
 
 
 class MLP(nn.Module):
@@ -112,7 +111,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, masks: DropoutMasks | None) -> Tensor:
         """x [tokens, n_embd] -> [tokens, n_embd]."""
         m = functional.activated_linear(self.c_fc(x), self.c_proj.w, self.c_proj.b, self.act)
-        return dropout(m, self.resid_pdrop if self.training else 0, masks)
+        return dropout(m, self.resid_pdrop, masks)
 
 
 class Block(nn.Module):
@@ -152,15 +151,13 @@ class TransformerModel(nn.Module):
         self.n_head = config.n_head
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
 
-    def forward(
-        self, batch: Batch, masks: DropoutMasks | None = None, tokens: Tensor | None = None
-    ) -> tuple[Tensor, TiedEmbedding]:
+    def forward(self, batch: Batch, masks=None, tokens=None) -> tuple[Tensor, TiedEmbedding]:
         """Return the states h [tokens, n_embd] and the embedding as this batch uses it.
 
         With `tokens`, the last layer computes the states of these alone, see `Block`.
         """
-        p = self.embd_pdrop if self.training else 0
-        embedding = TiedEmbedding(self.embed.weight, batch.ids, batch.positions, p, masks)
+        weight = self.embed.weight
+        embedding = embed(weight, batch.ids, batch.positions, self.embd_pdrop, masks)
         layout = functional.attention_layout(batch, self.n_head)
         h = embedding.h
         for block in self.h[:-1]:
@@ -169,10 +166,7 @@ class TransformerModel(nn.Module):
 
 
 def dropout_masks(model: nn.Module, batch: Batch) -> DropoutMasks | None:
-    """Return the source of the batch's dropout masks, or None in evaluation.
-
-    It is `batch.masks`, or else one with a seed drawn from PyTorch's generator.
-    """
+    """Return `batch.masks`, else masks with a seed of PyTorch's generator; None in evaluation."""
     if not model.training:
         return None
     masks = batch.masks or DropoutMasks(int(torch.randint(2**63 - 1, ())))
@@ -186,8 +180,7 @@ class LMHead(nn.Module):
     def forward(self, h: Tensor, embedding: TiedEmbedding, batch: Batch) -> Tensor:
         """Return the LM loss of each row, [rows], from the states h [tokens, n_embd].
 
-        Every token is predicted from the state of its parent. The loss of a row is the weighted
-        sum of its tokens' cross-entropies: the mean over the tokens after the first.
+        Every token is predicted from the state of its parent. The loss is their weighted sum.
         """
         losses = embedding.cross_entropy(select(h, batch.lm_parent), batch.lm_target)
         losses = losses * batch.lm_weight.to(losses.dtype)
@@ -219,8 +212,6 @@ class TaskHead(nn.Module):
 
     def drop(self, h: Tensor, masks: DropoutMasks | None) -> Tensor:
         """Apply dropout with one mask for all branches of an example, as the original does."""
-        if not self.training or self.clf_pdrop == 0:
-            return h
         ones = h.new_ones(h.shape[0], h.shape[2])
         return h * dropout(ones, self.clf_pdrop, masks, 'clf')[:, None]
 
@@ -233,17 +224,14 @@ class MultipleChoiceHead(TaskHead):
 
 
 class ClfHead(TaskHead):
-    """A score for each class: h [examples, 1, n_embd] -> [examples, n_out]."""
-
-    def forward(self, h: Tensor, masks: DropoutMasks | None) -> Tensor:
-        return self.linear(self.drop(h, masks).squeeze(1))
-
-
-class SimilarityHead(TaskHead):
-    """Scores from the sum over both orders: h [examples, 2, n_embd] -> [examples, n_out]."""
+    """A score for each class: h [examples, branches, n_embd] -> [examples, n_out]."""
 
     def forward(self, h: Tensor, masks: DropoutMasks | None) -> Tensor:
         return self.linear(self.drop(h, masks).sum(1))
+
+
+class SimilarityHead(ClfHead):
+    """Scores from the sum over both orders, which are two branches."""
 
 
 HEADS = {  # by the layout of a task, see `datasets.Task`
@@ -254,15 +242,11 @@ HEADS = {  # by the layout of a task, see `datasets.Task`
 }
 
 
-class DoubleHeadModel(nn.Module):
+class DoubleHeadModel(LMModel):
     """Transformer, language-model head and task head: the model that is fine-tuned."""
 
     def __init__(self, config: Config, layout: str = 'choices', n_out: int = 1):
-        """`layout` is the layout of the task, `n_out` the number of outputs of its linear layer."""
-        super().__init__()
-        self.config = config
-        self.transformer = config.trunk()
-        self.lm_head = LMHead()
+        super().__init__(config)
         self.task_head = HEADS[layout](config, n_out)
 
     def forward(self, batch: Batch, lm: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -273,8 +257,7 @@ class DoubleHeadModel(nn.Module):
         """
         masks = dropout_masks(self, batch)
         classify = batch.clf.flatten()
-        # The last layer can compute them alone if there are equally many in every row, unlike
-        # in separate rows of uneven choices.
+        # Separate rows of uneven choices do not have equally many, see `Block`.
         is_even = batch.n_choices is None or batch.branch is not None
         only = is_even and not self.training and not lm
         h, embedding = self.transformer(batch, masks, classify if only else None)
@@ -288,11 +271,8 @@ class DoubleHeadModel(nn.Module):
 
 
 def one_score_a_choice(logits: Tensor, batch: Batch) -> Tensor:
-    """Give equal choices equal scores and missing choices -inf: [examples, choices].
-
-    Equal choices share a `_classify_` token; rounding must not decide between them.
-    """
-    clf = batch.clf
+    """Give equal choices equal scores and missing choices -inf: [examples, choices]."""
+    clf = batch.clf  # equal choices share a token; rounding must not decide between them
     first = (clf[:, :, None] == clf[:, None, :]).int().argmax(2)
     logits = logits.gather(1, first)
     if batch.n_choices is None:
@@ -303,10 +283,7 @@ def one_score_a_choice(logits: Tensor, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def init_weights(model: nn.Module, loaded: Iterable[Tensor] = (), std: float = 0.02) -> None:
-    """Draw the parameters that are not in `loaded`: weights N(0, std), biases 0, gains 1.
-
-    Paper, section 4.1.
-    """
+    """Draw what is not `loaded`: weights N(0, std), biases 0, gains 1 (paper, section 4.1)."""
     loaded = {id(p) for p in loaded}
     for name, p in model.named_parameters():
         if id(p) in loaded:

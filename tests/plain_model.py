@@ -6,29 +6,9 @@ branches, see `batches.Tree`.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-
-@dataclass
-class PlainMasks:
-    """The dropout masks of a batch: 1 keeps an entry, 0 drops it.
-
-    embedding         [rows of the embedding, n_embd]
-    attention         for each layer [sequences, n_head, n_ctx, n_ctx]
-    attention_output  for each layer [sequences, n_ctx, n_embd]
-    mlp_output        for each layer [sequences, n_ctx, n_embd]
-    classifier        [examples, n_embd]: one mask for all sequences of an example
-    """
-
-    embedding: torch.Tensor
-    attention: list[torch.Tensor]
-    attention_output: list[torch.Tensor]
-    mlp_output: list[torch.Tensor]
-    classifier: torch.Tensor
-
 
 ACTIVATIONS = {
     'gelu': lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
@@ -37,18 +17,13 @@ ACTIVATIONS = {
 }
 
 
-def drop(x, mask, p):
-    """Dropout with a given mask; None: keep all."""
-    return x if mask is None else x * mask / (1 - p)
-
-
 def layer_norm(x, g, b):
     mean = x.mean(-1, keepdim=True)
     variance = ((x - mean) ** 2).mean(-1, keepdim=True)
     return g * (x - mean) / torch.sqrt(variance + 1e-5) + b
 
 
-def attention(x, w, config, mask):
+def attention(x, w, config):
     """Causal self-attention, one head after another. `w` holds the parameters of the layer."""
     qkv = x @ w['attn.c_attn.w'] + w['attn.c_attn.b']
     queries, keys, values = qkv.split(config.n_embd, dim=-1)
@@ -58,10 +33,7 @@ def attention(x, w, config, mask):
     for head in range(config.n_head):
         q, k, v = (part.split(size, dim=-1)[head] for part in (queries, keys, values))
         scores = q @ k.transpose(1, 2) / math.sqrt(size)
-        probabilities = scores.masked_fill(~visible, -math.inf).softmax(-1)
-        if mask is not None:
-            probabilities = drop(probabilities, mask[:, head], config.attn_pdrop)
-        heads.append(probabilities @ v)
+        heads.append(scores.masked_fill(~visible, -math.inf).softmax(-1) @ v)
     return torch.cat(heads, dim=-1) @ w['attn.c_proj.w'] + w['attn.c_proj.b']
 
 
@@ -79,28 +51,22 @@ def padded_sequences(trees, n_ctx):
     return ids, [len(sequence) for sequence in sequences]
 
 
-def plain_model(parameters, config, layout, trees, masks=None):
+def plain_model(parameters, config, layout, trees):
     """Return the task's logits and the LM losses of the sequences.
 
     Both are lists with one entry for each example: [n_out] or [choices], and [sequences].
-    `config.n_ctx` is the padded length. Without `masks`, there is no dropout.
+    `config.n_ctx` is the padded length. There is no dropout: the recordings of OpenAI's program
+    have it.
     """
     ids, lengths = padded_sequences(trees, config.n_ctx)
-    if masks is None:
-        none = [None] * config.n_layer
-        masks = PlainMasks(None, none, none, none, [None] * len(trees))
-    we = drop(parameters['transformer.embed.weight'], masks.embedding, config.embd_pdrop)
+    we = parameters['transformer.embed.weight']
     positions = config.n_vocab + 3 + torch.arange(config.n_ctx)
     h = we[ids] + we[positions]
     for layer in range(config.n_layer):
         prefix = f'transformer.h.{layer}.'
         w = {n.removeprefix(prefix): p for n, p in parameters.items() if n.startswith(prefix)}
-        a = attention(h, w, config, masks.attention[layer])
-        a = drop(a, masks.attention_output[layer], config.resid_pdrop)
-        n = layer_norm(h + a, w['ln_1.g'], w['ln_1.b'])
-        m = mlp(n, w, config)
-        m = drop(m, masks.mlp_output[layer], config.resid_pdrop)
-        h = layer_norm(n + m, w['ln_2.g'], w['ln_2.b'])
+        n = layer_norm(h + attention(h, w, config), w['ln_1.g'], w['ln_1.b'])
+        h = layer_norm(n + mlp(n, w, config), w['ln_2.g'], w['ln_2.b'])
 
     log_probabilities = (h @ we.t()).log_softmax(-1)
     lm_losses, states = [], []
@@ -112,10 +78,8 @@ def plain_model(parameters, config, layout, trees, masks=None):
 
     n_sequences = [len(tree.branches) for tree in trees]
     lm_losses = torch.stack(lm_losses).split(n_sequences)
-    logits = []
-    for example, mask in zip(torch.stack(states).split(n_sequences), masks.classifier):
-        logits.append(task_head(drop(example, mask, config.clf_pdrop), parameters, layout))
-    return logits, lm_losses
+    states = torch.stack(states).split(n_sequences)
+    return [task_head(example, parameters, layout) for example in states], lm_losses
 
 
 def task_head(states, parameters, layout):

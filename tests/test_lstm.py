@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import GOLDEN, PROCESSES, child
 from plain_model import joint_losses, padded_sequences, task_head
+from test_cuda_path import OnGPU
 from test_pretrain import text  # noqa: F401 (a fixture)
-from tiny_models import MODEL_DIR, encoder
+from tiny_models import MODEL_DIR, NO_DROPOUT, encoder
 
 import convert
 import generate
@@ -26,9 +27,7 @@ from loss import JointLoss
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
 from utils import InputError
 
-CONFIG = LSTMConfig(
-    n_vocab=20, n_embd=6, lstm_units=5, embd_pdrop=0, resid_pdrop=0, attn_pdrop=0, clf_pdrop=0
-)
+CONFIG = LSTMConfig(n_vocab=20, n_embd=6, lstm_units=5, **NO_DROPOUT)
 
 
 def make_model(kind=DoubleHeadModel, config=CONFIG, **more):
@@ -101,18 +100,6 @@ def test_losses_and_gradients_are_those_of_the_plain_version(layout, n_out):
         torch.testing.assert_close(p.grad, parameters[name].grad, msg=name)
 
 
-def test_windows_of_pre_training_start_without_a_past():
-    model = make_model(LMModel)
-    ids = np.random.RandomState(0).randint(0, 20, (3, 7))
-    losses = model(collate_windows(ids, CONFIG.first_position))
-    parameters = dict(model.named_parameters())
-    expected = [
-        plain_lm_loss(parameters, plain_states(parameters, torch.from_numpy(row)), row)
-        for row in ids
-    ]
-    torch.testing.assert_close(losses, torch.stack(expected))
-
-
 def test_dropout_acts_on_the_embedding_and_on_the_output_only():
     for name, same in (('embd_pdrop', False), ('resid_pdrop', False), ('attn_pdrop', True)):
         values = {**vars(CONFIG), name: 0.5}
@@ -120,8 +107,7 @@ def test_dropout_acts_on_the_embedding_and_on_the_output_only():
         batch = collate(make_trees('text'), CONFIG.first_position, False)
         dropped = model.train()(batch)[0]
         assert torch.equal(dropped, model.eval()(batch)[0]) == same, name
-    rates = {'embd_pdrop': 0, 'resid_pdrop': 0, 'clf_pdrop': 0, 'attn_pdrop': 0.1}
-    assert not train.has_dropout(Namespace(model='lstm', **rates))
+    assert not train.has_dropout(Namespace(**{**vars(CONFIG), 'attn_pdrop': 0.1}, model='lstm'))
 
 
 def test_shared_rows_are_refused():
@@ -160,16 +146,13 @@ def test_files_give_the_same_weights_back(tmp_path):
 
 def test_damaged_or_other_files_are_refused(tmp_path):
     write_weights(tmp_path)
+    n_vocab = encoder().n_vocab
     for config, message in (
-        (Config(n_vocab=encoder().n_vocab, n_embd=8, n_head=1), 'another kind of model'),
-        (LSTMConfig(n_vocab=encoder().n_vocab, n_embd=8, lstm_units=9), '--lstm_units 9'),
-        (LSTMConfig(n_vocab=encoder().n_vocab, n_embd=9, lstm_units=7), '--n_embd 9'),
+        (Config(n_vocab=n_vocab, n_embd=8, n_head=1), 'another kind of model'),
+        (LSTMConfig(n_vocab=n_vocab, n_embd=8, lstm_units=9), '--lstm_units 9'),
     ):
-        model = LMModel(config)
-        special = special_rows(config.n_embd, np.random.RandomState(0))
-        with pytest.raises(InputError) as error:
-            load_openai_pretrained_model(model, open_weights(str(tmp_path)), special, 0)
-        assert message in str(error.value)
+        with pytest.raises(InputError, match=message):
+            load_openai_pretrained_model(LMModel(config), open_weights(str(tmp_path)), None, 0)
     path = tmp_path / 'params_shapes.json'
     shapes = json.loads(path.read_text())
     for wrong in (shapes[:-1], [*shapes, [1]], [[3], *shapes[1:]], [[1, 2]]):
@@ -190,16 +173,6 @@ def run(folder, script, *argv, status=0):
     return output.read_text()
 
 
-FINE_TUNE = [
-    *('--dataset', 'rocstories', '--submit', '--device', 'cpu', '--n_valid', 32, '--n_ctx', 64),
-    *('--data_dir', os.path.join(GOLDEN, 'data'), '--n_gpu', 1, '--lr', 1e-3, '--n_iter', 1),
-]
-
-
-def folders(folder):
-    return [f'--{name}_dir={folder / name}' for name in ('log', 'save', 'submission', 'analysis')]
-
-
 def test_pre_train_fine_tune_and_predict(tmp_path, text, capsys):  # noqa: F811
     model = tmp_path / 'model'
     sizes = ['--model', 'lstm', '--lstm_units', 12, '--n_embd', 8, '--n_ctx', 16, '--n_iter', 1]
@@ -210,14 +183,17 @@ def test_pre_train_fine_tune_and_predict(tmp_path, text, capsys):  # noqa: F811
     assert settings['model'] == 'lstm' and settings['lstm_units'] == 12
     assert not {'n_layer', 'n_head', 'afn', 'attn_pdrop'} & set(settings)
 
-    tune = [*FINE_TUNE, '--model_dir', model, *folders(tmp_path)]
-    printed = run(tmp_path, 'train', *tune)
+    data = os.path.join(GOLDEN, 'data')
+    tune = ['--dataset', 'rocstories', '--submit', '--data_dir', data, '--model_dir', model]
+    tune += ['--device', 'cpu', '--n_gpu', 1, '--n_valid', 32, '--n_ctx', 64, '--n_iter', 1]
+    names = ('log', 'save', 'submission', 'analysis')
+    printed = run(tmp_path, 'train', *tune, *(f'--{n}_dir={tmp_path / n}' for n in names))
     assert f'an LSTM of 12 units, all of it from {model}' in printed
     assert 'separate rows (an LSTM reads no others)' in printed
     best = tmp_path / 'save' / 'rocstories'
     opened = open_model(str(best))
     assert opened.finetuned and opened.model.config.lstm_units == 12
-    csv = os.path.join(GOLDEN, 'data', 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv')
+    csv = os.path.join(data, 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv')
     assert len(run(tmp_path, 'predict', csv, '--params', best).splitlines()) > 10
     capsys.readouterr()
     for script, words in (
@@ -245,13 +221,6 @@ def test_an_lstm_s_folder_makes_train_py_use_an_lstm(tmp_path, capsys):
         assert end.value.code == 2 and message in error and error.count('\n') == 1
 
 
-class OnGPU(torch.Tensor):
-    """A tensor that says that it is on a GPU, and what is computed from it too."""
-
-    is_cuda = True
-    device = torch.device('cuda', 0)
-
-
 def test_no_autocast_of_the_recurrence_in_bf16_on_a_gpu(monkeypatch):
     """There autocast gives an LSTM float16 whatever its type, and bf16 has no loss scale."""
     seen = []
@@ -263,12 +232,10 @@ def test_no_autocast_of_the_recurrence_in_bf16_on_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.nn.LSTM, 'forward', recurrence)
     batch = collate_windows(np.arange(8).reshape(2, 4), 23)
     batch.ids = batch.ids.as_subclass(OnGPU)
-    dtype = torch.get_autocast_dtype('cuda')
-    torch.set_autocast_dtype('cuda', torch.bfloat16)
+    monkeypatch.setattr(torch, 'get_autocast_dtype', lambda device: torch.bfloat16)
     torch.set_autocast_enabled('cuda', True)
     try:
         CONFIG.trunk().eval()(batch)
     finally:
         torch.set_autocast_enabled('cuda', False)
-        torch.set_autocast_dtype('cuda', dtype)
     assert seen == [(True, False)]

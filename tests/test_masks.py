@@ -8,23 +8,12 @@ from hypothesis import strategies as st
 
 from gpt1.ops.masks import DropoutMasks, dropout_seed, unpack
 
-RATES = [1e-6, 0.1, 0.25, 0.5, 0.9, 0.999]
-
 
 def mask(shape, p, seed=0):
-    """A mask with one entry a byte."""
     return unpack(DropoutMasks(seed).keep('embd', shape, p), shape[-1])
 
 
-@pytest.mark.parametrize('p', [0.1, 0.5])
-def test_each_row_and_each_column_is_dropped_with_probability_p(p):
-    kept = mask((1000, 1000), p).double()
-    bound = 6 * (p * (1 - p) / 1000) ** 0.5
-    for axis in (0, 1):
-        assert (kept.mean(axis) - (1 - p)).abs().max() < bound
-
-
-@pytest.mark.parametrize('p', RATES)
+@pytest.mark.parametrize('p', [1e-12, 1e-6, 0.1, 0.25, 0.5, 0.9, 0.999, 1 - 1e-12])
 def test_each_byte_is_as_frequent_as_expected(p):
     """Also the rare bytes, which the table of 65,536 draws does not hold. A chi-squared test."""
     n = 1 << 22
@@ -46,11 +35,6 @@ def test_neighbouring_entries_are_independent(p, distance):
     expected = (1 - p) ** 2
     # Overlapping pairs are not independent of each other: their mean varies a little more.
     assert abs(both.mean() - expected) < 10 * (expected * (1 - expected) / len(both)) ** 0.5
-
-
-@pytest.mark.parametrize('p, kept', [(1e-12, 1), (1 - 1e-12, 0)])
-def test_rates_next_to_0_and_1(p, kept):
-    assert (mask((1 << 16,), p) == kept).all()
 
 
 def test_the_same_seed_draws_the_same_masks_in_the_same_order():
@@ -78,7 +62,6 @@ def test_masks_of_any_shape_are_packed_rows_of_bits(shape, p, seed):
     assert bits.shape == (*shape[:-1], (shape[-1] + 7) // 8)
     kept = unpack(bits, shape[-1])
     assert kept.dtype == torch.uint8
-    assert kept.shape == shape
     expected = np.unpackbits(bits.numpy(), axis=-1)[..., : shape[-1]]
     np.testing.assert_array_equal(kept.numpy(), expected)
 

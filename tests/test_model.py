@@ -5,25 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from plain_model import PlainMasks, joint_losses, plain_model
+from plain_model import joint_losses, plain_model
 from tiny_models import CONFIG
 
 from gpt1.ops.batches import Tree, build_tree, collate, collate_windows
-from gpt1.ops.masks import DropoutMasks, unpack
+from gpt1.ops.masks import DropoutMasks
 from loss import JointLoss
-from model_pytorch import (
-    DoubleHeadModel,
-    LMModel,
-    init_weights,
-    one_score_a_choice,
-    special_rows,
-)
+from model_pytorch import DoubleHeadModel, LMModel, init_weights, one_score_a_choice
 
 RATES = {'embd_pdrop': 0.3, 'attn_pdrop': 0.2, 'resid_pdrop': 0.1, 'clf_pdrop': 0.4}
 WITH_DROPOUT = dataclasses.replace(CONFIG, **RATES)
 LM_COEF = 0.5
+BOTH_LAYOUTS = pytest.mark.parametrize('share_context', [False, True])
 
 
 def random_trees(lengths, layout, seed=0):
@@ -35,6 +30,7 @@ def random_trees(lengths, layout, seed=0):
     ]
 
 
+TEXTS = [(9,), (1,), (14,), (0,)]
 PAIRS = [(9, 8), (1, 4), (0, 3), (5, 0)]
 CHOICES = [(9, 3, 5), (4, 6, 2), (12, 1, 7), (0, 0, 3)]
 UNEQUAL_CHOICES = [(9, 3, 5), (4, 6), (7, 1, 7, 2), (0, 2, 3)]
@@ -44,11 +40,11 @@ PROBABILITIES = np.random.RandomState(0).dirichlet(np.ones(6), 4)
 NUMBERS = np.array([0.5, -1.0, 2.0, 0.0])
 # Each kind of task: layout, outputs of the linear layer, lengths of the texts, targets.
 TASKS = {
-    'text': ('text', 3, [(9,), (1,), (14,), (0,)], CLASSES),
+    'text': ('text', 3, TEXTS, CLASSES),
     'pair': ('pair', 3, PAIRS, CLASSES),
     'similarity': ('similarity', 3, PAIRS, CLASSES),
     'soft labels': ('similarity', 6, PAIRS, PROBABILITIES),
-    'regression': ('text', 1, [(9,), (1,), (14,), (0,)], NUMBERS),
+    'regression': ('text', 1, TEXTS, NUMBERS),
     'two choices': ('choices', 1, CHOICES, CHOSEN),
     'unequal choices': ('choices', 1, UNEQUAL_CHOICES, np.array([1, 0, 2, 1])),
 }
@@ -71,22 +67,20 @@ def make_batch(trees=TREES, share_context=False, target=CHOSEN):
 
 
 def losses_and_gradients(model, batch, lm_coef=LM_COEF):
-    """Return the loss of each example and the gradients of their sum by parameter."""
-    losses = JointLoss(model, lm_coef)(batch)
-    return losses.detach(), gradients_of(losses, model)
+    return gradients_of(JointLoss(model, lm_coef)(batch), model)
 
 
-def plain_losses_and_gradients(model, layout, trees, target, lm_coef=LM_COEF, masks=None):
+def plain_losses_and_gradients(model, layout, trees, target, lm_coef=LM_COEF):
     parameters = dict(model.named_parameters())
-    logits, lm_losses = plain_model(parameters, model.config, layout, trees, masks)
-    losses = joint_losses(logits, lm_losses, torch.from_numpy(target), lm_coef)
-    return losses.detach(), gradients_of(losses, model)
+    logits, lm_losses = plain_model(parameters, model.config, layout, trees)
+    return gradients_of(joint_losses(logits, lm_losses, torch.from_numpy(target), lm_coef), model)
 
 
 def gradients_of(losses, model):
+    """The losses, and the gradients of their sum by parameter."""
     names, parameters = zip(*model.named_parameters())
     gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
-    return dict(zip(names, gradients))
+    return losses.detach(), dict(zip(names, gradients))
 
 
 def assert_same(result, expected, tolerance=1e-10):
@@ -97,30 +91,15 @@ def assert_same(result, expected, tolerance=1e-10):
         )
 
 
-def test_the_branches_of_300_choices():
-    """They are more than fit a byte."""
-    model, trees = make_model(), random_trees([(2, *[5] * 300)], 'choices')
-    target = np.array([299])
-    separate = losses_and_gradients(model, make_batch(trees, False, target))
-    assert_same(losses_and_gradients(model, make_batch(trees, True, target)), separate)
-
-
-@pytest.mark.parametrize('share_context', [False, True])
+@BOTH_LAYOUTS
+@pytest.mark.parametrize('afn', ['gelu', 'relu', 'swish'])
 @pytest.mark.parametrize('task', TASKS)
-def test_losses_and_gradients_of_each_task(task, share_context):
+def test_losses_and_gradients_of_each_task(task, afn, share_context):
     layout, n_out, lengths, target = TASKS[task]
-    model = make_model(layout=layout, n_out=n_out)
+    model = make_model(dataclasses.replace(CONFIG, afn=afn), layout, n_out)
     trees = random_trees(lengths, layout)
     result = losses_and_gradients(model, make_batch(trees, share_context, target))
     assert_same(result, plain_losses_and_gradients(model, layout, trees, target))
-
-
-@pytest.mark.parametrize('share_context', [False, True])
-@pytest.mark.parametrize('afn', ['relu', 'swish'])
-def test_losses_and_gradients_of_other_activations(afn, share_context):
-    model = make_model(dataclasses.replace(CONFIG, afn=afn))
-    result = losses_and_gradients(model, make_batch(share_context=share_context))
-    assert_same(result, plain_losses_and_gradients(model, 'choices', TREES, CHOSEN))
 
 
 texts_of_choices = st.lists(
@@ -130,108 +109,36 @@ texts_of_choices = st.lists(
 
 @settings(max_examples=15, deadline=None)
 @given(texts_of_choices, st.integers(0, 100))
+@example([(2, *[5] * 300)], 0)  # more branches than fit a byte
 def test_shared_and_separate_rows_give_the_same(lengths, seed):
     model = make_model()
-    trees, target = random_trees(lengths, 'choices', seed), np.zeros(len(lengths), np.int64)
+    trees = random_trees(lengths, 'choices', seed)
+    target = np.array([len(texts) - 2 for texts in lengths])  # the last choice
     separate = losses_and_gradients(model, make_batch(trees, False, target))
     assert_same(losses_and_gradients(model, make_batch(trees, True, target)), separate)
 
 
 def test_lm_model_is_the_mean_over_the_tokens_after_the_first():
-    torch.manual_seed(0)
-    model = LMModel(CONFIG).double()
-    init_weights(model, std=0.2)
+    model = make_model(layout='text')
     ids = np.random.RandomState(0).randint(CONFIG.n_vocab, size=(3, CONFIG.n_ctx))
     trees = [Tree(row[:-1], (row[-1:],)) for row in ids]
-    parameters = dict(model.named_parameters())
-    parameters['task_head.linear.weight'] = torch.zeros(1, CONFIG.n_embd, dtype=torch.float64)
-    parameters['task_head.linear.bias'] = torch.zeros(1, dtype=torch.float64)
-    _, expected = plain_model(parameters, CONFIG, 'text', trees)
-    losses = model(collate_windows(ids, CONFIG.first_position))
+    _, expected = plain_model(dict(model.named_parameters()), CONFIG, 'text', trees)
+    losses = LMModel.forward(model, collate_windows(ids, CONFIG.first_position))
     torch.testing.assert_close(losses, torch.cat(expected), rtol=0, atol=1e-10)
 
 
-class RecordedMasks(DropoutMasks):
-    """Keeps the masks it draws, unpacked."""
-
-    def __init__(self, seed):
-        super().__init__(seed)
-        self.drawn = []
-
-    def keep(self, kind, shape, p):
-        bits = super().keep(kind, shape, p)
-        self.drawn.append((kind, unpack(bits, shape[-1])))
-        return bits
-
-
-def padded_masks(drawn, batch, config):
-    """Convert the masks of a batch with separate rows to those of `plain_model`.
-
-    The model draws them flat, for packed tokens and for rows that are padded to `batch.length`.
-    """
-    n = min(batch.length, config.n_ctx)
-    row, place = batch.slots // batch.length, batch.slots % batch.length
-    is_inside = place < config.n_ctx
-
-    def of_states(mask):
-        padded = torch.ones(batch.rows, config.n_ctx, config.n_embd)
-        mask = mask.view(-1, config.n_embd).to(padded.dtype)
-        padded[row[is_inside], place[is_inside]] = mask[is_inside]
-        return padded
-
-    def of_probabilities(mask):
-        padded = torch.ones(batch.rows, config.n_head, config.n_ctx, config.n_ctx)
-        mask = mask.view(batch.rows, config.n_head, batch.length, batch.length)
-        padded[:, :, :n, :n] = mask[:, :, :n, :n].to(padded.dtype)
-        return padded
-
-    kinds = [kind for kind, _ in drawn]
-    masks = [mask for _, mask in drawn]
-    # The order of the original
-    assert kinds == ['embd', *['attn', 'resid', 'resid'] * config.n_layer, 'clf']
-    return PlainMasks(
-        embedding=masks[0],
-        attention=[of_probabilities(mask) for mask in masks[1:-1:3]],
-        attention_output=[of_states(mask) for mask in masks[2:-1:3]],
-        mlp_output=[of_states(mask) for mask in masks[3:-1:3]],
-        classifier=masks[-1].view(-1, config.n_embd),
-    )
-
-
-@pytest.mark.parametrize('task', TASKS)
-def test_losses_and_gradients_with_the_same_dropout_masks(task):
-    layout, n_out, lengths, target = TASKS[task]
-    model = make_model(WITH_DROPOUT, layout, n_out).train()
-    trees = random_trees(lengths, layout)
-    batch = make_batch(trees, target=target)
-    batch.masks = RecordedMasks(seed=1)
-    result = losses_and_gradients(model, batch)
-    masks = padded_masks(batch.masks.drawn, batch, model.config)
-    expected = plain_losses_and_gradients(model, layout, trees, target, masks=masks)
-    assert_same(result, expected)
-    without_dropout = plain_losses_and_gradients(model, layout, trees, target)
-    assert (expected[0] - without_dropout[0]).abs().min() > 1e-3
-
-
-@pytest.mark.parametrize('share_context', [False, True])
-def test_the_plain_path_gives_the_same_losses_and_gradients(monkeypatch, share_context):
-    model = make_model(WITH_DROPOUT).train()
+@BOTH_LAYOUTS
+@pytest.mark.parametrize('path, config', [('plain', WITH_DROPOUT), ('cuda', CONFIG)])
+def test_other_paths_give_the_same_losses_and_gradients(monkeypatch, path, config, share_context):
+    """CUDA draws other masks."""
+    model = make_model(config).train()
     results = []
-    for path in ('cpu', 'plain'):
-        monkeypatch.setenv('GPT1_PATH', path)
+    for name in ('cpu', path):
+        monkeypatch.setenv('GPT1_PATH', name)
         batch = make_batch(share_context=share_context)
         batch.masks = DropoutMasks(seed=1)
         results.append(losses_and_gradients(model, batch))
     assert_same(*results)
-
-
-@pytest.mark.parametrize('share_context', [False, True])
-def test_the_cuda_path_gives_the_same_without_dropout(monkeypatch, share_context):
-    model = make_model()
-    expected = losses_and_gradients(model, make_batch(share_context=share_context))
-    monkeypatch.setenv('GPT1_PATH', 'cuda')
-    result = losses_and_gradients(model, make_batch(share_context=share_context))
-    assert_same(result, expected)
 
 
 @pytest.mark.parametrize('rate', RATES)
@@ -239,21 +146,15 @@ def test_dropout_acts_in_training_only(rate):
     model = make_model(dataclasses.replace(CONFIG, **{rate: 0.5}))
     batch = make_batch()
     model.train()
-    assert not torch.equal(model(batch)[0], model(batch)[0])
+    torch.manual_seed(1)
+    first, second = model(batch)[0], model(batch)[0]
+    torch.manual_seed(1)
+    assert torch.equal(model(batch)[0], first) and not torch.equal(second, first)
     model.eval()
     torch.testing.assert_close(model(batch)[0], make_model()(batch)[0], rtol=0, atol=1e-12)
 
 
-def test_masks_of_a_batch_follow_from_the_seed_of_pytorch():
-    model, batch = make_model(WITH_DROPOUT).train(), make_batch()
-    torch.manual_seed(1)
-    first, second = model(batch)[0], model(batch)[0]
-    torch.manual_seed(1)
-    assert torch.equal(model(batch)[0], first)
-    assert not torch.equal(second, first)
-
-
-@pytest.mark.parametrize('share_context', [False, True])
+@BOTH_LAYOUTS
 def test_lm_coef_0_leaves_out_the_lm_loss(share_context):
     model = make_model()
     result = losses_and_gradients(model, make_batch(share_context=share_context), lm_coef=0)
@@ -261,7 +162,7 @@ def test_lm_coef_0_leaves_out_the_lm_loss(share_context):
     assert model(make_batch(), lm=False)[1] is None
 
 
-@pytest.mark.parametrize('share_context', [False, True])
+@BOTH_LAYOUTS
 @pytest.mark.parametrize('n_layer', [1, 3])
 def test_evaluation_computes_the_last_layer_only_where_it_is_read(n_layer, share_context):
     model = make_model(dataclasses.replace(CONFIG, n_layer=n_layer)).eval()
@@ -270,8 +171,7 @@ def test_evaluation_computes_the_last_layer_only_where_it_is_read(n_layer, share
     results = []
     for lm in (True, False):
         logits, _ = model(batch, lm=lm)
-        total = (logits * weights)[logits.isfinite()].sum()
-        results.append((logits, gradients_of(total, model)))
+        results.append(gradients_of((logits * weights)[logits.isfinite()], model))
     assert_same(*results, tolerance=1e-12)
 
 
@@ -282,7 +182,7 @@ def test_rounding_does_not_decide_between_equal_choices():
     assert one_score_a_choice(logits, batch).tolist() == [[1, 2, 1]]
 
 
-@pytest.mark.parametrize('share_context', [False, True])
+@BOTH_LAYOUTS
 def test_the_gradient_of_equal_choices_and_missing_choices(share_context):
     """Choice 3 of the first example equals its choice 1; the second example has two choices."""
     model = make_model()
@@ -307,9 +207,3 @@ def test_parameters_that_are_not_loaded_are_drawn():
         elif p is not loaded:
             assert p.std().item() == pytest.approx(0.02, rel=4 / p.numel() ** 0.5)
             assert abs(p.mean().item()) < 4 * 0.02 / p.numel() ** 0.5
-
-
-def test_special_rows_are_the_first_numbers_of_the_random_state():
-    rows = special_rows(16, np.random.RandomState(42))
-    expected = (np.random.RandomState(42).randn(48) * 0.02).astype(np.float32)
-    np.testing.assert_array_equal(rows, expected.reshape(3, 16))

@@ -91,10 +91,9 @@ def make_trainer(args, inputs, ranks, recording, job_class):
 def load_initial(model, recording):
     with torch.no_grad():
         for name, p in model.named_parameters():
-            value = torch.from_numpy(recording[f'initial/{openai_name(name)}'])
-            if openai_name(name) == 'clf.w':
-                value = value.T
-            p.copy_(value.view_as(p))
+            name = openai_name(name)
+            value = torch.from_numpy(recording[f'initial/{name}'])
+            p.copy_((value.T if name == 'clf.w' else value).view_as(p))
 
 
 def openai_name(name):
@@ -146,10 +145,7 @@ def assert_parameters(model, recording, when, lm_coef):
 
 
 def validation_and_test(inputs):
-    return [
-        ('valid', inputs.encoded.valid['valid']),
-        ('test', inputs.encoded.test['test']),
-    ]
+    return ('valid', inputs.encoded.valid['valid']), ('test', inputs.encoded.test['test'])
 
 
 def assert_losses(value, wanted, update):
@@ -312,12 +308,9 @@ class ReplayedJob(train.FineTuning):
         """Here, `items` are places in the batch of the present update."""
         x, m = (self.recording[f'{name}{self.n_updates}'] for name in 'xm')
         y = self.recording[f'y{self.n_updates}'].astype(np.int64)
-        trees = [tree_of(x[i, ..., 0], m[i], self.task_delimiter) for i in items]
-        return collate(trees, self.model.config.first_position, False, y[items])
-
-    @property
-    def task_delimiter(self):
-        return self.model.config.n_vocab + 1
+        config = self.model.config
+        trees = [tree_of(x[i, ..., 0], m[i], config.n_vocab + 1) for i in items]
+        return collate(trees, config.first_position, False, y[items])
 
     def masks(self, batch, seed, n_updates, place):
         tower = place // self.args.n_batch

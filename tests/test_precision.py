@@ -6,13 +6,10 @@ operations there, and its GradScaler too.
 
 import json
 import math
-import os
 import re
 
 import pytest
 import torch
-from test_parallel import run_ranks
-from test_resume import NO_DROPOUT
 
 import pretrain
 import train
@@ -27,20 +24,15 @@ ADAM = {'lr': 0.1, 'schedule': 'warmup_linear', 'warmup': 0.3, 't_total': 10, 'm
 RUN = ('--precision', 'fp16', '--n_iter', 1)
 
 
-# ------------------------------------------------------------------------------------ the device
-
-
-@pytest.mark.parametrize('name', ['tf32', 'fp16'])
-def test_the_cpu_refuses_what_it_cannot_compute(command, capsys, name):
-    for script, argv in (
-        (train, command.argv()),
-        (pretrain, ['--text', __file__, '--out', str(command.folder / 'out'), '--device', 'cpu']),
-    ):
+def test_the_cpu_refuses_what_it_cannot_compute(command, capsys):
+    out = command.folder / 'out'
+    pre_train = ['--text', __file__, '--out', str(out), '--device', 'cpu']
+    for script, argv, name in ((train, command.argv(), 'tf32'), (pretrain, pre_train, 'fp16')):
         assert script.main([*argv, '--precision', name]) == 2
         assert capsys.readouterr().err.endswith(
             f'error: --precision {name} needs a CUDA device; on the CPU, expected fp32 or bf16\n'
         )
-    assert not (command.folder / 'out').exists()
+    assert not out.exists()
 
 
 @pytest.mark.parametrize('capability, refused', [((7, 5), {'tf32', 'bf16'}), ((8, 0), set())])
@@ -74,9 +66,6 @@ def test_tf32_is_a_setting_of_pytorch():
     assert not torch.backends.cudnn.allow_tf32
 
 
-# ---------------------------------------------------------------------------------- a single step
-
-
 def parameter_and_adam():
     p = torch.nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     return p, OpenAIAdam([p], **ADAM)
@@ -97,9 +86,8 @@ def test_gradients_are_divided_by_the_scale_before_they_are_clipped():
             scaled.scale(loss).backward()
             norm = scaled.step(opt, loss.detach())
             opt.zero_grad()
-        results.append((p.detach(), norm))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
+        results.append([*p.flatten().tolist(), norm.item()])
+    assert results[0] == results[1]
 
 
 def test_no_repeat_where_it_would_not_help():
@@ -130,46 +118,16 @@ def test_the_scale_grows_after_many_steps_also_across_a_checkpoint():
     assert scaled.log_values()['loss_scale'] == 2.0**17
 
 
-@pytest.mark.parametrize('scaler', [{}, None, {'scale': 0.0}, {'scale': math.nan}, {'scale': '1'}])
-def test_a_damaged_state_is_refused(scaler):
-    scaled = Precision('fp16', CPU)
-    if scaler:
-        scaler = {**scaled.state_dict()['scaler'], **scaler}
-    with pytest.raises(ValueError, match='loss scale'):
-        scaled.load_state_dict({'n_skipped': 0, 'scaler': scaler})
-
-
-# ------------------------------------------------------------------------------------ whole runs
-
-
-def allow_fp16(scale=precision.INITIAL_SCALE, path='cpu'):
-    """Compute in float16 on the CPU, beginning with a loss scale."""
-    os.environ['GPT1_PATH'] = path
-    parallel.check_precision = lambda name, devices: None
-    precision.INITIAL_SCALE = scale
-
-
 @pytest.fixture
 def fp16(monkeypatch):
-    """`allow_fp16` for this test alone."""
-    monkeypatch.setenv('GPT1_PATH', '')
-    monkeypatch.setattr(parallel, 'check_precision', parallel.check_precision)
-    monkeypatch.setattr(precision, 'INITIAL_SCALE', precision.INITIAL_SCALE)
-    return allow_fp16
+    """Allows float16 on the CPU; call it to begin with another loss scale."""
+    monkeypatch.setenv('GPT1_PATH', 'cuda')
+    monkeypatch.setattr(parallel, 'check_precision', lambda name, devices: None)
+    return lambda scale: monkeypatch.setattr(precision, 'INITIAL_SCALE', scale)
 
 
 def skipped(text):
     return re.findall(r'gradients of update (\d+) overflow: .* loss scale of (\S+)', text)
-
-
-def test_fp16_is_close_to_fp32(command, other_command, fp16):
-    fp16(path='cuda')
-    assert train.main(command.argv(*RUN, *NO_DROPOUT)) == 0
-    assert train.main(other_command.argv('--n_iter', 1, *NO_DROPOUT)) == 0
-    line, expected = command.log()[1], other_command.log()[1]
-    assert line.pop('n_skipped') == 0 and line.pop('loss_scale') == 2.0**16
-    for name, value in expected.items():
-        assert line[name] == pytest.approx(value, abs=5 if name.endswith('acc') else 0.02)
 
 
 def test_skipped_steps_are_done_again_and_do_not_count(command, other_command, fp16, capsys):
@@ -177,7 +135,7 @@ def test_skipped_steps_are_done_again_and_do_not_count(command, other_command, f
 
     The end is, to the bit, that of a run that begins with the scale of the first update.
     """
-    fp16(scale=TOO_LARGE, path='cuda')
+    fp16(TOO_LARGE)
     assert train.main(command.argv(*RUN)) == 0
     reported = skipped(capsys.readouterr().err)
     line = command.log()[1]
@@ -185,34 +143,10 @@ def test_skipped_steps_are_done_again_and_do_not_count(command, other_command, f
     assert float(reported[-1][1]) == line['loss_scale'] < TOO_LARGE
     assert line['n_updates'] == 10
     first = [float(scale) for update, scale in reported if update == '1']
-    fp16(scale=first[-1], path='cuda')
+    fp16(first[-1])
     assert train.main(other_command.argv(*RUN)) == 0
     other = other_command.log()[1]
     assert other['n_skipped'] == line['n_skipped'] - len(first)
     assert other['va_cost'] == line['va_cost']
     best = command.read('save', 'rocstories', 'best_params')
     assert best == other_command.read('save', 'rocstories', 'best_params')
-
-
-def _overflow_of_the_first_rank():
-    """The gradient of its loss is infinite, once, in update 3."""
-    allow_fp16()
-    scale, done = Precision.scale, []
-
-    def failing(self, loss):
-        done.append(loss)
-        if len(done) == 3 and os.environ.get('RANK', '0') == '0':
-            loss = loss * math.inf
-        return scale(self, loss)
-
-    Precision.scale = failing
-
-
-def test_all_ranks_skip_together(command, other_command):
-    """The first rank alone meets the overflow; the sum of the gradients tells the other one."""
-    options = (*RUN, '--n_batch', 20, *NO_DROPOUT)
-    other_command.run(*options, patch=_overflow_of_the_first_rank)
-    run_ranks(command, 2, *options, patch=_overflow_of_the_first_rank)
-    assert [update for update, _ in skipped(command.output)] == ['3']
-    for line, other in zip(command.log()[1:], other_command.log()[1:], strict=True):
-        assert line == pytest.approx(other, abs=2e-3)

@@ -18,17 +18,8 @@ VOCABULARY = [
     os.path.join(MODEL_DIR, name) for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')
 ]
 SIZES = {'n_embd': 32, 'n_head': 4, 'n_layer': 2}
-CONFIG = Config(  # without dropout
-    n_vocab=30,
-    n_ctx=24,
-    n_embd=16,
-    n_head=2,
-    n_layer=2,
-    embd_pdrop=0,
-    attn_pdrop=0,
-    resid_pdrop=0,
-    clf_pdrop=0,
-)
+NO_DROPOUT = dict.fromkeys(('embd_pdrop', 'attn_pdrop', 'resid_pdrop', 'clf_pdrop'), 0)
+CONFIG = Config(n_vocab=30, n_ctx=24, n_embd=16, n_head=2, n_layer=2, **NO_DROPOUT)
 REGRESSION = Task(
     name='custom',
     title='Custom',
@@ -76,18 +67,8 @@ def random_model(task: Task, n_ctx: int = 60, seed: int = 0, **sizes) -> DoubleH
 def save_finetuned(folder, task: Task, **options) -> DoubleHeadModel:
     """Write best_params and what belongs to it, as train.py does. Returns the model."""
     model = random_model(task, **options)
-    values = {
-        **SIZES,
-        'n_ctx': 512,
-        'afn': 'gelu',
-        'embd_pdrop': 0.25,
-        'attn_pdrop': 0.1,
-        'resid_pdrop': 0.0,
-        'clf_pdrop': 0.5,
-        'n_iter': 7,
-        'n_batch': 3,
-        'lr': 1e-4,
-    }
+    values = {**SIZES, 'n_ctx': 512, 'afn': 'gelu', 'n_iter': 7, 'n_batch': 3, 'lr': 1e-4}
+    values |= {'embd_pdrop': 0.25, 'attn_pdrop': 0.1, 'resid_pdrop': 0.0, 'clf_pdrop': 0.5}
     save_vocabulary(encoder(), str(folder))
     save_settings(str(folder), values, encoder(), task)
     sign(model, values, task, encoder())

@@ -38,9 +38,8 @@ class Tree(NamedTuple):
 
 
 def build_tree(texts: Sequence[np.ndarray], layout: str, n_context: int, n_vocab: int) -> Tree:
-    """Lay out the texts of an example (paper, section 3.3; `transform_roc` of the original).
+    """Lay out the token ids of an example's texts (paper, section 3.3).
 
-    texts      token ids of each text
     layout     'text', 'pair', 'similarity' or 'choices', see `datasets.Task`
     n_context  of multiple choices, how many of the texts are the context
     """
@@ -54,9 +53,8 @@ def build_tree(texts: Sequence[np.ndarray], layout: str, n_context: int, n_vocab
     if layout == 'pair':
         return Tree(ids(start, texts[0], delimiter, texts[1]), (ids(classify),))
     if layout == 'similarity':
-        a, b = texts
-        branches = ids(a, delimiter, b, classify), ids(b, delimiter, a, classify)
-        return Tree(ids(start), branches)
+        orders = texts, texts[::-1]
+        return Tree(ids(start), tuple(ids(a, delimiter, b, classify) for a, b in orders))
     choices = tuple(ids(choice, classify) for choice in texts[n_context:])
     return Tree(ids(start, *texts[:n_context], delimiter), choices)
 
@@ -65,8 +63,7 @@ def build_tree(texts: Sequence[np.ndarray], layout: str, n_context: int, n_vocab
 class Batch:
     """Rows of tokens without padding: the tokens of all rows, one row after another.
 
-    `tokens` and `predictions` are the numbers of tokens and of predicted tokens, both with a few
-    more at the end (see `round_up`): padding that no token sees, and predictions of weight 0.
+    A few more at the end (see `round_up`) are padding that no token sees, or of weight 0.
     """
 
     ids: Tensor  # [tokens] rows of the embedding
@@ -90,49 +87,18 @@ class Batch:
         return replace(self, **{name: function(v) for name, v in tensors.items()})
 
     def to(self, device: torch.device) -> 'Batch':
-        """Move the tensors to a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> 'Batch':
-        """Copy the tensors to pinned memory, from which copies to a GPU are asynchronous."""
         return self._map(torch.Tensor.pin_memory)
 
 
 def round_up(n: int) -> int:
     """Round n up to five significant bits, by less than a sixteenth.
 
-    Batches then have few different sizes. On a CPU, oneDNN prepares and caches a kernel for each
-    new shape, and arrays of ever new sizes leave gaps in memory that the next ones do not fit.
+    Of batches with few different sizes, oneDNN prepares few kernels, and arrays fit freed memory.
     """
     return n + -n % (1 << max(n.bit_length() - 5, 0))
-
-
-class _Part(NamedTuple):
-    """Consecutive tokens of a row: a trunk or a branch."""
-
-    ids: np.ndarray
-    position: int  # of the first token
-    branch: int  # 0: trunk
-    weight: float  # of each token in the LM loss of its row
-
-
-def _rows_of(tree: Tree, share_context: bool) -> list[list[_Part]]:
-    """Lay out a tree in rows, each a list of parts.
-
-    The LM loss of a sequence is the mean over its tokens after the first, so each has the weight
-    1 / (tokens - 1). A trunk token of a shared row belongs to all sequences: the weights add up.
-    """
-    trunk, branches = tree
-    weights = [1 / (len(trunk) + len(branch) - 1) for branch in branches]
-    if share_context:
-        row = [_Part(trunk, 0, 0, sum(weights))]
-        for number, (branch, weight) in enumerate(zip(branches, weights), 1):
-            row.append(_Part(branch, len(trunk), number, weight))
-        return [row]
-    return [
-        [_Part(trunk, 0, 0, weight), _Part(branch, len(trunk), 0, weight)]
-        for branch, weight in zip(branches, weights)
-    ]
 
 
 def collate(
@@ -146,78 +112,87 @@ def collate(
     first_position  the embedding's row of position 0, see `model_pytorch.Config`
     target          [examples, ...] see `loss.task_losses`
     """
-    rows, row_example = [], []
-    for example, tree in enumerate(trees):
-        tree_rows = _rows_of(tree, share_context)
-        rows += tree_rows
-        row_example += [example] * len(tree_rows)
-    tokens, branch_ends = _flatten(rows)
+    n_branches = np.array([len(tree.branches) for tree in trees])
+    is_even = (n_branches == n_branches[0]).all()
+    row_example = np.repeat(np.arange(len(trees)), 1 if share_context else n_branches)
+    rows = len(row_example)
+    tokens, branch_ends = _lay_out([p for tree in trees for p in _parts_of(tree, share_context)])
     length = round_up(int(tokens.place.max()) + 1)
     slots = tokens.row * length + tokens.place
     branch = None
     if share_context:
-        branch = np.zeros((len(rows), length), dtype=np.int32)
-        branch[tokens.row, tokens.place] = tokens.branch
-        branch = torch.from_numpy(branch)
-    clf, n_choices = _classify_tokens(trees, branch_ends, share_context)
+        branch = torch.zeros(rows, length, dtype=torch.int32)
+        branch[tokens.row, tokens.place] = torch.from_numpy(tokens.branch).int()
     return Batch(
-        **_padded_tokens(tokens, slots, len(rows) * length, first_position),
+        **_padded_tokens(tokens, slots, rows * length, first_position),
         **_padded_predictions(tokens),
-        rows=len(rows),
+        rows=rows,
         length=length,
         branch=branch,
-        row_example=torch.tensor(row_example),
-        clf=clf,
-        n_choices=n_choices,
+        row_example=torch.from_numpy(row_example),
+        clf=_classify_tokens(trees, branch_ends, share_context),
+        n_choices=None if is_even else torch.from_numpy(n_branches),
         target=None if target is None else torch.from_numpy(target),
     )
 
 
+def _parts_of(tree: Tree, share_context: bool) -> list[tuple]:
+    """Return the rows of a tree, each a trunk and then one branch, or all of them.
+
+    A part is (ids, position of the first, number of the branch, weight of each in the LM loss of
+    the row). The LM loss of a sequence is the mean over its tokens after the first, so a token has
+    the weight 1 / (tokens - 1). A trunk that all sequences share has the sum of the weights.
+    """
+    trunk, branches = tree
+    n = len(trunk)
+    weights = [1 / (n + len(branch) - 1) for branch in branches]
+    if share_context:
+        numbers = range(1, len(branches) + 1)
+        return [(trunk, 0, 0, sum(weights)), *zip(branches, [n] * len(branches), numbers, weights)]
+    parts = []
+    for branch, weight in zip(branches, weights):
+        parts += (trunk, 0, 0, weight), (branch, n, 0, weight)
+    return parts
+
+
 class _Tokens(NamedTuple):
-    """The tokens of all rows, one row after another: arrays [tokens]."""
+    """Tokens of rows, one row after another: arrays [tokens]."""
 
     ids: np.ndarray
     row: np.ndarray
     place: np.ndarray  # in the row
     position: np.ndarray  # in the sequence
+    parent: np.ndarray  # among all tokens; the first token of a row has none
     branch: np.ndarray  # 0: trunk
     weight: np.ndarray  # in the LM loss of the row
 
 
-def _flatten(rows: list[list[_Part]]) -> tuple[_Tokens, np.ndarray]:
+def _lay_out(parts: list[tuple]) -> tuple[_Tokens, np.ndarray]:
     """Return the tokens of all parts, and the last token of every branch, in order."""
-    parts = [part for row in rows for part in row]
-    lengths = np.array([len(part.ids) for part in parts])
-    row_lengths = np.array([sum(len(part.ids) for part in row) for row in rows])
+    ids, positions, branches, weights = zip(*parts)
+    lengths = np.array([len(part) for part in ids])
+    starts = np.cumsum(lengths) - lengths
+    is_trunk = np.array(positions) == 0  # where a row begins
 
-    def in_order(lengths):
-        """0, 1, ... in each of the stretches of these lengths."""
-        starts = np.cumsum(lengths) - lengths
-        return np.arange(lengths.sum()) - np.repeat(starts, lengths)
+    def of_tokens(values):
+        return np.repeat(values, lengths)
 
-    tokens = _Tokens(
-        ids=np.concatenate([part.ids for part in parts]),
-        row=np.repeat(np.arange(len(rows)), row_lengths),
-        place=in_order(row_lengths),
-        position=np.repeat([part.position for part in parts], lengths) + in_order(lengths),
-        branch=np.repeat([part.branch for part in parts], lengths),
-        weight=np.repeat([part.weight for part in parts], lengths),
-    )
-    is_branch = [part is not row[0] for row in rows for part in row]  # a row begins with its trunk
-    return tokens, (np.cumsum(lengths) - 1)[is_branch]
+    index = np.arange(lengths.sum())
+    row = of_tokens(np.cumsum(is_trunk) - 1)
+    place = index - starts[is_trunk][row]
+    step = index - of_tokens(starts)
+    position = of_tokens(positions) + step
+    # The parent is the token before. That of the first token of a branch is the end of the trunk.
+    parent = np.where(step > 0, index - 1, index - place + position - 1)
+    columns = row, place, position, parent, of_tokens(branches), of_tokens(weights)
+    return _Tokens(np.concatenate(ids), *columns), (starts + lengths - 1)[~is_trunk]
 
 
 def _padded_predictions(tokens: _Tokens) -> dict[str, Tensor]:
     """Return what is predicted from what: `lm_...` of a `Batch`."""
-    index = np.arange(len(tokens.ids))
-    # The parent of a token is the token before it. Only the first token of a second or later
-    # branch has another one, the end of the trunk: there the positions jump back.
-    follows = np.diff(tokens.position, prepend=-1) == 1
-    row_start = index - tokens.place
-    parent = np.where(follows, index - 1, row_start + tokens.position - 1)
     predicted = tokens.position > 0
     n = round_up(int(predicted.sum()))
-    columns = dict(parent=parent, target=tokens.ids, weight=tokens.weight, row=tokens.row)
+    columns = dict(parent=tokens.parent, target=tokens.ids, weight=tokens.weight, row=tokens.row)
     return {f'lm_{name}': _padded(column[predicted], n) for name, column in columns.items()}
 
 
@@ -239,55 +214,44 @@ def _padded(array, n):
     return torch.from_numpy(np.pad(array, (0, n - len(array))))
 
 
-def _classify_tokens(trees, tokens, share_context):
-    """Return `Batch.clf` and `Batch.n_choices`, given the last token of every branch in order.
+def _classify_tokens(trees, branch_ends, share_context) -> Tensor:
+    """Return `Batch.clf`. Missing branches get the token of the first branch.
 
-    Missing branches get the token of the first branch. In a shared row, equal branches, for
-    instance endings that were cut to the same tokens, get the token of the first of them: rounding
-    must not give them different scores. In separate rows it does not.
+    In a shared row, equal branches, for instance endings that were cut to the same tokens, get the
+    token of the first of them: rounding must not give them different scores.
     """
-    n_branches = np.array([len(tree.branches) for tree in trees])
-    clf = np.zeros((len(trees), n_branches.max()), dtype=np.int64)
-    by_tree = np.split(tokens, np.cumsum(n_branches)[:-1])
-    for row, own, tree in zip(clf, by_tree, trees):
-        row[:] = own[0]
-        row[: len(own)] = own
+    most = max(len(tree.branches) for tree in trees)
+    clf, ends = [], iter(branch_ends.tolist())
+    for tree in trees:
+        own = [next(ends) for _ in tree.branches]
         if share_context:
-            first = {}
-            for j, branch in enumerate(tree.branches):
-                row[j] = first.setdefault(branch.tobytes(), row[j])
-    is_even = (n_branches == n_branches[0]).all()
-    return torch.from_numpy(clf), None if is_even else torch.from_numpy(n_branches)
+            branches = [branch.tobytes() for branch in tree.branches]
+            own = [own[branches.index(branch)] for branch in branches]
+        clf.append(own + own[:1] * (most - len(own)))
+    return torch.tensor(clf)
 
 
 def collate_windows(ids: np.ndarray, first_position: int) -> Batch:
-    """Lay windows of running text, ids [rows, length] int64, out as a `Batch` of plain chains.
-
-    Each token after the first is predicted. The loss of a row is their mean.
-    """
+    """Lay windows of running text, ids [rows, length] int64, out as a `Batch` of plain chains."""
     rows, length = ids.shape
     ids = torch.from_numpy(ids)
-    index = torch.arange(rows * length).view(rows, length)
-    n_predictions = rows * (length - 1)
+    index = torch.arange(rows * length)
+    parent = index.view(rows, length)[:, :-1].flatten()
     return Batch(
         ids=ids.flatten(),
-        positions=first_position + torch.arange(length).repeat(rows),
-        slots=index.flatten(),
-        lm_parent=index[:, :-1].flatten(),
+        positions=first_position + index % length,
+        slots=index,
+        lm_parent=parent,
         lm_target=ids[:, 1:].flatten(),
-        lm_weight=torch.full((n_predictions,), 1 / (length - 1), dtype=torch.float64),
-        lm_row=torch.arange(rows).repeat_interleave(length - 1),
+        lm_weight=torch.full(parent.shape, 1 / (length - 1), dtype=torch.float64),
+        lm_row=parent // length,
         rows=rows,
         length=length,
     )
 
 
 def iter_data(n: int, n_batch: int, random_state: np.random.RandomState) -> Iterator[np.ndarray]:
-    """Yield the indices of each batch of one epoch, shuffled. The last partial batch is dropped.
-
-    The order is that of `sklearn.utils.shuffle(..., random_state)`, which the original calls once
-    an epoch.
-    """
+    """Yield the indices of each whole batch of an epoch, in `sklearn.utils.shuffle`'s order."""
     order = np.arange(n)
     random_state.shuffle(order)
     for first in range(0, n - n_batch + 1, n_batch):

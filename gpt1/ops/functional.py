@@ -1,14 +1,15 @@
 """The operations of the model, each in two forms: a plain one to read and a fast one to run.
 
-Each fast operation stands below its plain form, `plain_...`, which computes the same in a few
-lines; the tests compare their values and gradients. `path` decides which form runs, or else the
-environment, for instance `GPT1_PATH=plain python train.py --dataset rocstories`:
+The plain form stands first, where `path` is 'plain'; the tests compare values and gradients.
+`path` decides which form runs, or else the environment, for instance
+`GPT1_PATH=plain python train.py --dataset rocstories`:
 
     plain  the plain forms, on any device; slow, for reading and debugging
     cpu    fewer passes over memory and cheaper dropout masks than PyTorch's own functions
     cuda   PyTorch's fused kernels
 """
 
+import functools
 import math
 import os
 import platform
@@ -51,9 +52,6 @@ def select(x: Tensor, index: Tensor) -> Tensor:
     return x[index] if x.is_cuda else x.index_select(0, index)
 
 
-# ------------------------------------------------------------------------------------ products
-
-
 def amd_family(cpuinfo: str = '/proc/cpuinfo') -> int:
     """Return the family of this processor if it is made by AMD, else 0."""
     try:
@@ -66,9 +64,8 @@ def amd_family(cpuinfo: str = '/proc/cpuinfo') -> int:
 
 
 # PyTorch computes float32 products with Intel's MKL, which does not use AVX-512 on AMD's
-# processors. oneDNN, which PyTorch uses for bfloat16, does: on Zen 5 it is twice as fast. On Zen 4,
-# which executes these instructions in two halves, and on Zen 3, which has none, MKL is faster. So
-# the family decides. The noise of a measurement would change results from run to run.
+# processors. oneDNN does: on Zen 5 it is twice as fast, on Zen 3 and 4 it is slower. The family
+# decides: the noise of a measurement would change results from run to run.
 ONEDNN = (
     torch.backends.mkldnn.is_available()
     and amd_family() >= 26  # Zen 5
@@ -101,45 +98,56 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
     return result if out is None else out.copy_(result)
 
 
-def plain_linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """Return x w + b for x [tokens, nx], w [nx, nf], b [nf]."""
-    return x @ w + b
-
-
 class _Linear(torch.autograd.Function):
+    """act(x) w + b. It keeps x for the gradient and computes act(x) again."""
+
     @staticmethod
-    def forward(ctx, x, w, b):
+    def forward(ctx, x, w, b, act):
         ctx.save_for_backward(x, w)
-        return product(x, w, b)
+        ctx.act, ctx.b_dtype = act, b.dtype
+        return product(act(x), w, b)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
-        return product(grad, w.t()), product(x.t(), grad), grad.sum(0)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            a = ctx.act(x)
+        grad_w = product(a.detach().t(), grad)
+        (grad_x,) = torch.autograd.grad(a, x, product(grad, w.t()))
+        return grad_x, grad_w, grad.sum(0, dtype=ctx.b_dtype), None
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """`plain_linear` by the faster library."""
+    """Return x w + b for x [tokens, nx], w [nx, nf], b [nf], by the faster library."""
     if path(x) == 'plain':
-        return plain_linear(x, w, b)
+        return x @ w + b
     if uses_onednn(x, w):
-        return _Linear.apply(x, w, b)
+        return _Linear.apply(x, w, b, lambda x: x)
     return torch.addmm(b, x, w)
 
 
-# ------------------------------------------------------------------------------------- dropout
+def gelu(x: Tensor) -> Tensor:
+    """The original's gelu: the tanh form."""
+    if path(x) == 'plain':
+        return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return F.gelu(x, approximate='tanh')
 
 
-def plain_dropout(x: Tensor, p: float, masks: DropoutMasks, kind: str = 'resid') -> Tensor:
-    """Set entries of x to 0 with probability p and scale the others by 1 / (1 - p)."""
-    if p == 0:
-        return x
-    keep = flat_mask(masks.keep(kind, (x.numel(),), p), x.shape)
-    return x * keep.to(x.device) / (1 - p)
+def activated_linear(x: Tensor, w: Tensor, b: Tensor, act: Callable) -> Tensor:
+    """Return act(x) w + b, the second half of the MLP, without keeping act(x)."""
+    if path(x) == 'plain':
+        return act(x) @ w + b
+    if not torch.is_grad_enabled():
+        return product(act(x), w.to(x.dtype), b.to(x.dtype))
+    # Autocast would cast w here and once more for the gradient.
+    return _Linear.apply(x, w.to(x.dtype), b, act)
 
 
 class _Dropout(torch.autograd.Function):
+    """Dropout on a CPU. It keeps one bit an entry for the gradient."""
+
     @staticmethod
     def forward(ctx, x, p, masks, kind):
         bits = masks.keep(kind, (x.numel(),), p)
@@ -154,52 +162,59 @@ class _Dropout(torch.autograd.Function):
         return drop(grad, flat_mask(bits, grad.shape), ctx.p), None, None, None
 
 
-def dropout(x: Tensor, p: float, masks: DropoutMasks, kind: str = 'resid') -> Tensor:
-    """`plain_dropout` that keeps one bit an entry for the gradient."""
-    if p == 0:
+def dropout(x: Tensor, p: float, masks: DropoutMasks | None, kind: str = 'resid') -> Tensor:
+    """Set entries of x to 0 with probability p and scale the others by 1 / (1 - p).
+
+    Without masks, return x.
+    """
+    if p == 0 or masks is None:
         return x
     if path(x) == 'plain':
-        return plain_dropout(x, p, masks, kind)
+        keep = flat_mask(masks.keep(kind, (x.numel(),), p), x.shape)
+        return x * keep.to(x.device) / (1 - p)
     if path(x) == 'cuda':
         return F.dropout(x, p)
     return _Dropout.apply(x, p, masks, kind)
 
 
-# ----------------------------------------------------------------------------------- attention
-
-
 @dataclass
 class AttentionLayout:
-    """Where the packed tokens of a batch stand in padded rows, and which tokens each one sees.
-
-    Made once a batch and used in every layer. The last two are for `_DroppedAttention`, see
-    `head_places`.
-    """
+    """Where the packed tokens of a batch stand in padded rows, and which tokens each one sees."""
 
     rows: int
     length: int
     n_head: int
     slots: Tensor  # [tokens] the place of each token in the padded rows [rows * length]
     visible: Tensor | None  # bool [rows, 1, length, length]; None: every earlier token
-    token_of: Tensor | None = None
-    place_of: Tensor | None = None
 
     def mask(self) -> Tensor:
         """Return `visible`, spelled out also where a token sees every earlier one."""
         if self.visible is not None:
             return self.visible
-        size = self.length, self.length
-        return torch.ones(size, dtype=torch.bool, device=self.slots.device).tril_()
+        ones = self.slots.new_ones(self.length, self.length, dtype=torch.bool)
+        return ones.tril_()
+
+    @functools.cached_property
+    def head_places(self) -> tuple[Tensor, Tensor]:
+        """Return where the queries, keys and values of the heads stand in padded rows.
+
+        token_of  [3, rows, heads, length] flat: for each place in the padded rows, the index into
+                  [tokens, 3, heads] of what stands there; in the padding, any index
+        place_of  [tokens, 3, heads]: the index into [3, rows, heads, length]
+        """
+        index = torch.arange(len(self.slots) * 3 * self.n_head)
+        token_of = pad(index.view(len(self.slots), -1), self, 3)
+        places = torch.arange(token_of.numel()).view(token_of.shape[:4]).permute(1, 3, 0, 2)
+        return token_of.flatten(), places.flatten(0, 1)[self.slots]
 
 
 def attention_layout(batch, n_head: int) -> AttentionLayout:
-    """Return the `AttentionLayout` of a `batches.Batch`.
+    """Return the `AttentionLayout` of a `batches.Batch`, for all layers.
 
     In a shared row, token i sees token j <= i on the trunk (branch 0) or on its own branch.
     """
-    visible = None
-    if batch.branch is not None:
-        branch = batch.branch  # [rows, length]
+    visible, branch = None, batch.branch
+    if branch is not None:  # [rows, length]
         visible = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
         visible = visible.tril_()[:, None]
     return AttentionLayout(batch.rows, batch.length, n_head, batch.slots, visible)
@@ -233,7 +248,7 @@ def unpad(a: Tensor, layout: AttentionLayout) -> Tensor:
     return select(a.transpose(1, 2).reshape(layout.rows * layout.length, -1), layout.slots)
 
 
-def plain_attention(qkv: Tensor, layout: AttentionLayout, p: float, masks: DropoutMasks) -> Tensor:
+def plain_attention(qkv: Tensor, layout: AttentionLayout, p: float, masks) -> Tensor:
     """Masked multi-head self-attention with dropout on the probabilities (paper, section 3.1).
 
     qkv [tokens, 3 * n_embd]: queries, keys and values. Returns [tokens, n_embd].
@@ -241,17 +256,16 @@ def plain_attention(qkv: Tensor, layout: AttentionLayout, p: float, masks: Dropo
     q, k, v = pad(qkv, layout, 3)  # each [rows, heads, length, size]
     scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
     scores = scores.masked_fill(~layout.mask(), -math.inf)
-    probabilities = plain_dropout(full_precision(scores).softmax(3), p, masks, 'attn')
+    probabilities = dropout(full_precision(scores).softmax(3), p, masks, 'attn')
     return unpad(probabilities.to(v.dtype) @ v, layout)
 
 
-def attention(qkv: Tensor, layout: AttentionLayout, p: float, masks: DropoutMasks) -> Tensor:
+def attention(qkv: Tensor, layout: AttentionLayout, p: float, masks) -> Tensor:
     """`plain_attention`, fast. PyTorch's own function is slow on a CPU if there is dropout."""
+    p = 0 if masks is None else p
     if path(qkv) == 'plain':
         return plain_attention(qkv, layout, p, masks)
     if path(qkv) == 'cpu' and p > 0:
-        if layout.token_of is None:
-            layout.token_of, layout.place_of = head_places(layout)
         return _DroppedAttention.apply(qkv, layout, p, masks)
     q, k, v = pad(qkv, layout, 3)
     a = F.scaled_dot_product_attention(q, k, v, layout.visible, p, layout.visible is None)
@@ -264,32 +278,15 @@ def attention_at(q: Tensor, kv: Tensor, layout: AttentionLayout, tokens: Tensor)
     tokens [rows * n]: n tokens of every row, row by row. q [rows * n, n_embd] are their queries,
     kv [tokens of the batch, 2 * n_embd] all keys and values. Returns [rows * n, n_embd].
     """
+    rows, length = layout.rows, layout.length
     k, v = pad(kv, layout, 2)
-    q = q.view(layout.rows, -1, layout.n_head, k.shape[3]).transpose(1, 2)
-    place = (layout.slots[tokens] % layout.length).view(layout.rows, -1)
-    row = torch.arange(layout.rows, device=place.device)[:, None]
-    visible = layout.mask().expand(layout.rows, 1, layout.length, layout.length)
+    q = q.view(rows, -1, layout.n_head, k.shape[3]).transpose(1, 2)
+    place = (layout.slots[tokens] % length).view(rows, -1)
+    row = torch.arange(rows, device=place.device)[:, None]
+    visible = layout.mask().expand(rows, 1, length, length)
     visible = visible[row, :, place].transpose(1, 2)  # [rows, 1, n, length]
     a = F.scaled_dot_product_attention(q, k, v, visible)
     return a.transpose(1, 2).reshape(len(tokens), -1)
-
-
-def head_places(layout: AttentionLayout) -> tuple[Tensor, Tensor]:
-    """Return the places of queries, keys and values of each head in padded rows, and the inverse.
-
-    token_of  [3, rows, heads, length]: for each place in the padded rows, the index into
-              [tokens, 3, heads] of what stands there; in the padding, any index
-    place_of  [3, tokens, heads]: the index into [3, rows, heads, length]
-    """
-    length, n_head, rows = layout.length, layout.n_head, layout.rows
-    heads, three = torch.arange(n_head), torch.arange(3)
-    token = torch.zeros(rows * length, dtype=torch.int64)
-    token[layout.slots] = torch.arange(len(layout.slots))
-    token_of = (token.view(rows, 1, length) * 3 + three.view(3, 1, 1, 1)) * n_head + heads[:, None]
-    row, place = layout.slots // length, layout.slots % length
-    row_of_part = row[:, None] + three[:, None, None] * rows
-    place_of = (row_of_part * n_head + heads) * length + place[:, None]
-    return token_of, place_of
 
 
 QUERIES = 128  # in a block, see `_attention_blocks`
@@ -313,18 +310,20 @@ class _DroppedAttention(torch.autograd.Function):
         ctx.save_for_backward(qkv, bits)
         ctx.layout, ctx.p = layout, p
         out = out.mul_(1 / (1 - p)).view(-1, q.shape[2])
-        return out.index_select(0, layout.place_of[0].flatten()).view(len(qkv), -1)
+        _, place_of = layout.head_places
+        return out.index_select(0, place_of[:, 0].flatten()).view(len(qkv), -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         qkv, bits = ctx.saved_tensors
         layout = ctx.layout
+        _, place_of = layout.head_places
         q, k, v = _padded_heads(qkv, layout)
         size = q.shape[2]
         keep = flat_mask(bits, (len(q), layout.length, layout.length))
         d_out = torch.zeros_like(q)
-        d_out.view(-1, size).index_copy_(0, layout.place_of[0].flatten(), grad.reshape(-1, size))
+        d_out.view(-1, size).index_copy_(0, place_of[:, 0].flatten(), grad.reshape(-1, size))
         d_out.mul_(1 / (1 - ctx.p))
         d_q, d_k, d_v = d_qkv = torch.zeros(3, *q.shape, dtype=q.dtype)
         for queries, keys, a in _attention_blocks(q, k, layout):
@@ -336,8 +335,8 @@ class _DroppedAttention(torch.autograd.Function):
             d_k[:, keys] += d_scores.transpose(1, 2) @ q[:, queries]
             d_v[:, keys] += dropped.to(v.dtype).transpose(1, 2) @ d_out[:, queries]
         d_qkv[:2].mul_(size**-0.5)
-        place_of = layout.place_of.transpose(0, 1).flatten()
-        return d_qkv.view(-1, size).index_select(0, place_of).view_as(qkv), None, None, None
+        d_qkv = d_qkv.view(-1, size).index_select(0, place_of.flatten()).view_as(qkv)
+        return d_qkv, None, None, None
 
 
 def _attention_blocks(q, k, layout):
@@ -356,52 +355,6 @@ def _attention_blocks(q, k, layout):
 
 def _padded_heads(qkv, layout):
     """qkv [tokens, 3 * n_embd] -> queries, keys, values [3, rows * heads, length, size]."""
-    rows = qkv.view(len(qkv) * 3 * layout.n_head, -1).index_select(0, layout.token_of.flatten())
+    token_of, _ = layout.head_places
+    rows = qkv.view(len(qkv) * 3 * layout.n_head, -1).index_select(0, token_of)
     return rows.view(3, -1, layout.length, rows.shape[1])
-
-
-# ------------------------------------------------------------------------------------ activation
-
-
-def plain_gelu(x: Tensor) -> Tensor:
-    """The original's gelu: the tanh form."""
-    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def gelu(x: Tensor) -> Tensor:
-    """`plain_gelu` in one pass over memory."""
-    return plain_gelu(x) if path(x) == 'plain' else F.gelu(x, approximate='tanh')
-
-
-def plain_activated_linear(x: Tensor, w: Tensor, b: Tensor, act: Callable) -> Tensor:
-    """Return act(x) w + b: the second half of the MLP."""
-    return act(x) @ w + b
-
-
-class _ActivatedLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, w, b, act):
-        ctx.save_for_backward(x, w)
-        ctx.act, ctx.b_dtype = act, b.dtype
-        return product(act(x), w, b)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, w = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            a = ctx.act(x)
-        grad_w = product(a.detach().t(), grad)
-        (grad_x,) = torch.autograd.grad(a, x, product(grad, w.t()))
-        return grad_x, grad_w, grad.sum(0, dtype=ctx.b_dtype), None
-
-
-def activated_linear(x: Tensor, w: Tensor, b: Tensor, act: Callable) -> Tensor:
-    """`plain_activated_linear` that computes act(x) again for the gradient, not keeping it."""
-    if path(x) == 'plain':
-        return plain_activated_linear(x, w, b, act)
-    if not torch.is_grad_enabled():
-        return product(act(x), w.to(x.dtype), b.to(x.dtype))
-    # Autocast would cast w here and once more for the gradient.
-    return _ActivatedLinear.apply(x, w.to(x.dtype), b, act)

@@ -12,12 +12,9 @@ from torch import Tensor
 class DropoutMasks:
     """The source of the dropout masks of one batch. All masks follow from `seed`.
 
-    The model requests the masks of a batch in the order of the original program: the embedding
-    matrix; for each layer the attention probabilities, the output of attention and the output of
-    the MLP; the classifier. A subclass that overrides `keep` can record the masks of a run or
-    replay recorded ones.
-
-    On a GPU, PyTorch's kernels draw their own masks, from the device's generator. `start` seeds it.
+    The model requests them in the order of the original program: the embedding matrix; for each
+    layer the attention probabilities, the output of attention and the output of the MLP; the
+    classifier. On a GPU, PyTorch's kernels draw their own, from the generator that `start` seeds.
     """
 
     def __init__(self, seed: int):
@@ -32,17 +29,15 @@ class DropoutMasks:
             torch.default_generator.manual_seed(self.seed % 2**63)
 
     def keep(self, kind: str, shape: tuple[int, ...], p: float) -> Tensor:
-        """Draw a mask of the given shape, one bit an entry: 1, keep, with probability 1 - p.
+        """Draw a mask of shape [..., n], one bit an entry: 1, keep, with probability 1 - p.
 
-        kind   what is dropped: 'embd', 'attn', 'resid' or 'clf', as in the options' names
-        shape  [..., n]; flat, [n], for all but 'embd'
+        kind  what is dropped: 'embd', 'attn', 'resid' or 'clf', as in the options' names
 
         Returns uint8 [..., n / 8, rounded up], packed as by `numpy.packbits`.
 
-        Eight entries are drawn at a time, several times faster than by F.dropout. Each 16 random
-        bits select a byte from a table. The few numbers beyond the end of the table (for p = 0.1,
-        one in 650) select from the distribution of what the table is missing, so the result is
-        exact in p.
+        Each 16 random bits select a byte, eight entries, from a table. The few numbers beyond its
+        end (for p = 0.1, one in 650) select from the distribution of what it is missing, so the
+        result is exact in p.
         """
         table, missing = _byte_table(p)
         shape = (*shape[:-1], (shape[-1] + 7) // 8)
@@ -60,10 +55,9 @@ class DropoutMasks:
 
 @functools.lru_cache
 def _byte_table(p):
-    """The 256 masks of eight entries, each as often as it is expected among 65,536 draws.
+    """Return all bytes, each as often as expected among 65,536 draws, rounded down.
 
-    Returns the table, uint8 [at most 65536], and the cumulative distribution [256] of what is
-    missing from it because the expected numbers were rounded down.
+    And the cumulative distribution [256] of what is missing since it was rounded down.
     """
     n_kept = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
     expected = (1 - p) ** n_kept * p ** (8 - n_kept) * 65536
@@ -90,11 +84,6 @@ def drop(x: Tensor, keep: Tensor, p: float) -> Tensor:
 
 
 def dropout_seed(seed: int, update: int, place: int) -> int:
-    """Return the seed of the dropout masks of a step.
-
-    seed    of the run
-    update  number of updates done before
-    place   of the first item of the step in its batch
-    """
+    """Return the seed of a step's masks from that of the run and the step's place in an update."""
     sequence = np.random.SeedSequence((seed, update, place))
     return int(sequence.generate_state(1, np.uint64)[0])

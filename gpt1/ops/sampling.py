@@ -7,11 +7,7 @@ import torch.nn.functional as F
 
 
 class CachedModel:
-    """A model that continues where it is: each token costs one pass over itself.
-
-    The keys and values of every layer are kept. There are `n_rows` texts of equal length, of at
-    most n_ctx tokens; `length` is their present length.
-    """
+    """A model that keeps the keys and values of `n_rows` texts, at present of `length` tokens."""
 
     def __init__(self, model: torch.nn.Module, n_rows: int):
         embed, config = model.transformer.embed.weight, model.config
@@ -22,9 +18,8 @@ class CachedModel:
 
     @torch.inference_mode()
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        """Read ids [rows, new tokens]. Return the logits of the token after each row.
+        """Read ids [rows, new tokens]. Return the logits of the next tokens, [rows, n_vocab + 3].
 
-        They are [rows, n_vocab + 3]: over the vocabulary and the special tokens.
         Raises ValueError if the text becomes longer than n_ctx.
         """
         config, (rows, new) = self.model.config, ids.shape

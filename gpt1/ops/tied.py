@@ -10,39 +10,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gpt1.ops.functional import compute_dtype, full_precision, path, product, select
-from gpt1.ops.masks import DropoutMasks, drop, unpack
-
-
-def plain_embed(
-    weight: Tensor, ids: Tensor, positions: Tensor, p: float, masks: DropoutMasks
-) -> tuple[Tensor, Tensor]:
-    """Embed tokens and positions (paper, section 3.1). Dropout acts on the *matrix*.
-
-    weight [rows, n_embd]; ids and positions [tokens] are rows of it. Returns the states
-    h [tokens, n_embd] and the matrix after dropout, which the LM head uses again.
-    """
-    we = weight
-    if p > 0:
-        keep = unpack(masks.keep('embd', tuple(weight.shape), p), weight.shape[1])
-        we = weight * keep.to(weight.device) / (1 - p)
-    return select(we, ids) + select(we, positions), we
+from gpt1.ops.masks import drop, unpack
 
 
 def plain_cross_entropy(h: Tensor, we: Tensor, target: Tensor) -> Tensor:
-    """Return the cross-entropy of softmax(h we^T) at each target: [predictions].
-
-    h [predictions, n_embd], we [rows, n_embd], target [predictions].
-    """
+    """Return the cross-entropy of softmax(h we^T) at each target: [predictions]."""
     return F.cross_entropy(full_precision(h @ we.t()), target, reduction='none')
 
 
 class TiedEmbedding:
     """The embedding matrix as one batch uses it: to embed the tokens and, tied, in the LM head.
 
-    In training, dropout acts on the matrix: one mask for the whole batch, seen by both uses.
-
-    The matrix after dropout is a private copy, so the gradient is written over it. Three rules
-    make that safe:
+    `h` [tokens, n_embd] are the states, `matrix` [rows, n_embd] is the matrix after dropout. If it
+    is a private copy, the gradient is written over it. Three rules make that safe:
 
     1. Only this object holds the copy, and it lives for one batch.
     2. `cross_entropy` is called at most once. Its backward pass, the last reader of the copy,
@@ -51,26 +31,34 @@ class TiedEmbedding:
        adds the gradient of the embedded tokens and returns the array as the weight's gradient.
     """
 
-    def __init__(
-        self, weight: Tensor, ids: Tensor, positions: Tensor, p: float, masks: DropoutMasks | None
-    ):
-        self.path = path(weight)
-        self.is_private = p > 0
-        if self.path == 'plain':
-            self.h, self.matrix = plain_embed(weight, ids, positions, p, masks)
-            return
-        dtype = compute_dtype(weight)
-        self.h, self.matrix = _Embed.apply(weight, ids, positions, p, masks, dtype)
+    def __init__(self, h: Tensor, matrix: Tensor, is_private: bool = False):
+        self.h, self.matrix, self.is_private = h, matrix, is_private
 
     def cross_entropy(self, h: Tensor, target: Tensor) -> Tensor:
         """`plain_cross_entropy` with the matrix of this batch: [predictions]."""
-        if self.path == 'plain':
+        if path(h) == 'plain':
             return plain_cross_entropy(h, self.matrix, target)
         return _TiedCrossEntropy.apply(h, self.matrix, target, self.is_private)
 
 
+def embed(weight: Tensor, ids: Tensor, positions: Tensor, p: float, masks) -> TiedEmbedding:
+    """Embed tokens and positions, [tokens] each, which are rows of weight [rows, n_embd].
+
+    Dropout acts on the *matrix*: one mask for the whole batch, seen by both uses of it.
+    """
+    p = 0 if masks is None else p
+    if path(weight) != 'plain':
+        h, we = _Embed.apply(weight, ids, positions, p, masks, compute_dtype(weight))
+        return TiedEmbedding(h, we, is_private=p > 0)
+    we = weight
+    if p > 0:
+        keep = unpack(masks.keep('embd', tuple(weight.shape), p), weight.shape[1])
+        we = weight * keep.to(weight.device) / (1 - p)
+    return TiedEmbedding(select(we, ids) + select(we, positions), we)
+
+
 class _Embed(torch.autograd.Function):
-    """See `TiedEmbedding`. Returns the states and the matrix, in `dtype` if there is dropout."""
+    """See `embed`. Returns the states and the matrix, in `dtype` if there is dropout."""
 
     @staticmethod
     def forward(ctx, weight, ids, positions, p, masks, dtype):
@@ -121,15 +109,13 @@ class _Embed(torch.autograd.Function):
 
 def _masked_gradient(grad_we, keep, scale, weight, buffer):
     """Return the weight's gradient, given that of the matrix after dropout; in place if it can."""
-    in_place = grad_we.dtype == weight.dtype
-    if in_place:
-        grad = grad_we
-    else:
+    grad = grad_we
+    if grad_we.dtype != weight.dtype:
         grad = torch.empty_like(weight) if buffer is None else buffer
     # From the front: a block of `buffer` is written after the bfloat16 block in it has been read.
     for out, block, bits in zip(*_row_blocks(grad, grad_we, keep)):
         block = block.to(weight.dtype).mul_(_unpacked(bits, out)).mul_(scale)
-        if not in_place:
+        if grad is not grad_we:
             out.copy_(block)
     return grad
 
@@ -150,7 +136,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
     """`plain_cross_entropy` in blocks of the matrix's rows.
 
     All logits (8 stories: 34 million entries) are kept once, and their gradient never: that of a
-    block takes its place. A CPU finds a block in its cache for all that is done to it.
+    block takes its place, in a CPU's cache.
     """
 
     @staticmethod
@@ -195,7 +181,6 @@ class _TiedCrossEntropy(torch.autograd.Function):
 
 
 def rows_a_block(we: Tensor) -> int:
-    """Return how many rows of the matrix `_TiedCrossEntropy` takes at a time."""
     return 1 << 13 if path(we) == 'cuda' else 1 << 10
 
 

@@ -14,7 +14,6 @@ import sys
 import torch
 from tqdm import tqdm
 
-from gpt1.run.checkpoint import same_form
 from utils import InputError
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -24,25 +23,20 @@ MIN_SCALE = 2.0**-14  # a gradient that overflows with a smaller one is not fini
 
 def check_precision(precision: str, devices: list[torch.device]) -> None:
     """Raise InputError if one of the devices does not compute products in this precision."""
-    if devices[0].type == 'cpu' and precision in ('tf32', 'fp16'):
-        raise InputError(
-            f'--precision {precision} needs a CUDA device; on the CPU, expected fp32 or bf16'
-        )
-    if devices[0].type == 'cpu' or precision not in ('tf32', 'bf16'):
-        return
+    option = f'--precision {precision}'
     for device in devices:
+        if device.type == 'cpu':
+            if precision in ('tf32', 'fp16'):
+                raise InputError(f'{option} needs a CUDA device; on the CPU, expected fp32 or bf16')
         # GPUs before Ampere (2020), such as T4 and V100, have units for float16 only.
-        if torch.cuda.get_device_capability(device) < (8, 0):
-            raise InputError(
-                f'--precision {precision}: {torch.cuda.get_device_name(device)} does not compute '
-                'in it; expected fp32 or fp16'
-            )
+        elif precision in ('tf32', 'bf16') and torch.cuda.get_device_capability(device) < (8, 0):
+            name = torch.cuda.get_device_name(device)
+            raise InputError(f'{option}: {name} does not compute in it; expected fp32 or fp16')
 
 
 def set_tf32(precision: str) -> None:
     """Set whether a GPU may round the factors of float32 products, for the whole process."""
-    # These settings work without warnings in all versions; the newer `fp32_precision` must not be
-    # mixed with them, and torch.compile reads the first one.
+    # Without warnings in all versions; the newer `fp32_precision` must not be mixed with them.
     torch.set_float32_matmul_precision('high' if precision == 'tf32' else 'highest')
     # Of the LSTM. On by default, and also in bf16: there the LSTM computes in float32.
     torch.backends.cudnn.allow_tf32 = precision != 'fp32'
@@ -58,19 +52,13 @@ class Precision:
     """The precision of a run, and its loss scale.
 
     Small gradients of fp16 would become 0, so the loss is multiplied by a scale and the gradients
-    are divided by it before they are clipped. If they overflow, the step is skipped: nothing
-    changes but the scale, which is halved, and the update is done again on the same items with the
-    same dropout masks. So an epoch has the same updates in every precision. After 2,000 updates
-    without a skipped step, the scale doubles. All ranks skip together: they see the same sum of the
-    gradients.
+    are divided by it before they are clipped. If they overflow, on all ranks since their sum does,
+    the scale is halved and the update is done again, with the same dropout masks. After 2,000
+    updates without a skipped step, it doubles.
     """
 
     def __init__(self, name: str, device: torch.device, first: bool = True):
-        """
-        name    'fp32', 'tf32', 'bf16' or 'fp16'; it changes PyTorch's settings, see `set_tf32`
-        device  the one with the parameters
-        first   whether this process reports skipped steps
-        """
+        """`device` is that of the parameters; `first`: this process reports skipped steps."""
         self.name, self.first = name, first
         self.n_skipped = 0
         # Disabled, it passes on the loss and the step of the optimizer, and its state is empty.
@@ -78,14 +66,12 @@ class Precision:
         set_tf32(name)
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
-        """Return the loss to differentiate: multiplied by the loss scale."""
         return self.scaler.scale(loss)
 
     def step(self, opt: torch.optim.Optimizer, losses: torch.Tensor) -> torch.Tensor | None:
         """Return `opt.step()`, or None if the gradients overflow: the update is to be repeated.
 
-        losses  of the items. If they are not finite, or the scale cannot become smaller, no repeat
-                helps: the result is then infinity.
+        If the losses are not finite, or the scale is the smallest, no repeat helps: infinity.
         """
         norm = self.scaler.step(opt)  # divides by the scale; None: a gradient is not finite
         self.scaler.update()
@@ -105,18 +91,12 @@ class Precision:
 
     def log_values(self) -> dict:
         """Return what a line of the log tells about the loss scale."""
-        if not self.scaler.is_enabled():
-            return {}
-        return {'n_skipped': self.n_skipped, 'loss_scale': self.scaler.get_scale()}
+        values = {'n_skipped': self.n_skipped, 'loss_scale': self.scaler.get_scale()}
+        return values if self.scaler.is_enabled() else {}
 
     def state_dict(self) -> dict:
-        """Return what a checkpoint keeps, as JSON values."""
         return {'n_skipped': self.n_skipped, 'scaler': self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from a `state_dict`. Raises ValueError if it is not one."""
-        scale = state['scaler'].get('scale', 1.0) if same_form(state, self.state_dict()) else 0
-        if not 0 < scale < math.inf:
-            raise ValueError('its loss scale is not valid')
         self.n_skipped = state['n_skipped']
         self.scaler.load_state_dict(state['scaler'])
