@@ -170,7 +170,7 @@ def test_damaged_tasks(tmp_path, name, changes):
         assert 'damaged task' in error_of(kept_task, damaged)
 
 
-def test_soft_targets_are_the_originals():
+def test_soft_targets_are_the_originals_and_predictions_decoded():
     assert soft_targets([3.6, 5.0, 0.0]) == pytest.approx(
         np.array([[0, 0, 0, 0.4, 0.6, 0], [0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0]])
     )
@@ -179,12 +179,10 @@ def test_soft_targets_are_the_originals():
     with np.errstate(divide='ignore'):
         logits = np.log(soft_targets(scores))
     assert decode(TASKS['stsb'], logits) == pytest.approx(scores, abs=1e-9)
-
-
-def test_decode_takes_the_best_class_or_choice():
     logits = np.array([[0.0, 2.0, 1.0], [3.0, 2.0, -np.inf]])
-    assert decode(TASKS['snli'], logits).tolist() == [1, 0]
-    assert decode(TASKS['race'], logits).tolist() == [1, 0]
+    assert (
+        decode(TASKS['snli'], logits).tolist() == decode(TASKS['race'], logits).tolist() == [1, 0]
+    )
 
 
 def test_metrics_are_those_of_the_paper():
@@ -214,10 +212,8 @@ def test_metrics_of_constant_predictions_are_zero(name):
     [
         ('snli', [0, 2, 1], ['entailment', 'contradiction', 'neutral']),
         ('rte', [0, 1], ['entailment', 'not_entailment']),
-        ('qnli', [1], ['not_entailment']),
         ('scitail', [0, 1], ['entails', 'neutral']),
         ('cola', np.array([0, 1]), ['0', '1']),
-        ('wnli', [1], ['1']),
         ('rocstories', [0, 1], ['0', '1']),
         ('race', [0, 3], ['A', 'D']),
         ('classes', [0, 1], ['neg', 'pos']),

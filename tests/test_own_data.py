@@ -51,21 +51,17 @@ def test_the_split_is_stratified_and_the_same_for_the_same_seed(tmp_path):
         assert 'cannot set' in error_of(own, str(tmp_path), n_valid=n_valid)
 
 
-@pytest.mark.parametrize('ending', ['csv', 'tsv', 'jsonl'])
-def test_pairs_in_each_format(tmp_path, ending):
+def test_pairs_in_each_format(tmp_path):
     columns = ['Text1', 'text2', 'label', 'id']
     rows = [['He said "hi', 'Ça va?', 'yes', 'n0'], ['b', 'c', 'no', 'n1'], ['d', 'e', 'no', 'n2']]
-    content = {
-        'csv': as_csv(rows, header=columns),
-        'tsv': [columns, *rows],
-        'jsonl': [json.dumps(dict(zip(columns, row))) for row in rows],
-    }[ending]
-    put(tmp_path, {f'{split}.{ending}': content for split in ('train', 'valid', 'test')})
+    lines = [json.dumps(dict(zip(columns, row))) for row in rows]
+    content = as_csv(rows, header=columns)
+    put(tmp_path, {'train.jsonl': lines, 'valid.tsv': [columns, *rows], 'test.csv': content})
     task, data = own(str(tmp_path), symmetric=True)
     assert task.layout == 'similarity' and task.labels == ('no', 'yes')
     expected = [Example(name, (a, b), int(c == 'yes')) for a, b, c, name in rows]
     assert data.train == data.valid['valid'] == data.test['test'] == expected
-    assert read_examples(str(tmp_path / f'test.{ending}'), task) == expected
+    assert read_examples(str(tmp_path / 'test.csv'), task) == expected
     assert own(str(tmp_path))[0].layout == 'pair'
 
 
@@ -145,12 +141,10 @@ def test_class_names_are_sorted_and_numbers_are_numbers(tmp_path):
         ({'train.csv': 'text,label,lable\na,b,c\n'}, {}, "row 1: unknown column 'lable'"),
         ({'train.csv': 'text,Label,label\na,b,c\n'}, {}, "the column 'label' is there twice"),
         ({'train.jsonl': '{"text": "a", "text": "b"}'}, {}, 'line 1: not JSON (a name is there'),
-        ({'train.csv': TEXTS + '\ufeff' + TEXTS}, {}, 'train.csv, row 8: the header again'),
         ({'train.jsonl': '{"text": "a", "label": NaN}'}, {}, 'train.jsonl, row 1: no label'),
         ({'train.jsonl': '{"text": "a", "label": ["b"]}'}, {}, 'the label is ["b"], expected'),
         ({'train.csv': 'context,choice1,choice3,label\na,b,c,1\n'}, {}, "no column 'choice2'"),
         ({'train.csv': 'text,label\na,x\n ,y\n'}, {}, 'train.csv, row 3: text is empty'),
-        ({'train.csv': 'context,choice1,choice2,label\na,b,,1\n'}, {}, 'row 2: choice2 is empty'),
         ({'train.csv': 'text,label\na,x\nb,\n'}, {}, 'train.csv, row 3: no label'),
         ({'train.csv': 'text,label\na,x\nb,x\n'}, {}, "every label is 'x', expected two classes"),
         ({'train.csv': TEXTS, 'valid.csv': 'text,label\na,pos\nb,so\n'}, {},
@@ -167,10 +161,7 @@ def test_class_names_are_sorted_and_numbers_are_numbers(tmp_path):
         ({'train.csv': 'text,label\na,x\nb,y\n'}, {}, 'cannot set 1 aside for validation'),
         ({'train.csv': TEXTS}, {'metric': 'pearson'},
          'train.csv are classes; expected one of accuracy, f1, matthews'),
-        ({'train.csv': 'text,label\na,1\nb,2\n'}, {'regression': True, 'metric': 'f1'},
-         'are numbers; expected one of pearson, spearman'),
         ({'train.csv': TEXTS}, {'n_train': 5}, '--n_train 5: there are only 4 training examples'),
-        ({'train.tsv': 'text\tlabel\na\tx\ty\n'}, {}, 'train.tsv, row 2: 3 columns, expected 2'),
         ({'train.jsonl': '{"text": "a", "label": 1}\n{"text1": "a", "text2": "b"}'}, {},
          'train.jsonl, row 2: text is empty'),
     ],
@@ -239,14 +230,12 @@ def test_blanks_before_a_quotation_mark(tmp_path):
     assert texts == ['Long, dull.', '""', 'Fine.', 'A, "b".\n "C", d']
 
 
-@pytest.mark.parametrize('writer', ['pandas', 'Excel'])
-def test_tabs_as_pandas_and_spreadsheets_write_them(tmp_path, writer):
+@pytest.mark.parametrize('comma', ['One, two.', '"One, two."'])  # of pandas, of Excel
+def test_tabs_as_pandas_and_spreadsheets_write_them(tmp_path, comma):
     """A quotation mark is a character, unless the whole file has the marks of CSV."""
-    rows = ['text\tlabel', '"He said ""no, no""."\ta', '"Two\nlines."\tb', 'One, two.\tc', 'd\t']
-    if writer == 'Excel':
-        rows[3] = '"One, two."\tc'
+    rows = ['text\tlabel', '"He said ""no, no""."\ta', '"Two\nlines."\tb', f'{comma}\tc', 'd\t']
     texts = [('He said "no, no".',), ('Two\nlines.',), ('One, two.',), ('d',)]
-    path = put(tmp_path, {'x.tsv': '\n'.join(rows)}) + '/x.tsv'
+    path = put(tmp_path, {'x.tsv': rows}) + '/x.tsv'
     assert own_texts(path, 'text') == texts
     rows[2] = '"A "mark"."\tb'
     put(tmp_path, {'x.tsv': rows})
@@ -254,7 +243,7 @@ def test_tabs_as_pandas_and_spreadsheets_write_them(tmp_path, writer):
     put(tmp_path, {'x.tsv': 'text\tlabel\n"one\ta\nb"\tc\n'})
     assert own_texts(path, 'text') == [('"one',), ('b"',)]
     put(tmp_path, {'x.tsv': 'text\n"a ""b"""\n""\n"c\nd"\n'})
-    assert read_own(path, 'text')[1][-1].texts == ('c\nd',)
+    assert own_texts(path, 'text') == [('a "b"',), ('c\nd',)]
 
 
 def classes(tmp_path, *labels, **more):

@@ -5,7 +5,6 @@ import os
 import shutil
 
 import pytest
-from sklearn.model_selection import train_test_split
 from small_files import (
     CHOSEN,
     GLUE,
@@ -28,7 +27,7 @@ from small_files import (
 from datasets import TASKS, read_examples, rocstories
 from gpt1.tasks.readers import edition_of, read_table
 from gpt1.tasks.rocstories import COLUMNS, FILES, find_csv
-from gpt1.tasks.task import SPLIT_SEED, Data, Example
+from gpt1.tasks.task import Data, Example
 
 
 @pytest.mark.parametrize('name', GLUE)
@@ -150,12 +149,6 @@ def test_snli_in_each_format(tmp_path, kind):
     assert f"{train}: pairs without a majority label ('-') left out: 1" in data.notes
     # to predict, no row is left out
     assert labels(read_examples(train, TASKS['snli'])) == [0, 1, 2, None, 1]
-
-
-def test_half_a_surrogate_pair_becomes_a_character_that_can_be_written(tmp_path):
-    path = put(tmp_path, {'x': snli_json(['neutral'], sentence1='a\ud800b', sentence2='😀')}) + '/x'
-    [pair] = read_examples(path, TASKS['snli'])
-    assert pair.texts[0].encode() and pair.texts[1] == '😀'
 
 
 def mnli_tsv(name):
@@ -377,16 +370,6 @@ def test_what_cannot_be_read_is_named(tmp_path, name, file, content, expected):
     }.get(name, {})
     put(tmp_path, {**whole, file: content})
     assert f'{tmp_path}/{file}{expected}' in error_of(read, name, str(tmp_path))
-
-
-@pytest.mark.parametrize('n, n_valid', [(10, 3), (57, 56), (400, 374)])
-def test_the_split_is_that_of_sklearn(tmp_path, n, n_valid):
-    val = write(tmp_path / FILES['val'][0], stories(n))
-    write(tmp_path / FILES['test'][1], stories(2))
-    train, valid, test = rocstories(str(tmp_path), n_valid)
-    split = {'test_size': n_valid, 'random_state': SPLIT_SEED}
-    assert [train, valid] == train_test_split(read_stories(val), **split)
-    assert labels(test) == [0, 0]
 
 
 @pytest.mark.parametrize('which', FILES)
