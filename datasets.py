@@ -5,73 +5,54 @@ reads a data set from its official files, or your own, and `read_examples` one f
 Nothing here knows of tokens.
 """
 
-import importlib
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
+
+import numpy as np
 
 from gpt1 import ROOT
+from gpt1.tasks import readers
 from gpt1.tasks.data_files import check_folder, first_file, list_folder, quoted
-from gpt1.tasks.own_data import custom_task, own_files, read_new
-from gpt1.tasks.race import find_race, read_new_race, read_race
-from gpt1.tasks.readers import (
-    edition_of,
-    find_places,
-    part_of,
-    paths_of,
-    plain_name,
-    read_mrpc,
-    read_official,
-    read_table,
-)
+from gpt1.tasks.own_data import custom_task, kept_own_task, own_files, read_new
 from gpt1.tasks.rocstories import FILES, read_rocstories
-from gpt1.tasks.task import SPLIT_SEED, Archive, Data, Example, Task
+from gpt1.tasks.sample import unpack
+from gpt1.tasks.task import SPLIT_SEED, Archive, Data, Example, Published, Task
 from utils import InputError
 
-# ------------------------------------------------------------------------------------ the table
-
-
-class Reader(NamedTuple):
-    """How the files of a data set are read."""
-
-    read: Callable[..., Data]  # from (task, data_dir, n_valid, seed)
-    paths: Callable[..., list[str]] | None = None  # of (task, data_dir); None: it is always small
-    read_file: Callable[..., list[Example]] | None = None  # to predict; None: as a table
-
-
 READERS = {
-    'official': Reader(read_official, paths_of),
-    'rocstories': Reader(read_rocstories),
-    'race': Reader(read_race, find_race, read_new_race),
-    'mrpc': Reader(read_mrpc),
+    'official': readers.read_official,
+    'rocstories': read_rocstories,
+    'mrpc': readers.read_mrpc,
 }
 
 
-def _read_tasks() -> dict[str, Task]:
+def _tuples(table: dict) -> dict:
+    return {key: tuple(x) if isinstance(x, list) else x for key, x in table.items()}
+
+
+def _read_table() -> tuple[dict[str, Task], dict[str, Archive]]:
     with open(os.path.join(ROOT, 'gpt1', 'tasks', 'tasks.toml'), 'rb') as f:
-        tasks = map(Task.from_row, tomllib.load(f)['task'])
-    return {task.name: task for task in tasks}
+        table = tomllib.load(f)
+    for row in table['task']:
+        editions = {tuple(n): note for *n, note in row['archive'].pop('editions', ())}
+        row['archive'] = Archive(**_tuples(row['archive']), editions=editions)
+        row['published'] = tuple(Published(*score) for score in row.get('published', ()))
+    tasks = {row['name']: Task(**_tuples(row)) for row in table['task']}
+    archives = {name: task.archive for name, task in tasks.items()}
+    return tasks, {**archives, 'dprd': Archive(**_tuples(table['dprd']))}
 
 
-TASKS = _read_tasks()
+TASKS, ARCHIVES = _read_table()
+DPRD = ARCHIVES['dprd']
 NAMES = (*TASKS, 'custom')  # of data sets, as --dataset has them
 DATA_OPTIONS = ('n_valid', 'seed', 'regression', 'symmetric', 'positive', 'metric', 'n_train')
-
-
-# ---------------------------------------------------------------------------- where the files are
 
 SAMPLE = os.path.join(ROOT, 'data', 'sample')  # the made-up data of this repository
 DATA_ENDINGS = ('.csv', '.tsv', '.jsonl', '.json', '.txt', '.xls', '.xlsx')
 ARCHIVE_ENDINGS = ('.zip', '.gz', '.tgz', '.tar', '.msi')
 EXTRA_FILES = ('mrpc_dev_ids.tsv', 'AX.tsv', 'diagnostic.tsv', 'train.c.txt')  # of tasks too
-DPRD = Archive(  # definite pronoun resolution, of which only zero_shot reads the test file
-    folders=('DPRD', 'definite_pronoun_resolution', 'emnlp12'),
-    patterns=('{}.c.txt',),
-    splits={'test': 'test'},
-    made_up=True,
-)
 
 
 class NoData(InputError):
@@ -83,8 +64,7 @@ def find_data(name: str, data_dir: str | None = None, or_sample: bool = False) -
 
     Without `data_dir`: data/ in the working folder or beside this file, if the data set is there;
     else data/sample/ beside this file. With `or_sample`, that is also the answer where `data_dir`
-    does not have the data set. Nothing is written: see `make_sample`. The name 'dprd' is for
-    zero_shot, as in `find_dprd`.
+    does not have the data set. Nothing is written: see `make_sample`.
 
     Raises InputError; also if data/ has files that look like data and would not be used.
     """
@@ -97,7 +77,7 @@ def find_data(name: str, data_dir: str | None = None, or_sample: bool = False) -
             if _is_there(name, folder):
                 return folder, False
             _check_recognized(name, folder)
-    if not _archive(name).made_up:
+    if not ARCHIVES[name].made_up:
         raise NoData(
             f'{data_dir or "data/"} has no {TASKS[name].title}, and there is no made-up data for '
             f'it: get it from {TASKS[name].archive.address}'
@@ -106,33 +86,25 @@ def find_data(name: str, data_dir: str | None = None, or_sample: bool = False) -
 
 
 def find_dprd(data_dir: str | None = None) -> tuple[str, bool]:
-    """The test file of definite pronoun resolution, and whether it is our made-up one.
-
-    It is looked for like other data sets. Raises InputError.
-    """
+    """The test file of definite pronoun resolution, and whether it is our made-up one."""
     folder, is_sample = find_data('dprd', data_dir, or_sample=True)
-    files = (first_file(place, DPRD.names('test')) for place in find_places(DPRD, folder))
-    path = next(filter(None, files), None)
-    if path is None:
-        raise InputError(
-            f'{folder} has no test.c.txt of DPRD: python download.py dprd downloads it'
-        )
-    return path, is_sample
+    for place in readers.find_places(DPRD, folder):
+        path = first_file(place, DPRD.names('test'))
+        if path:
+            return path, is_sample
+    raise InputError(f'{folder} has no test.c.txt of DPRD: python download.py dprd downloads it')
 
 
 def make_sample(name: str, data_dir: str) -> None:
-    """Write the made-up data of a task below `data_dir`, if that is our sample and lacks it.
+    """Write the made-up data of a task, if `data_dir` is in our sample and that lacks it.
 
     Several processes may do so at the same time. Raises WriteError.
     """
-    if name in ('custom', 'rocstories') or not _is_sample(data_dir) or not _archive(name).made_up:
+    if name in ('custom', 'rocstories') or not _is_sample(data_dir) or not ARCHIVES[name].made_up:
         return
-    archive = _archive(name)
-    for place in find_places(archive, data_dir) if os.path.isdir(data_dir) else ():
-        if all(first_file(place, archive.names(split)) for split in archive.splits):
-            return
-    # Few runs need it: no module that trains imports it.
-    importlib.import_module('gpt1.tasks.sample').unpack(archive.folders[0], data_dir)
+    folder = ARCHIVES[name].folders[0]
+    if not os.path.isdir(os.path.join(SAMPLE, folder)):
+        unpack(folder, SAMPLE)
 
 
 def make_samples(names: Iterable[str], data_dir: str | None) -> None:
@@ -153,20 +125,16 @@ def _is_sample(folder: str) -> bool:
     return os.path.join(os.path.realpath(folder), '').startswith(sample)
 
 
-def _archive(name: str) -> Archive:
-    return DPRD if name == 'dprd' else TASKS[name].archive
-
-
 def _is_there(name: str, folder: str) -> bool:
     """Whether `folder` has any file that the reader of a data set would take.
 
     So has a folder of its name that is not empty. If files are missing, reading says which.
     """
-    archive = _archive(name)
-    named = set(map(plain_name, archive.folders))
-    for place in find_places(archive, folder):
+    archive = ARCHIVES[name]
+    named = set(map(readers.plain_name, archive.folders))
+    for place in readers.find_places(archive, folder):
         there = list_folder(place)
-        is_named = place != folder and plain_name(os.path.basename(place)) in named
+        is_named = place != folder and readers.plain_name(os.path.basename(place)) in named
         if (is_named and there) or any(map(archive.has_name, there)):
             return True
         if first_file(place, archive.all_names()):
@@ -179,29 +147,25 @@ def _check_recognized(name: str, folder: str) -> None:
 
     So do archives of the task `name` that are not unpacked. The sample would be read instead.
     """
-    archives = [*(task.archive for task in TASKS.values()), DPRD]
-    known = {*EXTRA_FILES, *(file for archive in archives for file in archive.all_names())}
-    folders = _archive(name).folders
-    stems = [plain_name(stem) for stem in folders or ('cloze', name)]
-    unknown = []
-    for file in list_folder(folder):
-        lower = file.lower()
-        is_known = file in known or any(archive.has_name(file) for archive in archives)
-        is_data = lower.endswith(DATA_ENDINGS) and not is_known
-        is_packed = lower.endswith(ARCHIVE_ENDINGS) and any(s in plain_name(file) for s in stems)
-        if (is_data or is_packed) and os.path.isfile(os.path.join(folder, file)):
-            unknown.append(file)
+    known = {*EXTRA_FILES}.union(*(archive.all_names() for archive in ARCHIVES.values()))
+    folders = ARCHIVES[name].folders
+    stems = [readers.plain_name(stem) for stem in folders or ('cloze', name)]
+
+    def is_wrong(file: str) -> bool:
+        if file.lower().endswith(ARCHIVE_ENDINGS):
+            return any(stem in readers.plain_name(file) for stem in stems)
+        is_known = file in known or any(archive.has_name(file) for archive in ARCHIVES.values())
+        return file.lower().endswith(DATA_ENDINGS) and not is_known
+
+    there = [f for f in list_folder(folder) if os.path.isfile(os.path.join(folder, f))]
+    unknown = list(filter(is_wrong, there))
     if unknown:
-        more = f' and {len(unknown) - 5:,} more' if len(unknown) > 5 else ''
         expected = f'the folder "{folders[0]}"' if folders else quoted(f[0] for f in FILES.values())
         raise InputError(
-            f'{folder} has files that are not recognized: {quoted(unknown[:5])}{more}; expected '
+            f'{folder} has files that are not recognized: {quoted(unknown[:5])}; expected '
             f'{expected}. Rename or move them, or name a folder with '
             f'--data_dir (made-up data: --data_dir {_shown(SAMPLE)})'
         )
-
-
-# -------------------------------------------------------------------------------------- reading
 
 
 def read_data(
@@ -209,37 +173,35 @@ def read_data(
     data_dir: str,
     n_valid: int | None = None,
     seed: int = SPLIT_SEED,
-    regression: bool = False,
-    symmetric: bool = False,
-    positive: str | None = None,
-    metric: str | None = None,
     n_train: int | None = None,
+    **own,
 ) -> tuple[Task, Data]:
     """Read the data set `name`, a key of `TASKS` or 'custom'. Raises InputError.
 
-    The other parameters are `DATA_OPTIONS`, as in train.py; all but n_valid and n_train are for
-    'custom'. Of the training examples, `n_train` are used, the same ones for the same seed.
+    The other parameters are `DATA_OPTIONS`, as in train.py; `own` are for 'custom'.
     """
     if name == 'custom':
-        own = (regression, symmetric, positive, metric)
-        return custom_task(data_dir, *own, n_valid=n_valid, seed=seed, n_train=n_train)
-    task = TASKS[name]
-    data = read_task(task, data_dir, n_valid)
-    part_of(data, n_train, seed)
+        task, data = custom_task(data_dir, n_valid, seed, **own)
+    else:
+        task, data = TASKS[name], read_task(TASKS[name], data_dir, n_valid)
+    readers.part_of(data, n_train, seed)
+    if task.regression:
+        labels = np.array([example.label for example in data.train])
+        if np.ptp(labels) == 0:
+            raise InputError(f'{data.sources[0]}: every label is {labels[0]:g}: nothing to learn')
+        task = replace(task, mean=float(labels.mean()), std=float(labels.std()))
     return task, data
 
 
-def read_task(
-    task: Task, data_dir: str, n_valid: int | None = None, seed: int = SPLIT_SEED
-) -> Data:
+def read_task(task: Task, data_dir: str, n_valid: int | None = None) -> Data:
     """Read a data set from its official files in `data_dir`, or in a folder below it.
 
     `n_valid` examples are set aside for validation where the data set has no validation file;
     None: the task's default. Raises InputError.
     """
     check_folder(data_dir)
-    data = READERS[task.reader].read(task, data_dir, n_valid, seed)
-    note = edition_of(task, data)
+    data = READERS[task.reader](task, data_dir, n_valid)
+    note = readers.edition_of(task, data)
     if note and not _is_sample(data_dir):
         data.notes.append(note)
     return data
@@ -254,18 +216,21 @@ def rocstories(
 
 
 def kept_task(record: dict, source: str = 'settings.json') -> Task:
-    """Return the task of a `Task.to_dict`, with what the table says of it.
+    """The task of a `Task.to_dict`. Raises InputError, naming `source`, if it is damaged.
 
-    Raises InputError, naming `source`, if it is damaged.
+    A task of the paper is the one of the table, if the record is of the same examples and outputs.
     """
-    task = Task.from_dict(record, source)
-    known = task if task.name == 'custom' else TASKS.get(task.name)
-    if known is None:
-        raise InputError(f'{source}: damaged task: name is {task.name[:40]!r}')
-    if task.form != known.form:
-        raise InputError(f'{source}: damaged task: its fields contradict each other')
-    table = ('published', 'archive', 'reader')
-    return replace(task, **{name: getattr(known, name) for name in table})
+    try:
+        if record['name'] == 'custom':
+            return kept_own_task(record)
+        task = TASKS[record['name']]
+        now = task.to_dict()
+        decisive = ('layout', 'labels', 'n_context', 'halves', 'soft_labels', 'regression')
+        if all(record[key] == now[key] for key in decisive):
+            return task
+    except (LookupError, TypeError, ValueError):
+        pass
+    raise InputError(f'{source}: damaged task: {str(record)[:80]}')
 
 
 def source_files(name: str, data_dir: str) -> list[str]:
@@ -274,10 +239,10 @@ def source_files(name: str, data_dir: str) -> list[str]:
     Empty for tasks whose data set is always small. Raises InputError if files are missing.
     """
     if name == 'custom':
-        return [path for path in own_files(data_dir).values() if path]
+        return list(own_files(data_dir).values())
     check_folder(data_dir)
-    find = READERS[TASKS[name].reader].paths
-    return find(TASKS[name], data_dir) if find else []
+    task = TASKS[name]
+    return readers.paths_of(task, data_dir) if READERS[task.reader] is readers.read_official else []
 
 
 def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> list[Example]:
@@ -289,7 +254,4 @@ def read_examples(path: str, task: Task, warnings: list[str] | None = None) -> l
     """
     if task.archive is None:
         return read_new(path, task, warnings)
-    read = READERS[task.reader].read_file
-    if read is not None:
-        return read(path, task, warnings)
-    return read_table(path, task, need_labels=False, warnings=warnings)
+    return readers.read_table(path, task, need_labels=False, warnings=warnings)

@@ -41,8 +41,6 @@ def labels(examples):
 
 OWN_TEXTS = 'text,label\nGood.,pos\nBad.,neg\nNice.,pos\nAwful.,neg\nFine.,pos\nPoor.,neg\n'
 
-# -------------------------------------------------------------------------------------- GLUE
-
 CHOSEN = [  # a quotation mark is a character: with CSV quoting these rows would be one
     ('He said "no.', 'It "rained".'),
     ('"Tea', 'A cup of tea "'),
@@ -89,29 +87,16 @@ def glue_files(name, folder):
     return files, expected
 
 
-# --------------------------------------------------------------------------------------- SNLI
-
 WORDS = ['entailment', 'neutral', 'contradiction', '-']
 TREE = '( ( A cat ) sat )'
 
 
 def snli_json(words, **more):
-    texts = [(f'A "cat {i}.', f'Ça {i}.', word) for i, word in enumerate(words)]
+    pairs = [{'sentence1': f'A "cat {i}.', 'sentence2': f'Ça {i}.'} for i in range(len(words))]
+    about = [{'pairID': f'{i}.jpg#0r1', 'annotator_labels': []} for i in range(len(words))]
     return [
-        json.dumps(
-            {
-                'annotator_labels': [word],
-                'captionID': f'{i}.jpg#0',
-                'gold_label': word,
-                'pairID': f'{i}.jpg#0r1',
-                'sentence1': first,
-                'sentence1_parse': TREE,
-                'sentence2': second,
-                'sentence2_parse': TREE,
-                **more,
-            }
-        )
-        for i, (first, second, word) in enumerate(texts)
+        json.dumps({**about[i], 'gold_label': word, 'sentence1_parse': TREE, **pairs[i], **more})
+        for i, word in enumerate(words)
     ]
 
 
@@ -136,9 +121,6 @@ def nli_tsv(words, third='captionID', n_labels=1, header_labels=1):
         row = [str(i), f'{i}.jpg', f'{i}.jpg#0r1', *[TREE] * 4, f'A "cat {i}.', f'Ça {i}.']
         rows.append([*row, *['neutral'] * (n_labels if i % 2 else header_labels), word])
     return [header, *rows]
-
-
-# --------------------------------------------------------------------------- RACE, ROCStories
 
 
 def passage(name='high12.txt', answers='AD', **more):

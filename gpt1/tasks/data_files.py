@@ -29,33 +29,16 @@ def open_text(path: str, newline: str) -> Iterator[IO[str]]:
             with io.TextIOWrapper(binary, encoding, newline=newline) as text:
                 yield text
     except UnicodeError as error:
-        line = _undecodable_line(path)
-        where = f'{path}, line {line}' if line else path
-        raise InputError(f'{where}: not UTF-8 text; save the file again as UTF-8') from error
-    except OSError as error:
-        raise InputError(f'cannot read {path}: {error.strerror or error}') from error
-    except ValueError as error:  # a NUL in the path
-        raise InputError(f'cannot read {path!r}: {error}') from error
-
-
-def _undecodable_line(path: str) -> int | None:
-    """Number of the first line that is not UTF-8; None if that cannot be said (a pipe, UTF-16)."""
-    if not os.path.isfile(path):
-        return None
-    with open(path, 'rb') as f:
-        for number, line in enumerate(f, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return None
+        raise InputError(f'{path}: not UTF-8 text; save the file again as UTF-8') from error
+    except (OSError, ValueError) as error:  # the latter: a NUL in the path
+        reason = getattr(error, 'strerror', None) or error
+        raise InputError(f'cannot read {path}: {reason}') from error
 
 
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end) of a text file, without blank lines.
 
     Lines end with LF or CR LF only: texts may hold the other line breaks of Unicode.
-    Raises InputError.
     """
     with open_text(path, newline='\n') as f:
         for number, line in enumerate(f, 1):
@@ -122,13 +105,13 @@ def _check_line_breaks(where: str, cells: list[str], separator: str) -> None:
     """
     width = len(cells) - 1
     for column, cell in enumerate(cells):
-        counts = [line.count(separator) for line in re.split('\r\n|\r|\n', cell)]
-        rows = [width - column, *[width] * (len(counts) - 2), column]
+        lines = re.split('\r\n|\r|\n', cell)
+        rows = [width - column, *[width] * (len(lines) - 2), column]
+        parts = [part for line in lines for part in line.split(separator)]
         followed = len(re.findall(rf'{re.escape(separator)}\S', cell))
         is_text = separator + ' ' in cell or followed < (1 if separator == '\t' else 3)
-        parts = re.split(rf'\r\n|\r|\n|{re.escape(separator)}', cell)
         is_text |= any(part == '' or part.isspace() for part in parts)
-        if len(counts) > 1 and counts == rows and not is_text:
+        if len(lines) > 1 and [line.count(separator) for line in lines] == rows and not is_text:
             raise InputError(
                 f'{where}, column {column + 1}: the field holds whole rows; '
                 'a quotation mark before them is not closed'
@@ -159,6 +142,8 @@ def by_column(
         raise InputError(f'{path} is empty: expected a header and rows')
     header = [name.strip() for name in first[1]]
     missing = [name for name in needed if name not in header]
+    names = [*needed, *optional] if needed else filter(None, header)
+    twice = [name for name in names if header.count(name) > 1]
     if missing and bare:
         header = list(bare)
         rows = itertools.chain([first], rows)
@@ -167,15 +152,18 @@ def by_column(
             f'{path}, {word} {first[0]}: no column {missing[0]!r}; expected a header with '
             f'{", ".join(needed)}' + (', separated by tabs' if word == 'line' else '')
         )
-    else:
-        names = [*needed, *optional] if needed else filter(None, header)
-        check_once(f'{path}, {word} {first[0]}', header, names)
+    elif twice:
+        raise InputError(f'{path}, {word} {first[0]}: the column {twice[0]!r} is there twice')
     width = len(header)
     reached = needed if ragged == 'fill' else (*needed, *optional)
     reach = max((header.index(name) + 1 for name in reached if name in header), default=0)
     for number, cells in rows:
         where = f'{path}, {word} {number}'
-        _check_no_header(where, cells, header)
+        plain = [cell.strip(' \ufeff') for cell in cells] if cells[0].endswith(header[0]) else []
+        if width > 1 and plain == header:
+            raise InputError(
+                f'{where}: the header again, as if two files were joined: delete this row'
+            )
         if len(cells) != width and ragged == 'drop':
             yield number, None
             continue
@@ -183,26 +171,12 @@ def by_column(
         if len(cells) != width and (ragged == 'refuse' or len(cells) < reach or is_rest):
             raise InputError(f'{where}: {len(cells)} columns, expected {width}')
         values = dict(zip(header, cells + [''] * (width - len(cells))))
-        if last == header[-1]:
+        if ragged == 'accept' and last == header[-1]:
             values[last] = cells[-1]
         yield number, values
 
 
-def _check_no_header(where: str, cells: list[str], header: list[str]) -> None:
-    is_like = len(cells) > 1 and cells[0].strip(' \ufeff') == header[0]
-    if is_like and [cell.strip() for cell in cells[1:]] == header[1:]:
-        raise InputError(f'{where}: the header again, as if two files were joined: delete this row')
-
-
-def check_once(where: str, header: Sequence[str], needed: Iterable[str]) -> None:
-    """Raise InputError if a column that is needed is there twice."""
-    twice = [name for name in needed if header.count(name) > 1]
-    if twice:
-        raise InputError(f'{where}: the column {twice[0]!r} is there twice')
-
-
 def json_records(path: str, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict]]:
-    """Yield (number, object) of the lines of a JSON Lines file."""
     for number, line in lines:
         yield number, parse_json(line, f'{path}, line {number}')
 
@@ -220,28 +194,28 @@ def read_tabs(path: str, notes: list[str] | None = None) -> Iterator[tuple[int, 
 
 
 def _has_csv_quoting(path: str) -> bool:
-    """Whether to write the cells again gives the same file, quoted by pandas or a spreadsheet."""
+    """Whether all cells are quoted, or not, as pandas or a spreadsheet would write them."""
     with open_text(path, newline='') as f:
         text = f.read().replace('\r\n', '\n').rstrip('\n')
-    if not re.search(r'(?:^|\t)"', text, re.MULTILINE):
+    # What makes pandas and Excel quote a cell, beside a quotation mark
+    cells = [
+        rf'(?:[^"{special}]*|"(?="|[^"]*?(?:""|[{special}]))[^"]*(?:""[^"]*)*")'
+        for special in (r'\t\r\n', r'\t\r\n,')
+    ]
+    has_marks = re.search(r'(?:^|\t)"', text, re.MULTILINE)
+    if not has_marks or not any(re.fullmatch(rf'{c}(?:[\t\n]{c})*', text) for c in cells):
         return False
+    widths = {0}  # of the rows; that of an empty line
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=''), delimiter='\t', strict=True))
-        for row in rows:
+        for row in csv.reader(io.StringIO(text, newline=''), delimiter='\t', strict=True):
             _check_line_breaks(path, row, '\t')
+            widths.add(len(row))
     except (csv.Error, InputError):
         return False
-    styles = ('"\t\r\n', '"\t\r\n,')  # what makes pandas and Excel quote a field
-    return any('\n'.join(_quoted_row(row, style) for row in rows) == text for style in styles)
-
-
-def _quoted_row(row: list[str], special: str) -> str:
-    cells = [f'"{c.replace(chr(34), 2 * chr(34))}"' if set(c) & set(special) else c for c in row]
-    return '""' if row == [''] else '\t'.join(cells)
+    return len(widths) == 2
 
 
 def parse_json(text: str, where: str) -> dict:
-    """A JSON object."""
     try:
         record = _DECODER.decode(text)
         if '\\u' in text:  # there may be halves of surrogate pairs, which UTF-8 cannot write
@@ -265,7 +239,6 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
 def json_text(value, where: str, key: str) -> str:
-    """The value of `key` in a JSON object, if it is a string. Raises InputError."""
     if not isinstance(value, str):
         raise InputError(f'{where}: {key} is missing or not a string')
     return value
@@ -283,15 +256,13 @@ def label_word(value, where: str) -> str:
 
     '' where there is none: null and NaN too. Raises InputError for what is no label.
     """
-    if isinstance(value, str) and value.isidentifier():  # the usual case
+    if isinstance(value, str) and value.isidentifier() and value.lower() != 'nan':  # the usual case
         return value
     if value is None:
         return ''
     if isinstance(value, (list, dict)) or value in (math.inf, -math.inf):
-        raise InputError(
-            f'{where}: the label is {json.dumps(value)[:40]}, expected a word, a number, true or '
-            'false'
-        )
+        label = json.dumps(value)[:40]
+        raise InputError(f'{where}: the label is {label}, expected a word or a number')
     word = value if isinstance(value, str) else json.dumps(value)
     word = ' '.join(word.split())
     # pandas and Excel write whole numbers like this in a column with gaps
@@ -302,7 +273,6 @@ def label_word(value, where: str) -> str:
 
 
 def parse_number(word: str) -> float | None:
-    """A finite number, or None."""
     try:
         value = float(word.replace('_', 'x'))  # Python reads 1_000 as a number
     except ValueError:
@@ -311,7 +281,6 @@ def parse_number(word: str) -> float | None:
 
 
 def check_folder(data_dir: str) -> None:
-    """Raise InputError if there is no such folder."""
     if not os.path.isdir(data_dir):
         raise InputError(f'no such folder: {data_dir} (--data_dir names the folder of the data)')
 
@@ -331,5 +300,4 @@ def first_file(folder: str, names: Iterable[str]) -> str | None:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Names in quotation marks, as messages list them."""
     return ', '.join(f'"{name}"' for name in names)

@@ -1,6 +1,5 @@
 """What a task is: its examples, its labels, its metrics, its files."""
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -9,10 +8,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from gpt1.tasks.metrics import METRICS
-from utils import InputError
 
 SPLIT_SEED = 3535999445  # the original's, for all splits into training and validation examples
-LAYOUTS = ('text', 'pair', 'similarity', 'choices')
 MAX_CLASSES = 10_000  # more are refused, before training and in a file of parameters
 
 
@@ -57,7 +54,7 @@ class Archive(NamedTuple):
     patterns: tuple[str, ...] = ('{}.tsv',)  # of file names; the first file that is there is read
     splits: dict[str, str] = {'train': 'train', 'valid': 'dev', 'test': 'test'}  # -> {} in names
     beside: dict[str, tuple[str, ...]] = {}  # more splits -> files in the folder or around it
-    format: str = 'lines'  # tab-separated or JSON lines, without quoting; or 'csv'
+    format: str = 'lines'  # tab-separated or JSON lines, without quoting; 'csv'; 'passages'
     texts: tuple[str, ...] = ('sentence1', 'sentence2')  # columns; those that + joins are one text
     label: str = 'label'  # column
     first_label: str | None = None  # how the column has class 0, if not as in submissions
@@ -77,7 +74,6 @@ class Archive(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """Those that `texts` names."""
         return [name for text in self.texts for name in text.split('+')]
 
     def names(self, split: str) -> list[str]:
@@ -85,11 +81,9 @@ class Archive(NamedTuple):
         return [pattern.format(self.splits[split]) for pattern in self.patterns]
 
     def all_names(self) -> set[str]:
-        """The file names of all splits."""
         return {name for split in self.splits for name in self.names(split)}
 
     def has_name(self, file: str) -> bool:
-        """Whether the name of a file is one of `names_too`."""
         return re.fullmatch(self.names_too, file.lower()) is not None
 
 
@@ -104,7 +98,7 @@ class Task:
 
     name: str
     title: str  # the name that people know it by
-    layout: str  # one of LAYOUTS
+    layout: str  # 'text', 'pair', 'similarity' or 'choices'
     labels: tuple[str, ...] | None = None  # names of the classes by id; None: choices or numbers
     metrics: tuple[str, ...] = ('accuracy',)  # the first one selects the best parameters
     submission: dict[str, str] = field(default_factory=dict)  # test split -> name of the file
@@ -125,15 +119,6 @@ class Task:
         if not self.submission:
             object.__setattr__(self, 'submission', {'test': f'{self.title}.tsv'})
 
-    @staticmethod
-    def from_row(row: dict) -> 'Task':
-        """The task of a table of tasks.toml."""
-        files = _frozen(row['archive'])
-        editions = {tuple(sizes): note for *sizes, note in files.get('editions', ())}
-        row = _frozen(row) | {'archive': Archive(**{**files, 'editions': editions})}
-        row['published'] = tuple(Published(*score) for score in row.get('published', ()))
-        return Task(**row)
-
     @property
     def n_out(self) -> int:
         """Number of outputs of the linear layer; for choices, of each choice."""
@@ -141,21 +126,16 @@ class Task:
             return 6
         return len(self.labels) if self.labels is not None else 1
 
-    def word(self, label: int) -> str:
+    def word(self, label: int, first: str | None = None) -> str:
         """How submissions, and most data files, have a class or a choice (numbered from 0)."""
-        return self._written(label, self.first_label)
+        first = first or self.first_label
+        if first is None:
+            return self.labels[label]
+        return chr(ord('A') + label) if first == 'A' else str(int(first) + label)
 
     def file_word(self, label: int) -> str:
         """How the data files have a class or a choice."""
-        first = self.archive.first_label if self.archive else None
-        return self._written(label, first or self.first_label)
-
-    def _written(self, label: int, first: str | None) -> str:
-        if first is None:
-            return self.labels[label]
-        if first == 'A':
-            return chr(ord('A') + label)
-        return str(int(first) + label)
+        return self.word(label, self.archive and self.archive.first_label)
 
     def cut_rule(self, n_ctx: int) -> str:
         """How `encoding.cut_lengths` cuts long examples for sequences of n_ctx tokens, in words."""
@@ -176,67 +156,6 @@ class Task:
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
         return {**kept, 'labels': self.labels and list(self.labels), 'metrics': list(self.metrics)}
 
-    @staticmethod
-    def from_dict(record: dict, source: str = 'settings.json') -> 'Task':
-        """The Task of `to_dict`. Raises InputError, naming `source`, if it is damaged."""
-        names = [f.name for f in fields(Task) if f.compare]
-        if isinstance(record, dict):
-            record = {'positive': 1, **record}  # which earlier versions did not keep
-        if not isinstance(record, dict) or sorted(record) != sorted(names):
-            raise InputError(f'{source}: damaged task: expected the fields {", ".join(names)}')
-        for name, is_valid in _VALID_FIELDS.items():
-            if not is_valid(record[name]):
-                raise InputError(f'{source}: damaged task: {name} is {str(record[name])[:40]!r}')
-        task = Task(**_frozen(record))
-        kinds = (task.labels is not None, task.layout == 'choices', task.soft_labels)
-        no_class = task.labels is not None and (task.positive or 0) >= len(task.labels)
-        if sum((*kinds, task.regression)) != 1 or no_class:
-            raise InputError(f'{source}: damaged task: its fields contradict each other')
-        return task
-
-    @property
-    def form(self) -> tuple:
-        """What the arrays of the task's examples and outputs depend on."""
-        return self.layout, self.n_context, self.halves, self.n_out
-
-
-def _frozen(record: dict) -> dict:
-    """A record with tuples in place of lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-
-
-def _are_texts(value, n: int = 1) -> bool:
-    """Whether a value is a list of n or more different texts."""
-    is_list = isinstance(value, (list, tuple)) and all(v and isinstance(v, str) for v in value)
-    return is_list and len(set(value)) == len(value) >= n
-
-
-def _is_number(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _are_file_names(value) -> bool:
-    """Reject paths, so that settings.json cannot redirect output."""
-    are_texts = isinstance(value, dict) and _are_texts(list(value.values()))
-    return are_texts and all(re.fullmatch(r'[\w-]+\.tsv', name) for name in value.values())
-
-
-_VALID_FIELDS = {
-    **dict.fromkeys(('name', 'title'), lambda v: _are_texts([v])),
-    **dict.fromkeys(
-        ('halves', 'pooled', 'soft_labels', 'regression'), lambda v: isinstance(v, bool)
-    ),
-    'layout': lambda v: v in LAYOUTS,
-    'labels': lambda v: v is None or _are_texts(v, 2),
-    'metrics': lambda v: _are_texts(v) and METRICS.keys() >= set(v),
-    'submission': _are_file_names,
-    'first_label': lambda v: v in (None, '0', '1', 'A'),
-    'n_context': lambda v: type(v) is int and v in (1, 2),
-    'mean': _is_number,
-    'std': lambda v: _is_number(v) and v > 0,
-    'positive': lambda v: v is None or (type(v) is int and v >= 0),
-}
-
 
 def soft_targets(scores: np.ndarray, n_classes: int = 6) -> np.ndarray:
     """Target probabilities [examples, n_classes] of scores [examples] from 0 to n_classes - 1.
@@ -244,18 +163,11 @@ def soft_targets(scores: np.ndarray, n_classes: int = 6) -> np.ndarray:
     3.6 is 0.4 of class 3 and 0.6 of class 4 (`stsb_label_encoding` of the original, which has it
     from Tai, Socher & Manning 2015). A score that is not known (NaN) gives a row of NaN.
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    targets = np.full((len(scores), n_classes), np.nan)
-    known = np.flatnonzero(~np.isnan(scores))
-    lower = np.floor(scores[known]).astype(int)
-    part = scores[known] - lower
-    targets[known] = 0
-    targets[known, lower] = 1 - part
-    targets[known, np.minimum(lower + 1, n_classes - 1)] += part
-    return targets
+    scores = np.asarray(scores, dtype=np.float64)[:, None]
+    return np.maximum(0, 1 - abs(scores - np.arange(n_classes)))
 
 
-def decode(task: 'Task', logits: np.ndarray) -> np.ndarray:
+def decode(task: Task, logits: np.ndarray) -> np.ndarray:
     """Predictions [examples] of logits [examples, classes or choices].
 
     The number of the class or choice; with soft labels the expected class, sum of i * p_i; in a
@@ -270,12 +182,8 @@ def decode(task: 'Task', logits: np.ndarray) -> np.ndarray:
     return logits.argmax(axis=1)
 
 
-def write_submission(f: IO[str], task: 'Task', predictions: Iterable) -> None:
-    """Write the predictions of `decode` in GLUE's format: the header, then a row an example.
-
-    Classes as GLUE has them, words or digits; STS-B's scores from 0 to 5 with three decimals;
-    choices of ROCStories as 0 or 1, as the original writes them.
-    """
+def write_submission(f: IO[str], task: Task, predictions: Iterable) -> None:
+    """Write the predictions of `decode` in GLUE's format: the header, then a row an example."""
     f.write('index\tprediction\n')
     for index, prediction in enumerate(predictions):
         if task.soft_labels:
