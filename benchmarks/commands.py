@@ -10,13 +10,13 @@ full_size  train.py with a model and a vocabulary of the published sizes and ran
            updates of 8 stories, and evaluations of 16
 pretrain   pretrain.py, one epoch of a small model on the sample's stories
 
-A core that two programs share does half as much for each of
-them, so a ratio of 2 is the least that can be expected from a command that uses all cores.
+A core that two programs share does half as much for each of them, so a ratio of 2 is the least that
+can be expected from a command that uses all cores.
 """
 
 import argparse
 import contextlib
-import importlib
+import glob
 import json
 import os
 import shutil
@@ -31,29 +31,26 @@ ENVIRONMENT = dict(os.environ)  # of the commands, which set for themselves how 
 sys.path.insert(0, ROOT)
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
+import numpy as np
 import torch
 
-from benchmarks.measuring import clock, machine_name, peak_bytes
+from benchmarks.measuring import machine_name
 from gpt1.files import ENCODER_FILE, MERGES_FILE, SAMPLE_MODEL
-from gpt1.run.training import Trainer
 from gpt1.tasks.rocstories import FILES, find_csv
 from gpt1.text.workers import available_cores
 
-N_VOCAB = 40478
-TRAIN = 'train.py --dataset rocstories --n_iter 1 --log_dir F/log --save_dir F/save'
-COMMANDS = {  # F is a folder, see `prepare`
+TRAIN = 'train.py --dataset rocstories --n_iter 1 --log_dir FOLDER/log --save_dir FOLDER/save'
+COMMANDS = {  # FOLDER: see `prepare`
     'sample': TRAIN,
-    'full_size': f'{TRAIN} --data_dir F --model_dir F --n_valid 16 --n_gpu 1 --n_transfer -1',
-    'pretrain': 'pretrain.py --text F/text.txt --out F/model --n_merges 500 --n_iter 1 '
+    'full_size': f'{TRAIN} --data_dir FOLDER --model_dir FOLDER --n_valid 16 --n_gpu 1 '
+    '--n_transfer -1',
+    'pretrain': 'pretrain.py --text FOLDER/text.txt --out FOLDER/model --n_merges 500 --n_iter 1 '
     '--n_layer 4 --n_head 4 --n_embd 128 --n_ctx 64 --n_windows 16 --warmup_updates 50',
 }
 
 
-def prepare(folder: str, n_stories: int = 48, n_vocab: int = N_VOCAB) -> None:
-    """Write the sample's first stories, a text of them, and a vocabulary of n_vocab symbols.
-
-    The vocabulary is the sample's with symbols that no text has.
-    """
+def prepare(folder: str, n_stories: int = 48, n_vocab: int = 40478) -> None:
+    """Write the sample's first stories, a text, and the vocabulary with symbols no text has."""
     for which, names in FILES.items():
         with open(find_csv(os.path.join(ROOT, 'data', 'sample'), which), encoding='utf-8') as f:
             lines = f.readlines()
@@ -69,33 +66,23 @@ def prepare(folder: str, n_stories: int = 48, n_vocab: int = N_VOCAB) -> None:
         json.dump(symbols, f)
 
 
-def run_here(script: str, *argv: str) -> int:
-    """Run a script in this process. Writes the seconds of its updates and its peak memory."""
-    seconds, update, device = [], Trainer.update, torch.device('cpu')
+def run(words: list[str], folder: str) -> tuple[float, float, float]:
+    """Run a script that writes its log below a folder. Ends this process if it fails.
 
-    def timed(trainer, items):
-        nonlocal device
-        result, device = [], trainer.device
-        seconds.append(clock(device, lambda: result.append(update(trainer, items)))[0])
-        return result[0]
-
-    Trainer.update = timed
-    status = importlib.import_module(script.removesuffix('.py')).main(list(argv))
-    print(json.dumps([seconds, peak_bytes(device)]))
-    return status
-
-
-def run(*words: str) -> tuple[float, list[float], int]:
-    """Run a script. Returns its seconds in all, those of its updates, and its peak memory.
-
-    Raises RuntimeError if it fails.
+    Returns its seconds in all, the median of those of its updates but the first, and the most GiB
+    that it has held.
     """
-    command = [sys.executable, os.path.abspath(__file__), '--run', *words]
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f'{words[0]}: status {done.returncode}: {done.stderr[-500:]}')
-    return time.perf_counter() - start, *json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, *words, '--log_every', '1']
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        sys.exit(f'error: {words[0]} failed')
+    [log] = glob.glob(f'{folder}/**/*.jsonl', recursive=True)
+    with open(log) as f:
+        times = [line['time'] for line in map(json.loads, f) if 'grad_norm' in line]
+    return seconds, statistics.median(np.diff(times)), usage.ru_maxrss / 2**20
 
 
 @contextlib.contextmanager
@@ -111,10 +98,7 @@ def load(n: int):
             process.wait()
 
 
-def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ['--run']:
-        return run_here(*argv[1:])
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('commands', nargs='*', help='some of ' + ', '.join(COMMANDS))
     parser.add_argument('--busy', action='store_true', help='also beside one process a core')
@@ -122,20 +106,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     print(f'{machine_name(torch.device("cpu"))}, {available_cores()} cores; seconds')
     for name in args.commands or COMMANDS:
-        seconds = {}
-        for busy in [False, True][: 1 + args.busy]:
+        alone = None
+        for busy in (False, True) if args.busy else (False,):
             with tempfile.TemporaryDirectory() as folder, load(available_cores() if busy else 0):
                 prepare(folder)
-                words = [word.replace('F/', f'{folder}/') for word in COMMANDS[name].split()]
-                words = [folder if word == 'F' else word for word in words]
-                seconds[busy], updates, peak = run(*words, *args.options)
-            line = f'{name:10} {"busy" if busy else "alone"} {seconds[busy]:.1f} in all, '
-            line += f'{statistics.median(updates):.2f} an update, {peak / 2**30:.2f} GiB'
-            if busy:
-                line += f', {seconds[True] / seconds[False]:.2f} times'
-            print(line, flush=True)
-    return 0
+                words = COMMANDS[name].replace('FOLDER', folder).split()
+                seconds, update, peak = run([*words, *args.options], folder)
+            alone = alone or seconds
+            line = f'{name:10} {"busy" if busy else "alone"} {seconds:.1f} in all, '
+            line += f'{update:.2f} an update, {peak:.2f} GiB'
+            print(f'{line}, {seconds / alone:.2f} times' if busy else line, flush=True)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -20,44 +20,29 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import measuring
-from benchmarks.others import FINE_TUNING_LR, LM_COEF, HuggingFaceStories, PaddedStories
-from gpt1.ops.batches import Tree, collate
+from benchmarks.others import FINE_TUNING_LR, LM_COEF, Stories
+from gpt1.ops.batches import build_tree, collate
 from gpt1.ops.masks import DropoutMasks
 from gpt1.run.parallel import to_device
 from loss import JointLoss
 from model_pytorch import Config, DoubleHeadModel
 
-VARIANTS = [
-    f'{implementation} {precision}'
-    for precision in ('fp32', 'tf32', 'bf16', 'fp16')
-    for implementation in ('separate', 'shared', 'padded', 'transformers')
-]
-OTHERS = {'padded': PaddedStories, 'transformers': HuggingFaceStories}
-
 
 def make_stories(n: int, config: Config, random: np.random.RandomState) -> tuple[list, np.ndarray]:
     """Trees of random words, and labels: 41 +- 7 tokens, endings 9 +- 3, none longer than n_ctx."""
-    start, delimiter, classify = range(config.n_vocab, config.first_position)
-
-    def words(mean, deviation, most):
-        size = min(max(1, round(random.normal(mean, deviation))), most)
-        return random.randint(1, config.n_vocab, size=size)
-
-    trees = []
+    trees, most = [], [config.n_ctx - 23, 20, 20]
     for _ in range(n):
-        story = words(41, 7, config.n_ctx - 23)
-        room = config.n_ctx - len(story) - 3
-        branches = tuple(np.array([*words(9, 3, room), classify]) for _ in range(2))
-        trees.append(Tree(np.array([start, *story, delimiter]), branches))
+        lengths = np.rint(random.normal([41, 9, 9], [7, 3, 3])).clip(1, most).astype(int)
+        texts = [random.randint(1, config.n_vocab, size=length) for length in lengths]
+        trees.append(build_tree(texts, 'choices', 1, config.n_vocab))
     return trees, random.randint(2, size=n)
 
 
 class Ours(measuring.Ours):
-    """The steps of train.py."""
+    """The steps of train.py, with separate rows, or with `share_context` shared ones."""
 
-    def __init__(self, config, device, precision, share_context, twin=None):
-        super().__init__(DoubleHeadModel, config, device, precision, FINE_TUNING_LR, twin)
-        self.share_context = share_context
+    kind, lr = DoubleHeadModel, FINE_TUNING_LR
+    share_context = False
 
     def batch(self, stories, share_context):
         trees, labels = stories
@@ -72,10 +57,11 @@ class Ours(measuring.Ours):
         clf_losses = F.cross_entropy(logits, batch.target, reduction='none')
         return torch.stack([clf_losses, lm_losses.view(len(clf_losses), -1).sum(1)])
 
-    def batch_losses(self, stories):
+    def train_losses(self, stories):
         batch = self.batch(stories, self.share_context)
         batch.masks = DropoutMasks(int(torch.randint(2**63 - 1, ())))
-        return JointLoss(self.model, LM_COEF)(batch)
+        with self.autocast():
+            return JointLoss(self.model, LM_COEF)(batch)
 
     @torch.inference_mode()
     def predict(self, stories):
@@ -85,32 +71,20 @@ class Ours(measuring.Ours):
             return self.model(batch, lm=False)[0]
 
 
-class FineTuning(measuring.Task):
-    """Steps with batches of stories."""
-
-    kinds = ('train', 'predict')
-    unit = 'stories'
-
-    def make(self, names):
-        variants = {}
-        for name in names:
-            implementation, precision = name.split()
-            if implementation in OTHERS:
-                variants[name] = OTHERS[implementation](self.config, self.device, precision)
-                continue
-            share_context = implementation == 'shared'
-            twin = next(iter(variants.values()), None)
-            variants[name] = Ours(self.config, self.device, precision, share_context, twin)
-        return variants
-
-    def size(self, item):
-        return len(item[0])
+def make(name: str, config: Config, device: torch.device) -> Ours | Stories:
+    implementation, precision = name.split()
+    if implementation in measuring.OTHERS:
+        return Stories(implementation, config, device, precision)
+    ours = Ours(config, device, precision)
+    ours.share_context = implementation == 'shared'
+    return ours
 
 
-def make_task(config: Config, device: torch.device, n_batch: int, n_steps: int) -> FineTuning:
-    """Return steps with stories of random words."""
-    seeds = map(np.random.RandomState, range(n_steps))
-    return FineTuning(config, device, [make_stories(n_batch, config, seed) for seed in seeds])
+def make_task(config: Config, device: torch.device, n_batch: int, n: int) -> measuring.Task:
+    """Return n steps with stories of random words."""
+    seeds = map(np.random.RandomState, range(n))
+    stories = [make_stories(n_batch, config, seed) for seed in seeds]
+    return measuring.Task(make, config, device, stories, n_batch, 'stories', ('train', 'predict'))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -119,14 +93,15 @@ def main(argv: list[str] | None = None) -> None:
     for name, default in sizes.items():
         parser.add_argument(f'--{name}', type=int, default=default)
     args = parser.parse_args(argv)
+    on_gpu = args.device.type == 'cuda'
     config = Config(args.n_vocab, 77, args.n_embd, args.n_head, args.n_layer)
     task = make_task(config, args.device, args.n_batch, args.steps)
-    title = f'{args.n_batch} stories a step'
-    if args.device.type == 'cuda':
-        for i in range(0, len(VARIANTS), 4):  # a precision after another
-            measuring.report(args, title, task, VARIANTS[i : i + 4])
-    else:  # the others were written for fp32
-        measuring.report(args, title, task, [*VARIANTS[:4], *VARIANTS[8:10]])
+    for precision in ('fp32', 'tf32', 'bf16', 'fp16') if on_gpu else ('fp32', 'bf16'):
+        names = ['separate', 'shared']
+        if on_gpu or precision == 'fp32':  # what the others were written for
+            names += ['padded', 'transformers']
+        variants = [f'{name} {precision}' for name in names]
+        measuring.report(args, f'{args.n_batch} stories a step', task, variants)
 
 
 if __name__ == '__main__':

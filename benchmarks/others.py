@@ -6,9 +6,10 @@ nanogpt       the way of nanoGPT: PyTorch's own layers, F.scaled_dot_product_att
               and F.cross_entropy, torch.optim.AdamW(fused=True); with GPT-1's norms after each sum
 transformers  OpenAIGPTDoubleHeadsModel and OpenAIGPTLMHeadModel with torch.optim.AdamW
 
-Those of fine-tuning take stories (see `finetune.make_stories`), those of pre-training an array of
-windows [windows, n_ctx]. All of them begin with the weights of `make_weights`. As in OpenAI's
-program, the LM logits include the rows of the positions.
+All of them begin with the weights of `make_model`. As in OpenAI's program, the LM logits include
+the rows of the positions. A model takes ids [rows, length] and, in fine-tuning, the places `clf`
+[stories, 2] of the `_classify_` tokens. It returns the logits of all tokens but each row's first,
+and the scores [stories, 2].
 """
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
@@ -20,73 +21,28 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from gpt1.ops.functional import plain_gelu
 from gpt1.run.precision import autocast
+from gpt1.settings import CONFIG_NAMES
 from model_pytorch import DoubleHeadModel, LMModel, init_weights
 
 FINE_TUNING_LR, PRE_TRAINING_LR = 6.25e-5, 2.5e-4
 LM_COEF = 0.5
 
 
-def make_weights(kind: type, config) -> dict[str, torch.Tensor]:
-    """Return random weights of a `DoubleHeadModel` or an `LMModel`, the same each time."""
+def make_model(kind: type, config) -> nn.Module:
+    """Return a `DoubleHeadModel` or an `LMModel` with random weights, the same each time."""
     torch.manual_seed(0)
     model = kind(config)
     init_weights(model)
-    return model.state_dict()
+    return model
 
 
-def layer_weights(weights, names=()):
-    """Return our layers' weights under other names, in which those of `names` replace ours.
-
-    With `names`, the matrices are transposed, as in nn.Linear.
-    """
-    renamed = {}
-    for name, value in weights.items():
-        if name.startswith('transformer.h.'):
-            layer, _, ending = name.rpartition('.')
-            for our, their in names:
-                layer = layer.replace(our, their)
-            ending = 'bias' if ending == 'b' else 'weight'
-            renamed[f'{layer}.{ending}'] = value.t() if names and value.dim() == 2 else value
-    return renamed
-
-
-class Other:
-    """A model, its optimizer, and the precision of its forward pass."""
-
-    lr = PRE_TRAINING_LR
-    how = {'fused': True}  # or the library's way, or one parameter after another
-
-    def __init__(self, config, device, precision='fp32'):
-        self.config, self.device, self.precision = config, device, precision
-        self.model = self.make_model().to(device)
-        parameters = self.model.parameters()
-        self.opt = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=0.01, **self.how)
-
-    def train(self, item):
-        self.model.train()
-        with autocast(self.device, self.precision):
-            loss = self.mean_loss(item)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1)
-        self.opt.step()
-        self.opt.zero_grad(set_to_none=True)
-
-
-def port_gelu(x):
-    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
-
-
-class PortNorm(nn.Module):
-    def __init__(self, n):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(n))
-        self.bias = nn.Parameter(torch.zeros(n))
-
+class PortNorm(nn.LayerNorm):
     def forward(self, x):
         mean = x.mean(-1, keepdim=True)
         variance = (x - mean).pow(2).mean(-1, keepdim=True)
-        return self.weight * (x - mean) / torch.sqrt(variance + 1e-5) + self.bias
+        return self.weight * (x - mean) / torch.sqrt(variance + self.eps) + self.bias
 
 
 def port_attention(q, k, v, p, causal):
@@ -106,12 +62,11 @@ class Layer(nn.Module):
         super().__init__()
         n = config.n_embd
         norm = PortNorm if is_port else nn.LayerNorm
-        self.gelu = port_gelu if is_port else nn.GELU('tanh')
+        self.gelu = plain_gelu if is_port else nn.GELU('tanh')
         self.attend = port_attention if is_port else torch_attention
         self.n_head, self.attn_pdrop = config.n_head, config.attn_pdrop
-        self.c_attn, self.attn_proj = nn.Linear(n, 3 * n), nn.Linear(n, n)
-        self.c_fc, self.mlp_proj = nn.Linear(n, 4 * n), nn.Linear(4 * n, n)
-        self.ln_1, self.ln_2 = norm(n), norm(n)
+        self.c_attn, self.attn_proj, self.ln_1 = nn.Linear(n, 3 * n), nn.Linear(n, n), norm(n)
+        self.c_fc, self.mlp_proj, self.ln_2 = nn.Linear(n, 4 * n), nn.Linear(4 * n, n), norm(n)
         self.drop = nn.Dropout(config.resid_pdrop)
         causal = torch.ones(config.n_ctx, config.n_ctx).tril()
         self.register_buffer('causal', causal, persistent=False)
@@ -125,89 +80,115 @@ class Layer(nn.Module):
         return self.ln_2(x + self.drop(self.mlp_proj(self.gelu(self.c_fc(x)))))
 
 
-LAYER_NAMES = (
-    ('transformer.', ''),
-    ('attn.c_attn', 'c_attn'),
-    ('attn.c_proj', 'attn_proj'),
-    ('mlp.c_fc', 'c_fc'),
-    ('mlp.c_proj', 'mlp_proj'),
-)
+class Model(nn.Module):
+    """The model of `padded`, which always has both heads, or of `nanogpt`.
 
+    Its parameters have the order of `ours`, whose matrices are transposed.
+    """
 
-class PortModel(nn.Module):
-    """Both heads, always."""
-
-    def __init__(self, config):
+    def __init__(self, config, ours, is_port):
         super().__init__()
-        self.embed = nn.Embedding(config.first_position + config.n_ctx, config.n_embd)
-        self.drop = nn.Dropout(config.embd_pdrop)
-        self.h = nn.ModuleList(Layer(config, True) for _ in range(config.n_layer))
-        self.clf_dropout = nn.Dropout(config.clf_pdrop)
-        self.linear = nn.Linear(config.n_embd, 1)
+        n_rows = config.first_position + config.n_ctx
+        self.embed = nn.Embedding(n_rows, config.n_embd)
+        self.h = nn.ModuleList(Layer(config, is_port) for _ in range(config.n_layer))
+        self.linear = nn.Linear(config.n_embd, 1) if is_port else None
+        self.drop, self.clf_drop = nn.Dropout(config.embd_pdrop), nn.Dropout(config.clf_pdrop)
+        positions = torch.arange(config.first_position, n_rows)
+        self.register_buffer('positions', positions, persistent=False)
+        for p, (name, value) in zip(self.parameters(), ours.named_parameters(), strict=True):
+            p.data.copy_(value.t() if name.endswith('.w') else value)
 
-    def forward(self, x, clf):
-        """x [sequences, n_ctx, 2], clf [stories, 2] -> scores and LM logits."""
-        h = self.drop(self.embed(x)).sum(2)
+    def forward(self, ids, clf=None):
+        h = self.drop(self.embed(ids) + self.embed(self.positions))
         for layer in self.h:
             h = layer(h)
-        lm_logits = h[:, :-1].reshape(-1, h.shape[-1]) @ self.embed.weight.t()
-        states = h.view(*clf.shape, *h.shape[1:])
-        places = clf[:, :, None, None].expand(-1, -1, 1, h.shape[-1])
-        states = self.clf_dropout(states.gather(2, places).squeeze(2))
-        return self.linear(states).squeeze(-1), lm_logits
+        logits = h[:, :-1] @ self.embed.weight.t()
+        if clf is None:
+            return logits, None
+        states = h[torch.arange(len(h), device=h.device), clf.flatten()]
+        return logits, self.linear(self.clf_drop(states)).view(clf.shape)
 
 
-def load_huggingface(kind, config, weights):
-    """Return a model of transformers of a kind with our weights."""
-    import transformers
+class HuggingFace(nn.Module):
+    """The model of `transformers`. Its parameters have the order of `ours`."""
 
-    transformers.logging.set_verbosity_error()
-    names = ('n_embd', 'n_layer', 'n_head', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop')
-    their_config = transformers.OpenAIGPTConfig(
-        vocab_size=config.first_position + config.n_ctx,  # our whole embedding matrix
-        n_positions=config.n_ctx,
-        num_labels=1,
-        summary_first_dropout=config.clf_pdrop,
-        **{name: getattr(config, name) for name in names},
-    )
-    model = getattr(transformers, kind)(their_config)
-    embed, names = weights['transformer.embed.weight'], layer_weights(weights)
-    names['transformer.tokens_embed.weight'] = names['lm_head.weight'] = embed
-    names['transformer.positions_embed.weight'] = embed[config.first_position :]
-    for name in ('weight', 'bias') if kind == 'OpenAIGPTDoubleHeadsModel' else ():
-        names[f'multiple_choice_head.summary.{name}'] = weights[f'task_head.linear.{name}']
-    model.load_state_dict(names)
-    return model
+    def __init__(self, config, ours, kind):
+        import transformers
+
+        super().__init__()
+        transformers.logging.set_verbosity_error()
+        their_config = transformers.OpenAIGPTConfig(
+            vocab_size=config.first_position + config.n_ctx,  # our whole embedding matrix
+            num_labels=1,
+            **{their: getattr(config, our) for their, our in CONFIG_NAMES.items()},
+        )
+        self.model = getattr(transformers, kind)(their_config)
+        embed, *more = ours.parameters()
+        weights = [embed, embed[config.first_position :], *more]
+        for p, value in zip(self.parameters(), weights, strict=True):
+            p.data.copy_(value)
+
+    def forward(self, ids, clf=None):
+        if clf is None:
+            return self.model(input_ids=ids).logits[:, :-1], None
+        out = self.model(input_ids=ids.view(*clf.shape, -1), mc_token_ids=clf)
+        return out.logits.flatten(0, 1)[:, :-1], out.mc_logits
+
+
+class Other:
+    """An implementation, its optimizer, and the precision of its forward pass."""
+
+    def __init__(self, name, config, device, precision='fp32'):
+        self.config, self.device, self.precision = config, device, precision
+        ours = make_model(self.kind, config)
+        if name == 'transformers':
+            self.model = HuggingFace(config, ours, self.their_kind)
+        else:
+            self.model = Model(config, ours, name == 'padded')
+        parameters = self.model.to(device).parameters()
+        how = {'foreach': False} if name == 'padded' else self.how
+        self.opt = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=0.01, **how)
+
+    def token_losses(self, ids, clf=None):
+        """Return the loss of each token but the first of a row, and the scores."""
+        with autocast(self.device, self.precision):
+            logits, scores = self.model(ids, clf)
+            targets = ids[:, 1:].flatten()
+            losses = F.cross_entropy(logits.flatten(0, 1), targets, reduction='none')
+        return losses.view(len(ids), -1), scores
+
+    def train(self, item):
+        self.model.train()
+        self.mean_loss(item).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1)
+        self.opt.step()
+        self.opt.zero_grad(set_to_none=True)
 
 
 class Stories(Other):
-    """What both have in common. `scores_and_logits` is a forward pass."""
+    """Fine-tuning on stories, see `finetune.make_stories`."""
 
-    lr = FINE_TUNING_LR
-    how = {}
+    kind, their_kind = DoubleHeadModel, 'OpenAIGPTDoubleHeadsModel'
+    lr, how = FINE_TUNING_LR, {}
 
     def arrays(self, stories):
-        """ids and mask of real tokens [stories, 2, length], places of `_classify_`, labels."""
+        """ids and mask of real tokens [2 * stories, n_ctx], places of `_classify_`, labels."""
         trees, labels = stories
-        ids, mask = np.zeros((2, len(trees), 2, self.config.n_ctx), dtype=np.int64)
-        clf = np.zeros((len(trees), 2), dtype=np.int64)
-        for i, (trunk, branches) in enumerate(trees):
-            for j, branch in enumerate(branches):
-                n = len(trunk) + len(branch)
-                ids[i, j, :n] = [*trunk, *branch]
-                mask[i, j, :n] = 1
-                clf[i, j] = n - 1
-        return [torch.from_numpy(array).to(self.device) for array in (ids, mask, clf, labels)]
+        sequences = [np.append(tree.trunk, branch) for tree in trees for branch in tree.branches]
+        ids, mask = np.zeros((2, len(sequences), self.config.n_ctx), dtype=np.int64)
+        for i, sequence in enumerate(sequences):
+            ids[i, : len(sequence)] = sequence
+            mask[i, : len(sequence)] = 1
+        arrays = ids, mask, mask.sum(1).reshape(-1, 2) - 1, labels
+        return [torch.from_numpy(array).to(self.device) for array in arrays]
 
     def losses(self, stories):
         """See `finetune.Ours`."""
         ids, mask, clf, labels = self.arrays(stories)
-        scores, lm_logits = self.scores_and_logits(ids, clf)
-        targets, mask = ids[:, :, 1:], mask[:, :, 1:]
-        lm_losses = F.cross_entropy(lm_logits, targets.flatten(), reduction='none')
-        lm_losses = (lm_losses.view(mask.shape) * mask).sum(2) / mask.sum(2)
-        clf_losses = F.cross_entropy(scores, labels, reduction='none')
-        return torch.stack([clf_losses, lm_losses.sum(1)])
+        losses, scores = self.token_losses(ids, clf)
+        lm_losses = (losses * mask[:, 1:]).sum(1) / mask[:, 1:].sum(1)
+        clf_losses = F.cross_entropy(scores.float(), labels, reduction='none')
+        return torch.stack([clf_losses, lm_losses.view(-1, 2).sum(1)])
 
     def mean_loss(self, stories):
         clf_losses, lm_losses = self.losses(stories)
@@ -218,99 +199,18 @@ class Stories(Other):
         self.model.eval()
         ids, _, clf, _ = self.arrays(stories)
         with autocast(self.device, self.precision):
-            return self.scores_and_logits(ids, clf)[0]
-
-
-class PaddedStories(Stories):
-    """`padded`."""
-
-    how = {'foreach': False}
-
-    def make_model(self):
-        model = PortModel(self.config)
-        weights = make_weights(DoubleHeadModel, self.config)
-        names = {'embed.weight': weights['transformer.embed.weight']}
-        names['linear.weight'] = weights['task_head.linear.weight']
-        names['linear.bias'] = weights['task_head.linear.bias']
-        model.load_state_dict(names | layer_weights(weights, LAYER_NAMES))
-        return model
-
-    def scores_and_logits(self, ids, clf):
-        positions = self.config.first_position + torch.arange(self.config.n_ctx, device=self.device)
-        return self.model(torch.stack([ids, positions.expand_as(ids)], 3).flatten(0, 1), clf)
-
-
-class HuggingFaceStories(Stories):
-    """`transformers`."""
-
-    def make_model(self):
-        weights = make_weights(DoubleHeadModel, self.config)
-        return load_huggingface('OpenAIGPTDoubleHeadsModel', self.config, weights)
-
-    def scores_and_logits(self, ids, clf):
-        out = self.model(input_ids=ids, mc_token_ids=clf)
-        return out.mc_logits, out.logits[:, :, :-1].flatten(0, 2)
-
-
-class NanoGPT(nn.Module):
-    """A GPT as in nanoGPT."""
-
-    def __init__(self, config):
-        super().__init__()
-        n_rows = config.first_position + config.n_ctx
-        self.wte = nn.Embedding(n_rows, config.n_embd)
-        self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
-        self.drop = nn.Dropout(config.embd_pdrop)
-        self.h = nn.ModuleList(Layer(config, False) for _ in range(config.n_layer))
-        self.lm_head = nn.Linear(config.n_embd, n_rows, bias=False)
-        self.lm_head.weight = self.wte.weight
-
-    def forward(self, ids):
-        """Return the logits of every token, [rows, length, rows of the embedding]."""
-        positions = torch.arange(ids.shape[1], device=ids.device)
-        x = self.drop(self.wte(ids) + self.wpe(positions))
-        for layer in self.h:
-            x = layer(x)
-        return self.lm_head(x)
+            return self.model(ids, clf)[1]
 
 
 class Windows(Other):
-    """What both have in common. A window's last token predicts nothing."""
+    """Pre-training on windows [windows, n_ctx]. A window's last token predicts nothing."""
+
+    kind, their_kind = LMModel, 'OpenAIGPTLMHeadModel'
+    lr, how = PRE_TRAINING_LR, {'fused': True}
 
     def losses(self, windows):
         """Return the loss of each window."""
-        ids = torch.from_numpy(windows).to(self.device)
-        with autocast(self.device, self.precision):
-            logits = self.logits(ids).flatten(0, 1)
-            losses = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction='none')
-        return losses.view(len(ids), -1).mean(1)
+        return self.token_losses(torch.from_numpy(windows).to(self.device))[0].mean(1)
 
     def mean_loss(self, windows):
         return self.losses(windows).mean()
-
-
-class NanoGPTWindows(Windows):
-    """`nanogpt`."""
-
-    def make_model(self):
-        model = NanoGPT(self.config)
-        weights = make_weights(LMModel, self.config)
-        embed = weights['transformer.embed.weight']
-        names = {'wte.weight': embed, 'lm_head.weight': embed}
-        names['wpe.weight'] = embed[self.config.first_position :]
-        model.load_state_dict(names | layer_weights(weights, LAYER_NAMES))
-        return model
-
-    def logits(self, ids):
-        return self.model(ids[:, :-1])
-
-
-class HuggingFaceWindows(Windows):
-    """`transformers`."""
-
-    def make_model(self):
-        weights = make_weights(LMModel, self.config)
-        return load_huggingface('OpenAIGPTLMHeadModel', self.config, weights)
-
-    def logits(self, ids):
-        return self.model(input_ids=ids).logits[:, :-1]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import measuring
-from benchmarks.others import PRE_TRAINING_LR, HuggingFaceWindows, NanoGPTWindows
+from benchmarks.others import PRE_TRAINING_LR, Windows
 from gpt1.ops.batches import collate_windows
 from gpt1.ops.masks import DropoutMasks
 from gpt1.run.parallel import to_device
@@ -33,56 +33,42 @@ SIZES = {
     'full': Config(),
     'tiny': Config(n_vocab=300, n_ctx=32, n_embd=32, n_head=2, n_layer=2),
 }
+GROUPS = [  # measured together: the memory holds no more at a time
+    f'{dropout} {precision}' for dropout in ('dropout', 'exact') for precision in ('fp32', 'bf16')
+]
 
 
 class Ours(measuring.Ours):
     """The update of pretrain.py."""
 
-    def __init__(self, config, device, precision):
-        super().__init__(LMModel, config, device, precision, PRE_TRAINING_LR)
+    kind, lr = LMModel, PRE_TRAINING_LR
 
     def losses(self, windows):
         """Return the loss of each window."""
         with self.autocast():
-            return self.batch_losses(windows)
-
-    def batch_losses(self, windows):
-        batch = to_device(collate_windows(windows, self.config.first_position), self.device)
-        batch.masks = DropoutMasks(int(windows[0, 0]))
-        return self.model(batch)
-
-
-IMPLEMENTATIONS = {'ours': Ours, 'nanogpt': NanoGPTWindows, 'transformers': HuggingFaceWindows}
-GROUPS = [  # measured together: the memory holds no more at a time
-    f'{dropout} {precision}' for dropout in ('dropout', 'exact') for precision in ('fp32', 'bf16')
-]
+            batch = to_device(collate_windows(windows, self.config.first_position), self.device)
+            batch.masks = DropoutMasks(int(windows[0, 0]))
+            return self.model(batch)
 
 
 def without_dropout(config: Config) -> Config:
     return replace(config, embd_pdrop=0, attn_pdrop=0, resid_pdrop=0)
 
 
-class PreTraining(measuring.Task):
-    """Updates with windows, [windows, n_ctx]."""
-
-    def make(self, names):
-        variants = {}
-        for name in names:
-            implementation, dropout, precision = name.split()
-            config = without_dropout(self.config) if dropout == 'exact' else self.config
-            variants[name] = IMPLEMENTATIONS[implementation](config, self.device, precision)
-        return variants
-
-    def size(self, item):
-        return item.size
+def make(name: str, config: Config, device: torch.device) -> Ours | Windows:
+    implementation, dropout, precision = name.split()
+    config = without_dropout(config) if dropout == 'exact' else config
+    if implementation == 'ours':
+        return Ours(config, device, precision)
+    return Windows(implementation, config, device, precision)
 
 
-def make_task(config: Config, device: torch.device, n_windows: int, n_updates: int) -> PreTraining:
-    """Return updates with windows of random words."""
+def make_task(config: Config, device: torch.device, n_windows: int, n: int) -> measuring.Task:
+    """Return n updates with windows of random words, [windows, n_ctx]."""
     random = np.random.RandomState(0)
     shape = n_windows, config.n_ctx
-    windows = [random.randint(0, config.n_vocab, shape) for _ in range(n_updates)]
-    return PreTraining(config, device, windows)
+    windows = [random.randint(0, config.n_vocab, shape) for _ in range(n)]
+    return measuring.Task(make, config, device, windows, windows[0].size)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -94,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         n_windows = args.n_windows or N_WINDOWS[name]
         task = make_task(SIZES[name], args.device, n_windows, args.steps)
         for group in GROUPS:
-            variants = [f'{implementation} {group}' for implementation in IMPLEMENTATIONS]
+            variants = [f'{other} {group}' for other in ('ours', 'nanogpt', 'transformers')]
             measuring.report(args, f'{name}, {n_windows} windows an update', task, variants)
 
 

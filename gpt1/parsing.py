@@ -58,10 +58,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_paths(parser: Parser, **paths: str | Sequence[str] | None) -> None:
-    """End the process with status 2 and one line if a path of an option does not exist.
-
-    paths  {name of the option: path or paths, or None where it was not given}
-    """
+    """End the process with status 2 and one line if a path of an option does not exist."""
     for option, value in paths.items():
         for path in [value] if isinstance(value, str) else value or ():
             if not os.path.exists(path):
@@ -72,9 +69,6 @@ def check_file(parser: Parser, path: str) -> None:
     """`check_paths` for an argument without a name."""
     if not os.path.exists(path):
         parser.refuse(f'no such file or folder: {path}')
-
-
-# --------------------------------------------------------------------------- the table of options
 
 
 def _make_parser(script: str, datasets: Iterable[str] | None = None, **texts) -> Parser:
@@ -211,9 +205,6 @@ def _finish_pretrain(args: Namespace, typed: Collection[str]) -> None:
     _check_model(args, args.init)
     if args.init is not None and args.vocabulary is not None:
         raise InputError('--init brings its own vocabulary: leave --vocabulary out')
-
-
-# ------------------------------------------------------------------- scripts that use a model
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """Options: each is declared once, and everything else follows from the table."""
 
+import argparse
 import functools
 import json
 import math
+import operator
 import os
 import re
 import shutil
@@ -24,7 +26,6 @@ from gpt1.options import (
     Number,
     accepts,
     free_on_resume,
-    options_of,
 )
 from gpt1.parsing import parse_pretrain_args, parse_train_args
 from gpt1.settings import (
@@ -75,18 +76,12 @@ def test_the_table_fits_the_modules_that_it_must_not_import():
 
 
 def test_the_defaults_are_those_of_the_original_program_and_of_the_paper():
-    args = train_args()
-    expected = dict(
-        seed=42, n_iter=3, n_batch=8, max_grad_norm=1, lr=6.25e-5, lr_warmup=0.002, n_ctx=512,
-        n_embd=768, n_head=12, n_layer=12, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1,
-        clf_pdrop=0.1, l2=0.01, vector_l2=False, n_gpu=4, opt='adam', afn='gelu',
-        lr_schedule='warmup_linear', n_transfer=12, lm_coef=0.5, b1=0.9, b2=0.999, e=1e-8,
-        n_valid=374, desc='rocstories', submit=False, analysis=False, log_dir='log/',
-        save_dir='save/', submission_dir='submission/', schedule_t='before',
-    )  # fmt: skip
-    assert {name: getattr(args, name) for name in expected} == expected
-    args = pretrain_args()
-    assert (args.n_merges, args.n_windows, args.n_iter, args.lr) == (40000, 64, 100, 2.5e-4)
+    names = 'lr n_iter n_batch n_gpu lm_coef l2 b1 b2 e lr_warmup max_grad_norm clf_pdrop n_valid'
+    expected = 6.25e-5, 3, 8, 4, 0.5, 0.01, 0.9, 0.999, 1e-8, 0.002, 1, 0.1, 374
+    assert operator.attrgetter(*names.split())(train_args()) == expected
+    names = 'n_merges n_windows n_iter lr n_ctx n_embd n_head n_layer embd_pdrop attn_pdrop'
+    expected = 40000, 64, 100, 2.5e-4, 512, 768, 12, 12, 0.1, 0.1
+    assert operator.attrgetter(*names.split())(pretrain_args()) == expected
 
 
 def test_what_a_resumed_run_may_change():
@@ -97,39 +92,18 @@ def test_what_a_resumed_run_may_change():
     assert not pretrain & {'lr', 'seed', 'n_windows', 'n_merges', 'coverage', 'warmup_updates'}
 
 
-NUMERIC = [
-    pytest.param(script, option, id=f'{script} --{option.name}')
-    for script in (TRAIN, PRETRAIN)
-    for option in options_of(script)
-    if isinstance(option.kind, Number)
-]
-
-
-@pytest.mark.parametrize('script, option', NUMERIC)
-def test_both_ends_of_every_numeric_option(script, option, capsys):
-    """What lies in the range is accepted; what lies beyond is refused in one line."""
+@pytest.mark.parametrize('option', [o for o in ALL if isinstance(o.kind, Number)])
+def test_both_ends_of_every_numeric_option(option):
+    """What lies in the range is accepted; what lies beyond is refused."""
     kind = option.kind
-
-    def parse(value):
-        if script == PRETRAIN:
-            return pretrain_args('--n_head=1', f'--{option.name}={value}')
-        more = ('--n_layer=1000', '--n_transfer=1')
-        return train_args('--n_head=1', *more, f'--{option.name}={value}')
-
-    ends = [kind.low, kind.high]
-    if kind.kind is float:
-        ends += [math.nextafter(kind.low, 1), math.nextafter(kind.high, 0)]
-    for value in map(kind.kind, ends):
+    for value in map(kind.kind, (kind.low, kind.high)):
         assert accepts(kind, value) == (value not in kind.but)
-        if value in kind.but:
-            refused(parse, value, capsys)
-        elif option.name == 'n_head' and value > 1:
-            assert 'not divisible' in refused(parse, value, capsys)
-        else:
-            assert getattr(parse(value), option.name) == value
-    beyond = [kind.low - 1, kind.high * 2 + 1, 10**400, math.nan, math.inf, -math.inf]
+        if value not in kind.but:
+            assert kind(str(value)) == value
+    beyond = [kind.low - 1, kind.high * 2 + 1, 10**400, math.nan, math.inf, -math.inf, *kind.but]
     for value in [*beyond, '', 'x', '0x10', '9' * 5000, '1 2']:
-        refused(parse, value, capsys)
+        with pytest.raises(argparse.ArgumentTypeError, match=f'given, expected {kind}$'):
+            kind(str(value))
 
 
 def test_settings_of_the_model_come_before_defaults_and_after_what_was_typed(tmp_path):
@@ -138,25 +112,21 @@ def test_settings_of_the_model_come_before_defaults_and_after_what_was_typed(tmp
     facts = {'n_vocab': 260, 'vocabulary': 'abc', 'task': {'name': 'rte'}}
     (tmp_path / 'settings.json').write_text(json.dumps(found | facts))
     assert read_settings(str(tmp_path)) == found | facts
-    argv = [*RTE, '--model_dir', str(tmp_path)]
-    args = parse_train_args([*argv, '--lr', '0.25', '--n_layer', '2'])
-    assert args.n_valid is None and train_args().n_valid == 374  # the default is the task's
-    assert (args.n_head, args.n_embd, args.n_iter, args.embd_pdrop) == (4, 32, 7, 0)
-    assert (args.lr, args.b2, args.n_transfer) == (0.25, 0.999, 2)
-    assert parse_train_args([*argv, '--n_iter', '3']).n_iter == 3  # typed, if like the default
+    argv = [*RTE, '--model_dir', str(tmp_path), '--lr', '0.25', '--n_layer', '2', '--n_iter', '3']
+    args = parse_train_args(argv)
+    assert args.n_valid is None  # the default is the task's
+    assert (args.n_head, args.n_embd, args.embd_pdrop) == (4, 32, 0)
+    assert (args.lr, args.n_iter, args.b2, args.n_transfer) == (0.25, 3, 0.999, 2)
     args = pretrain_args('--init', str(tmp_path))  # takes the sizes, but not the advice
-    assert (args.n_head, args.n_embd, args.n_ctx, args.embd_pdrop) == (4, 32, 64, 0)
-    assert (args.lr, args.n_iter) == (2.5e-4, 100)
+    assert (args.n_head, args.n_embd, args.lr, args.n_iter) == (4, 32, 2.5e-4, 100)
 
 
 def test_a_hugging_face_folder_gives_its_sizes(tmp_path):
-    config = {'model_type': 'openai-gpt', 'n_positions': 128, 'n_embd': 32, 'n_head': 4}
-    config.update(n_layer=2, afn='gelu_new', summary_first_dropout=0.2, vocab_size=99)
-    config['gpt1'] = {'lr': 0.5, 'n_batch': 2}
+    config = {'model_type': 'openai-gpt', 'n_positions': 128, 'afn': 'gelu_new'}
+    config.update(summary_first_dropout=0.2, vocab_size=99, gpt1={'lr': 0.5})
     (tmp_path / 'config.json').write_text(json.dumps(config))
     args = parse_train_args([*RTE, '--model_dir', str(tmp_path)])
-    assert (args.n_ctx, args.n_embd, args.n_head, args.n_layer) == (128, 32, 4, 2)
-    assert (args.afn, args.clf_pdrop, args.lr, args.n_batch) == ('gelu', 0.2, 0.5, 2)
+    assert (args.n_ctx, args.afn, args.clf_pdrop, args.lr) == (128, 'gelu', 0.2, 0.5)
 
 
 def test_settings_for_finetuning(capsys):
@@ -182,6 +152,7 @@ def test_settings_for_finetuning(capsys):
         (parse_train_args, [*RTE, '--data_dir', 'nowhere'], '--data_dir nowhere: no such'),
         (parse_train_args, [*RTE, '--nothing'], 'unrecognized'),
         (parse_pretrain_args, ['--out', 'x'], '--text'),
+        (parse_pretrain_args, [*TEXT, '--warmup_updates', '0.5'], "'0.5' given, expected a whole"),
         (parse_pretrain_args, ['--text', 'nowhere', '--out', 'x'], '--text nowhere: no such'),
         (parse_pretrain_args, [*TEXT, '--init', ROOT, '--vocabulary', ROOT], 'its own'),
     ],
@@ -206,25 +177,22 @@ def test_model_settings_are_what_check_settings_accepts():
     lstm = model_settings(train_args('--model', 'lstm', '--n_transfer', '-1'))
     assert found.keys() == SETTINGS.keys() - {'model', 'lstm_units'}
     assert lstm.keys() == SETTINGS.keys() - {'n_head', 'n_layer', 'afn', 'attn_pdrop'}
-    check_settings(found, 'x')
     assert 'lr' not in model_settings(train_args(), kinds=['model'])
+    check_settings(found, 'x')
 
 
 @pytest.mark.parametrize(
     'file, content, words',
     [
-        ('settings', {'n_ctx': 5}, 'from 6'),
         ('settings', {'n_ctx': 512.0}, 'a whole number'),
         ('settings', {'n_head': True}, 'n_head'),
         ('settings', {'afn': []}, 'one of relu, swish, gelu'),
         ('settings', {'x' * 1000: 1}, 'not a setting'),
         ('settings', {'task': 'rte'}, 'task'),
-        ('settings', '', 'not a JSON file'),
         ('settings', '[' * 10**5, 'not a JSON file'),
         ('settings', '{"lr": 1e999}', 'lr'),
         ('config', {'model_type': 'gpt2'}, 'openai-gpt'),
         ('config', {'n_positions': None}, 'n_ctx'),
-        ('config', {'afn': ['gelu']}, 'afn'),
         ('config', {'gpt1': []}, 'gpt1'),
     ],
 )
@@ -249,8 +217,8 @@ def test_which_model_is_used_where_none_is_named(tmp_path, monkeypatch):
     assert parse_train_args(RTE).n_embd == 128
     monkeypatch.chdir(work)
     assert find_model_dir() == str(scripts / 'model' / 'sample')
-    assert is_sample_model(find_model_dir())
     (scripts / 'model' / 'params_3.npy').touch()
+    assert is_sample_model(str(scripts / 'model' / 'sample'))
     assert find_model_dir() == str(scripts / 'model')
     (work / 'model' / 'model.safetensors').touch()
     assert find_model_dir() == 'model' and not is_sample_model('model')

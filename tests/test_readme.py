@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from datasets import TASKS
-from gpt1.options import options_of
+from gpt1.options import ALL, options_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 READMES = ('README.md', 'docs/README.zh-CN.md')
@@ -37,22 +37,6 @@ def commands(text):
     return [shlex.split(line, comments=True) for line in lines]
 
 
-@pytest.fixture(scope='module')
-def own_data(tmp_path_factory):
-    """A folder where the example of the section "Your own data" has run."""
-    folder = tmp_path_factory.mktemp('own')
-    (folder / 'my').mkdir()
-    [table] = blocks(read('README.md'), 'csv')
-    (folder / 'my' / 'train.csv').write_text(table, encoding='utf-8')
-    train, predict = (words for words in commands(read('README.md')) if is_own_data(words))
-    run(folder, *train[1:], '--n_iter', '1', '--device', 'cpu')
-    return folder, predict
-
-
-def is_own_data(words):
-    return 'custom' in words or 'I fell asleep.' in words
-
-
 def run(folder, script, *options):
     command = [sys.executable, os.path.join(ROOT, script), *options]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -60,33 +44,32 @@ def run(folder, script, *options):
     return result.stdout
 
 
-def test_your_own_data(own_data):
-    folder, predict = own_data
-    assert (folder / 'analysis' / 'custom' / 'report.md').exists()
-    lines = run(folder, *predict[1:]).splitlines()
+def test_your_own_data_and_the_library_example(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'my').mkdir()
+    [table] = blocks(read('README.md'), 'csv')
+    (tmp_path / 'my' / 'train.csv').write_text(table, encoding='utf-8')
+    own = {'custom', 'I fell asleep.'}
+    train, predict = (words for words in commands(read('README.md')) if own & set(words))
+    run(tmp_path, *train[1:], '--n_iter', '1', '--device', 'cpu')
+    assert (tmp_path / 'analysis' / 'custom' / 'report.md').exists()
+    lines = run(tmp_path, *predict[1:]).splitlines()
     assert [line.split()[0] in ('good', 'bad') for line in lines] == [True, True]
-
-
-def test_the_library_example(own_data, monkeypatch, capsys):
     [code] = blocks(read('docs/library.md'), 'python')
-    monkeypatch.chdir(own_data[0])
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, 'library.md', 'exec'), {'__name__': 'library'})
     word, classes = capsys.readouterr().out.splitlines()
-    assert word.strip()
-    assert "'good': 0." in classes
+    assert word.strip() and "'good': 0." in classes
 
 
 @pytest.mark.parametrize('name', DOCUMENTS)
 def test_commands_use_options_that_exist(name):
     for words in commands(read(name)):
-        script = next((word for word in words if word.endswith('.py')), None)
-        if script is None:  # python -m MODULE
-            continue
-        assert os.path.exists(os.path.join(ROOT, script)), script
-        if script in ('train.py', 'pretrain.py'):
-            known = {option.name for option in options_of(script)}
-            used = [word for word in words[words.index(script) :] if word.startswith('--')]
-            assert {word.removeprefix('--') for word in used} <= known
+        for script in (word for word in words if word.endswith('.py')):
+            assert os.path.exists(os.path.join(ROOT, script)), script
+        for script in {'train.py', 'pretrain.py'} & set(words):
+            known = {f'--{option.name}' for option in options_of(script)}
+            used = words[words.index(script) :]
+            assert {word for word in used if word.startswith('--')} <= known
 
 
 @pytest.mark.skipif(not os.path.exists(os.path.join(ROOT, '.git')), reason='not a clone')
@@ -105,13 +88,18 @@ def test_git_ignores_what_the_documents_tell_people_to_write():
 
 
 @pytest.mark.parametrize('name', DOCUMENTS)
-def test_options_and_tests_in_the_text_exist(name):
-    known = {option.name for script in ('train.py', 'pretrain.py') for option in options_of(script)}
+def test_options_tests_and_links_in_the_text_exist(name):
+    text = read(name)
+    known = {option.name for option in ALL}
     known |= {'help', 'source', 'accept_terms', 'params', 'max-restarts', 'list', 'variants'}
     known |= {'train_options', 'datasets', 'template', 'answers', 'compare'}
-    assert set(re.findall(r'`--([a-z_-]+)', read(name))) <= known
-    for file, test in re.findall(r'`(test_\w+\.py)::(test_\w+)`', read(name)):
+    assert set(re.findall(r'`--([a-z_-]+)', text)) <= known
+    for file, test in re.findall(r'`(test_\w+\.py)::(test_\w+)`', text):
         assert f'\ndef {test}(' in read(f'tests/{file}'), f'{file}::{test}'
+    folder = os.path.join(ROOT, os.path.dirname(name))
+    for link in re.findall(r'\]\(([^)]+)\)', text):
+        path = link.split('#')[0]
+        assert '://' in link or os.path.exists(os.path.join(folder, path)), link
 
 
 @pytest.mark.parametrize('name', READMES)
@@ -125,20 +113,9 @@ def test_modules_and_tasks_that_are_listed_exist(name):
     assert len(listed) > 10 and set(listed) <= set(TASKS)
 
 
-def test_the_readme_is_short():
-    assert len(read('README.md').split()) <= 1300
-
-
-@pytest.mark.parametrize('name', DOCUMENTS)
-def test_links_lead_to_files(name):
-    folder = os.path.join(ROOT, os.path.dirname(name))
-    for link in re.findall(r'\]\(([^)]+)\)', read(name)):
-        path = link.split('#')[0]
-        assert '://' in link or os.path.exists(os.path.join(folder, path)), link
-
-
 def test_the_readmes_have_the_same_commands_and_data():
-    """But for their comments."""
-    english, chinese = (read(name) for name in READMES)
+    """But for their comments. README is short."""
+    english, chinese = map(read, READMES)
+    assert len(english.split()) <= 1300
     assert commands(english) == commands(chinese)
     assert blocks(english, 'csv') == blocks(chinese, 'csv')
