@@ -273,8 +273,8 @@ def predictions(folder):
         write_predictions(f, task, examples, np.array([[0.5, 1], [3, -2], [1e-3, 7]]))
 
     def read(path):
-        names, logits, _ = read_predictions(path, task)
-        assert len(names) == len(logits) and np.isfinite(logits.max(1, initial=-1)).all()
+        logits = read_predictions(path, task, examples)
+        assert len(logits) == 3 and np.isfinite(logits.max(1, initial=-1)).all()
 
     return Reader(folder / 'x', read)
 
