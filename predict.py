@@ -7,13 +7,11 @@
     python predict.py
 
 The examples are those of a file in the format of the task, with or without labels; or of the
-command line; or of standard input, a text on each line. What the texts of an example are depends on
-the task: one text (each text is an example); two texts; or a context and its choices (RACE:
-article, question, choices).
+command line; or of standard input, a text on each line. An example is one text (each text is one);
+two texts; or a context and its choices (RACE: article, question, choices).
 
-The predictions for a file are written as CSV: the texts, the scores, the probability of the
-prediction, the prediction, and the label. With --evaluate, for a file with labels, they are written
-to a folder, with a report: metrics, their intervals, and what the model gets wrong.
+The predictions for a file are written as CSV; with --evaluate, if it has labels, to a folder with a
+report: metrics, their intervals, and what the model gets wrong.
 """
 
 import glob
@@ -35,8 +33,6 @@ from gpt1.settings import read_settings
 from utils import InputError, check_writable, exit_status
 
 FILE_ENDINGS = ('.csv', '.tsv', '.txt', '.json', '.jsonl')
-MIN_POSITIONS = 6
-MAX_WARNINGS = 5  # printed about the rows of a file
 
 
 def parse_args(argv=None):
@@ -108,7 +104,7 @@ from gpt1.weights.open import OpenedModel, open_model
 
 
 def latest_params(args) -> str:
-    """Return the best_params that a run of train.py wrote last, of a task that can have the texts.
+    """Return the best_params that a run wrote last, of a task that can have the texts.
 
     Runs that have not ended do not count. Raises InputError, also where several tasks remain:
     nothing says which of them is meant.
@@ -136,7 +132,6 @@ def latest_params(args) -> str:
 
 
 def fits(args, task: Task) -> bool:
-    """Return whether a task can have the texts that were given. Those of pipes may be any."""
     try:
         find_examples(args, task, [])
     except InputError:
@@ -145,11 +140,9 @@ def fits(args, task: Task) -> bool:
 
 
 def find_examples(args, task: Task, warnings: list[str]) -> Iterable[Example]:
-    """Return the examples that were given; those of standard input are read one by one.
+    """Return the examples that were given, and append what is wrong with rows to `warnings`.
 
-    warnings  what is wrong with rows of a file is appended to it
-
-    Raises InputError.
+    Those of standard input are read one by one. Raises InputError.
     """
     if args.file:
         return read_examples(args.file, task, warnings)
@@ -157,8 +150,7 @@ def find_examples(args, task: Task, warnings: list[str]) -> Iterable[Example]:
 
 
 def names_of(task: Task) -> list[str]:
-    """Return what the texts of an example are called. Choices may be fewer or more."""
-    n_choices = 4 if task.n_context == 2 else 2  # RACE's, ROCStories'
+    n_choices = 4 if task.n_context == 2 else 2  # RACE's, ROCStories'; there may be fewer or more
     return text_names(task, task.n_context + n_choices)
 
 
@@ -183,8 +175,6 @@ def typed_examples(task: Task) -> Iterator[Example]:
 
     An empty line ends what is typed. Of what is piped, nothing is lost: between examples it is
     left out, within one it is an empty text; a warning names it.
-
-    Raises InputError if the last example is not complete.
     """
     names, texts = names_of(task), []
     width = max(map(len, names)) + 2
@@ -219,17 +209,9 @@ def warn(message: str) -> None:
 
 
 def encode(examples: Sequence[Example], opened: OpenedModel) -> EncodedDataset:
-    """Encode examples as in training, and cut those that are longer than the model can read.
-
-    Raises InputError if the model can read almost nothing.
-    """
-    n_positions = opened.model.config.n_ctx
-    if n_positions < MIN_POSITIONS:
-        raise InputError(
-            f'{opened.path}: the model has {n_positions} positions, expected at least '
-            f'{MIN_POSITIONS}'
-        )
-    task, n_ctx = opened.task, opened.settings.get('n_ctx', 512)
+    """Encode examples as in training, and cut those that are longer than the model can read."""
+    task, n_positions = opened.task, opened.model.config.n_ctx
+    n_ctx = opened.settings.get('n_ctx', 512)
     # A model has the positions of the longest sequence of its data, fewer than n_ctx.
     n_first = n_ctx if task.halves else min(n_ctx, n_positions)
     encoded = encode_dataset(examples, opened.encoder, task, n_first)
@@ -252,8 +234,7 @@ def print_cut(n: int, examples: Sequence[Example], rule: str) -> None:
 def predict_file(args, examples: list[Example], opened: OpenedModel) -> None:
     """Print the predictions for a file as CSV, and on stderr the scores if labels are known.
 
-    With --evaluate, write them and a report to a folder, and print the scores. Raises InputError,
-    also if that is the folder of a run of train.py.
+    With --evaluate, write them and a report to a folder, and print the scores.
     """
     task, start = opened.task, time.perf_counter()
     known = [i for i, example in enumerate(examples) if example.label is not None]
@@ -302,10 +283,7 @@ def report_folder(args, opened: OpenedModel, known: Sequence[int]) -> str:
 
 
 def predict_texts(examples: Sequence[Example], opened: OpenedModel) -> None:
-    """Print the prediction for each example: its class and probability, or its score.
-
-    For choices, print the probability of each.
-    """
+    """Print each example's class and probability, the shares of its choices, or its score."""
     task = opened.task
     logits = predict(opened.model, encode(examples, opened)).numpy()
     found = predictions_for(task, examples, logits)
@@ -340,10 +318,10 @@ def run(args) -> None:
     examples = find_examples(args, opened.task, warnings)
     if len(args.what) == 1 and args.what[0].lower().endswith(FILE_ENDINGS) and not args.file:
         warn(f'there is no file "{args.what[0]}": it is taken for a text')
-    for message in warnings[:MAX_WARNINGS]:
+    if len(warnings) > 5:
+        warnings[5:] = [f'and {len(warnings) - 5:,} more like these']
+    for message in warnings:
         warn(message)
-    if len(warnings) > MAX_WARNINGS:
-        warn(f'and {len(warnings) - MAX_WARNINGS:,} more like these')
     if args.file:
         predict_file(args, examples, opened)
     elif args.what:
@@ -354,7 +332,6 @@ def run(args) -> None:
 
 
 def main(argv=None) -> int:
-    """Run the command. Returns the exit status."""
     args = parse_args(argv) if ARGS is None else ARGS
     return exit_status('predict.py', run, args, is_result=True)
 

@@ -9,7 +9,6 @@ from gpt1.report.pictures import optional
 from utils import whole_file
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
-LARGE = 800  # pixels; a wider picture scrolls on a phone
 WITH_DIRECTION = ('heading_open', 'paragraph_open', 'list_item_open', 'th_open', 'td_open')
 
 
@@ -54,7 +53,7 @@ def put_inside(image, folder: str) -> None:
         with open(os.path.join(folder, image.attrGet('src')), 'rb') as f:
             content = f.read()
         image.attrSet('src', f'data:image/png;base64,{base64.b64encode(content).decode()}')
-        if int.from_bytes(content[16:20]) > LARGE:  # the width of a PNG file
+        if int.from_bytes(content[16:20]) > 800:  # the width of a PNG file; it scrolls on a phone
             image.attrSet('class', 'large')
     except OSError:
         image.type, image.content = 'text', f'{image.content}: not drawn'

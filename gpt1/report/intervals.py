@@ -9,19 +9,13 @@ from gpt1.report.log import is_real
 from gpt1.report.predictions import Predictions, together
 from gpt1.tasks.task import Task
 
-N_RESAMPLES = 1000
-
 
 class Score(NamedTuple):
-    """A metric on one set, or on all sets together.
+    """A metric on one set, or on all sets together."""
 
-    split  the name of the set; 'all' for all sets together
-    value  in the unit of the paper: accuracy in %, the others times 100
-    """
-
-    split: str
+    split: str  # the name of the set; 'all' for all sets together
     metric: str
-    value: float
+    value: float  # in the unit of the paper: accuracy in %, the others times 100
     predictions: Predictions
     task: Task
 
@@ -58,7 +52,7 @@ def interval(score: Score) -> tuple[float, float]:
     if score.metric != 'f1' and not all(np.ptp(x) > 0 for x in (labels, values)):
         return math.nan, math.nan  # NaN does not vary either
     rng, resamples = np.random.default_rng(0), []
-    for _ in range(N_RESAMPLES):
+    for _ in range(1000):
         drawn = rng.integers(n, size=n)
         resamples.append(score.task.score(score.metric, labels[drawn], values[drawn]))
     low, high = np.quantile(resamples, [0.025, 0.975])

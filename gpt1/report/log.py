@@ -4,7 +4,6 @@ Its first line is the start record; then come evaluations and, between them, pro
 """
 
 import functools
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -34,49 +33,26 @@ def log_name(metric: str) -> str:
     return 'acc' if metric == 'accuracy' else metric
 
 
-def format_score(metric: str, value: float) -> str:
-    """'75.00 %' for accuracy, '0.512' for the cost, '75.00' for the other metrics."""
-    if metric == 'cost':
-        return f'{value:.3f}'
-    if math.isnan(value):
-        return 'not defined'
-    return f'{value:.2f} %' if metric == 'accuracy' else f'{value:.2f}'
+def columns_of(evaluation: dict) -> dict[str, tuple[str, str, str]]:
+    """What the names of costs and scores in a line of the log mean, in its order.
 
-
-class Column(NamedTuple):
-    """What a name in the log means: `va_acc_mismatched` is validation, accuracy, mismatched."""
-
-    part: str  # 'training' or 'validation'
-    metric: str  # 'cost', or a key of `METRICS`
-    subset: str  # '' for the whole part
-
-    def title(self, task: Task | None = None) -> str:
-        """'validation accuracy, mismatched'"""
-        return plain(f'{self.part} {metric_title(self.metric, task, self.subset)}')
-
-
-def columns_of(evaluation: dict) -> dict[str, Column]:
-    """The names of the costs and scores in a line of the log, in its order, and what they mean."""
+    'va_acc_mismatched' -> ('validation', 'accuracy', 'mismatched'), the last one '' for a whole set
+    """
     columns = {}
     for name in evaluation:
         part, _, rest = name.partition('_')
         if part in PARTS and rest:
             metric, _, subset = rest.partition('_')
-            columns[name] = Column(PARTS[part], 'accuracy' if metric == 'acc' else metric, subset)
+            columns[name] = PARTS[part], 'accuracy' if metric == 'acc' else metric, subset
     return columns
 
 
 class Log(NamedTuple):
-    """The lines of a log by their kind.
+    """The lines of a log by their kind."""
 
-    start        the options of the run, its id, and how many examples were cut
-    evaluations  with `n_epochs`, `n_updates`, costs and scores (see `columns_of`)
-    progress     with `n_updates`, `loss` (the mean since the last such line), `lr`, `grad_norm`
-    """
-
-    start: dict
-    evaluations: list[dict]
-    progress: list[dict]
+    start: dict  # the options of the run, its id, and how many examples were cut
+    evaluations: list[dict]  # `n_epochs`, `n_updates`, costs and scores (see `columns_of`)
+    progress: list[dict]  # `n_updates`, `loss` (the mean since the last one), `lr`, `grad_norm`
 
 
 def split_log(lines: Sequence[dict]) -> Log:
@@ -89,16 +65,6 @@ def best_evaluation(evaluations: Sequence[dict], task: Task) -> dict:
     """The evaluation of the parameters that train.py kept, by the first metric."""
     name = f'va_{log_name(task.metrics[0])}'
     return functools.reduce(lambda a, b: b if is_better(b[name], a[name]) else a, evaluations)
-
-
-def validation_scores(evaluation: dict, task: Task) -> list[tuple[Column, float]]:
-    """The validation scores of an evaluation, that of the task's first metric first."""
-    scores = [
-        (column, evaluation[name])
-        for name, column in columns_of(evaluation).items()
-        if column.part == 'validation' and column.metric != 'cost'
-    ]
-    return sorted(scores, key=lambda pair: pair[0][1:] != (task.metrics[0], ''))
 
 
 def is_real(task: Task) -> bool:

@@ -10,7 +10,6 @@ import numpy as np
 from utils import WriteError, whole_file
 
 OURS = 'C0'
-REFERENCE = '0.6'  # grey
 
 
 @contextlib.contextmanager
@@ -123,7 +122,7 @@ def draw_confidence(path: str, bins: np.ndarray) -> None:
     sure, right, low, high, n = bins.T
 
     def calibration(axes):
-        axes.plot([0, 100], [0, 100], '--', color=REFERENCE, label='ideal')
+        axes.plot([0, 100], [0, 100], '--', color='0.6', label='ideal')
         style = dict(fmt='o-', color=OURS, label='here, 95 % interval')
         with_interval(axes, sure, right, low, high, **style)
         axes.set(title='right predictions, %', xlim=(0, 102), ylim=(0, 102))

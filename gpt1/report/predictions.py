@@ -18,26 +18,19 @@ Sets = dict[str, tuple[list[Example], np.ndarray]]  # name -> examples, logits [
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions for the examples of one set, or of several sets together.
-
-    labels  [examples] ids of classes or choices, or real numbers; None: not known
-    values  [examples] the predictions, of the same kind
-    shares  of each example the probabilities of its classes or choices; () for real numbers
-    """
+    """The predictions for the examples of one set, or of several sets together."""
 
     examples: list[Example]
-    labels: np.ndarray | None
-    values: np.ndarray
-    shares: Sequence[np.ndarray]
+    labels: np.ndarray | None  # ids of classes or choices, or real numbers; None: not known
+    values: np.ndarray  # the predictions, of the same kind
+    shares: Sequence[np.ndarray]  # probabilities of classes or choices; () for real numbers
 
     @property
     def confidence(self) -> np.ndarray:
-        """[examples] the probability of the prediction."""
         return np.array([share.max() for share in self.shares])
 
     @property
     def right(self) -> np.ndarray:
-        """[examples] whether the prediction is right."""
         return self.values == self.labels
 
 
@@ -53,8 +46,11 @@ def predictions_for(task: Task, examples: list[Example], logits: np.ndarray) -> 
     return Predictions(list(examples), known, decode(task, logits), shares)
 
 
+def decode_sets(task: Task, sets: Sets | None) -> dict[str, Predictions]:
+    return {name: predictions_for(task, *pair) for name, pair in (sets or {}).items()}
+
+
 def together(parts: Sequence[Predictions]) -> Predictions:
-    """Put the predictions of several sets with labels into one."""
     return Predictions(
         [example for part in parts for example in part.examples],
         np.concatenate([part.labels for part in parts]),

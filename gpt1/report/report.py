@@ -1,5 +1,6 @@
 """The report of a run, or of a file with labels: text, tables and pictures."""
 
+import functools
 import math
 import os
 import sys
@@ -10,57 +11,37 @@ import numpy as np
 from gpt1.report import pictures
 from gpt1.report.html import write_html
 from gpt1.report.intervals import Score, interval, results, wilson
-from gpt1.report.log import (
-    Log,
-    best_evaluation,
-    columns_of,
-    format_score,
-    is_real,
-    metric_title,
-    plain,
-    validation_scores,
-)
-from gpt1.report.predictions import (
-    Predictions,
-    Sets,
-    name_of,
-    predictions_for,
-    text_names,
-    together,
-)
-from gpt1.tasks.task import Published, Task
+from gpt1.report.log import Log, best_evaluation, columns_of, is_real, metric_title, plain
+from gpt1.report.predictions import Predictions, Sets, decode_sets, name_of, text_names, together
+from gpt1.tasks.task import Task
 from utils import whole_file
 
-N_BINS = 10  # of the calibration
 N_MISTAKES = 10
-PARTS = {'test': 'test', 'valid': 'validation'}
-MAX_CLASSES = 20  # in the picture of the confusion matrix
 
 
 def write_report(
-    folder: str,
-    log: Log,
-    task: Task,
-    test: Sets,
-    valid: Sets | None = None,
-    data_notes: Sequence[str] = (),
+    folder: str, log: Log, task: Task, test: Sets, valid: Sets | None = None, notes: Sequence = ()
 ) -> None:
     """Write report.md, report.html and their pictures of a run of train.py to `folder`.
 
-    valid       with the parameters that were kept; analysed where no test set has labels
-    data_notes  `datasets.Data.notes`
+    notes  `datasets.Data.notes`
     """
     tested, validated = decode_sets(task, test), decode_sets(task, valid)
     analysed, where = choose_set(tested, validated)
     sample, n_cut = log.start.get('sample'), log.start.get('n_cut')
     sample = sample if isinstance(sample, list) else []
-    lines = [f'- Data: {plain(note)}' for note in data_notes]
+    lines = [f'- Data: {plain(note)}' for note in notes]
     if n_cut:
         counts = ', '.join(f'{n:,} {name}' for name, n in n_cut.items())
         rule = task.cut_rule(log.start['n_ctx'])
         lines.append(f'- Cut: {counts} examples are longer: {rule}.')
-    published = () if sample else task.published
-    lines += report_scores(log.evaluations, task, tested, validated, published)
+    lines += report_scores(log.evaluations, task, tested, validated)
+    for score in () if sample else task.published:
+        title = metric_title(score.metric, split=score.split)
+        kind = 'validation' if score.on == 'valid' else 'test'
+        value = f'{score.value} %' if score.metric == 'accuracy' else score.value
+        text = f"Published, for the whole data set and OpenAI's weights: {kind} {title} {value}"
+        lines.append(f'- {text} ({plain(score.who)}).')
     lines += report_training(folder, log, task, validated)
     if analysed is not None:
         lines += ['', f'The sections below analyse the {where}.']
@@ -77,13 +58,7 @@ def write(path: str, title: str, notes: Sequence[str], lines: Sequence[str]) -> 
     write_html(path)
 
 
-def decode_sets(task: Task, sets: Sets | None) -> dict[str, Predictions]:
-    return {name: predictions_for(task, *pair) for name, pair in (sets or {}).items()}
-
-
-def choose_set(
-    tested: dict[str, Predictions], validated: dict[str, Predictions]
-) -> tuple[Predictions | None, str]:
+def choose_set(tested: dict, validated: dict) -> tuple[Predictions | None, str]:
     """The predictions to analyse, and in words which they are: the test set if it has labels."""
     for kind, sets in (('test', tested), ('validation', validated)):
         known = {name: part for name, part in sets.items() if part.labels is not None}
@@ -95,9 +70,9 @@ def choose_set(
 
 def warnings_of(task: Task, predictions: Predictions | None, where: str) -> list[str]:
     """A warning if classes that occur in a set are never predicted. F1 may hide it."""
-    if not task.labels or predictions is None:
-        return []
-    absent = np.setdiff1d(predictions.labels, predictions.values)
+    absent = []
+    if task.labels and predictions is not None:
+        absent = np.setdiff1d(predictions.labels, predictions.values)
     if not len(absent):
         return []
     names = ', '.join(repr(task.labels[i]) for i in absent[:10])
@@ -110,43 +85,45 @@ def warnings_of(task: Task, predictions: Predictions | None, where: str) -> list
     ]
 
 
-# ----------------------------------------------------------------------------------- the scores
-
-
-def report_scores(
-    evaluations: list[dict],
-    task: Task,
-    tested: dict[str, Predictions],
-    validated: dict[str, Predictions],
-    published: Sequence[Published],
-) -> list[str]:
-    """The first section: scores with their intervals, and published ones."""
-    best = best_evaluation(evaluations, task)
-    (first, value), *others = validation_scores(best, task)
-    lines = [
-        f'- Best {first.title(task)}: **{format_score(first.metric, value)}**, after epoch '
-        f'{best["n_epochs"]} (update {best["n_updates"]:,}).',
-        *[f'  - {c.title(task)}: {format_score(c.metric, value)}' for c, value in others],
+def validation_scores(evaluation: dict, task: Task) -> list[tuple[str, str, float]]:
+    """The validation scores of an evaluation, that of the task's first metric first."""
+    scores = [
+        (metric, subset, evaluation[name])
+        for name, (part, metric, subset) in columns_of(evaluation).items()
+        if part == 'validation' and metric != 'cost'
     ]
+    return sorted(scores, key=lambda score: score[:2] != (task.metrics[0], ''))
+
+
+def report_scores(evaluations: list[dict], task: Task, tested: dict, validated: dict) -> list[str]:
+    best = best_evaluation(evaluations, task)
+    lines = []
+    for metric, subset, value in validation_scores(best, task):
+        title = plain(f'validation {metric_title(metric, task, subset)}')
+        line = f'  - {title}: {format_score(metric, value)}'
+        if not lines:
+            line = f'- Best {title}: **{format_score(metric, value)}**, after epoch '
+            line += f'{best["n_epochs"]} (update {best["n_updates"]:,}).'
+        lines.append(line)
     for split, part in tested.items():
         if part.labels is None:
             title = metric_title(task.metrics[0], split=split)
             lines.append(f'- Test {title}: not known, since the test file has no labels.')
     known = describe(results(task, tested), 'Test ')
-    lines += known or describe(results(task, validated), 'Validation ')
-    for other in published:
-        title = f'{PARTS[other.on]} {metric_title(other.metric, split=other.split)}'
-        unit = ' %' if other.metric == 'accuracy' else ''
-        score = f'{title} {other.value}{unit} ({plain(other.who)})'
-        lines.append(f"- Published, for the whole data set and OpenAI's weights: {score}.")
-    return lines
+    return lines + (known or describe(results(task, validated), 'Validation '))
+
+
+def format_score(metric: str, value: float) -> str:
+    """'75.00 %' for accuracy, '0.512' for the cost, '75.00' for the other metrics."""
+    if metric == 'cost':
+        return f'{value:.3f}'
+    if math.isnan(value):
+        return 'not defined'
+    return f'{value:.2f} %' if metric == 'accuracy' else f'{value:.2f}'
 
 
 def describe(scores: Sequence[Score], kind: str = '') -> list[str]:
-    """Lines of scores of a kind of set.
-
-    '- Test accuracy: **75.00 %** (45 of 60 examples); 95 % interval (Wilson) 62.77 to 84.22.'
-    """
+    """Scores with intervals: '- Test accuracy: **75.00 %** (45 of 60 examples); 95 % ...'."""
     lines = []
     for score in scores:
         examples = count_examples(len(score.predictions.values))
@@ -166,43 +143,34 @@ def describe(scores: Sequence[Score], kind: str = '') -> list[str]:
     return lines
 
 
-def report_training(
-    folder: str, log: Log, task: Task, validated: dict[str, Predictions]
-) -> list[str]:
-    """The section of costs and scores by epoch."""
+def report_training(folder: str, log: Log, task: Task, validated: dict) -> list[str]:
     columns = columns_of(log.evaluations[0])
-    header = ['epoch', 'update', *(column.title(task) for column in columns.values())]
-    rows = [
-        [
-            line['n_epochs'],
-            f'{line["n_updates"]:,}',
-            *(format_score(column.metric, line[name]) for name, column in columns.items()),
-        ]
-        for line in log.evaluations
-    ]
+    header = ['epoch', 'update']
+    header += [plain(f'{part} {metric_title(m, task, s)}') for part, m, s in columns.values()]
+    rows = []
+    for line in log.evaluations:
+        cells = [format_score(metric, line[name]) for name, (_, metric, _) in columns.items()]
+        rows.append([line['n_epochs'], f'{line["n_updates"]:,}', *cells])
     best, scores = best_evaluation(log.evaluations, task), results(task, validated)
 
-    def curves(metric):
-        def panel(axes):
-            updates = [line['n_updates'] for line in log.evaluations]
-            for name, (part, kind, subset) in columns.items():
-                if kind == metric:
-                    values = [line[name] for line in log.evaluations]
-                    label = ', '.join(filter(None, [part, subset]))
-                    axes.plot(updates, values, 'o-', ms=4, label=label)
-            if scores and metric != 'cost':
-                kept = best['n_updates'], scores[0].value, *interval(scores[0])
-                style = {'fmt': 'none', 'ecolor': 'C1', 'label': 'kept, 95 % interval'}
-                pictures.with_interval(axes, *kept, **style)
-            titles = {'cost': 'cost of the task', 'accuracy': 'accuracy, %'}
-            pictures.finish(axes, titles.get(metric, f'{metric.capitalize()} × 100'))
-
-        return panel
+    def curves(metric, axes):
+        updates = [line['n_updates'] for line in log.evaluations]
+        for name, (part, kind, subset) in columns.items():
+            if kind == metric:
+                values = [line[name] for line in log.evaluations]
+                label = ', '.join(filter(None, [part, subset]))
+                axes.plot(updates, values, 'o-', ms=4, label=label)
+        if scores and metric != 'cost':
+            kept = best['n_updates'], scores[0].value, *interval(scores[0])
+            style = {'fmt': 'none', 'ecolor': 'C1', 'label': 'kept, 95 % interval'}
+            pictures.with_interval(axes, *kept, **style)
+        titles = {'cost': 'cost of the task', 'accuracy': 'accuracy, %'}
+        pictures.finish(axes, titles.get(metric, f'{metric.capitalize()} × 100'))
 
     lines = ['', '## Training', '', *markdown_table(header, rows)]
     panels = [pictures.loss_panel(log.progress)] if len(log.progress) > 1 else []
     if len(log.evaluations) > 1:  # a curve needs two points
-        panels += map(curves, ('cost', task.metrics[0]))
+        panels += [functools.partial(curves, metric) for metric in ('cost', task.metrics[0])]
     if panels:
         path = os.path.join(folder, 'training.png')
         pictures.draw(path, 6, max(2.4 * len(panels), 3), *panels)
@@ -210,21 +178,16 @@ def report_training(
     return lines
 
 
-# ----------------------------------------------------------------------------- the predictions
-
-
 def report_predictions(folder: str, task: Task, predictions: Predictions) -> list[str]:
     """The sections about predictions with labels."""
-    lines = []
-    if task.labels and not is_real(task):
-        lines += report_classes(folder, task, predictions)
+    lines = report_classes(folder, task, predictions) if task.labels else []
     if not is_real(task):
         lines += report_confidence(folder, predictions)
     return lines + report_mistakes(task, predictions)
 
 
 def report_classes(folder: str, task: Task, predictions: Predictions) -> list[str]:
-    """The section of precision and recall, and the confusion matrix of not too many classes."""
+    """The section of precision and recall; with a confusion matrix if it is not too large."""
     n_classes, labels, values = len(task.labels), predictions.labels, predictions.values
     right, of_labels, predicted = (
         np.bincount(ids, minlength=n_classes) for ids in (labels[predictions.right], labels, values)
@@ -239,7 +202,7 @@ def report_classes(folder: str, task: Task, predictions: Predictions) -> list[st
     rows.append(['mean (macro F1)', *[''] * 4, percent(np.nanmean(f1))])
     header = ['class', 'examples', 'predictions', 'precision', 'recall', 'F1']
     lines = ['', '## Classes', '', *markdown_table(header, rows)]
-    if n_classes <= MAX_CLASSES:
+    if n_classes <= 20:
         counts = np.zeros((n_classes, n_classes), dtype=int)
         np.add.at(counts, (labels, values), 1)
         pictures.draw_confusion(os.path.join(folder, 'confusion.png'), counts, task.labels)
@@ -248,7 +211,6 @@ def report_classes(folder: str, task: Task, predictions: Predictions) -> list[st
 
 
 def report_confidence(folder: str, predictions: Predictions) -> list[str]:
-    """The section of confidence and calibration."""
     confidence = predictions.confidence
     lines = [
         *['', '## Confidence', ''],
@@ -263,8 +225,8 @@ def report_confidence(folder: str, predictions: Predictions) -> list[str]:
 
 
 def calibrate(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The `bins` of `pictures.draw_confidence` that are not empty."""
-    which = np.minimum((N_BINS * confidence).astype(int), N_BINS - 1)
+    """The `bins` of `pictures.draw_confidence`, ten without those that are empty."""
+    which = np.minimum((10 * confidence).astype(int), 9)
     rows = []
     for i in np.unique(which):
         here = which == i
@@ -276,23 +238,23 @@ def calibrate(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
 def report_mistakes(task: Task, predictions: Predictions) -> list[str]:
     """The section of the surest mistakes, or of the largest errors, with their texts."""
     if is_real(task):
-        errors = abs(predictions.values - predictions.labels)
-        worst = np.argsort(-errors, kind='stable')
-        lines = ['', '## The largest errors', '']
-        lines.append('The examples with the largest difference of prediction and score:')
+        worst = np.argsort(-abs(predictions.values - predictions.labels), kind='stable')
+        title = 'The largest errors'
+        first = 'The examples with the largest difference of prediction and score:'
     else:
         wrong = np.flatnonzero(~predictions.right)
         worst = wrong[np.argsort(-predictions.confidence[wrong], kind='stable')]
-        lines = ['', '## The surest mistakes', '']
-        first = f'{len(wrong):,} of {len(predictions.values):,} predictions are wrong. '
-        lines.append(f'{first}The surest of them:' if len(wrong) else 'There are none.')
+        title, first = 'The surest mistakes', 'There are none.'
+        if len(wrong):
+            n = len(predictions.values)
+            first = f'{len(wrong):,} of {n:,} predictions are wrong. The surest of them:'
+    lines = ['', f'## {title}', '', first]
     for rank, i in enumerate(worst[:N_MISTAKES], 1):
         lines += ['', *describe_mistake(task, predictions, rank, i)]
     return lines
 
 
 def describe_mistake(task: Task, predictions: Predictions, rank: int, i: int) -> list[str]:
-    """One item of the list of mistakes."""
     example = predictions.examples[i]
     pair = predictions.values[i], predictions.labels[i]
     if is_real(task):
@@ -309,9 +271,6 @@ def describe_mistake(task: Task, predictions: Predictions, rank: int, i: int) ->
             names[task.n_context + k] = f'{name_of(task, k)}, {percent(shares[k])}{mark}'
     texts = zip(names, example.texts, strict=True)
     return lines + [f'{" " * len(first)}- {name}: {plain(text)}' for name, text in texts]
-
-
-# ---------------------------------------------------------------------------------- Markdown
 
 
 def count_examples(n: int) -> str:
@@ -341,16 +300,11 @@ def picture(name: str, alt: str) -> list[str]:
     return ['', f'![{alt}]({name}.png)']
 
 
-# ------------------------------------------------------------------------------ what is printed
-
-
-def print_metrics(
-    task: Task, evaluations: list[dict], test: Sets, valid: Sets | None = None
-) -> None:
+def print_metrics(task: Task, evaluations: list[dict], test: Sets, valid: Sets | None = None):
     """Print the scores of the best parameters, as OpenAI's program does for ROCStories."""
     tested = decode_sets(task, test)
     best = validation_scores(best_evaluation(evaluations, task), task)
-    scores = [('Valid', c.metric, c.subset, f' {value:.2f}') for c, value in best]
+    scores = [('Valid', metric, subset, f' {value:.2f}') for metric, subset, value in best]
     scores += [('Test', s.metric, s.split, f'  {s.value:.2f}') for s in results(task, tested)]
     unknown = [name for name, part in tested.items() if part.labels is None]
     text = '  not known: the test file has no labels'
