@@ -60,6 +60,20 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
         lock.release()
 
 
+def is_held(folder: str) -> bool:
+    """Return whether a run that still works holds a folder, see `only_run`."""
+    path = os.path.join(folder, 'lock')
+    if not os.path.exists(path):
+        return False
+    try:
+        with FileLock(path, fallback_to_soft=False).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # no locks there, or not for us
+        return False
+
+
 class StopSignals:
     """A context in which signals are noted in `received`, for the run to stop soon.
 
