@@ -1,18 +1,18 @@
 """The report of a run: scores that can be checked by hand, files, pictures, a page."""
 
-import html
 import io
 import math
 import os
+import pathlib
 import re
 import sys
 from dataclasses import replace
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
+from browser import NEEDS_CHROMIUM, Browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -425,31 +425,39 @@ TEXTS = [  # what would be markup, or turn the line around
 ISOLATE = re.compile('[\u2068\u2069]')
 
 
-def test_the_page_shows_texts_as_they_are(tmp_path):
-    """It has no other tags than those of the report, asks for nothing else and runs nothing."""
+def write_page(folder):
+    """A page with the texts as title, in a table and in a list, and with a wide picture."""
     shown = [plain(text) for text in TEXTS]
     lines = [f'# {shown[0]}', '', *markdown_table(['class', *shown[:3]], [[t] * 4 for t in shown])]
     lines += ['', '![A line](line.png)', '', '![Lost](lost.png)', '']
     lines += [f'1. Example {text}: right\n   - text: {text}' for text in shown]
-    pictures.draw(str(tmp_path / 'line.png'), 9, 4, lambda axes: axes.plot([1, 2]))
-    (tmp_path / 'report.md').write_text('\n'.join(lines), encoding='utf-8')
-    write_html(tmp_path / 'report.md')
-    page = (tmp_path / 'report.html').read_text(encoding='utf-8')
-    head, _, body = page.removesuffix('</html>\n').partition('</head>\n')
-    body = ElementTree.fromstring(body)
-    assert f'<title>{html.escape(TEXTS[0])}</title>' in head
-    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in head
-    rows = [[''.join(cell.itertext()) for cell in row] for row in body.iterfind('.//tbody/tr')]
-    items = [''.join(item.itertext()).strip() for item in body.iterfind('.//li//li')]
-    for text, row, item in zip(TEXTS, rows, items, strict=True):
-        text = ' '.join(text.split())
-        assert [ISOLATE.sub('', cell) for cell in row] == [text] * 4
-        assert ISOLATE.sub('', item) == f'text: {text}'
-    tags = 'body h1 div table thead tbody tr th td p img ol ul li'.split()
-    assert {element.tag for element in body.iter()} == set(tags)
-    assert {cell.get('dir') for cell in body.iter('td')} == {'auto'}
-    [image] = body.iter('img')
-    assert image.get('src').startswith('data:image/png;base64,') and image.get('class') == 'large'
+    pictures.draw(str(folder / 'line.png'), 9, 4, lambda axes: axes.plot([1, 2]))
+    (folder / 'report.md').write_text('\n'.join(lines), encoding='utf-8')
+    return write_html(folder / 'report.md')
+
+
+@NEEDS_CHROMIUM
+def test_a_browser_shows_the_report_as_it_is(tmp_path):
+    path = pathlib.Path(write_page(tmp_path))
+    with Browser(tmp_path / 'browser') as page:
+        for width, scheme in [(390, 'light'), (1200, 'dark')]:
+            page.open(path, width, scheme)
+            rows = page.value('[...document.querySelectorAll("tbody tr")].map(r => r.innerText)')
+            items = page.value('[...document.querySelectorAll("li li")].map(i => i.innerText)')
+            for text, row, item in zip(TEXTS, rows, items, strict=True):
+                text = ' '.join(text.split())
+                assert ISOLATE.sub('', row) == '\t'.join([text] * 4)
+                assert ISOLATE.sub('', item) == f'text: {text}'
+            assert page.value('document.title') == TEXTS[0]
+            assert page.value('[...document.images].map(i => i.naturalWidth)') == [1080]
+            assert page.value('document.scrollingElement.scrollWidth') <= width
+        dark = page.value('getComputedStyle(document.body).backgroundColor')
+        assert max(map(int, re.findall(r'\d+', dark))) < 50
+    told = {event['method'] for event in page.events}
+    assert not told & {'Runtime.exceptionThrown', 'Runtime.consoleAPICalled', 'Log.entryAdded'}
+    requests = [e for e in page.events if e['method'] == 'Network.requestWillBeSent']
+    addresses = {e['params']['request']['url'].split(':')[0] for e in requests}
+    assert addresses == {'file', 'data'}
 
 
 def test_what_no_run_needs_fails_with_a_warning(tmp_path, capsys, monkeypatch):
