@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import pathlib
 import re
 import sys
 from dataclasses import replace
@@ -433,12 +432,13 @@ def write_page(folder):
     lines += [f'1. Example {text}: right\n   - text: {text}' for text in shown]
     pictures.draw(str(folder / 'line.png'), 9, 4, lambda axes: axes.plot([1, 2]))
     (folder / 'report.md').write_text('\n'.join(lines), encoding='utf-8')
-    return write_html(folder / 'report.md')
+    write_html(folder / 'report.md')
+    return folder / 'report.html'
 
 
 @NEEDS_CHROMIUM
 def test_a_browser_shows_the_report_as_it_is(tmp_path):
-    path = pathlib.Path(write_page(tmp_path))
+    path = write_page(tmp_path)
     with Browser(tmp_path / 'browser') as page:
         for width, scheme in [(390, 'light'), (1200, 'dark')]:
             page.open(path, width, scheme)
