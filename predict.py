@@ -96,7 +96,6 @@ from gpt1.report.log import is_real, metric_title
 from gpt1.report.predictions import predictions_for, text_names, write_predictions
 from gpt1.report.report import warnings_of, write_evaluation
 from gpt1.run import record
-from gpt1.run.checkpoint import is_held
 from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
 from gpt1.run.parallel import find_devices, predict
 from gpt1.tasks.task import Example, Task
@@ -108,13 +107,13 @@ from gpt1.weights.open import OpenedModel, open_model
 def latest_params(args, save_dir: str = 'save') -> str:
     """Return the best_params, of those that can be meant, that a run of train.py wrote last.
 
-    Runs that still train do not count, nor those of a task with other texts than `args` has.
+    Runs that have not ended do not count, nor those of a task with other texts than `args` has.
     Raises InputError; also where several tasks remain, since nothing says which of them is meant.
     """
     found = glob.glob(os.path.join(glob.escape(save_dir), '*', 'best_params'))
-    done = [path for path in found if not is_held(os.path.dirname(path))]
+    done = [path for path in found if not os.path.exists(f'{os.path.dirname(path)}/running')]
     if not done:
-        state = 'only parameters of runs that still train' if found else 'no parameters'
+        state = 'only parameters of runs that have not ended' if found else 'no parameters'
         raise InputError(
             f'there are {state} in {save_dir}/: fine-tune first (python train.py --dataset '
             'rocstories --submit, for example), or name a file with --params'

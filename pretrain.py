@@ -39,10 +39,10 @@ from gpt1.report.log import Log, split_log
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run
 from gpt1.run.corpus import open_tokens, prepare, vocabulary_files
+from gpt1.run.depends import of_pretraining
 from gpt1.run.parallel import Ranks, StepSize, find_devices, keep_freed_memory, to_device
 from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
-from gpt1.text.text_files import find_texts
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
 from gpt1.weights.parameters import save_settings
@@ -227,9 +227,7 @@ def prepare_run(args, ranks: Ranks, stack: contextlib.ExitStack) -> bool:
     args.resume = args.resume or ranks.restarted
     work = os.path.join(args.out, 'work')
     checkpoint = os.path.join(work, 'checkpoint')
-    if args.resume and record.is_finished(
-        args.out, checkpoint, lambda: record.of_pretraining(args, find_texts(args.text)[0])
-    ):
+    if args.resume and record.is_finished(args.out, checkpoint, lambda: of_pretraining(args)):
         return True
     check_out(args, work)
     stack.enter_context(only_run(work, args.out))
@@ -306,7 +304,8 @@ def pre_train(args, ranks: Ranks) -> None:
 
 def begin(args, job: PreTraining, trainer: Trainer, lines: list) -> ResultLogger:
     """Write the record and the log, print what the run is, and return the log."""
-    about = record.of_pretraining(args, find_texts(args.text)[0])
+    source = record.read_file(os.path.join(args.out, 'work', 'tokens.json'))['source']
+    about = of_pretraining(args, source['texts'])
     job.record = record.begin(args.out, about, lines)
     n_parameters = sum(p.numel() for p in job.model.parameters())
     source = f'from {args.init}' if args.init else 'drawn at random'
@@ -380,7 +379,7 @@ def make_trainer(args, job: PreTraining, tokens_hash: str) -> Trainer:
     steps = StepSize(args.n_batch, job.unit, 'a smaller --n_batch', same)
     identity = record.determining(args, 'pretrain.py')
     identity['the text or its encoding'] = tokens_hash
-    return Trainer(job, job.model, opt, job.ranks, steps, args, identity)
+    return Trainer(job, job.model, opt, steps, identity)
 
 
 def main(argv=None) -> int:

@@ -60,14 +60,7 @@ from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run, same_form
 from gpt1.run.data_cache import load_data
 from gpt1.run.encoding import EncodedData, EncodedDataset, array_hash
-from gpt1.run.parallel import (
-    PREDICT_BATCH,
-    Ranks,
-    StepSize,
-    find_devices,
-    keep_freed_memory,
-    predict,
-)
+from gpt1.run.parallel import Ranks, StepSize, find_devices, keep_freed_memory, predict
 from gpt1.run.training import Job, Trainer
 from gpt1.tasks.task import Data, Task
 from gpt1.weights.huggingface import open_weights
@@ -86,9 +79,6 @@ TRUNK_DROPOUT = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
 DROPOUT = (*TRUNK_DROPOUT, 'clf_pdrop')
 
 
-# ---------------------------------------------------------------------------------------- input
-
-
 @dataclass
 class Inputs:
     """What a run reads: the task, its data set as text and encoded, and the encoder."""
@@ -101,8 +91,7 @@ class Inputs:
     n_ctx: int
     about: dict  # all that the results depend on, see `record.of_training`
 
-    def __getstate__(self):
-        """Leave out what only the first rank needs."""
+    def __getstate__(self):  # what all ranks need
         return {**vars(self), 'encoder': None, 'text': None, 'about': None}
 
 
@@ -120,7 +109,7 @@ def check_output(args) -> None:
 
 
 def read_inputs(args) -> Inputs:
-    """Check the input, in order of cost, and encode it. Raises InputError."""
+    """Check the input, in order of cost, and encode it."""
     check_output(args)
     transfers = args.n_transfer >= 0
     encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path, transfers)
@@ -139,9 +128,6 @@ def read_inputs(args) -> Inputs:
     # may be longer.
     n_ctx = args.n_ctx if args.dataset == 'custom' else encoded.longest
     return Inputs(task, text, encoded, encoder, encoder.n_vocab, n_ctx, about)
-
-
-# ------------------------------------------------------------------------------------ fine-tuning
 
 
 class FineTuning(Job):
@@ -164,7 +150,7 @@ class FineTuning(Job):
         self.rows = 'shared rows' if self.share_context else 'separate rows'
         if model.config.separate_rows:
             self.share_context, self.rows = False, 'separate rows (an LSTM reads no others)'
-        self.steps = StepSize(PREDICT_BATCH, self.unit, '', 'the results are the same')
+        self.steps = StepSize()
         self.best_score = None  # nothing is kept yet
         self.record = {}
 
@@ -194,14 +180,11 @@ class FineTuning(Job):
         # The original measures as many training examples as it sets aside.
         train = self.measure({'train': self.train.first(self.args.n_valid or 374)})
         valid = self.measure(self.valid)
-        line = {
-            'n_epochs': trainer.n_updates // self.updates_per_epoch,
-            'n_updates': trainer.n_updates,
-        }
+        n_updates = trainer.n_updates
+        line = {'n_epochs': n_updates // self.updates_per_epoch, 'n_updates': n_updates}
         for name, value in train.items():
-            line[f'tr_{name}'] = value
-            line[f'va_{name}'] = valid[name]
-        line.update({f'va_{name}': value for name, value in valid.items()})  # also single sets
+            line |= {f'tr_{name}': value, f'va_{name}': valid[name]}
+        line |= {f'va_{name}': value for name, value in valid.items()}  # also single sets
         first = valid[log_name(self.task.metrics[0])]
         if self.args.submit and is_better(first, self.best_score):
             self.best_score = first
@@ -209,9 +192,8 @@ class FineTuning(Job):
         return line
 
     def measure(self, sets: dict[str, EncodedDataset]) -> dict[str, float]:
-        """Return the cost and the metrics of the task.
+        """Return the cost and the metrics of the first set, or of all together if they are pooled.
 
-        They are those of all sets together if the task says so (`pooled`), else of the first one.
         The scores of single sets follow as `<metric>_<set>`.
         """
         logits = {name: self.predict(data) for name, data in sets.items()}
@@ -227,8 +209,8 @@ class FineTuning(Job):
             result[f'cost{suffix}'] = task_losses(scores, torch.from_numpy(targets)).mean().item()
             predictions = decode(self.task, scores.numpy())
             for metric in self.task.metrics:
-                value = self.task.score(metric, labels, predictions)
-                result[log_name(metric) + suffix] = value
+                name = log_name(metric) + suffix
+                result[name] = self.task.score(metric, labels, predictions)
         return result
 
     def state(self):
@@ -240,14 +222,12 @@ class FineTuning(Job):
         else:  # of an earlier version, which kept nothing at 0 or below
             self.best_score = float(state['best_score']) or None
 
-    # ------------------------------------------------------------------------ the best parameters
-
     def predict(self, data: EncodedDataset) -> torch.Tensor:
         """Return the logits of all examples, on every rank."""
         return predict(self.model, data, self.ranks, self.args.precision, self.steps)
 
     def path(self, name: str) -> str:
-        """Return the path of a file of this run in --save_dir."""
+        """Return the path of a file of this run."""
         return os.path.join(self.args.save_dir, self.args.desc, name)
 
     def save_best(self, trainer: Trainer) -> None:
@@ -259,7 +239,7 @@ class FineTuning(Job):
             trainer.saver.save(self.path('best_params'), self.model.state_dict())
 
     def check_best(self) -> None:
-        """Raise InputError if the best parameters, which a resumed run needs, are not whole."""
+        """Raise InputError unless a resumed run finds the best parameters whole."""
         if not self.args.submit or self.best_score is None:
             return
         path = self.path('best_params')
@@ -267,10 +247,8 @@ class FineTuning(Job):
             if not same_form(read_parameters(path)[0], self.model.state_dict()):
                 raise InputError(f'{path} does not hold the parameters of this model')
         except InputError as error:
-            raise InputError(
-                f'{error}; it held the best parameters so far: put it back, or start again '
-                'without --resume'
-            ) from error
+            hint = 'put it back, or start again without --resume'
+            raise InputError(f'{error}; it held the best parameters so far: {hint}') from error
 
     def load_best(self, trainer: Trainer) -> None:
         """Load the best parameters into the model, on every rank."""
@@ -280,15 +258,12 @@ class FineTuning(Job):
 
 
 def has_dropout(args, names=DROPOUT) -> bool:
-    """Return whether some of the rates of dropout that the model uses are not 0."""
+    """Return whether the model uses dropout."""
     return any(getattr(args, name) > 0 for name in names if name not in NOT_OF_MODEL[args.model])
 
 
-# -------------------------------------------------------------------------------------------- run
-
-
 def run(args) -> None:
-    """Read, encode, load, fine-tune, predict, analyse. Raises InputError and Stopped."""
+    """Read, encode, load, fine-tune, predict, analyse."""
     devices = find_devices(args.device, args.n_gpu, args.precision)
     keep_freed_memory()
     if args.deterministic:
@@ -313,8 +288,7 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
 
     if ranks.from_first(is_finished):
         return
-    checkpoint = ranks.from_first(lambda: start_or_resume(args, path, resume))
-    ranks.begin()
+    checkpoint = ranks.from_first(lambda: find_checkpoint(path, resume))
     lines = trainer.resume(checkpoint, path) if checkpoint else []
     del checkpoint
     ranks.from_first(job.check_best)
@@ -329,16 +303,14 @@ def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
         trainer.remove_checkpoint(path)
 
 
-def start_or_resume(args, path: str, resume: bool) -> dict | None:
-    """Return the checkpoint to resume, or None: then all of an earlier run is set aside."""
-    checkpoint = find_checkpoint(path, resume)
-    if checkpoint is None:
-        record.set_aside(args.desc, args.log_dir, args.save_dir, args.analysis_dir)
-    return checkpoint
-
-
 def begin(args, inputs: Inputs, job: FineTuning, trainer: Trainer, lines: list) -> ResultLogger:
-    """Write the record and the log, print what the run is, and return the log."""
+    """Print what the run is, and begin its record and its log, which is returned.
+
+    lines  the log of the run that is resumed. Without one, all of an earlier run is set aside
+    """
+    if not lines:
+        record.set_aside(args.desc, args.log_dir, args.save_dir, args.analysis_dir)
+    job.ranks.begin()
     job.record = record.begin(job.path(''), inputs.about, lines)
     n_parameters = sum(p.numel() for p in job.model.parameters())
     options = ', '.join(f'{name} {value}' for name, value in model_settings(args).items())
@@ -370,7 +342,6 @@ def make_model(args, inputs: Inputs, ranks: Ranks) -> DoubleHeadModel:
 
 
 def fill(args, model: DoubleHeadModel) -> None:
-    """Load what --n_transfer says into the model, and draw the rest."""
     loaded = []
     if args.n_transfer >= 0:
         # The first use of NumPy's random state; the order of the epochs follows.
@@ -398,7 +369,7 @@ def make_trainer(args, job: FineTuning, inputs: Inputs) -> Trainer:
     )
     steps = StepSize(size, job.unit, 'a smaller --n_batch and a larger --n_gpu', same)
     known = ranks.from_first(lambda: identity(args, job, inputs))
-    return Trainer(job, JointLoss(model, args.lm_coef), opt, ranks, steps, args, known)
+    return Trainer(job, JointLoss(model, args.lm_coef), opt, steps, known)
 
 
 def identity(args, job: FineTuning, inputs: Inputs) -> dict:
@@ -419,7 +390,7 @@ Predicted = dict[str, dict[str, tuple[list, np.ndarray]]]
 
 
 def predict_sets(inputs: Inputs, job: FineTuning) -> Predicted:
-    """Predict the validation and test sets, on every rank. Only the first one has the examples."""
+    """Predict on every rank. Only the first one has the examples."""
     predicted = {}
     for split in ('valid', 'test'):
         texts = getattr(inputs.text, split) if job.ranks.first else {}
@@ -433,7 +404,7 @@ def predict_sets(inputs: Inputs, job: FineTuning) -> Predicted:
 def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted: Predicted):
     """Write the submission, the predictions, the report, and the record of the whole run."""
     task, folder = inputs.task, os.path.join(args.analysis_dir, args.desc)
-    finished = finished_record(inputs, job, logger, predicted)
+    finished = finished_record(inputs.encoded, job, logger, predicted)
     if args.submit:
         record.write(folder, job.record)  # before the predictions: they are this run's
         save_submissions(args, task, predicted['test'])
@@ -441,7 +412,9 @@ def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger, predicte
         record.write(folder, finished)
     record.write(job.path(''), finished)
     if args.analysis:
-        report(args, inputs, logger, predicted)
+        log, notes = split_log(logger.lines), inputs.text.notes
+        print_metrics(task, log.evaluations, predicted['test'], predicted['valid'])
+        write_report(folder, log, task, predicted['test'], predicted['valid'], notes)
     print(describe_end(args), flush=True)
     print_next_step(args.sample)
 
@@ -469,20 +442,9 @@ def save_submissions(args, task: Task, test: dict[str, tuple[list, np.ndarray]])
                     write_submission(f, task, decode(task, logits))
 
 
-def report(args, inputs: Inputs, logger: ResultLogger, predicted: Predicted) -> None:
-    """Write the report, and print its scores."""
-    task, test, valid = inputs.task, predicted['test'], predicted['valid']
-    log = split_log(logger.lines)
-    print_metrics(task, log.evaluations, test, valid)
-    folder = os.path.join(args.analysis_dir, args.desc)
-    write_report(folder, log, task, test, valid, inputs.text.notes)
-
-
-def finished_record(
-    inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted: Predicted
-) -> dict:
+def finished_record(encoded: EncodedData, job: FineTuning, logger, predicted: Predicted) -> dict:
     """Return the record of a run that has ended."""
-    task, scores, noise, sets = inputs.task, [], [], {}
+    task, scores, noise, sets = job.task, [], [], {}
     for split, parts in predicted.items():
         predictions = {name: predictions_for(task, *part) for name, part in parts.items()}
         found = results(task, predictions)
@@ -490,7 +452,6 @@ def finished_record(
         noise += [[split, r.split, r.metric, *noise_of(r)] for r in found]
         for name, (examples, _) in parts.items():
             sets[f'{split} {name}'] = record.examples_hash(examples)
-    encoded = inputs.encoded
     test = [data for name, data in encoded.test.items() if name != 'diagnostic']
     sizes = {'training': [encoded.train], 'validation': encoded.valid.values(), 'test': test}
     return {

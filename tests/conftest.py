@@ -26,23 +26,14 @@ ON_LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='of Linux alone')
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 PROCESSES = multiprocessing.get_context('spawn' if sys.platform == 'win32' else 'forkserver')
 if sys.platform != 'win32':  # it forks a process that has imported all
-    import resource
-
     PROCESSES.set_forkserver_preload(
         'train pretrain ftfy scipy.special spacy.lang.en torch._dynamo tokenizers '
         'torch.nn.parallel.distributed matplotlib.figure matplotlib.backends.backend_agg'.split()
     )
 
 
-def child(script, argv, output, environment, file_size=None, patch=None):
-    """Run `script argv` as a process: output to a file, the exit status that of the process.
-
-    file_size  no file may become larger, as on a full disk
-    patch      called first
-    """
-    if file_size:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+def child(script, argv, output, environment, patch=None):
+    """Call `patch`, and run `script argv` as a process: output to a file."""
     # The run starts workers as it does outside of the tests, not with a fork server of its own.
     multiprocessing.set_start_method(None, force=True)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -78,10 +69,8 @@ class Command:
     """Runs of a script that write below `folder`: by default train.py on the small data set."""
 
     script = 'train'
-    options = (
-        '--dataset rocstories --submit --device cpu --n_valid 32 --n_layer 2 --n_head 4'.split()
-    )
-    options += '--n_embd 32 --n_ctx 64 --n_gpu 1 --lr 1e-3'.split()
+    options = '--dataset rocstories --submit --device cpu --n_valid 32 --n_gpu 1 --lr 1e-3'.split()
+    options += '--n_layer 2 --n_head 4 --n_embd 32 --n_ctx 64'.split()
     options += [f'--{name}_dir={os.path.join(GOLDEN, name)}' for name in ('data', 'model')]
 
     def __init__(self, folder):
@@ -92,9 +81,9 @@ class Command:
         folders = [f'--{name}_dir={self.folder / name}' for name in names]
         return [*self.options, *folders, *map(str, options)]
 
-    def start(self, *options, file_size=None, patch=None, **environment):
+    def start(self, *options, patch=None, **environment):
         output = str(self.folder / 'output')
-        args = (self.script, self.argv(*options), output, environment, file_size, patch)
+        args = (self.script, self.argv(*options), output, environment, patch)
         process = PROCESSES.Process(target=child, args=args)
         process.start()
         return process

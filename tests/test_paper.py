@@ -88,7 +88,7 @@ class Paper:
             'FAKE_SECONDS': str(seconds),
         }
         output = str(self.folder / 'output')
-        arguments = ('paper', list(map(str, argv)), output, environment, None, use_fake_scripts)
+        arguments = ('paper', list(map(str, argv)), output, environment, use_fake_scripts)
         process = PROCESSES.Process(target=child, args=arguments)
         process.start()
         return process
@@ -374,10 +374,9 @@ def test_a_pre_training_with_other_options_is_set_aside(monkeypatch, tmp_path):
     (tmp_path / 'pretrain.py').write_text(
         'from gpt1.parsing import parse_pretrain_args\n'
         'from gpt1.run import record\n'
-        'from gpt1.text.text_files import find_texts\n'
+        'from gpt1.run.depends import of_pretraining\n'
         'args = parse_pretrain_args()\n'
-        'about = record.of_pretraining(args, find_texts(args.text)[0])\n'
-        'record.write(args.out, record.finished(about))\n'
+        'record.write(args.out, record.finished(of_pretraining(args)))\n'
     )
     folder, ids = tmp_path / 'lstm', []
     for words, kept in (((), False), (('--n_iter', '7'), True), (('--n_it=7',), True)):

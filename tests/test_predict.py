@@ -101,7 +101,7 @@ def test_the_parameters_kept_last(kept, tmp_path, capsys, monkeypatch):
         assert newest in run(capsys, *argv).err
         with only_run(str(tmp_path / 'save' / 'new')):
             assert predict.main(argv) == 2
-    assert 'only parameters of runs that still train' in capsys.readouterr().err
+    assert 'only parameters of runs that have not ended' in capsys.readouterr().err
 
 
 def test_evaluation_of_a_file(kept, params, tmp_path, capsys):

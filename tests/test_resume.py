@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 
 import numpy as np
@@ -72,50 +73,36 @@ def test_the_same_seed_gives_the_same_bytes(command, undisturbed):
     assert command.read(*path) != undisturbed.read(*path)
 
 
-LAYOUTS = {  # the columns of own data, the number of words in each, options
-    'pair': ({'text1': 30, 'text2': 30}, []),
-    'similarity': ({'text1': 30, 'text2': 30}, ['--symmetric']),
-    'choices': ({'context': 4, **{f'choice{i + 1}': 2 for i in range(40)}}, []),
+COLUMNS = {  # of own data, and the number of words in each
+    'pair': {'text1': 30, 'text2': 30},
+    'choices': {'context': 4, **{f'choice{i + 1}': 2 for i in range(40)}},
 }
 
 
 @pytest.mark.parametrize(
-    'path, layout', [('plain', 'choices'), *(('cpu', layout) for layout in LAYOUTS)]
+    'path, layout', [('plain', 'choices'), ('cpu', 'choices'), ('cpu', 'pair')]
 )
 def test_two_threads_add_in_one_order(command, other_command, monkeypatch, layout, path):
     """The arrays are large enough for both threads; many terms belong to one row of them.
 
-    Forty choices have the same parent, tokens and positions occur often. The second run is stopped
-    and resumed.
+    Forty choices have the same parent, tokens and positions occur often.
     """
     monkeypatch.setenv('GPT1_PATH', path)
-    columns, more = LAYOUTS[layout]
     words, draw = 'Ella had no tape at night and went to the store'.split(), random.Random(0)
     rows = []
     for i in range(24):
-        texts = {name: ' '.join(draw.choices(words, k=n)) for name, n in columns.items()}
+        texts = {name: ' '.join(draw.choices(words, k=n)) for name, n in COLUMNS[layout].items()}
         rows.append(json.dumps({**texts, 'label': i % 2 + 1}))
     data = command.folder / 'train.jsonl'
     data.write_text('\n'.join(rows))
     options = f'--dataset custom --data_dir {data.parent} --desc rocstories --n_transfer -1'.split()
     options += '--n_embd 192 --n_layer 1 --n_ctx 512 --n_batch 3 --share_context'.split()
-    options += ['--n_valid', 3, '--n_iter', 2, *more]
-    update, calls = training.Trainer.update, []
-
-    def stopped_once(self, items):
-        calls.append(self)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, items)
-
+    options += ['--n_valid', 3, '--n_iter', 2]
     torch.set_num_threads(2)
     try:
-        assert train.main(other_command.argv(*options)) == 0
-        with monkeypatch.context() as patch:
-            patch.setattr(training.Trainer, 'update', stopped_once)
-            assert train.main(command.argv(*options)) == 143
-        torch.set_num_threads(2)
-        assert train.main(command.argv(*options, '--resume')) == 0
+        for one in (command, other_command):
+            assert train.main(one.argv(*options)) == 0
+            torch.set_num_threads(2)
     finally:
         torch.set_num_threads(1)
     assert command.log()[1:] == other_command.log()[1:]
@@ -153,28 +140,16 @@ def _killed_at(owner, method, call):
     setattr(owner, method, killing)
 
 
-@pytest.mark.parametrize(
-    'owner, method, call', [(training.Trainer, '_save', 4), (train.FineTuning, 'load_best', 1)]
-)
-def test_killed_between_two_files(command, undisturbed, owner, method, call):
+def test_killed_between_two_files(command, undisturbed):
     """The best parameters newer than the checkpoint; the last checkpoint without predictions."""
-    process = command.start(*RUN, patch=functools.partial(_killed_at, owner, method, call))
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    if method == '_save':
+    for place in ((training.Trainer, '_save', 4), (train.FineTuning, 'load_best', 1)):
+        kill = functools.partial(_killed_at, *place)
+        command.run(*RUN, '--resume', patch=kill, status=-signal.SIGKILL)
         best = command.folder / 'save' / 'rocstories' / 'best_params'
-        assert best.stat().st_mtime_ns > checkpoint_of(command).stat().st_mtime_ns
-    else:
-        assert not (command.folder / 'submission').exists()
+        is_newer = best.stat().st_mtime_ns > checkpoint_of(command).stat().st_mtime_ns
+        assert is_newer == ('_save' in place)
+    assert not (command.folder / 'submission').exists()
     command.run(*RUN, '--resume')
-    assert_same_end(command, undisturbed)
-
-
-@ON_LINUX
-def test_resuming_on_windows(command, undisturbed):
-    kill = functools.partial(_killed_at, training.Trainer, '_save', 3)
-    command.start(*RUN, patch=kill).join()
-    assert 'resumed after' in command.run(*RUN, '--resume', patch=as_on_windows)
     assert_same_end(command, undisturbed)
 
 
@@ -196,27 +171,27 @@ def test_resume_without_the_best_parameters(command, capsys):
 
 
 def test_killed_inside_the_write_of_a_checkpoint(command, undisturbed):
+    """Where Linux can act like Windows, it is resumed there."""
     process = command.start(*RUN)
     folder = command.folder / 'save' / 'rocstories'
     wait_for(lambda: (folder / 'checkpoint').exists() and any(folder.glob('.checkpoint*')), process)
     process.kill()
     process.join()
     load(command, 'checkpoint')  # whole
-    command.run(*RUN, '--resume')
+    patch = as_on_windows if sys.platform == 'linux' else None
+    assert 'resumed after' in command.run(*RUN, '--resume', patch=patch)
     assert_same_end(command, undisturbed)
     assert not list(folder.glob('.*'))  # nothing half-written is left
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signal_then_resume(command, undisturbed, number):
+def test_signal_then_resume(command, undisturbed):
     process = command.start(*RUN)
     wait_for(checkpoint_of(command).exists, process)
-    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGINT)
     process.join()
-    assert process.exitcode == 128 + number
+    assert process.exitcode == 130
     assert '--resume' in command.output.splitlines()[-1]
-    output = command.run(*RUN, '--resume')
-    assert 'resumed after update' in output
+    assert 'resumed after update' in command.run(*RUN, '--resume')
     assert_same_end(command, undisturbed)
 
 
@@ -314,17 +289,6 @@ def test_two_runs_of_one_name(command, capsys):
     assert train.main(command.argv('--n_iter', 1)) == 0
 
 
-def test_full_disk_leaves_the_earlier_files(command):
-    """A limit on the size of files acts like a full disk: the checkpoint does not fit."""
-    assert train.main(command.argv('--n_iter', 1, '--keep_checkpoint')) == 0
-    before = checkpoint_of(command).read_bytes()
-    output = command.run('--n_iter', 1, status=2, file_size=len(before) - 1000).splitlines()[-1]
-    assert f'cannot write {checkpoint_of(command)}: File too large' in output
-    assert 'the same command with --resume continues the run' in output
-    assert command.read('save', 'rocstories.1', 'checkpoint') == before
-    assert not list(checkpoint_of(command).parent.glob('.*'))
-
-
 @pytest.fixture(scope='module')
 def short(tmp_path_factory):
     command = Command(tmp_path_factory.mktemp('short'))
@@ -332,22 +296,17 @@ def short(tmp_path_factory):
     return command
 
 
+FILES = ['log/{}.jsonl', 'save/{}/best_params', 'save/{}/checkpoint', 'submission/ROCStories.tsv']
+
+
 @ON_LINUX
-@pytest.mark.parametrize(
-    'name',
-    [
-        'log/rocstories.jsonl',
-        'save/rocstories/best_params',
-        'save/rocstories/checkpoint',
-        'submission/ROCStories.tsv',
-    ],
-)
+@pytest.mark.parametrize('name', FILES)
 def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
     """It shows when the file is synced; parameters are written in a thread, as with a GPU.
 
     There is one line and nothing half-written, and the run can be resumed.
     """
-    path, fsync = command.folder / name, os.fsync
+    path, fsync = command.folder / name.format('rocstories'), os.fsync
 
     def full(fd):
         if os.path.basename(os.readlink(f'/proc/self/fd/{fd}')).startswith(f'.{path.name}.'):
@@ -365,9 +324,8 @@ def test_a_full_disk_at_any_file(command, short, monkeypatch, capsys, name):
     assert not path.exists() and not list(command.folder.rglob('.*'))
     assert train.main(command.argv('--n_iter', 1, '--analysis', '--resume')) == 0
     assert path.exists() == (path.name != 'checkpoint') and command.log()[1:] == short.log()[1:]
-    best = load(command, 'best_params')
-    expected = load(short, 'best_params').items()
-    assert all(torch.equal(best[parameter], value) for parameter, value in expected)
+    best = ('save', 'rocstories', 'best_params')
+    assert command.read(*best) == short.read(*best)
 
 
 NO_DROPOUT = [f'--{name}_pdrop=0' for name in ('embd', 'attn', 'resid', 'clf')]
@@ -430,22 +388,19 @@ def test_out_of_memory_of_the_cpu_and_elsewhere(command, monkeypatch, capsys):
     assert message == f'train.py: error: {expected}'
 
 
-@pytest.mark.parametrize('what', ['loss', 'norm'])
-def test_not_finite_stops_and_keeps_the_checkpoint(command, short, monkeypatch, capsys, what):
+def test_not_finite_stops_and_keeps_the_checkpoint(command, short, monkeypatch, capsys):
     shutil.copytree(short.folder / 'save', command.folder / 'save')
     update = training.Trainer.update
 
     def broken_update(self, items):
         figures = update(self, items)
         if self.n_updates == 5:
-            figures[3 if what == 'loss' else -1] = float('nan')
+            figures[3] = float('nan')
         return figures
 
     monkeypatch.setattr(training.Trainer, 'update', broken_update)
     assert train.main(command.argv('--n_iter', 1, '--save_every', 2)) == 2
-    message = capsys.readouterr().err.splitlines()[-1]
-    expected = 'the loss is nan (examples ' if what == 'loss' else 'norm is nan'
-    assert 'update 5: ' in message and expected in message
+    assert 'update 5: the loss is nan (examples ' in capsys.readouterr().err
     checkpoint = load(command, 'checkpoint')
     assert json.loads(checkpoint['run'])['n_updates'] == 4
     best = command.read('save', 'rocstories.1', 'best_params')  # of the earlier run

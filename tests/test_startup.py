@@ -41,9 +41,8 @@ def test_one_line_under_an_old_python():
     ],
 )
 def test_threads_wait_as_the_user_says(given, expected):
-    code = (
-        'import os, gpt1.startup; print(*map(os.environ.get, ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")))'
-    )
+    names = 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME'
+    code = f'import os, gpt1.startup; print(*map(os.environ.get, {names}))'
     output = subprocess.check_output([sys.executable, '-c', code], cwd=ROOT, env=given, text=True)
     assert output == expected + '\n'
 
@@ -51,8 +50,7 @@ def test_threads_wait_as_the_user_says(given, expected):
 @pytest.mark.parametrize(
     'given, prepare, warning',
     [
-        # Like the module of Jupyter, where it is not installed
-        ({'MPLBACKEND': 'not-there'}, '', ''),
+        ({'MPLBACKEND': 'not-there'}, '', ''),  # as from Jupyter
         # A container that is read-only
         (
             {'MPLCONFIGDIR': '/dev/null/x'},
@@ -64,14 +62,9 @@ def test_threads_wait_as_the_user_says(given, expected):
 def test_pictures_stop_no_run(tmp_path, given, prepare, warning):
     path = str(tmp_path / 'a.png')
     code = f'import gpt1.startup, tempfile\nfrom gpt1.report import pictures\n{prepare}\n'
-    code += f'pictures.draw({path!r}, 2, 2, id)'
-    process = subprocess.run(
-        [sys.executable, '-c', code],
-        cwd=ROOT,
-        env={**os.environ, **given},
-        capture_output=True,
-        text=True,
-    )
+    words = [sys.executable, '-c', f'{code}pictures.draw({path!r}, 2, 2, id)']
+    env = {**os.environ, **given}
+    process = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
     assert process.returncode == 0
     assert os.path.exists(path) == (not warning)
     assert warning in process.stderr

@@ -20,8 +20,8 @@ from gpt1.paper.published import ABLATION_COLUMNS, TABLES
 from gpt1.parsing import parse_pretrain_args, parse_train_args
 from gpt1.report.log import split_log
 from gpt1.run import record
+from gpt1.run.depends import of_pretraining, of_zero_shot
 from gpt1.settings import find_model_dir, is_sample_model, read_settings, shortest_path
-from gpt1.text.text_files import find_texts
 from utils import InputError
 
 SCRIPTS = ROOT  # the folder of the scripts that are run
@@ -253,10 +253,8 @@ def asked_of(run: PlannedRun) -> dict | None:
     if run.needs and not os.path.exists(os.path.join(args.model_dir, SHAPES_FILE)):
         return None
     if run.script == ZERO_SHOT:
-        return record.of_zero_shot(args, args.model_dir)
-    if run.script == TRAIN:
-        return record.of_training(args)
-    return record.of_pretraining(args, find_texts(args.text)[0])
+        return of_zero_shot(args, args.model_dir)
+    return record.of_training(args) if run.script == TRAIN else of_pretraining(args)
 
 
 def states_of(plan: Sequence[PlannedRun]) -> dict[str, State]:

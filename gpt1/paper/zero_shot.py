@@ -92,6 +92,7 @@ from gpt1.ops.batches import Tree, collate
 from gpt1.ops.tied import plain_cross_entropy
 from gpt1.report.predictions import write_predictions
 from gpt1.run import record
+from gpt1.run.depends import of_zero_shot
 from gpt1.run.parallel import StepSize, find_devices, to_device
 from gpt1.run.precision import autocast
 from gpt1.tasks.metrics import METRICS, matthews
@@ -387,7 +388,7 @@ def ask_paper(args: Namespace, opened) -> None:
     """Print the scores on the data sets of figure 2, and write them to --out."""
     n_ctx = opened.model.config.n_ctx
     make_samples(TITLES, args.data_dir)
-    about = record.of_zero_shot(args, opened.path) if args.out else {}  # before they are read
+    about = of_zero_shot(args, opened.path) if args.out else {}  # before they are read
     result = {'model': opened.path}
     for found in load_sets(opened.encoder, n_ctx, args.data_dir, args.words, args.n_examples):
         name, about_set = found.name, describe_sets([found])[found.name]

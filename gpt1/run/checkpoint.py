@@ -27,7 +27,7 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
     more  other folders that belong to the run alone
 
     A process that dies, in whatever way, releases the folder. Its file `running` says who holds it,
-    and goes with the run. Raises Held, naming the process that holds it.
+    and goes with the run. Raises Held.
     """
     running = os.path.join(folder, 'running')
     # FileLock's fallback, a file that exists, would stay behind when a process dies.
@@ -39,16 +39,13 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
         owner = 'it has just begun'
         with contextlib.suppress(OSError), open(running, errors='replace') as f:
             owner = f.readline(200).strip()
-        raise Held(
-            f'another run is writing to {folder}: {owner}; wait for it, or choose another name'
-        ) from None
+        text = f'another run is writing to {folder}: {owner}; wait for it, or choose another name'
+        raise Held(text) from None
     except (OSError, NotImplementedError) as error:
         if not os.path.isdir(folder) or isinstance(error, PermissionError):
             raise InputError(f'cannot write to {folder}: {error.strerror}') from error
-        print(
-            f'warning: the file system of {folder} has no locks: do not start a second run there',
-            file=sys.stderr,
-        )
+        text = f'the file system of {folder} has no locks: do not start a second run there'
+        print(f'warning: {text}', file=sys.stderr)
     try:
         for place in (folder, *more):
             remove_leftovers(place)
@@ -63,20 +60,6 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
         lock.release()
 
 
-def is_held(folder: str) -> bool:
-    """Return whether a run that still works holds a folder, see `only_run`."""
-    path = os.path.join(folder, 'lock')
-    if not os.path.exists(path):
-        return False
-    try:
-        with FileLock(path, fallback_to_soft=False).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError):  # no locks there, or not for us
-        return False
-
-
 class StopSignals:
     """A context in which signals are noted in `received`, for the run to stop soon.
 
@@ -87,10 +70,7 @@ class StopSignals:
     """
 
     def __init__(self, several: bool = False):
-        """
-        several  whether this is one of several processes. Then only a second SIGINT ends it:
-                 torchrun sends SIGTERM to all as soon as one of them has left
-        """
+        """Of several processes only a second SIGINT ends one: torchrun sends SIGTERM by itself."""
         self.second = 'Ctrl-C' if several else 'signal'
         self.final = {signal.SIGINT} if several else {signal.SIGINT, signal.SIGTERM}
         self.received, self.when = 0, 0.0
@@ -122,11 +102,8 @@ class StopSignals:
     def _note(self, number):
         if not self.received:
             self.received, self.when = number, time.monotonic()
-            print(
-                f'\n{signal.Signals(number).name}: finishing this update and writing a checkpoint; '
-                f'a second {self.second} stops at once',
-                file=sys.stderr,
-            )
+            text = f'{signal.Signals(number).name}: finishing this update and writing a checkpoint'
+            print(f'\n{text}; a second {self.second} stops at once', file=sys.stderr)
         elif number in self.final and time.monotonic() - self.when > GRACE:
             os._exit(128 + number)
 
@@ -157,17 +134,16 @@ class Saver:
 
     def wait(self) -> None:
         """Wait until the last file is written."""
-        if self.writing:
-            writing, self.writing = self.writing, None
+        writing, self.writing = self.writing, None
+        if writing:
             writing.result()
 
 
 def _on_host(value):
-    """Return a copy in host memory. A `state_dict` keeps its attribute `_metadata`."""
     if isinstance(value, torch.Tensor):
         return value.to('cpu', copy=True)
     if isinstance(value, dict):
-        result = copy.copy(value)
+        result = copy.copy(value)  # a `state_dict` keeps its attribute `_metadata`
         result.update((key, _on_host(value[key])) for key in value)
         return result
     return value
@@ -179,10 +155,7 @@ def _write(path, state):
 
 
 def same_form(value, like) -> bool:
-    """Return whether `value` has the structure of `like`.
-
-    Dicts have the same keys, tensors the same shape and type, other values the same type.
-    """
+    """Return whether `value` has the structure of `like`: keys, shapes and types."""
     if isinstance(like, dict):
         if not isinstance(value, dict) or value.keys() != like.keys():
             return False
@@ -199,11 +172,7 @@ def same_form(value, like) -> bool:
 
 
 def check_identity(before: dict, now: dict, path: str) -> None:
-    """Raise InputError, which names the checkpoint's path, if it is that of another run.
-
-    before  what the run that wrote it was: name -> value
-    now     what this run is
-    """
+    """Raise InputError if the checkpoint in `path` is that of another run: name -> value."""
     for name in [*now, *before]:  # an option that one of them does not know is like None
         was, value = before.get(name), now.get(name)
         if was != value:
@@ -212,7 +181,7 @@ def check_identity(before: dict, now: dict, path: str) -> None:
 
 
 def find_checkpoint(path: str, resume: bool) -> dict | None:
-    """Return the checkpoint to resume, or None. Raises InputError."""
+    """Return the checkpoint to resume, or None."""
     if not resume:
         return None
     if os.path.exists(path):

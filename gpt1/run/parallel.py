@@ -10,6 +10,7 @@ import functools
 import gc
 import math
 import os
+import re
 import sys
 import time
 import uuid
@@ -37,16 +38,11 @@ TIMEOUT = timedelta(hours=2)  # the first process may encode and load for long
 LOST = 'another process of this run ended; its message says why'
 
 
-# -------------------------------------------------------------------------------------- devices
-
-
 def find_devices(device: str, n_gpu: int, precision: str = 'fp32') -> list[torch.device]:
     """Return the devices to run on: the CPU, one named CUDA device, or up to `n_gpu` of them.
 
     device     'auto' (CUDA if there is a device), 'cpu', 'cuda', or one device such as 'cuda:1'
     precision  what they must be able to compute in
-
-    Raises InputError if a device, or the path of `functional.path`, is not there.
     """
     chosen = os.environ.get('GPT1_PATH')
     if chosen and chosen not in PATHS:
@@ -65,14 +61,12 @@ def _named_devices(device, n_gpu):
         device = 'cuda' if n_found else 'cpu'
     if device == 'cpu':
         return [torch.device('cpu')]
-    if device == 'cuda' and n_found:
-        return [torch.device('cuda', i) for i in range(min(n_gpu, n_found))]
-    kind, _, index = device.partition(':')
-    if kind != 'cuda' or (index and not index.isdecimal()):
+    if not re.fullmatch(r'cuda(:\d+)?', device, re.ASCII):
         raise InputError(f'--device {device}: expected auto, cpu, cuda, or for instance cuda:1')
-    if not index or int(index) >= n_found:
+    first, end = (0, n_gpu) if device == 'cuda' else (int(device[5:]), int(device[5:]) + 1)
+    if first >= n_found:
         raise InputError(f'--device {device}: the number of CUDA devices here is {n_found}')
-    return [torch.device('cuda', int(index))]
+    return [torch.device('cuda', i) for i in range(first, min(end, n_found))]
 
 
 def keep_freed_memory() -> None:
@@ -93,12 +87,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return batch.to(device)
 
 
-def product_work(n_tokens: int, n_embd: int) -> int:
+def _product_work(n_tokens, n_embd):
     """Return the multiply-adds of the largest product of a layer, [n_tokens, d] x [d, 4 d]."""
     return 4 * n_tokens * n_embd**2
-
-
-# ------------------------------------------------------------------------------------- the ranks
 
 
 class Ranks:
@@ -108,13 +99,10 @@ class Ranks:
     """
 
     def __init__(self, devices: list[torch.device]):
-        """`devices` are those of this machine. If it has several ranks, each takes one.
-
-        Raises InputError if there are too few, or if torchrun's variables are incomplete.
-        """
+        """`devices` are those of this machine. If it has several ranks, each takes one."""
         self.rank, self.size, self.devices = 0, 1, devices
         self.threads = ''  # of the CPU: how many, and why
-        self._parallel = []
+        self.modules = []  # each `ParallelModule`
         self._store = None
         size = os.environ.get('WORLD_SIZE') or '1'
         if size == '1':  # other launchers may have left a RANK
@@ -178,22 +166,21 @@ class Ranks:
         machine's torchrun counts the restarts by itself. So every rank asks under a new name, and
         the first one answers whatever is asked until all have its answer.
         """
-        mine = uuid.uuid4().hex
+        store, mine = self._store, uuid.uuid4().hex
         if not self.first:
-            self._store.set(f'question {self.rank}', mine)
-            attempt = self._store.get(f'answer {mine}').decode()
-            self._store.set(f'{attempt} {self.rank}', '')
+            store.set(f'question {self.rank}', mine)
+            attempt = store.get(f'answer {mine}').decode()
+            store.set(f'{attempt} {self.rank}', '')
             return attempt
-        missing, end = list(range(1, self.size)), time.monotonic() + TIMEOUT.total_seconds()
-        while missing:
-            for rank in missing:
-                if self._store.check([f'question {rank}']):
-                    question = self._store.get(f'question {rank}').decode()
-                    self._store.set(f'answer {question}', mine)
-            time.sleep(0.05)
-            missing = [rank for rank in missing if not self._store.check([f'{mine} {rank}'])]
-            if time.monotonic() > end:
-                raise InputError(f'the processes {missing} of {self.size} did not start')
+        end = time.monotonic() + TIMEOUT.total_seconds()
+        for rank in range(1, self.size):
+            while not store.check([f'{mine} {rank}']):
+                if store.check([f'question {rank}']):
+                    question = store.get(f'question {rank}').decode()
+                    store.set(f'answer {question}', mine)
+                if time.monotonic() > end:
+                    raise InputError(f'process {rank} of {self.size} did not start')
+                time.sleep(0.05)
         return mine
 
     def begin(self) -> None:
@@ -230,8 +217,8 @@ class Ranks:
             # A DistributedDataParallel holds the process group and, while it is destroyed,
             # Python's lock, for which the group's threads may wait (torch 2.11 to 2.13): so all
             # of them are destroyed before the group.
-            for parallel in self._parallel:
-                parallel.close()
+            for module in self.modules:
+                module.wrapper = None
             gc.collect()
             dist.destroy_process_group()
         elif kind is dist.DistBackendError or (kind is RuntimeError and 'gloo' in str(error)):
@@ -249,11 +236,10 @@ class Ranks:
 
         They are `n_batch`, as the user asked. But on a CPU, small steps are joined.
         """
-        size = n_batch
         if self.devices[0].type == 'cpu':
-            while size < n_update and product_work(size * n_tokens, n_embd) < WORK_OF_A_STEP:
-                size *= 2
-        return min(size, n_update)
+            while n_batch < n_update and _product_work(n_batch * n_tokens, n_embd) < WORK_OF_A_STEP:
+                n_batch *= 2
+        return min(n_batch, n_update)
 
     def use_threads(self, n_tokens: int, n_embd: int) -> None:
         """Use as many threads of the CPU as a step of `n_tokens` tokens keeps busy.
@@ -261,7 +247,7 @@ class Ranks:
         If a thread has too little to do, waiting for the others takes longer than the work.
         """
         n_most = min(torch.get_num_threads(), available_cores())
-        n_useful = max(1, product_work(n_tokens, n_embd) // WORK_OF_A_THREAD)
+        n_useful = max(1, _product_work(n_tokens, n_embd) // WORK_OF_A_THREAD)
         if 'OMP_NUM_THREADS' in os.environ:
             n, why = torch.get_num_threads(), 'OMP_NUM_THREADS'
         elif n_useful < n_most:
@@ -272,7 +258,7 @@ class Ranks:
         self.threads = f'{n} thread{"s" if n > 1 else ""} ({why})'
 
     def describe(self, precision: str) -> str:
-        """Describe the hardware in use in one line, for the table that is printed at the start."""
+        """Describe the hardware in use in one line."""
         text = f'CPU, {self.threads}'
         if self.devices[0].type == 'cuda':
             name = torch.cuda.get_device_name(self.devices[0])
@@ -285,15 +271,15 @@ class Ranks:
         """Call `make` on rank 0 and return its result, or raise its InputError, on every rank."""
         if self.size == 1:
             return make()
-        result = [None, None]
+        result = [None]
         if self.first:
             try:
-                result[0] = make()
+                result = [make()]
             except InputError as error:
-                result[1] = error
+                result = [error]
         dist.broadcast_object_list(result)
-        if result[1] is not None:
-            raise result[1]
+        if isinstance(result[0], InputError):
+            raise result[0]
         return result[0]
 
     def copy_from_first(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -321,19 +307,10 @@ class Ranks:
         # `torch.tensor` would copy from the host, which waits for all that the device has to do.
         return self.sum_(torch.full((1,), float(number), device=self.devices[0]))
 
-    def parallel(self, module: nn.Module) -> 'ParallelModule':
-        """Return `module` as training calls it, on all devices and ranks."""
-        parallel = ParallelModule(module, self)
-        self._parallel.append(parallel)
-        return parallel
-
 
 def _has_agent():
     """Return whether torchrun holds the store of its processes, from one attempt to the next."""
     return os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
-
-
-# --------------------------------------------------------------------------------- data parallel
 
 
 class _InPrecision(nn.Module):
@@ -357,33 +334,30 @@ class _Devices(DataParallel):
 
 
 class ParallelModule:
-    """A module that is called with batches, one for each device of this process.
-
-    Only this object holds the wrapper that PyTorch needs, so that `Ranks` can destroy it.
-    """
+    """A module that is called with batches, one for each device of this process."""
 
     def __init__(self, module: nn.Module, ranks: Ranks):
         self.module, self.devices = module, ranks.devices
         self.is_distributed = ranks.size > 1
         self.exchanging = False  # whether the ranks may be exchanging gradients
-        self._wrapper = _InPrecision(module)
+        self.wrapper = _InPrecision(module)  # nothing else holds it, so that `Ranks` can destroy it
         if self.is_distributed:
             # It also copies the parameters of rank 0 to all ranks.
-            self._wrapper = DistributedDataParallel(self._wrapper, gradient_as_bucket_view=True)
+            self.wrapper = DistributedDataParallel(self.wrapper, gradient_as_bucket_view=True)
         elif len(self.devices) > 1:
-            self._wrapper = _Devices(self._wrapper, self.devices)
+            self.wrapper = _Devices(self.wrapper, self.devices)
+        ranks.modules.append(self)
 
     def __call__(self, batches: Sequence[Batch], precision: str, last: bool) -> torch.Tensor:
         """Return the losses of all batches, [items].
 
-        last  whether this is the last step of an update: its backward pass takes the mean of the
-              gradients over the ranks
+        last  whether the backward pass takes the mean of the gradients over the ranks
         """
         if self.is_distributed:
-            self._wrapper.require_backward_grad_sync = last
+            self.wrapper.require_backward_grad_sync = last
         if len(self.devices) == 1:
             batches = [to_device(batch, self.devices[0]) for batch in batches]
-        losses = self._wrapper(*batches, precision=precision)
+        losses = self.wrapper(*batches, precision=precision)
         self.exchanging = self.is_distributed and last
         return losses
 
@@ -391,13 +365,6 @@ class ParallelModule:
         """Forget the gradients of an update: the next one begins."""
         self.module.zero_grad(set_to_none)
         self.exchanging = False
-
-    def close(self) -> None:
-        """Destroy the wrapper."""
-        self._wrapper = None
-
-
-# --------------------------------------------------------------------------- steps of an update
 
 
 def step_cuts(n: int, size: int, own_size: int, rank: int, n_ranks: int) -> list[slice]:
@@ -418,19 +385,21 @@ def step_cuts(n: int, size: int, own_size: int, rank: int, n_ranks: int) -> list
 class StepSize:
     """How many examples or windows a device takes at a time. Halved when it is out of memory."""
 
-    def __init__(self, size: int, unit: str, option: str, same: str):
-        """
-        unit    of what: 'examples' or 'windows'
-        option  what a user can do instead, for the error message
-        same    what the step size does not change, for the warning
-        """
+    def __init__(
+        self,
+        size: int = PREDICT_BATCH,
+        unit: str = 'examples',
+        option: str = '',
+        same: str = 'the results are the same',
+    ):
+        """The texts, for messages: of what, what a user can do instead, what does not change."""
         self.size, self.unit, self.option, self.same = size, unit, option, same
 
     def fit(self, attempt: Callable, module: ParallelModule | nn.Module):
         """Return `attempt(size)`. When it runs out of memory, repeat it with half the size.
 
         The gradients of `module` are cleared in between. Other ranks wait meanwhile, so it can
-        not be repeated once the ranks exchange gradients. Raises OutOfMemory.
+        not be repeated once the ranks exchange gradients.
         """
         while True:
             try:
@@ -438,7 +407,18 @@ class StepSize:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(getattr(module, 'exchanging', False), error)
+                if getattr(module, 'exchanging', False):
+                    raise OutOfMemory(
+                        f'out of memory with {self.size} {self.unit} at a time, while the '
+                        'processes were exchanging gradients; continue with --resume and '
+                        f'{self.option}'
+                    ) from error
+                if self.size == 1:
+                    raise OutOfMemory(
+                        f'out of memory with 1 of the {self.unit} at a time; nothing smaller is '
+                        'possible'
+                    ) from error
+            self.size = (self.size + 1) // 2
             # After the except clause, so that the error no longer keeps the tensors alive.
             module.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
@@ -446,21 +426,6 @@ class StepSize:
                 f'out of memory: continuing with steps of {self.size} {self.unit}; {self.same}',
                 file=sys.stderr,
             )
-
-    def _halve(self, is_exchanging, error):
-        if is_exchanging:
-            raise OutOfMemory(
-                f'out of memory with {self.size} {self.unit} at a time, while the processes were '
-                f'exchanging gradients; continue with --resume and {self.option}'
-            ) from error
-        if self.size == 1:
-            raise OutOfMemory(
-                f'out of memory with 1 of the {self.unit} at a time; nothing smaller is possible'
-            ) from error
-        self.size = (self.size + 1) // 2
-
-
-# ------------------------------------------------------------------------------------ prediction
 
 
 @torch.inference_mode()
@@ -473,15 +438,12 @@ def predict(
 ) -> torch.Tensor:
     """Return the task's logits of examples, [examples, n], float32 on the CPU, on every rank.
 
-    ranks  the processes that share the work
-    steps  the batch size, kept from call to call
-
     Examples of similar length form a batch, in shared rows if the model can read those.
     """
     model.eval()
-    steps = steps or StepSize(PREDICT_BATCH, 'examples', '', 'the results are the same')
+    steps = steps or StepSize()
     rank, size = (ranks.rank, ranks.size) if ranks else (0, 1)
-    device = next(model.parameters()).device
+    device, config = next(model.parameters()).device, model.config
     order = np.argsort(data.lengths.sum(1), kind='stable')
     batches = [order[i : i + PREDICT_BATCH] for i in range(0, len(order), PREDICT_BATCH)]
     logits = torch.full((len(data), data.n_scores), -torch.inf)
@@ -490,7 +452,6 @@ def predict(
         for start in range(0, len(places), step_size):
             step = places[start : start + step_size]
             trees = [data.tree(i) for i in step]
-            config = model.config
             batch = collate(trees, config.first_position, not config.separate_rows)
             with autocast(device, precision):
                 scores, _ = model(to_device(batch, device), lm=False)

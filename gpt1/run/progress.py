@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from utils import InputError, ResultLogger
 
-FIRST = 5.0  # seconds of updates after which the time of the run is estimated
-PAUSE = 30.0  # seconds between two lines of a run without a terminal
+FIRST = 5.0  # seconds before the first line of a run without a terminal
+PAUSE = 30.0  # seconds between two of them
 
 
 class Mean(NamedTuple):
@@ -22,10 +22,6 @@ class Mean(NamedTuple):
 
     sum: float = 0.0
     n: int = 0
-
-    @classmethod
-    def of(cls, pair: list) -> 'Mean':
-        return cls(float(pair[0]), int(pair[1]))
 
     def plus(self, number: float) -> 'Mean':
         return Mean(self.sum + number, self.n + 1)
@@ -39,15 +35,11 @@ class LossMeter:
     """The losses of each update on their way from the device to the log.
 
     They are read `lag` updates later, so that nothing waits for a GPU. The lag is a fixed number,
-    not "what has arrived", so that all ranks stop after the same update. A line for the log follows
-    from the updates alone, so a resumed run writes the same ones.
+    not "what has arrived", so that all ranks stop after the same update. A line for the log, each
+    `log_every` updates, follows from the updates alone, so a resumed run writes the same ones.
     """
 
     def __init__(self, job, log_every: int, lag: int):
-        """
-        job        has the `unit` and the `names` of items, for an error message
-        log_every  updates between two progress lines
-        """
         self.job, self.log_every, self.lag = job, log_every, lag
         self.log: Callable = dict  # called with the values of a progress line
         self.pending = deque()  # (update, its items, lr, values on the host, event: they are there)
@@ -95,62 +87,30 @@ class LossMeter:
         )
 
 
-class Table:
-    """The evaluations that a run prints, under a header of their names in the log."""
-
-    def __init__(self, columns: dict[str, str]):
-        """columns  name -> format"""
-        self.columns, self.is_new = columns, True
-
-    def show(self, line: dict) -> None:
-        """Print an evaluation, '-' where it lacks a value."""
-        if self.is_new:
-            tqdm.write(' '.join(self.columns), file=sys.stdout)
-            self.is_new = False
-        words = [
-            f'{format(line[name], form) if name in line else "-":>{len(name)}}'
-            for name, form in self.columns.items()
-        ]
-        tqdm.write(' '.join(words), file=sys.stdout)
-
-
 class Speaker:
-    """Says how long a run will take and, without a terminal, every half minute how far it is."""
+    """Says how far a run is, every half minute, where no terminal shows the bar.
+
+    logger  of the first rank, which alone speaks
+    """
 
     def __init__(self, job, n_done: int, n_total: int, logger: ResultLogger | None):
-        """logger  of the first rank, which alone speaks"""
         self.job, self.n_done, self.n_total, self.logger = job, n_done, n_total, logger
-        self.started = self.said = time.monotonic()
-        self.is_silent = sys.stderr.isatty()  # the bar says more
-        self.has_estimated = False
+        self.started = time.monotonic()
+        self.due = self.started + FIRST
 
     def say(self, n_updates: int, loss: float) -> None:
         """Speak if it is time to. Called after each update."""
-        now, n = time.monotonic(), n_updates - self.n_done
-        if not self.logger or now - self.said < (PAUSE if self.has_estimated else FIRST) or n < 3:
+        now = time.monotonic()
+        if not self.logger or now < self.due:
             return
-        self.said = now
-        per_second = n / (now - self.started)
-        left = duration((self.n_total - n_updates) / per_second)
-        if not self.has_estimated:
-            self.has_estimated = True
-            text = f'{self.n_total - n_updates:,} updates are left: about {left}'
-            tqdm.write(text, file=sys.stderr)
-            return
+        self.due = now + PAUSE
         self.logger.write()
-        if not self.is_silent:
+        if not sys.stderr.isatty():
+            per_second = (n_updates - self.n_done) / (now - self.started)
+            left = tqdm.format_interval((self.n_total - n_updates) / per_second)
             amount, name = self.job.speed
-            print(
-                f'update {n_updates:,} of {self.n_total:,}: loss {loss:.3f}, '
-                f'{amount * per_second:,.0f} {name}/s, {left} left',
-                file=sys.stderr,
-                flush=True,
+            speed = f'{amount * per_second:,.0f} {name}/s'
+            text = (
+                f'update {n_updates:,} of {self.n_total:,}: loss {loss:.3f}, {speed}, {left} left'
             )
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: '50 s', '12 min', '3 h 05 min'."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    return f'{minutes // 60} h {minutes % 60:02} min' if minutes >= 120 else f'{minutes} min'
+            print(text, file=sys.stderr, flush=True)

@@ -4,8 +4,6 @@ train.py writes it as `run.json` to its folder in --save_dir and beside its pred
 to --out, and zero_shot.py as a part of its result. It has the `id` of the run, which its log has
 too; all that the results depend on (WHAT): the options after parsing, hashes of the content of the
 files; the `commits` of the program; and whether the run is `finished`: only then there are scores.
-
-This module does not import PyTorch.
 """
 
 import contextlib
@@ -21,14 +19,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gpt1 import ROOT
 from gpt1.files import ENCODER_FILE, MERGES_FILE, RECORD_FILE, SHAPES_FILE
-from gpt1.options import PRETRAIN, TRAIN, free_on_resume, options_of
-from gpt1.settings import read_settings
+from gpt1.options import TRAIN, free_on_resume, options_of
 from utils import InputError, whole_file
 
 WHAT = ('script', 'options', 'data', 'vocabulary', 'weights')  # what two equal runs have in common
 VOCABULARIES = (ENCODER_FILE, MERGES_FILE, 'vocab.json', 'merges.txt', 'tokenizer.json')
-ZERO_SHOT_SETS = ('cola', 'sst2', 'race')  # and pronouns, which are one file
-OF_PROCESS = ('lock', 'running')  # in a folder that a process holds
+OF_PROCESS = {'lock', 'running'}  # in a folder that this process holds: they stay
 
 
 def read(folder: str) -> dict:
@@ -55,30 +51,25 @@ def begin(folder: str, about: dict, lines: Sequence[dict] = ()) -> dict:
 
     about  all that its results depend on
     lines  the log of the run that is resumed. One of before there were records has no id
-
-    Raises WriteError.
     """
-    before = read(folder)
-    run_id = lines[0].get('id') if lines else secrets.token_hex(8)
-    commits = before.get('commits', []) if before.get('id') == run_id else []
-    commits = sorted({*commits, commit()} - {''})
-    record = {'id': run_id, **about, 'commits': commits, 'finished': False}
+    before, record = read(folder), {**finished(about), 'finished': False}
+    if lines:
+        record['id'] = lines[0].get('id')
+    if before.get('id') == record['id']:
+        record['commits'] = sorted({*before.get('commits', []), *record['commits']})
     write(folder, record)
     return record
 
 
 def finished(about: dict) -> dict:
     """Return the record of a run that has ended already."""
-    commits = [text for text in [commit()] if text]
-    return {'id': secrets.token_hex(8), **about, 'commits': commits, 'finished': True}
+    return {'id': secrets.token_hex(8), **about, 'commits': commits(), 'finished': True}
 
 
 def is_finished(folder: str, checkpoint: str, about: Callable[[], dict]) -> bool:
     """Return whether the run in a folder is finished, and its checkpoint removed.
 
     about  returns all that the results of the run that is asked for depend on
-
-    Raises InputError if that is another run.
     """
     found = read(folder)
     if not found.get('finished') or os.path.exists(checkpoint):
@@ -93,14 +84,14 @@ def is_finished(folder: str, checkpoint: str, about: Callable[[], dict]) -> bool
     return True
 
 
-def commit() -> str:
-    """Return the commit of the program, with a + if files were changed since; '' if not known."""
+def commits() -> list[str]:
+    """Return the commit of the program, with a + if files were changed since; [] if not known."""
     command = ['git', '-C', ROOT, 'describe', '--always', '--exclude=*', '--dirty=+']
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
-        return ''
-    return done.stdout.strip()
+        return []
+    return done.stdout.split()
 
 
 def differences(there: dict, asked: dict) -> list[str]:
@@ -113,11 +104,8 @@ def differences(there: dict, asked: dict) -> list[str]:
     return texts + [f'other {key}' for key in others]
 
 
-# ------------------------------------------------------------------- what the results depend on
-
-
 def determining(args: Namespace, script: str) -> dict:
-    """Return the options of train.py or pretrain.py that decide about an update."""
+    """Return the options that decide about an update."""
     free = free_on_resume(script)
     values = {o.name: getattr(args, o.name) for o in options_of(script) if o.name not in free}
     if script == TRAIN:
@@ -126,7 +114,7 @@ def determining(args: Namespace, script: str) -> dict:
 
 
 def of_training(args: Namespace) -> dict:
-    """Return all that the results of train.py depend on. Raises InputError."""
+    """Return all that the results of train.py depend on."""
     return {
         'script': TRAIN,
         'options': determining(args, TRAIN),
@@ -136,59 +124,12 @@ def of_training(args: Namespace) -> dict:
     }
 
 
-def of_pretraining(args: Namespace, texts: Iterable[tuple[str, str]]) -> dict:
-    """Return all that the results of pretrain.py depend on. Raises InputError.
-
-    texts  the names and the paths of the files of --text
-    """
-    zero_shot = zero_shot_hash(args.zero_shot_data) if args.zero_shot else None
-    vocabulary = args.vocabulary or args.init
-    more = {'zero_shot': args.zero_shot, 'settings': args.settings}
-    return {
-        'script': PRETRAIN,
-        'options': determining(args, PRETRAIN) | more,
-        'data': {'text': _digest(text_hashes(texts)), 'zero-shot': zero_shot},
-        'vocabulary': vocabulary_hash(vocabulary) if vocabulary else None,
-        'weights': weights_hash(args.init) if args.init else None,
-    }
-
-
-def of_zero_shot(args: Namespace, model: str) -> dict:
-    """Return all that the results of zero_shot.py depend on. Raises InputError.
-
-    model  the folder of the model, or its file of parameters
-    """
-    folder = model if os.path.isdir(model) else os.path.dirname(model) or '.'
-    settings = read_settings(folder)
-    options = {name: getattr(args, name) for name in ('n_examples', 'precision')}
-    options['words'] = list(args.words)
-    for name, usual in (('n_head', 12), ('afn', 'gelu')):
-        options[name] = getattr(args, name) or settings.get(name, usual)
-    return {
-        'script': 'zero_shot.py',
-        'options': options,
-        'data': zero_shot_hash(args.data_dir),
-        'vocabulary': vocabulary_hash(folder),
-        'weights': weights_hash(model),
-    }
-
-
 def data_hash(name: str, data_dir: str, n_valid: int | None = None) -> str:
-    """Return a hash of the content of all files of a data set. Raises InputError."""
+    """Return a hash of the content of all files of a data set."""
     from datasets import read_data, source_files  # slow to import
 
-    return content_hash(
-        source_files(name, data_dir) or read_data(name, data_dir, n_valid)[1].sources
-    )
-
-
-def zero_shot_hash(data_dir: str | None) -> str:
-    """Return a hash of the data sets of zero_shot.py. Raises InputError."""
-    from datasets import find_data, find_dprd
-
-    folders = {name: find_data(name, data_dir, or_sample=True)[0] for name in ZERO_SHOT_SETS}
-    hashes = [data_hash(name, folder) for name, folder in folders.items()]
-    return _digest([*hashes, content_hash([find_dprd(data_dir)[0]])])
+    paths = source_files(name, data_dir) or read_data(name, data_dir, n_valid)[1].sources
+    return content_hash(paths)
 
 
 def vocabulary_hash(folder: str, *paths: str | None) -> str:
@@ -210,44 +151,40 @@ def weights_hash(folder: str) -> str:
 
 def examples_hash(examples: Iterable) -> str:
     """Return a hash of the texts of examples, without their labels."""
-    return _digest([[example.id, *example.texts] for example in examples])
+    return digest([[example.id, *example.texts] for example in examples])
 
 
 def content_hash(paths: Iterable[str]) -> str:
     """Return a hash of the content of files in their order; not of their names and places."""
-    return _digest([file_hash(path) for path in paths])
+    try:
+        found = [(path, os.stat(path)) for path in paths]
+    except OSError as error:
+        raise InputError(f'cannot read {error.filename}: {error.strerror}') from error
+    return digest([_known_hash(path, s.st_size, s.st_mtime_ns, s.st_ino) for path, s in found])
 
 
-def text_hashes(texts: Iterable[tuple[str, str]]) -> list[list]:
-    return [[name, *file_hash(path)] for name, path in texts]
+@functools.cache  # the numbers change when the file is written
+def _known_hash(path: str, *_: int) -> list:
+    return file_hash(path)
 
 
 def file_hash(path: str) -> list:
     """Return the size of a file in bytes, and the hash of its content (BLAKE2b)."""
     try:
-        found = os.stat(path)
-        return _file_hash(path, found.st_size, found.st_mtime_ns, found.st_ino)
+        with open(path, 'rb') as f:
+            return [os.path.getsize(path), hashlib.file_digest(f, 'blake2b').hexdigest()]
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error
 
 
-@functools.cache  # the numbers change when the file is written
-def _file_hash(path: str, size: int, *_: int) -> list:
-    with open(path, 'rb') as f:
-        return [size, hashlib.file_digest(f, 'blake2b').hexdigest()]
-
-
-def _digest(values: Sequence) -> str:
+def digest(values: Sequence) -> str:
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
-
-
-# ------------------------------------------------------------------------------- an earlier run
 
 
 def set_aside(desc: str, log_dir: str, save_dir: str, analysis_dir: str) -> None:
     """Rename all that an earlier run of this name has left: `desc` becomes `desc`.1, or .2, ...
 
-    What is left of a run without any result is written over. Raises InputError.
+    What is left of a run without any result is written over.
     """
 
     def places(name):
@@ -269,7 +206,7 @@ def set_aside(desc: str, log_dir: str, save_dir: str, analysis_dir: str) -> None
     print(f'the earlier run {desc} is now {new}: {", ".join(moves.values())}', flush=True)
 
 
-def _has_results(log: str, save: str, analysis: str) -> bool:
+def _has_results(log, save, analysis):
     kept = [os.path.join(save, name) for name in ('best_params', 'checkpoint')]
     if any(map(os.path.lexists, kept)) or (os.path.isdir(analysis) and os.listdir(analysis)):
         return True
@@ -278,12 +215,11 @@ def _has_results(log: str, save: str, analysis: str) -> bool:
     return False
 
 
-def _rename(old: str, new: str) -> None:
-    """Rename a file or a folder. The lock of a folder that this process holds stays."""
-    names = os.listdir(old) if os.path.isdir(old) else []
-    if not set(names) & set(OF_PROCESS):
+def _rename(old, new):
+    names = set(os.listdir(old)) if os.path.isdir(old) else set()
+    if not names & OF_PROCESS:
         os.rename(old, new)
         return
     os.makedirs(new)
-    for name in set(names) - set(OF_PROCESS):
+    for name in names - OF_PROCESS:
         os.rename(os.path.join(old, name), os.path.join(new, name))

@@ -9,8 +9,7 @@ On one device in float32, and without what makes it fit the memory, it is
     opt.step()                                          # opt.OpenAIAdam
     opt.zero_grad()
 
-`Trainer.run` does the updates, evaluations and checkpoints of a run. It knows nothing of stories or
-windows of text: that is the `Job` of train.py or pretrain.py.
+The loop knows nothing of stories or windows of text: that is the `Job` of train.py or pretrain.py.
 
 The random numbers of dropout follow from the seed, the update and the place in the batch, and the
 order of an epoch from the seed and the epoch. So a checkpoint holds no random state, and an update
@@ -24,8 +23,7 @@ import os
 import signal
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -34,9 +32,9 @@ from tqdm import tqdm
 from gpt1.ops.batches import Batch
 from gpt1.ops.masks import DropoutMasks, dropout_seed
 from gpt1.run.checkpoint import Saver, StopSignals, check_identity, same_form
-from gpt1.run.parallel import Ranks, StepSize, step_cuts
+from gpt1.run.parallel import ParallelModule, StepSize, step_cuts
 from gpt1.run.precision import Precision
-from gpt1.run.progress import LossMeter, Mean, Speaker, Table
+from gpt1.run.progress import LossMeter, Mean, Speaker
 from opt import OpenAIAdam
 from utils import BAR, InputError, ResultLogger, Stopped, format_table, is_out_of_memory
 
@@ -45,39 +43,28 @@ class Trainer:
     """A run: a module that returns losses, its optimizer, and how far it is."""
 
     def __init__(
-        self,
-        job: 'Job',
-        module: torch.nn.Module,
-        opt: OpenAIAdam,
-        ranks: Ranks,
-        steps: StepSize,
-        args: Namespace,
-        identity: dict,
+        self, job: 'Job', module: torch.nn.Module, opt: OpenAIAdam, steps: StepSize, identity: dict
     ):
         """
         module    module(batch) returns the loss of each item of a batch; an update minimizes
                   their mean
-        steps     how many items a device takes at a time
-        args      the options of train.py or pretrain.py
         identity  what a run must have in common with one that it resumes: name -> value
         """
+        args, ranks = job.args, job.ranks
         self.job, self.module, self.opt, self.ranks, self.steps = job, module, opt, ranks, steps
         self.args, self.identity = args, identity
         self.step_size = steps.size  # the same on all ranks, also when one of them halves its own
         self.n_updates_total = job.updates_per_epoch * args.n_iter
-        self.parallel = ranks.parallel(module)
+        self.parallel = ParallelModule(module, ranks)
         self.model = getattr(module, 'model', module)  # a `JointLoss` contains the model
         self.device = ranks.devices[0]
         self.precision = Precision(args.precision, self.device, ranks.first)
         self.saver = Saver(background=self.device.type == 'cuda')
         every = args.log_every or max(self.n_updates_total // 100, 1)
         self.meter = LossMeter(job, every, lag=2 if self.device.type == 'cuda' else 0)
-        self.table = Table(job.columns)
         self.n_updates = 0
         self.evaluated = -1  # the update after which the last evaluation was
         self.seconds = 0.0  # spent in updates since then, also before the run was resumed
-
-    # ------------------------------------------------------------------------------------ update
 
     def update(self, items: np.ndarray) -> torch.Tensor:
         """Do one update. Returns the loss of each item and the gradients' norm: [items + 1].
@@ -94,14 +81,12 @@ class Trainer:
         return torch.cat([losses, norm.float().view(1)])
 
     def _add_gradients(self, items, step_size):
-        """Forward and backward, step by step (a "tower" of the original). Returns the losses.
-
-        The ranks share the steps. Where a process has several devices, each does a step of a group.
-        """
+        """Forward and backward, step by step (a "tower" of the original). Returns the losses."""
         self.module.train()
         losses = torch.zeros(len(items), device=self.device)
         ranks, n_devices = self.ranks, len(self.ranks.devices)
         cuts = step_cuts(len(items), self.step_size, step_size, ranks.rank, ranks.size)
+        # Each device does a step of a group.
         groups = [cuts[i : i + n_devices] for i in range(0, len(cuts), n_devices)]
         # The ranks take the mean of their gradients, so the sum is multiplied by their number.
         weight = ranks.size / len(items)
@@ -118,19 +103,16 @@ class Trainer:
         return ranks.sum_(losses)
 
     def _batch(self, items, cut):
-        """Return the batch of a step. Its dropout masks depend on its place in the update alone."""
         batch = self.job.collate(items[cut])
         batch.masks = self.job.masks(batch, self.args.seed, self.n_updates, cut.start)
         return batch
-
-    # --------------------------------------------------------------------------------------- run
 
     def begin(self, path: str, lines: list[dict], facts: dict, table: list) -> ResultLogger:
         """Print what the run is, and return its log. Called on the first rank.
 
         lines  the log of the run that is resumed
         facts  the start record of a new log
-        table  rows (name, text) about data and model; those that every run has follow
+        table  rows (name, text) about data and model
         """
         logger = ResultLogger(path, lines, self.args.tensorboard, **facts)
         job, chosen = self.job, os.environ.get('GPT1_PATH')
@@ -145,6 +127,7 @@ class Trainer:
         print(format_table(table), flush=True)
         if lines:
             print(f'resumed after update {self.n_updates:,} of {self.n_updates_total:,}')
+        print(' '.join(job.columns))
         return logger
 
     def run(self, logger: ResultLogger | None, checkpoint_path: str) -> None:
@@ -152,8 +135,7 @@ class Trainer:
 
         logger  of the first rank; the others have None
 
-        Raises InputError if a loss is not finite, and Stopped, with a checkpoint written, after a
-        signal.
+        Raises Stopped, with a checkpoint written, after a signal.
         """
 
         def save():
@@ -178,7 +160,17 @@ class Trainer:
     def _updates(self, speaker, signals, save):
         """Do the updates up to the next evaluation or the end of the epoch."""
         epoch, done = divmod(self.n_updates, self.job.updates_per_epoch)
-        with self._bar(epoch, done) as bar:
+        with tqdm(
+            total=self.job.updates_per_epoch * self.job.batch_size,
+            initial=done * self.job.batch_size,
+            unit=f' {self.job.unit}',
+            unit_scale=True,
+            desc=f'epoch {epoch + 1}/{self.args.n_iter}',
+            bar_format=BAR,
+            leave=False,
+            dynamic_ncols=True,
+            disable=None if self.ranks.first else True,
+        ) as bar:
             for items in itertools.islice(self.job.batches(epoch), done, None):
                 started = time.monotonic()
                 values = self.update(items)
@@ -206,19 +198,6 @@ class Trainer:
         self.ranks.wait()
         raise Stopped(signals.received or signal.SIGTERM)
 
-    def _bar(self, epoch, done):
-        return tqdm(
-            total=self.job.updates_per_epoch * self.job.batch_size,
-            initial=done * self.job.batch_size,
-            unit=f' {self.job.unit}',
-            unit_scale=True,
-            desc=f'epoch {epoch + 1}/{self.args.n_iter}',
-            bar_format=BAR,
-            leave=False,
-            dynamic_ncols=True,
-            disable=None if self.ranks.first else True,
-        )
-
     def _evaluate(self, logger, save):
         """Evaluate. Nothing that can fail comes between the line of scores and its checkpoint."""
         line = {**self.job.evaluate(self), **self.precision.log_values()}
@@ -228,11 +207,13 @@ class Trainer:
             logger.add(**line)
         save()
         if logger:
-            self.table.show(line)
+            words = [
+                f'{format(line[name], form) if name in line else "-":>{len(name)}}'
+                for name, form in self.job.columns.items()
+            ]
+            tqdm.write(' '.join(words), file=sys.stdout)
             self.job.report(line, logger.lines)
             sys.stdout.flush()
-
-    # ------------------------------------------------------------------------------- checkpoints
 
     def _save(self, path, logger):
         run = {
@@ -260,10 +241,7 @@ class Trainer:
                 os.unlink(path)
 
     def resume(self, checkpoint: dict, path: str) -> list[dict]:
-        """Continue from a checkpoint, as read from `path`. Returns the lines of its log.
-
-        Raises InputError if it is damaged or another run's.
-        """
+        """Continue from a checkpoint, as read from `path`. Returns the lines of its log."""
         try:
             run = json.loads(checkpoint['run'])
             check_identity(run['identity'], self.identity, path)
@@ -289,9 +267,10 @@ class Trainer:
             raise ValueError('its counters do not agree')
         if not log or not all(isinstance(line, dict) for line in log):
             raise ValueError('its log is not valid')
-        self.meter.since_evaluation = Mean.of(run['losses'])
-        # Earlier versions did not keep these two.
-        self.meter.since_line = Mean.of(run.get('progress', (0.0, 0)))
+        losses, progress = (
+            Mean(float(total), int(n)) for total, n in (run['losses'], run.get('progress', (0, 0)))
+        )  # earlier versions did not keep the second one
+        self.meter.since_evaluation, self.meter.since_line = losses, progress
         self.seconds = float(run.get('seconds', 'nan'))
         self.precision.load_state_dict(run['precision'])
         self.job.load_state(run['job'])
@@ -301,43 +280,32 @@ class Trainer:
 
 
 class Job:
-    """What a script trains. `Trainer` calls these methods; an item is an example or a window."""
+    """What a script trains. An item is an example or a window. A job must have
+
+    args                 the options of train.py or pretrain.py
+    ranks                the processes of the run
+    columns              what is printed of an evaluation: name in the log -> format
+    rows                 in words, what kind of rows a batch has
+    speed                what is counted as the speed of a run: so many an update, and their name
+    batch_size           items of an update
+    updates_per_epoch
+    batches(epoch)       yields the items of each update of an epoch
+    collate(items)       returns a batch of some items for one device, on the CPU
+    due(n_updates)       returns whether to evaluate after this many updates
+    evaluate(trainer)    evaluates, on every rank, and returns a line for the log
+
+    and may replace what follows.
+    """
 
     unit = 'items'  # for messages
-    rows: str  # what kind of rows a batch has
-    columns: dict[str, str]  # what is printed of an evaluation: name in the log -> format
-    updates_per_epoch: int
-    batch_size: int  # items of an update
-    speed: tuple[
-        int, str
-    ]  # what is counted as the speed of a run: so many an update, and their name
-
-    def batches(self, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the items of each update of an epoch."""
-        raise NotImplementedError
-
-    def collate(self, items: Sequence[int]) -> Batch:
-        """Return a batch of some items for one device, on the CPU."""
-        raise NotImplementedError
 
     def masks(self, batch: Batch, seed: int, n_updates: int, place: int) -> DropoutMasks:
-        """Return the source of the dropout masks of a step: see `dropout_seed`.
-
-        A job that overrides this can replay the masks of another program.
-        """
+        """Return the source of the dropout masks of a step: see `dropout_seed`."""
         return DropoutMasks(dropout_seed(seed, n_updates, place))
 
     def names(self, items: Sequence[int]) -> list[str]:
         """Return what to call items in an error message."""
         return [str(item) for item in items]
-
-    def due(self, n_updates: int) -> bool:
-        """Return whether to evaluate after this many updates."""
-        raise NotImplementedError
-
-    def evaluate(self, trainer: Trainer) -> dict:
-        """Evaluate and return a line for the log. Called on every rank."""
-        raise NotImplementedError
 
     def report(self, line: dict, log: list[dict]) -> None:
         """Show a new line of the log, after its columns are printed. Called on the first rank."""
