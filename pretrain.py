@@ -5,9 +5,8 @@
     torchrun --nproc_per_node 8 pretrain.py --text books/ --out model/mine --precision bf16
     python train.py --dataset rocstories --model_dir model/mine
 
-The file reads top to bottom: the job that `training.Trainer` does, and the run: learn byte pairs
-and encode the text (`corpus.py`), train the language model, write what train.py reads. The folder
-`work` in --out holds what a run needs to resume; it can be deleted after the end.
+The run learns byte pairs and encodes the text, trains the language model and writes what train.py
+reads. The folder `work` in --out holds what it needs to resume; it can be deleted after the end.
 """
 
 import os
@@ -62,7 +61,6 @@ from utils import (
 )
 
 HELDOUT_WINDOWS = 1024  # at most: enough for a perplexity within a percent, quick to evaluate
-USUAL_WARM_UP = 2000  # updates: the default of --warmup_updates
 
 
 # ----------------------------------------------------------------------------------- pre-training
@@ -171,29 +169,17 @@ def count_windows(args, n_tokens: int) -> tuple[int, int]:
             f'the text has {n_tokens:,} tokens, too few: expected at least one window of --n_ctx '
             f'{args.n_ctx} tokens to train on and another one to hold out'
         )
-    n_updates = n_train // args.n_windows * args.n_iter
-    if not n_updates:
+    if n_train < args.n_windows:
         raise InputError(
             f'the text has {n_train:,} windows of {args.n_ctx} tokens to train on, too few for '
             f'one update; lower --n_windows {args.n_windows} or --n_ctx'
         )
-    warm_up(args, n_updates)
     return n_train, n_heldout
 
 
 def warm_up(args, n_updates: int) -> int:
-    """Return the number of updates of the warm-up: a tenth of all where the default has no room.
-
-    Raises InputError if more than there are were asked for.
-    """
-    if args.warmup_updates <= n_updates:
-        return args.warmup_updates
-    if args.warmup_updates == USUAL_WARM_UP:
-        return n_updates // 10
-    raise InputError(
-        f'--warmup_updates {args.warmup_updates}: there are only {n_updates:,} updates in all; a '
-        'tenth of them is a good start'
-    )
+    """Return the number of updates of the warm-up: a tenth of all where the option has no room."""
+    return args.warmup_updates if args.warmup_updates <= n_updates else n_updates // 10
 
 
 def plot(log: Log, path: str) -> None:
@@ -279,16 +265,16 @@ def check_out(args, work: str) -> None:
 
 def open_same_tokens(work: str, ranks: Ranks) -> tuple[np.ndarray, str]:
     """Return the token ids and their hash, on every rank. Raises InputError if they differ."""
-    tokens, tokens_hash = None, None
+    found = None, None
     with contextlib.suppress(OSError, KeyError):
-        tokens, tokens_hash = open_tokens(work)
-    hashes = ranks.gather(tokens_hash)
+        found = open_tokens(work)
+    hashes = ranks.gather(found[1])
     if None in hashes or len(set(hashes)) > 1:
         raise InputError(
             f'the processes do not find the same text in {work}: --out must be a folder that all '
             'machines share'
         )
-    return tokens, tokens_hash
+    return found
 
 
 def pre_train(args, ranks: Ranks) -> None:

@@ -4,6 +4,7 @@ The steps are those of `text_utils.py` in openai/finetune-transformer-lm: ftfy r
 `text_standardize` separates punctuation, spaCy splits words, and `TextEncoder` has the byte pairs.
 """
 
+import contextlib
 import functools
 import heapq
 import itertools
@@ -126,29 +127,18 @@ class TextEncoder:
     bpe_ranks  dict from merges (left, right) to their ranks; the lowest rank is the best
     """
 
-    def __init__(self, encoder_path: str | os.PathLike, bpe_path: str | os.PathLike):
-        """Read OpenAI's two files, see `read_vocabulary` and `read_merges`."""
-        self._set_vocabulary(read_vocabulary(encoder_path), read_merges(bpe_path))
-
-    @classmethod
-    def from_vocabulary(
-        cls, encoder: dict[str, int], bpe_ranks: dict[tuple[str, str], int]
-    ) -> 'TextEncoder':
-        """The encoder of a vocabulary {symbol: id} and its merges {(left, right): rank}."""
-        self = cls.__new__(cls)
-        self._set_vocabulary(encoder, bpe_ranks)
-        return self
+    def __init__(self, encoder_path: str | os.PathLike | dict, bpe_path: str | os.PathLike | dict):
+        """Read OpenAI's two files, or take what `read_vocabulary` and `read_merges` have read."""
+        is_read = isinstance(encoder_path, dict)
+        self.encoder = encoder_path if is_read else read_vocabulary(encoder_path)
+        self.bpe_ranks = bpe_path if is_read else read_merges(bpe_path)
+        self.decoder = {i: symbol for symbol, i in self.encoder.items()}
+        # Since the rules never look across a space, each word has its ids.
+        self.encode_word = functools.lru_cache(CACHED_WORDS)(self._encode_word)
 
     def __reduce__(self):
         """Pickle the vocabulary alone, for worker processes that are not forked."""
-        return TextEncoder.from_vocabulary, (self.encoder, self.bpe_ranks)
-
-    def _set_vocabulary(self, encoder, bpe_ranks):
-        self.encoder = encoder
-        self.decoder = {i: symbol for symbol, i in encoder.items()}
-        self.bpe_ranks = bpe_ranks
-        # Since the rules never look across a space, each word has its ids.
-        self.encode_word = functools.lru_cache(CACHED_WORDS)(self._encode_word)
+        return TextEncoder, (self.encoder, self.bpe_ranks)
 
     @property
     def n_vocab(self) -> int:
@@ -247,11 +237,9 @@ def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
 
     Raises InputError.
     """
-    try:
+    encoder = None
+    with contextlib.suppress(ValueError, RecursionError):
         encoder = json.loads(_read_text(path, 'vocabulary'))
-    except (ValueError, RecursionError) as error:
-        reason = str(error)[:80]
-        raise InputError(f'{path} is not a vocabulary: it is not JSON ({reason})') from error
     ids = list(encoder.values()) if isinstance(encoder, dict) else []
     # `type` and not `isinstance`, since true and false are integers too.
     if not ids or {*map(type, ids)} != {int} or sorted(ids) != list(range(len(ids))):
@@ -266,16 +254,16 @@ def read_merges(path: str | os.PathLike) -> dict[tuple[str, str], int]:
     After a first line with a version, there is a merge `left right` on each line, the best first.
     Raises InputError.
     """
-    lines = _read_text(path, 'merges file').split('\n')
-    if not lines[0].startswith('#'):
-        reason = 'its first line should be a comment such as "#version: 0.2"'
-        raise InputError(f'{path} is not a merges file: {reason}')
-    pairs = {number: tuple(line.split()) for number, line in enumerate(lines[1:], start=2)}
-    for number, pair in pairs.items():
-        if len(pair) not in (0, 2):
-            reason = f'line {number} has {len(pair)} symbols, expected two'
-            raise InputError(f'{path} is not a merges file: {reason}')
-    return {pair: number for number, pair in pairs.items() if pair}
+    first, *lines = _read_text(path, 'merges file').split('\n')
+    wrong = []
+    if not first.startswith('#'):
+        wrong = ['its first line should be a comment such as "#version: 0.2"']
+    pairs = {tuple(line.split()): number for number, line in enumerate(lines, start=2)}
+    pairs.pop((), None)  # blank lines
+    wrong += [f'line {n} is not two symbols' for pair, n in pairs.items() if len(pair) != 2]
+    if wrong:
+        raise InputError(f'{path} is not a merges file: {wrong[0]}')
+    return pairs
 
 
 def _read_text(path: str | os.PathLike, what: str) -> str:

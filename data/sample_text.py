@@ -59,10 +59,7 @@ def read_schemas() -> list[tuple]:
 
 
 class Story:
-    """A story of a schema, for which the people, the day, ... are drawn.
-
-    Each method draws a phrasing. Variant 'a' or 'b' decides what happens.
-    """
+    """A story of a schema. The people, the day, ... are drawn, and a phrasing in each method."""
 
     def __init__(self, schema: tuple, rng: Random):
         self.rng = rng
@@ -102,18 +99,14 @@ class Story:
 
 
 def beginning(story: Story, variant: str, rng: Random) -> list[str]:
-    """The four sentences of a story before its ending, or just the one that decides how it ends.
-
-    Half of the beginnings say next whether the story was a happy one.
-    """
+    """The context of a story. Half of them say next whether the story was a happy one."""
     told = story.context(variant, whole=rng.random() < 0.15)
     is_happy = 'yes' if story.moods[variant] == '+' else 'no'
     feeling = rng.choice(WORDS['feelings'][is_happy])
     return [told, feeling] if rng.random() < 0.5 else [told]
 
 
-# A function of each kind of line returns its parts. The first one has the four sentences of a
-# story, if the line has them.
+# The first part that a function returns has the four sentences of a story, if the line has them.
 
 
 def whole_story(schema: tuple, rng: Random) -> list[str]:
@@ -127,9 +120,8 @@ def whole_story(schema: tuple, rng: Random) -> list[str]:
 def judged_story(schema: tuple, rng: Random) -> list[str]:
     """A story, its right ending or its wrong one, and which one it is.
 
-    Most have a question before the ending, which says that it may be the wrong one. If none had
-    one, the endings of a story would contradict each other, and the model would learn more slowly
-    how stories end.
+    The question before most endings says that they may be wrong: else they would contradict those
+    of whole stories, and the model would learn more slowly how stories end.
     """
     variant = rng.choice('ab')
     story = Story(schema, rng)
@@ -153,11 +145,7 @@ def deed_of_two(_: tuple, rng: Random) -> list[str]:
     return [f'{people[0]} {verb} {people[1]} because {people[i]} {reason}.']
 
 
-KINDS = (  # of a line, with the sums of their shares
-    (0.62, whole_story),
-    (0.96, judged_story),
-    (1.0, deed_of_two),
-)
+KINDS = ((0.62, whole_story), (0.96, judged_story), (1.0, deed_of_two))  # and sums of their shares
 
 
 def run(args) -> None:

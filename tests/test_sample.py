@@ -44,7 +44,6 @@ def test_the_ordinary_reader_reads_the_data_of_the_tasks(tmp_path):
 
 
 def test_processes_may_unpack_the_same_data_at_once(tmp_path):
-    (tmp_path / 'DPRD').mkdir()  # as if an earlier one had not ended
     code = f"from gpt1.tasks.sample import unpack; unpack('DPRD', {str(tmp_path)!r})"
     assert [process.wait() for process in [start('-c', code) for _ in range(3)]] == [0, 0, 0]
     assert os.listdir(tmp_path) == ['DPRD']

@@ -1,8 +1,7 @@
 """Turn text of any size into one array of token ids, in bounded memory and on all cores.
 
-One process reads the text in blocks (`text_files.py`). The workers (`workers.py`) do the slow
-part: they split the blocks into words and encode them. The result does not depend on the number
-of workers.
+One process reads the text in blocks, and workers split these into words and encode them. The result
+does not depend on the number of workers.
 """
 
 import contextlib
@@ -118,7 +117,7 @@ def encoder_of(characters: list[str], merges: list[tuple[str, str]]) -> TextEnco
     symbols = ['<unk>', *characters, *ends, *map(''.join, merges), '\n</w>']
     encoder = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
     ranks = {pair: rank for rank, pair in enumerate(merges)}
-    return TextEncoder.from_vocabulary(encoder, ranks)
+    return TextEncoder(encoder, ranks)
 
 
 def vocabulary_files(folder: str) -> list[str]:
@@ -185,19 +184,25 @@ def prepare(
 ) -> None:
     """Learn byte pairs from the texts at `places`, and encode them. Does nothing that is done.
 
-    Writes the vocabulary to the folder `out`, and to the folder `work`
+    Writes the vocabulary to the folder `out`, a copy of that in the folder `vocabulary` if it is
+    given, and to the folder `work`
 
     - tokens.bin: the token ids, as uint16 if they fit, else as uint32
     - tokens.json: what they were made from, how many there are, their type and hash
     - vocabulary.json: what the vocabulary was made from
 
-    If the folder `vocabulary` is given, its vocabulary is copied and none is learned. A vocabulary
-    that belongs to weights or to a checkpoint is never replaced. Raises InputError.
+    A vocabulary that belongs to weights or to a checkpoint is never replaced. Raises InputError.
     """
     texts, notes = find_texts(places)
     for note in notes:
         print(f'note      {note}', flush=True)
-    source = source_of(texts, n_merges, vocabulary, coverage)
+    # All that the result depends on
+    source = {'texts': [[text.name, *file_hash(text.path)] for text in texts]}
+    if vocabulary:
+        given = TextEncoder(*vocabulary_files(vocabulary))
+        source['vocabulary'] = [file_hash(path) for path in vocabulary_files(vocabulary)]
+    else:
+        source |= {'n_merges': n_merges, 'coverage': coverage}
     made = made_from(source, out)
     record = finished_record(work, made)
     if record:
@@ -206,7 +211,7 @@ def prepare(
     if read_file(os.path.join(work, 'vocabulary.json')) != made:
         check_replaceable(out, work)
         if vocabulary:
-            save_vocabulary(TextEncoder(*vocabulary_files(vocabulary)), out)
+            save_vocabulary(given, out)
         else:
             learn_vocabulary(texts, out, n_merges, coverage)
         made = made_from(source, out)
@@ -229,16 +234,6 @@ def print_encoded(what: str, record: dict) -> None:
     print(f'encoded   {what}; {share:.2f} % of the tokens are unknown (<unk>)', flush=True)
 
 
-def source_of(texts: list[TextFile], n_merges: int, vocabulary: str | None, coverage: float):
-    """All that the result depends on."""
-    source = {'texts': text_hashes(texts)}
-    if not vocabulary:
-        return {**source, 'n_merges': n_merges, 'coverage': coverage}
-    paths = vocabulary_files(vocabulary)
-    TextEncoder(*paths)  # raises InputError if they are no vocabulary
-    return {**source, 'vocabulary': [file_hash(path) for path in paths]}
-
-
 def made_from(source: dict, out: str) -> dict:
     """The record of the vocabulary in `out`, as it is, if it was made from `source`."""
     paths = filter(os.path.isfile, vocabulary_files(out))
@@ -248,7 +243,7 @@ def made_from(source: dict, out: str) -> dict:
 def finished_record(work: str, made: dict) -> dict | None:
     """The record of the token ids in `work`, if they were made like this and all are there."""
     record = read_file(os.path.join(work, 'tokens.json'))
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         if made.items() <= record.items() and len(open_tokens(work)[0]) == record['n_tokens']:
             return record
     return None

@@ -214,15 +214,11 @@ class EncodedData:
 def encode_data(
     data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode: Callable | None = None
 ) -> EncodedData:
-
-    def encoded(examples):
-        return encode_dataset(examples, encoder, task, n_ctx, encode)
-
-    return EncodedData(
-        encoded(data.train),
-        {name: encoded(examples) for name, examples in data.valid.items()},
-        {name: encoded(examples) for name, examples in data.test.items()},
+    train, valid, test = (
+        {name: encode_dataset(part, encoder, task, n_ctx, encode) for name, part in parts.items()}
+        for parts in ({'train': data.train}, data.valid, data.test)
     )
+    return EncodedData(train['train'], valid, test)
 
 
 def progress_bar(total: int, unit: str, what: str, **options) -> tqdm:

@@ -3,7 +3,6 @@
 data/README.md says how they were made, and what their labels depend on.
 """
 
-import contextlib
 import errno
 import os
 import tarfile
@@ -16,9 +15,9 @@ ARCHIVE = os.path.join(ROOT, 'data', 'sample', 'tasks.tar.xz')
 
 
 def unpack(name: str, folder: str) -> None:
-    """Unpack the folder `name` of the archive into `folder`. Raises WriteError.
+    """Unpack the folder `name` of the archive into `folder`, whole or not at all.
 
-    It appears whole, or not at all; one that is there is replaced.
+    One that is there is not replaced. Raises WriteError.
     """
     target = os.path.join(folder, name)
     try:
@@ -27,8 +26,6 @@ def unpack(name: str, folder: str) -> None:
             with tarfile.open(ARCHIVE) as archive:
                 members = [member for member in archive if member.name.startswith(f'{name}/')]
                 archive.extractall(beside, members)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(target, os.path.join(beside, 'old'))
             os.rename(os.path.join(beside, name), target)
     except OSError as error:
         is_there = error.errno in (errno.ENOTEMPTY, errno.EEXIST) and os.path.isdir(target)

@@ -113,7 +113,9 @@ class EnglishTokenizer:
             return [word]
         prefixes, suffixes = [], []
         start, end = 0, len(word)  # What is left of the word is word[start:end].
-        while start < end and not self._is_whole(word, start, end):
+        while start < end:
+            if self._is_exception(word, start, end) or is_url(word, start, end):
+                break
             match = self.prefix.match(word, start, end)
             prefix_end = match.end() if match else start
             suffix_start = self.find_suffix(word, start, end)  # may be inside of the prefix
@@ -133,9 +135,6 @@ class EnglishTokenizer:
 
     def _is_exception(self, word: str, start: int, end: int) -> bool:
         return end - start <= self.longest_exception and word[start:end] in self.exceptions
-
-    def _is_whole(self, word: str, start: int, end: int) -> bool:
-        return self._is_exception(word, start, end) or is_url(word, start, end)
 
     def find_suffix(self, word: str, start: int, end: int) -> int:
         """The start of the suffix of word[start:end]."""

@@ -1,9 +1,7 @@
-"""Find the files of a text, and read them as blocks of about a megabyte.
+"""Find the files of a text, and read them as blocks of about a megabyte, in bounded memory.
 
 A file whose name does not tell is known by its first line: records of JSON are read, whatever they
 are called; markup, tables, archives and Git LFS pointers are refused, not trained on.
-
-Memory does not grow with the size of the files.
 """
 
 import codecs

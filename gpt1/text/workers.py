@@ -73,13 +73,13 @@ def _open_pool(n: int, shared: object) -> ProcessPoolExecutor | None:
     try:
         pool = ProcessPoolExecutor(n, initializer=_start, initargs=(shared,))
         pool.submit(int)  # where processes are forked, this starts all of them
+        return pool
     except OSError as error:  # too many processes, or a container without shared memory
         if pool:
             _close(pool)
         reason = error.strerror or error
         print(f'warning: one process does the work: {reason}', file=sys.stderr, flush=True)
         return None
-    return pool
 
 
 def _close(pool: ProcessPoolExecutor) -> None:

@@ -50,7 +50,7 @@ def open_encoder(
 
 def _encoder_of(folder: str) -> TextEncoder:
     symbols, merges, _ = read_vocabulary_of(folder)
-    return TextEncoder.from_vocabulary(symbols, merges)
+    return TextEncoder(symbols, merges)
 
 
 def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
