@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROCESSES, ROOT, Command
-from test_resume import NO_DROPOUT, assert_same_end
+from test_resume import NO_DROPOUT, assert_same_end, checkpoint_of, wait_for
 from tiny_models import encoder, random_model
 
 import train
@@ -167,9 +167,7 @@ def _signal_in_the_last_evaluation():
 def test_a_signal_to_one_rank_stops_all_at_the_same_update(command, undisturbed):
     """Within an epoch; then, in the run that is resumed, in the last evaluation."""
     processes = start_ranks(command, 2, *RUN)
-    while not (command.folder / 'save' / 'rocstories' / 'checkpoint').exists():
-        assert all(process.is_alive() for process in processes)
-        time.sleep(0.002)
+    wait_for(checkpoint_of(command).exists, processes[0])
     os.kill(processes[1].pid, signal.SIGTERM)
     join_ranks(processes, 143)
     run_ranks(command, 2, *RUN, '--resume', status=143, patch=_signal_in_the_last_evaluation)
@@ -233,7 +231,7 @@ def end(*agents):
 
 def signal_rank(command, agent, number, slow=False):
     """Send a signal to rank 1 once there is a checkpoint."""
-    while not (command.folder / 'save' / 'rocstories' / 'checkpoint').exists():
+    while not checkpoint_of(command).exists():
         assert agent.poll() is None, agent.communicate()[0]
         time.sleep(0.01)
     if slow:
@@ -247,9 +245,9 @@ def test_torchrun_does_not_disturb_the_checkpoint(command):
     agent = slow_torchrun(command, '--n_iter', 100)
     signal_rank(command, agent, signal.SIGTERM, slow=True)
     assert 'stopped; the same command with --resume continues' in end(agent)
-    folder, slow = command.folder / 'save' / 'rocstories', command.folder / 'slow'
-    assert (folder / 'checkpoint').stat().st_mtime > slow.stat().st_mtime
-    assert not list(folder.glob('.*'))
+    checkpoint, slow = checkpoint_of(command), command.folder / 'slow'
+    assert checkpoint.stat().st_mtime > slow.stat().st_mtime
+    assert not list(checkpoint.parent.glob('.*'))
 
 
 def test_two_machines_restart_as_one(command, undisturbed):
@@ -427,19 +425,12 @@ def test_predictions_are_those_of_each_example_alone():
         assert (logits[i, len(alone) :] == -torch.inf).all()
 
 
-@pytest.mark.parametrize(
-    'n_batch, n_update, n_tokens, n_embd, size',
-    [
-        (4, 32, 80, 128, 16),  # the sample
-        (8, 64, 80, 768, 8),  # the paper's model
-        (3, 7, 10, 16, 7),  # no more than the update
-        (64, 20, 80, 768, 20),
-    ],
-)
-def test_small_steps_are_joined_on_a_cpu(n_batch, n_update, n_tokens, n_embd, size):
-    assert Ranks([CPU]).join_steps(n_batch, n_update, n_tokens, n_embd) == size
-    on_gpu = Ranks([torch.device('cuda')]).join_steps(n_batch, n_update, n_tokens, n_embd)
-    assert on_gpu == min(n_batch, n_update)
+def test_small_steps_are_joined_on_a_cpu():
+    join_steps = Ranks([CPU]).join_steps
+    assert join_steps(4, 32, 80, 128) == 16  # the sample
+    assert join_steps(8, 64, 80, 768) == 8  # the paper's model
+    assert join_steps(3, 7, 10, 16) == 7  # no more than the update
+    assert Ranks([torch.device('cuda')]).join_steps(4, 32, 80, 128) == 4
 
 
 @pytest.mark.parametrize(

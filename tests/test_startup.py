@@ -8,10 +8,9 @@ import sys
 import tomllib
 
 import pytest
+from conftest import ROOT
 
 from gpt1 import startup
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def read(path):
@@ -25,9 +24,15 @@ SCRIPTS = sorted(
 BENCHMARKS = sorted(glob.glob('benchmarks/*.py', root_dir=ROOT))  # they measure what people run
 
 
+def python(code, env=None):
+    return subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+
+
 def test_one_line_under_an_old_python():
     code = 'import sys; sys.version_info = (3, 10, 4, "final", 0); from gpt1 import startup'
-    process = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    process = python(code)
     assert process.returncode == 2
     assert process.stderr == 'error: this program needs Python 3.11 or newer; this is 3.10\n'
 
@@ -42,47 +47,37 @@ def test_one_line_under_an_old_python():
 )
 def test_threads_wait_as_the_user_says(given, expected):
     names = 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME'
-    code = f'import os, gpt1.startup; print(*map(os.environ.get, {names}))'
-    output = subprocess.check_output([sys.executable, '-c', code], cwd=ROOT, env=given, text=True)
-    assert output == expected + '\n'
+    process = python(f'import os, gpt1.startup; print(*map(os.environ.get, {names}))', given)
+    assert process.stdout == expected + '\n'
 
 
-@pytest.mark.parametrize(
-    'given, prepare, warning',
-    [
-        ({'MPLBACKEND': 'not-there'}, '', ''),  # as from Jupyter
-        # A container that is read-only
-        (
-            {'MPLCONFIGDIR': '/dev/null/x'},
-            'tempfile._candidate_tempdir_list = list',
-            'MPLCONFIGDIR',
-        ),
-    ],
-)
-def test_pictures_stop_no_run(tmp_path, given, prepare, warning):
+def test_pictures_stop_no_run(tmp_path):
+    """Jupyter names a backend that may be missing; a container may be read-only."""
     path = str(tmp_path / 'a.png')
-    code = f'import gpt1.startup, tempfile\nfrom gpt1.report import pictures\n{prepare}\n'
-    words = [sys.executable, '-c', f'{code}pictures.draw({path!r}, 2, 2, id)']
-    env = {**os.environ, **given}
-    process = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert process.returncode == 0
-    assert os.path.exists(path) == (not warning)
-    assert warning in process.stderr
+    code = 'import gpt1.startup, tempfile\nfrom gpt1.report import pictures\n'
+    draw = f'pictures.draw({path!r}, 2, 2, id)'
+    process = python(code + draw, {**os.environ, 'MPLBACKEND': 'not-there'})
+    assert process.returncode == 0 and os.path.exists(path) and process.stderr == ''
+    os.unlink(path)
+    code += 'tempfile._candidate_tempdir_list = list\n'
+    process = python(code + draw, {**os.environ, 'MPLCONFIGDIR': '/dev/null/x'})
+    assert process.returncode == 0 and not os.path.exists(path)
+    assert 'MPLCONFIGDIR' in process.stderr
 
 
-@pytest.mark.parametrize('name', [*SCRIPTS, *BENCHMARKS])
-def test_scripts_import_startup_before_libraries(name):
+def test_scripts_import_startup_before_libraries():
     """An old Python can parse both: else a SyntaxError would come before the line about it."""
     ast.parse(read('gpt1/startup.py'), feature_version=(3, 8))
-    tree = ast.parse(read(name), feature_version=(3, 8) if name in SCRIPTS else None)
-    modules = []
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            modules.append(node.module)
-    others = [name for name in modules if name.split('.')[0] not in sys.stdlib_module_names]
-    assert others[0] == 'gpt1.startup'
+    for script in (*SCRIPTS, *BENCHMARKS):
+        tree = ast.parse(read(script), feature_version=(3, 8) if script in SCRIPTS else None)
+        modules = []
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                modules += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules.append(node.module)
+        others = [name for name in modules if name.split('.')[0] not in sys.stdlib_module_names]
+        assert others[0] == 'gpt1.startup', script
 
 
 def test_the_oldest_python_is_the_same_everywhere():

@@ -167,19 +167,30 @@ def test_a_model_of_one_s_own_is_not_compared_with_the_paper(command, tmp_path):
     assert train.parse_args([*argv, '--n_transfer', '-1']).sample == []
 
 
-def test_without_submit(command, monkeypatch, capsys):
-    """Nothing is kept. A TensorBoard that fails is a warning; the environment's path is told."""
+def test_without_submit_and_from_scratch(command, monkeypatch, capsys):
+    """Nothing is kept, no weights are needed, and only the first epoch is evaluated within.
+
+    A TensorBoard that fails is a warning; the environment's path is told.
+    """
     module = SimpleNamespace(SummaryWriter=lambda folder: None)  # it does nothing that is expected
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', module)
+    monkeypatch.setattr(train, 'EVALUATE_AFTER', (4, 14))
     monkeypatch.setenv('GPT1_PATH', 'plain')
-    argv = command.argv('--n_iter', 1, '--tensorboard', '--keep_checkpoint')
+    vocabulary = command.folder / 'vocabulary'
+    vocabulary.mkdir()
+    for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe'):
+        shutil.copy(os.path.join(GOLDEN, 'model', name), vocabulary)
+    argv = command.argv('--n_iter', 2, '--n_transfer', -1, '--model_dir', vocabulary)
+    argv = [*argv, '--tensorboard', '--keep_checkpoint']
     assert train.main([option for option in argv if option != '--submit']) == 0
     out, err = capsys.readouterr()
     assert 'warning: TensorBoard does not get the scores: ' in err
     assert 'path      GPT1_PATH is plain' in out and 'no parameters: --submit' in out
+    shutil.rmtree(vocabulary)
     names = {path.name for path in command.folder.rglob('*') if path.is_file()}
     assert names == {'rocstories.jsonl', 'checkpoint', 'run.json', 'lock'}
-    assert len(command.log()) == 2
+    found = [(line['n_epochs'], line['n_updates']) for line in command.log()[1:]]
+    assert found == [(0, 4), (1, 10), (2, 20)]
 
 
 NAN = float('nan')
@@ -247,17 +258,6 @@ def test_options_run(command, options):
     torch.use_deterministic_algorithms(False)
     line = command.log()[1]
     assert 0.5 < line['va_cost'] < 1 and line['n_updates'] == 10
-
-
-def test_from_scratch_needs_no_shards(command, tmp_path, monkeypatch):
-    """The evaluations within an epoch are in the first one only. Here after 4 updates."""
-    monkeypatch.setattr(train, 'EVALUATE_AFTER', (4, 14))
-    (tmp_path / 'vocabulary').mkdir()
-    for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe'):
-        shutil.copy(os.path.join(GOLDEN, 'model', name), tmp_path / 'vocabulary')
-    run(command, '--n_iter', 2, '--n_transfer', -1, '--model_dir', tmp_path / 'vocabulary')
-    found = [(line['n_epochs'], line['n_updates']) for line in command.log()[1:]]
-    assert found == [(0, 4), (1, 10), (2, 20)]
 
 
 def test_a_process_in_another_folder_with_a_test_file_without_labels(command, tmp_path):
@@ -330,12 +330,11 @@ def test_options_that_do_not_fit(command, monkeypatch, options, words, capsys):
 def test_output_that_cannot_be_written(command, monkeypatch, capsys, name):
     """A file is in place of a folder, or of the run's folder in it. Nothing is read before."""
     monkeypatch.setattr(train, 'load_data', None)
-    (command.folder / 'file').write_text('not a folder')
-    run(command, f'--{name}_dir', command.folder / 'file' / 'x', status=2)
-    assert_one_line(command, capsys, f'cannot write to {command.folder / "file"}')
+    place = command.folder / name
     if name != 'submission':
-        (command.folder / name).mkdir()
-        (command.folder / name / 'rocstories').write_text('not a folder')
-        run(command, '--tensorboard', status=2)
-        expected = f'cannot write to {command.folder / name / "rocstories"}'
-        assert expected in capsys.readouterr().err
+        place.mkdir()
+        place /= 'rocstories'
+    place.write_text('not a folder')
+    run(command, '--tensorboard', status=2)
+    out, err = capsys.readouterr()
+    assert out == '' and f'error: cannot write to {place}' in err and err.count('\n') == 1
