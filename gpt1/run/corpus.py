@@ -17,7 +17,7 @@ import numpy as np
 
 from gpt1.files import ENCODER_FILE, MERGES_FILE, SHAPES_FILE, SHARDS
 from gpt1.run.encoding import id_type, progress_bar
-from gpt1.run.record import file_hash, read_file, text_hashes
+from gpt1.run.record import file_hash, read_file
 from gpt1.text.text_files import TextFile, find_texts, read_blocks, shorten
 from gpt1.text.workers import map_in_order
 from gpt1.weights.vocabulary import save_vocabulary

@@ -13,7 +13,7 @@ ZERO_SHOT_SETS = ('cola', 'sst2', 'race')  # and pronouns, which are one file
 
 def of_pretraining(args: Namespace) -> dict:
     """Return all that the results of pretrain.py depend on."""
-    texts = record.text_hashes(find_texts(args.text)[0])
+    texts = [[name, *record.file_hash(path)] for name, path in find_texts(args.text)[0]]
     zero_shot = zero_shot_hash(args.zero_shot_data) if args.zero_shot else None
     vocabulary = args.vocabulary or args.init
     more = {'zero_shot': args.zero_shot, 'settings': args.settings}

@@ -159,10 +159,6 @@ def content_hash(paths: Iterable[str]) -> str:
     return digest([file_hash(path) for path in paths])
 
 
-def text_hashes(texts: Iterable[tuple[str, str]]) -> list[list]:
-    return [[name, *file_hash(path)] for name, path in texts]
-
-
 def file_hash(path: str) -> list:
     """Return the size of a file in bytes, and the hash of its content (BLAKE2b)."""
     try:
