@@ -74,13 +74,10 @@ def glue_files(name, folder):
     files = {}
     for split, columns, n in (('train', train, 3), ('dev', train, 2), ('test', test, 3)):
         names = columns.split(',' if ',' in columns else ' ')
-        rows = [
-            [
-                dict(zip(archive.texts, pair), **{archive.label: word}).get(column, f'{i}')
-                for column in names
-            ]
-            for i, (pair, word) in enumerate(zip(CHOSEN[:n], words))
-        ]
+        rows = []
+        for i, (pair, word) in enumerate(zip(CHOSEN[:n], words)):
+            values = dict(zip(archive.texts, pair), **{archive.label: word})
+            rows.append([values.get(column, f'{i}') for column in names])
         is_bare = name == 'cola' and split != 'test'
         files[f'{split}.tsv'] = rows if is_bare else [names, *rows]
     put(folder, files)
@@ -92,22 +89,22 @@ TREE = '( ( A cat ) sat )'
 
 
 def snli_json(words, **more):
-    pairs = [{'sentence1': f'A "cat {i}.', 'sentence2': f'Ça {i}.'} for i in range(len(words))]
-    about = [{'pairID': f'{i}.jpg#0r1', 'annotator_labels': []} for i in range(len(words))]
-    return [
-        json.dumps({**about[i], 'gold_label': word, 'sentence1_parse': TREE, **pairs[i], **more})
-        for i, word in enumerate(words)
-    ]
+    lines = []
+    for i, word in enumerate(words):
+        texts = {'sentence1': f'A "cat {i}.', 'sentence2': f'Ça {i}.', 'sentence1_parse': TREE}
+        about = {'gold_label': word, 'pairID': f'{i}.jpg#0r1', 'annotator_labels': []}
+        lines.append(json.dumps({**about, **texts, **more}))
+    return lines
 
 
-def snli_txt(words, ids='captionID pairID'):
+def snli_txt(words):
     header = 'gold_label sentence1_binary_parse sentence2_binary_parse sentence1_parse '
-    header += f'sentence2_parse sentence1 sentence2 {ids} label1 label2 label3 label4 label5'
+    header += 'sentence2_parse sentence1 sentence2 captionID pairID label1 label2 label3'
     rows = [
         [w, TREE, TREE, TREE, TREE, f'A "cat {i}.', f'Ça {i}.', f'{i}.jpg#0', f'{i}.jpg#0r1', w]
         for i, w in enumerate(words)
     ]
-    rows[0] += ['', '', '', '']  # annotated once, with or without the other four fields
+    rows[0] += ['', '']  # annotated once, with or without the other fields
     return [header.split(), *rows]
 
 

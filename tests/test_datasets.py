@@ -180,9 +180,7 @@ def test_soft_targets_are_the_originals_and_predictions_decoded():
         logits = np.log(soft_targets(scores))
     assert decode(TASKS['stsb'], logits) == pytest.approx(scores, abs=1e-9)
     logits = np.array([[0.0, 2.0, 1.0], [3.0, 2.0, -np.inf]])
-    assert (
-        decode(TASKS['snli'], logits).tolist() == decode(TASKS['race'], logits).tolist() == [1, 0]
-    )
+    assert all(decode(TASKS[name], logits).tolist() == [1, 0] for name in ('snli', 'race'))
 
 
 def test_metrics_are_those_of_the_paper():
@@ -193,7 +191,7 @@ def test_metrics_are_those_of_the_paper():
     assert METRICS['f1'](y, p, positive=None) == pytest.approx((200 / 3 + 50) / 2)
     assert METRICS['f1'](np.arange(1725) < 1147, np.ones(1725)) == pytest.approx(79.9, abs=0.05)
     a, b = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 10.0])
-    assert METRICS['pearson'](a, b) == pytest.approx(100 * np.corrcoef(a, b)[0, 1])
+    assert METRICS['pearson'](a, b) == pytest.approx(1400 / 250**0.5)
     assert METRICS['spearman'](a, b) == pytest.approx(100)
 
 
@@ -256,7 +254,5 @@ def test_published_scores_hold_together():
 
 def test_importing_loads_no_large_library():
     code = "import sys, datasets; print({'pandas', 'sklearn', 'scipy', 'torch'} & set(sys.modules))"
-    result = subprocess.run(
-        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == 'set()'
+    output = subprocess.check_output([sys.executable, '-c', code], cwd=ROOT, text=True)
+    assert output.strip() == 'set()'
