@@ -97,7 +97,6 @@ from gpt1.report.predictions import (
 )
 from gpt1.report.report import describe, report_predictions, warnings_of, write
 from gpt1.run import record
-from gpt1.run.checkpoint import is_held
 from gpt1.run.encoding import EncodedDataset, cut_lengths, encode_dataset
 from gpt1.run.parallel import find_devices, predict
 from gpt1.tasks.task import Example, Task
@@ -107,12 +106,12 @@ from gpt1.weights.open import OpenedModel, open_model
 def latest_params(args) -> str:
     """Return the best_params that a run wrote last, of a task that can have the texts.
 
-    Runs that still train do not count. Raises InputError, also where several tasks remain.
+    Runs that have not ended do not count. Raises InputError, also where several tasks remain.
     """
     found = glob.glob(os.path.join('save', '*', 'best_params'))
-    done = [path for path in found if not is_held(os.path.dirname(path))]
+    done = [path for path in found if not os.path.exists(f'{os.path.dirname(path)}/running')]
     if not done:
-        state = 'only parameters of runs that still train' if found else 'no parameters'
+        state = 'only parameters of runs that have not ended' if found else 'no parameters'
         raise InputError(
             f'there are {state} in save/: fine-tune first (python train.py --dataset '
             'rocstories --submit, for example), or name a file with --params'
