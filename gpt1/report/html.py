@@ -15,8 +15,7 @@ WITH_DIRECTION = ('heading_open', 'paragraph_open', 'list_item_open', 'th_open',
 def write_html(markdown_path: str | os.PathLike) -> None:
     """Write an .html file beside a report in Markdown, which begins with its title.
 
-    The pictures of the report are inside; texts are shown as they are, in any script. The file
-    asks for nothing else and runs nothing. Where it cannot be written, a warning tells of it.
+    The pictures are inside; texts are shown as they are. The file asks for and runs nothing.
     """
     path = os.path.splitext(markdown_path)[0] + '.html'
     with optional(path):

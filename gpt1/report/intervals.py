@@ -60,11 +60,7 @@ def interval(score: Score) -> tuple[float, float]:
 
 
 def noise_of(score: Score) -> tuple[float, float]:
-    """What a score must exceed to say something about the model.
-
-    Returns the standard error that it has because its set is a sample, and the best score that
-    the same prediction for all examples would have.
-    """
+    """Its standard error, and the best score of one prediction for all examples."""
     labels, task = score.predictions.labels, score.task
     low, high = interval(score)
     error = (high - low) / (2 * 1.96)

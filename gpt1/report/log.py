@@ -18,10 +18,7 @@ MAX_TEXT = 1000  # characters of a text in the report
 
 
 def metric_title(metric: str, task: Task | None = None, split: str = '') -> str:
-    """The name of a metric in running text: 'accuracy', or 'accuracy, matched'.
-
-    Of your own data, it says which class F1 is of.
-    """
+    """'accuracy', or 'accuracy, matched'; of your own data, it says which class F1 is of."""
     title = metric if metric in ('accuracy', 'cost') else metric.capitalize()
     if metric == 'f1' and task is not None and task.name == 'custom':
         title = 'macro F1' if task.positive is None else f'F1 of {task.labels[task.positive]}'
@@ -73,13 +70,10 @@ def is_real(task: Task) -> bool:
 
 
 def plain(text: str) -> str:
-    """A text as Markdown that shows it as it is, on one line, cut to MAX_TEXT characters.
-
-    What is written from right to left does not turn the words around it.
-    """
+    """A text as Markdown that shows it as it is, on one line, cut to MAX_TEXT characters."""
     text = ' '.join(text.split())
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + ' …'
     if not RIGHT_TO_LEFT.isdisjoint(map(unicodedata.bidirectional, text)):
-        text = f'\u2068{text}\u2069'  # which isolate it
+        text = f'\u2068{text}\u2069'  # which isolate it: the words around it are not turned
     return re.sub(r'([\\`*_<>|#\[\]~$&])', r'\\\1', text)

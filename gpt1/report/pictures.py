@@ -14,10 +14,7 @@ OURS = 'C0'
 
 @contextlib.contextmanager
 def optional(path: str) -> Iterator[None]:
-    """A file that no run needs: where it fails, in whatever way, a warning is printed.
-
-    An earlier file does not stand for it.
-    """
+    """A file that no run needs: where it fails, a warning is printed and no earlier one stays."""
     try:
         yield
     except Exception as error:
@@ -29,10 +26,7 @@ def optional(path: str) -> Iterator[None]:
 
 
 def draw(path: str, width: float, height: float, *panels: Callable) -> None:
-    """Draw panels into a PNG file, side by side, or one below the other where it is high.
-
-    Each panel is a function of its axes. A picture that fails is a warning.
-    """
+    """Draw panels, functions of their axes, side by side, or below each other where it is high."""
     with optional(path):
         # Imported here because it is slow. Not pyplot, which needs a display and keeps a state.
         from matplotlib.figure import Figure
@@ -116,8 +110,7 @@ def class_name(name: str, i: int) -> str:
 def draw_confidence(path: str, bins: np.ndarray) -> None:
     """Draw how often predictions are right by their probability, and how many there are.
 
-    bins  [bins, 5] in %: the mean probability, the share of right predictions and the ends of its
-          interval; then the number of predictions
+    bins  [bins, 5] in %: mean probability, share of right ones, its interval; number of predictions
     """
     sure, right, low, high, n = bins.T
 
