@@ -65,15 +65,11 @@ def is_there(path: str, digest: str) -> bool:
 
 @dataclass
 class Client:
-    """Fetches files. Libraries do not continue what an earlier process began, or know git's ids.
-
-    retries  how often to try again after failures in a row that brought nothing new
-    timeout  seconds to wait for a connection, and for the next bytes
-    """
+    """Fetches files. Libraries do not continue what an earlier process began, or know git's ids."""
 
     session: requests.Session
-    retries: int
-    timeout: float
+    retries: int  # after so many failures in a row that brought nothing new, it gives up
+    timeout: float  # seconds to wait for a connection, and for the next bytes
 
     def fetch(self, url: str, path: str, hint: str, digest: str) -> None:
         """Fetch a file to `path`, unless it is there. Raises InputError.

@@ -65,12 +65,7 @@ def read_text(args) -> str:
 
 
 def print_text(start: str, ids: list[int], sample: Iterable[int], encoder) -> None:
-    """Print a text and its continuation, each word as soon as it is drawn.
-
-    start   the text as it was typed
-    ids     its tokens
-    sample  the tokens that follow, up to `_classify_`; an iterator may still be drawing them
-    """
+    """Print a text, whose tokens are `ids`, and its continuation, each word as it is drawn."""
     print(start, end='', flush=True)
     shown = list(ids)
     n_printed = len(encoder.decode(shown))

@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny_models import MODEL_DIR, SOME_TASKS, encoder, save_finetuned
 
 import generate
 from gpt1.ops import sampling
 from gpt1.ops.batches import collate_windows
-from gpt1.weights.open import open_model
 from model_pytorch import Config, DoubleHeadModel, init_weights
 from text_utils import detokenize
 
@@ -98,15 +95,11 @@ def test_what_may_be_drawn(model):
     [
         ({}, [0.1, 0.4, 0.2, 0.3]),
         ({'temperature': 0}, [0, 1, 0, 0]),
-        ({'temperature': 1e-39}, [0, 1, 0, 0]),
         ({'temperature': 5e-324}, [0, 1, 0, 0]),
         ({'temperature': 0.5}, [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3]),
         ({'temperature': 1000.0}, [0.25, 0.25, 0.25, 0.25]),
-        ({'top_k': 1}, [0, 1, 0, 0]),
         ({'top_k': 2}, [0, 4 / 7, 0, 3 / 7]),
-        ({'top_k': 10**6}, [0.1, 0.4, 0.2, 0.3]),
         ({'top_p': 0}, [0, 1, 0, 0]),
-        ({'top_p': 0.35}, [0, 1, 0, 0]),
         ({'top_p': 0.65}, [0, 4 / 7, 0, 3 / 7]),
     ],
 )
@@ -131,26 +124,16 @@ WORDS = {
     "well ... what ? no ! ! she 'd 've known": "well... what? no!! she'd've known",
     'one " two " three " four " five': 'one "two" three "four" five',
     "gon na c'm on y' all": "gonna c'mon y'all",
-    'a <unk> b': 'a <unk> b',
-    'a - b': 'a - b',
+    'a - <unk> b': 'a - <unk> b',
 }
 
 
-@pytest.mark.parametrize('words', WORDS)
-def test_detokenize(words):
-    assert detokenize(words.split()) == WORDS[words]
-
-
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.sampled_from(['a', 's', '"', "'", '.', "n't", '\n', '(', ')', '/', '<unk>', 'gon', 'na'])
-    ),
-    st.integers(0, 20),
-)
-def test_detokenize_never_looks_ahead(words, n):
-    """So a text can be printed while it is drawn."""
-    assert detokenize(words).startswith(detokenize(words[:n]))
+def test_detokenize():
+    """It never looks ahead, so a text can be printed while it is drawn."""
+    for text, wanted in WORDS.items():
+        words = text.split()
+        assert detokenize(words) == wanted
+        assert all(wanted.startswith(detokenize(words[:n])) for n in range(len(words)))
 
 
 def test_decode():
@@ -167,11 +150,6 @@ def run(capsys, *argv):
     return capsys.readouterr().out
 
 
-def test_what_is_not_in_the_vocabulary_is_counted(capsys):
-    assert generate.main(['a ☃ b☃', *TINY, '--length', '1']) == 0
-    assert '2 of 6 characters are not in the vocabulary' in capsys.readouterr().err
-
-
 def test_many_samples(capsys):
     """They are drawn in groups; a seed draws the same again, another seed does not."""
     options = ['Ella had no tape.', *TINY, '--length', '3', '--n_samples', '37', '--seed']
@@ -182,51 +160,43 @@ def test_many_samples(capsys):
     assert all(sample.startswith('Ella had no tape.') for sample in samples)  # as it was typed
 
 
-def test_greedy_is_the_models_likeliest(capsys):
-    model = open_model(MODEL_DIR, n_head=4).model
-    ids = encoder().encode('ella had no tape.')
-    for _ in range(6):
-        logits = plain_logits(model, ids)[-1]
-        logits[0] = -torch.inf
-        ids.append(logits.argmax().item())
-    printed = run(capsys, 'ella had no tape.', *TINY, '--length', '6', '--temperature', '0')
-    assert printed == encoder().decode(ids) + '\n'
-
-
 def test_each_word_is_printed_as_it_is_drawn(capsys, monkeypatch):
     """From standard input."""
-    shown = []
+    shown, sampling_generate = [], sampling.generate
 
     def draw(*args, **options):
         for token in sampling_generate(*args, **options):
             shown.append(capsys.readouterr().out)
             yield token
 
-    sampling_generate = sampling.generate
     monkeypatch.setattr(sampling, 'generate', draw)
     monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'Ella had no tape.\n')))
     shown.append(run(capsys, *TINY, '--length', '20', '--seed', '3'))
     assert shown[0] == 'Ella had no tape.' and shown[-1].endswith('\n')
     assert sum(map(bool, shown)) > 5
-    text = ''.join(shown)
     monkeypatch.undo()
-    assert run(capsys, 'Ella had no tape.', *TINY, '--length', '20', '--seed', '3') == text
+    text = run(capsys, 'Ella had no tape.', *TINY, '--length', '20', '--seed', '3')
+    assert ''.join(shown) == text
 
 
 def test_a_fine_tuned_model(tmp_path, capsys, monkeypatch):
     """It reads `_start_` first. What follows `_classify_` is not drawn, and no such token shown."""
     save_finetuned(tmp_path, SOME_TASKS['mnli'])
     start, delimiter, classify = range(encoder().n_vocab, encoder().n_vocab + 3)
-    ids, ending, more = map(encoder().encode, ('ella had no tape.', 'the store.', 'night'))
+    ids, ending, more = map(encoder().encode, ('ella ☃ no tape.', 'the store.', 'night'))
     sample = iter([delimiter, *ending, classify, *more])
+    given = {'length': 9, 'temperature': 0.5, 'top_k': 3, 'top_p': 0.2, 'seed': 4}
 
-    def draw(model, read, special, **options):
-        assert special and read == [start, *ids]
+    def draw(model, read, **options):
+        assert read == [start, *ids] and options == {**given, 'n_samples': 1, 'special': True}
         return ([token] for token in sample)
 
     monkeypatch.setattr(sampling, 'generate', draw)
-    printed = run(capsys, 'Ella had no tape.', '--params', str(tmp_path), '--device', 'cpu')
-    assert printed == 'Ella had no tape. the store.\n'
+    argv = ['Ella ☃ no tape.', '--params', str(tmp_path), '--device', 'cpu']
+    assert generate.main([*argv, *(f'--{name}={value}' for name, value in given.items())]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == 'Ella ☃ no tape. the store.\n'
+    assert '1 of 15 characters are not in the vocabulary' in printed.err
     assert len(list(sample)) == len(more)
 
 
@@ -235,10 +205,8 @@ def test_a_fine_tuned_model(tmp_path, capsys, monkeypatch):
     [
         ([' ', *TINY], 'no text'),
         (TINY, 'not UTF-8'),
-        (['x', '--params', 'nowhere'], '--params nowhere: no such file'),
         (['x', '--model_dir', MODEL_DIR], '--n_head 12'),
         (['x', '--model_dir', ROOT], 'params_shapes.json'),
-        (['x', '--n_samples', 'many'], 'a whole number from 1 to 1000'),
     ],
 )
 def test_errors(capsys, monkeypatch, argv, error):

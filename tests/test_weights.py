@@ -1,21 +1,16 @@
 """Every way to weights: shards, Hugging Face folders, files of parameters, vocabularies."""
 
-import collections
 import copy
 import json
 import os
-import pathlib
 import shutil
-import subprocess
-import sys
-import zipfile
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from small_files import error_of
-from tiny_models import MODEL_DIR, SOME_TASKS, encoder, random_model, save_finetuned
+from tiny_models import MODEL_DIR, REGRESSION, SOME_TASKS, encoder, random_model, save_finetuned
 
 from gpt1.run.checkpoint import Saver
 from gpt1.settings import read_settings
@@ -25,28 +20,32 @@ from gpt1.weights.open import open_model
 from gpt1.weights.openai import load_openai_pretrained_model
 from gpt1.weights.parameters import load_parameters, read_parameters, save_settings
 from gpt1.weights.safe_load import load_file
-from gpt1.weights.vocabulary import open_encoder, read_vocabulary_of, save_vocabulary
+from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import Config, LMModel, special_rows
-from utils import LFS_POINTER
+from utils import LFS_POINTER, OutOfMemory
 
 POINTER = LFS_POINTER.decode() + 'v1\noid sha256:abc\nsize 467\n'
 
 
-@pytest.fixture(scope='module')
-def finetuned(tmp_path_factory):
+@pytest.fixture
+def openai(tmp_path):
+    """A copy of the golden model."""
+    return shutil.copytree(MODEL_DIR, tmp_path / 'model')
+
+
+@pytest.fixture
+def finetuned(tmp_path):
     """The folder of a fine-tuned model for stories."""
-    folder = tmp_path_factory.mktemp('save')
-    save_finetuned(folder, SOME_TASKS['rocstories'])
-    return folder
+    (tmp_path / 'save').mkdir()
+    save_finetuned(tmp_path / 'save', SOME_TASKS['rocstories'])
+    return tmp_path / 'save'
 
 
 @pytest.fixture
 def huggingface(tmp_path):
     """A Hugging Face folder of the golden model."""
-    opened = open_model(MODEL_DIR, n_head=4)
-    folder = tmp_path / 'hf'
-    save_huggingface(opened, str(folder))
-    return folder
+    save_huggingface(open_model(MODEL_DIR, n_head=4), str(tmp_path / 'hf'))
+    return tmp_path / 'hf'
 
 
 # OpenAI's shards
@@ -115,20 +114,16 @@ def test_names_and_types_of_all_versions(huggingface, file, prefix, embedding, k
         torch.testing.assert_close(p, q, atol=tolerance, rtol=tolerance)
 
 
-def test_a_tokenizer_file_alone(huggingface):
-    symbols, merges, _ = read_vocabulary_of(str(huggingface))
-    pairs = [list(pair) for pair in merges]
-    for name in ('vocab.json', 'merges.txt'):
-        os.unlink(huggingface / name)
-    path = huggingface / 'tokenizer.json'
-    for written in (pairs, [' '.join(pair) for pair in pairs]):
-        model = {'type': 'BPE', 'vocab': symbols, 'merges': written}
-        path.write_text(json.dumps({'model': model, 'added_tokens': []}))
-        found = open_encoder(str(huggingface))
-        assert found.encode('Ella had no tape.') == encoder().encode('Ella had no tape.')
+def test_a_tokenizer_file_alone(tmp_path):
+    """test_convert.py has those of the library."""
+    symbols = {'a': 0, 'b</w>': 1, 'ab</w>': 2}
+    for merges in (['a b</w>'], [['a', 'b</w>']]):
+        model = {'type': 'BPE', 'vocab': symbols, 'merges': merges}
+        (tmp_path / 'tokenizer.json').write_text(json.dumps({'model': model}))
+        assert open_encoder(str(tmp_path)).encode('ab') == [2]
     for model in ({}, {'vocab': {'a': 1}, 'merges': []}, {'vocab': symbols, 'merges': [['a']]}):
-        path.write_text(json.dumps({'model': model}))
-        assert 'holds no byte pairs' in error_of(open_encoder, str(huggingface))
+        (tmp_path / 'tokenizer.json').write_text(json.dumps({'model': model}))
+        assert 'holds no byte pairs' in error_of(open_encoder, str(tmp_path))
 
 
 # Files of parameters
@@ -139,66 +134,40 @@ def test_files_of_the_earlier_port(tmp_path, finetuned, prefix, zipped):
     """They have no settings: the options tell what the shapes do not."""
     state = torch.load(finetuned / 'best_params', weights_only=True)
     port = {**state, 'lm_head.decoder.weight': state['transformer.embed.weight']}
-    for i in range(2):  # the masks of attention
-        port[f'transformer.h.{i}.attn.b'] = torch.ones(60, 60).tril().view(1, 1, 60, 60)
-    port = collections.OrderedDict((prefix + name, p) for name, p in port.items())
+    port['transformer.h.0.attn.b'] = torch.ones(60, 60).tril().view(1, 1, 60, 60)  # of attention
     path = str(tmp_path / 'params')
+    port = {prefix + name: p for name, p in port.items()}
     torch.save(port, path, _use_new_zipfile_serialization=zipped)
     found, _ = read_parameters(path)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], state[name]) for name in state)
     opened = open_model(path, MODEL_DIR, n_head=4)
-    assert opened.finetuned and opened.task.name == 'rocstories'
+    assert opened.task.name == 'rocstories' and not opened.model.training
     assert opened.model.config.n_ctx == 60 and opened.model.config.n_layer == 2
-    assert not opened.model.training
     error = error_of(open_model, path, n_head=4)
     assert 'no vocabulary beside it' in error and '--model_dir' in error
     assert 'not divisible by --n_head 12' in error_of(open_model, path, MODEL_DIR)
-    load_parameters(random_model(SOME_TASKS['rocstories']), path)
     other = random_model(SOME_TASKS['rocstories'], n_ctx=61)
     assert 'holds the parameters of another model' in error_of(load_parameters, other, path)
     for path in (tmp_path, tmp_path / 'absent'):
         assert 'cannot read' in error_of(read_parameters, str(path))
 
 
-@pytest.mark.parametrize('name', ['params', 'params.safetensors'])
-def test_too_little_memory_is_not_damage(tmp_path, name):
-    path, state = str(tmp_path / name), {'a': torch.zeros(50_000_000)}
-    (safetensors.torch.save_file if '.' in name else torch.save)(state, path)
-    script = f"""
-import resource, sys, torch
-from gpt1.weights.safe_load import load_file, read_numbers
-from utils import exit_status
-pages = int(open('/proc/self/statm').read().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 10**8,) * 2)
-def run(args): read_numbers(load_file({path!r})['a'], 'a', {path!r})
-sys.exit(exit_status('x.py', run, ()))
-"""
-    run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
-    assert run.returncode == 2 and run.stderr.startswith('x.py: error: out of memory: ')
-    assert run.stderr.count('\n') == 1
+def test_too_little_memory_is_not_damage(finetuned, monkeypatch):
+    def load(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, 'load', load)
+    with pytest.raises(OutOfMemory, match='cannot load .*best_params'):
+        load_file(str(finetuned / 'best_params'))
 
 
-# Damaged files of every format: none may give a model, run code, or end in a traceback
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ('exploded',)
+# Damaged files of every format, each with its message; test_fuzz.py has any bytes
 
 
 def npy(content, shape, dtype='<f4'):
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + content
-
-
-def packed(path):
-    """Compress the entries of an archive."""
-    with zipfile.ZipFile(path) as plain:
-        entries = {name: plain.read(name) for name in plain.namelist()}
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
 
 
 def ending(end, n):
@@ -221,59 +190,49 @@ GAIN, BIAS = 'transformer.h.1.ln_2.weight', 'transformer.h.0.ln_1.b'
 HEAD, HUGE = 'task_head.linear.weight', torch.zeros(1).expand(1 << 40)
 NOT_A_SHARD, NO_NUMBERS = 'incomplete or not a NumPy file', 'is not an array of numbers'
 NO_PARAMETERS, ANOTHER = 'not a file of parameters', 'the parameters of another model'
-GOLDEN_SHAPES = json.loads(pathlib.Path(MODEL_DIR, SHAPES).read_text())
 DAMAGE = [  # the file, what is in its place or happens to it, words of the message
     *((file, POINTER, f'{file} is a Git LFS pointer') for file in (
         SHAPES, SHARD, 'encoder_bpe_40000.json', 'model.safetensors', 'merges.txt', 'config.json',
         'settings.json', 'best_params',
     )),
     *((SHAPES, shapes, 'expected a list of shapes') for shapes in (
-        '[]', '[[2, 0]]', '[[2, 3], [4, 3], [1]]', json.dumps([*GOLDEN_SHAPES[:-1], [33]]),
+        '[]', '[[2, 0]]', '[[2, 3], [4, 3], [1]]',
     )),
     (SHAPES, None, 'python download.py'),
     (SHARD, None, 'cannot read'),
     *((SHARD, content, NOT_A_SHARD) for content in (
-        '', npy(bytes(8), '(1 << 62,)'), npy(bytes(8), '(4611686018427387904,)'),
-        npy(bytes(16), '(2,)', '<f8'),
+        '', npy(bytes(8), '(4611686018427387904,)'), npy(bytes(16), '(2,)', '<f8'),
     )),
     (SHARD, npy(bytes(8), '(2,)'), 'the shards hold'),
     (SHARD, ending(b'\x00\x00\xc0\x7f', 4), 'NaN or infinity'),
     ('model.safetensors', None, 'no weights; expected model.safetensors'),
     ('model.safetensors', 'x' * 100, 'is damaged'),
-    *(('model.safetensors', put(GAIN, change), words) for change, words in (
+    *((BIN, put(GAIN, change), words) for change, words in (
         (None, 'ln_2.weight is missing'), (lambda p: torch.zeros(33), 'the shape of h.1.ln_2'),
         (lambda p: p * torch.nan, 'NaN or infinity'), (torch.Tensor.int, NO_NUMBERS),
-    )),
-    *((BIN, put(GAIN, change), words) for change, words in (
-        (torch.Tensor.to_sparse, NO_NUMBERS), (lambda p: [1.0] * 32, 'ln_2.weight is missing'),
-        (lambda p: HUGE, 'the shape of h.1.ln_2.weight'),
+        (lambda p: [1.0] * 32, 'ln_2.weight is missing'),
     )),
     ('config.json', '{}', 'n_positions'),
     ('vocab.json', '{}', 'vocab.json'),
     ('merges.txt', None, 'merges.txt'),
     *(('best_params', put(BIAS, change), words) for change, words in (
-        (None, ANOTHER), (lambda p: torch.ones(31), ANOTHER), (lambda p: Bomb(), NO_PARAMETERS),
-        (lambda p: 1, NO_PARAMETERS), (lambda p: p / 0 * 0, 'NaN or infinity'),
-        (lambda p: HUGE, NO_NUMBERS), (torch.Tensor.to_sparse, NO_NUMBERS),
-        (lambda p: p.to('meta'), NO_NUMBERS),
+        (None, ANOTHER), (lambda p: torch.ones(31), ANOTHER), (lambda p: 1, NO_PARAMETERS),
+        (lambda p: p / 0 * 0, 'NaN or infinity'), (lambda p: HUGE, NO_NUMBERS),
+        (torch.Tensor.to_sparse, NO_NUMBERS), (lambda p: p.to('meta'), NO_NUMBERS),
     )),
     ('best_params', put('x', lambda p: torch.ones(1)), ANOTHER),
     ('best_params', put(HEAD, None), f'no {HEAD}'),
     ('best_params', lambda path: rewrite(path, lambda state: [*state.values()]), 'expected a dict'),
     ('best_params', ending(b'', 1000), NO_PARAMETERS),
-    ('best_params', packed, 'larger than the file'),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize('file, damage, words', DAMAGE)
-def test_damaged_files(tmp_path, monkeypatch, request, file, damage, words):
-    monkeypatch.chdir(tmp_path)
+def test_damaged_files(request, file, damage, words):
+    kind = 'finetuned' if file == 'best_params' else 'huggingface'
     if file in (SHAPES, SHARD, 'encoder_bpe_40000.json', 'settings.json'):
-        folder = shutil.copytree(MODEL_DIR, tmp_path / 'model')
-    elif file == 'best_params':
-        folder = shutil.copytree(request.getfixturevalue('finetuned'), tmp_path / 'save')
-    else:
-        folder = request.getfixturevalue('huggingface')
+        kind = 'openai'
+    folder = request.getfixturevalue(kind)
     path = folder / file
     if damage is None:
         path.unlink()
@@ -282,22 +241,19 @@ def test_damaged_files(tmp_path, monkeypatch, request, file, damage, words):
     else:
         path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
     assert words in error_of(open_model, str(folder), n_head=4)
-    assert not os.path.exists('exploded')
 
 
 # open_model
 
 
-@pytest.mark.parametrize('name', ['mnli', 'rocstories', 'regression'])
-def test_a_fine_tuned_folder_opens_wherever_it_is_moved(tmp_path, monkeypatch, name):
-    task = SOME_TASKS[name]
+def test_a_fine_tuned_folder_opens_wherever_it_is_moved(tmp_path, monkeypatch):
     (tmp_path / 'first').mkdir()
-    wanted = save_finetuned(tmp_path / 'first', task).state_dict()
+    wanted = save_finetuned(tmp_path / 'first', REGRESSION).state_dict()
     shutil.move(tmp_path / 'first', tmp_path / 'second')
     monkeypatch.chdir(tmp_path / 'second')
     for path in ('.', 'best_params'):
         opened = open_model(path)
-        assert opened.finetuned and opened.task == task
+        assert opened.finetuned and opened.task == REGRESSION
         assert opened.encoder.encode('Ella had no tape.') == encoder().encode('Ella had no tape.')
         assert opened.settings['lr'] == 1e-4 and opened.model.config.embd_pdrop == 0.25
         state = opened.model.state_dict()
@@ -309,37 +265,28 @@ def test_a_fine_tuned_folder_opens_wherever_it_is_moved(tmp_path, monkeypatch, n
                 p.add_(1)
 
 
-def test_a_pre_trained_model(tmp_path):
+def test_a_pre_trained_model(openai):
     opened, again = (open_model(MODEL_DIR, n_head=4, afn='relu') for _ in range(2))
     assert not opened.finetuned and opened.model.config.n_ctx == 512
     for p, q in zip(opened.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(p, q)  # the special tokens are drawn alike
-    shutil.copytree(MODEL_DIR, tmp_path / 'model')
-    values = {'n_head': 2, 'afn': 'swish', 'lr': 0.5}
-    save_settings(str(tmp_path / 'model'), values, encoder())
-    config = open_model(str(tmp_path / 'model')).model.config
+    save_settings(str(openai), {'n_head': 2, 'afn': 'swish', 'lr': 0.5}, encoder())
+    config = open_model(str(openai)).model.config
     assert (config.n_head, config.afn) == (2, 'swish')
-    assert open_model(str(tmp_path / 'model'), n_head=8).model.config.n_head == 8
-    assert '--n_head 5' in error_of(open_model, str(tmp_path / 'model'), n_head=5)
+    assert open_model(str(openai), n_head=8).model.config.n_head == 8
+    assert '--n_head 5' in error_of(open_model, str(openai), n_head=5)
 
 
-@pytest.mark.parametrize(
-    'settings, words',
-    [
-        (None, 'task'),
-        ({}, 'task'),
-        ({'task': {'name': 'sst2'}}, 'task'),
-        ({'n_head': 4, 'task': SOME_TASKS['mnli'].to_dict()}, '2 outputs, but MNLI has 3'),
-    ],
-)
-def test_a_task_that_is_not_known_or_not_that_of_the_parameters(tmp_path, settings, words):
+def test_a_task_that_is_not_known_or_not_that_of_the_parameters(tmp_path):
     model = save_finetuned(tmp_path, SOME_TASKS['sst2'])
     torch.save(dict(model.state_dict()), tmp_path / 'best_params')  # as in earlier versions
-    if settings is None:
-        os.unlink(tmp_path / 'settings.json')
-    else:
+    for settings, words in (
+        ({'task': {'name': 'sst2'}}, 'task'),
+        ({'n_head': 4, 'task': SOME_TASKS['mnli'].to_dict()}, '2 outputs, but MNLI has 3'),
+        ({}, 'which task'),
+    ):
         (tmp_path / 'settings.json').write_text(json.dumps(settings))
-    assert words in error_of(open_model, str(tmp_path), n_head=4)
+        assert words in error_of(open_model, str(tmp_path), n_head=4)
 
 
 # The vocabulary of another model
@@ -358,27 +305,15 @@ def other_vocabulary(folder, n_more):
     save_vocabulary(other, str(folder))
 
 
-@pytest.mark.parametrize(
-    'kind, n_more',
-    [
-        ('openai', 1),  # this folder has no fingerprint: only the sizes tell
-        *((kind, 0) for kind in ('pre-trained', 'fine-tuned', 'hugging face', 'named')),
-    ],
-)
-def test_the_vocabulary_of_another_model_is_refused(tmp_path, kind, n_more):
-    folder, other = tmp_path / 'model', tmp_path / 'other'
-    if kind in ('openai', 'pre-trained'):
-        shutil.copytree(MODEL_DIR, folder)
-        if kind == 'pre-trained':
-            save_settings(str(folder), {'n_head': 4}, encoder())
-    else:
-        folder.mkdir()
-        save_finetuned(folder, SOME_TASKS['rocstories'])
-    if kind == 'hugging face':
-        opened, folder = open_model(str(folder)), tmp_path / 'hf'
-        save_huggingface(opened, str(folder))
+@pytest.mark.parametrize('kind', ['openai', 'pre-trained', 'fine-tuned', 'named', 'hugging face'])
+def test_the_vocabulary_of_another_model_is_refused(tmp_path, request, kind):
+    fixtures = {'openai': 'openai', 'pre-trained': 'openai', 'hugging face': 'huggingface'}
+    folder, other = request.getfixturevalue(fixtures.get(kind, 'finetuned')), tmp_path / 'other'
+    if kind == 'pre-trained':
+        save_settings(str(folder), {'n_head': 4}, encoder())
     is_beside = kind not in ('hugging face', 'named')
-    other_vocabulary(folder if is_beside else other, n_more)
+    # OpenAI's folder has no fingerprint: only the sizes tell.
+    other_vocabulary(folder if is_beside else other, n_more=int(kind == 'openai'))
     error = error_of(open_model, str(folder), None if is_beside else str(other), n_head=4)
     assert 'belongs to another model' in error
 
@@ -404,15 +339,13 @@ def test_a_file_of_parameters_tells_its_settings_and_vocabulary(tmp_path):
             assert 'belongs to another model' in error
 
 
-@pytest.mark.parametrize('with_settings', [False, True])
-def test_other_merges_than_those_of_the_weights_are_refused(tmp_path, with_settings):
-    shutil.copytree(MODEL_DIR, tmp_path / 'model')
-    folder, other = str(tmp_path / 'model'), tmp_path / 'other.bpe'
-    if with_settings:
-        save_settings(folder, {'n_head': 4}, encoder())
-    lines = (tmp_path / 'model' / 'vocab_40000.bpe').read_text().splitlines()
+def test_other_merges_than_those_of_the_weights_are_refused(tmp_path, openai):
+    folder, other = str(openai), tmp_path / 'other.bpe'
+    lines = (openai / 'vocab_40000.bpe').read_text().splitlines()
     other.write_text('\n'.join([lines[0], *lines[:0:-1], '']))
-    error = error_of(open_encoder, folder, bpe_path=str(other))
-    assert 'other.bpe belongs to another model' in error
-    open_encoder(folder, bpe_path=str(other), transfers=False)
-    open_encoder(folder, bpe_path=os.path.join(folder, 'vocab_40000.bpe'))
+    for _ in range(2):
+        error = error_of(open_encoder, folder, bpe_path=str(other))
+        assert 'other.bpe belongs to another model' in error
+        open_encoder(folder, bpe_path=str(other), transfers=False)
+        open_encoder(folder, bpe_path=os.path.join(folder, 'vocab_40000.bpe'))
+        save_settings(folder, {'n_head': 4}, encoder())

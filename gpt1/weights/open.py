@@ -26,20 +26,13 @@ SEED = 42  # draws the rows of the special tokens where the weights have none
 
 @dataclass
 class OpenedModel:
-    """A model that is ready for use.
+    """A model that is ready for use."""
 
-    model      an `LMModel`; where it is fine-tuned, a `DoubleHeadModel`; set to evaluation
-    encoder    of its texts
-    settings   see `settings.read_settings`
-    task       what it was fine-tuned for; None if it is pre-trained only
-    path       the folder or the file that was opened
-    """
-
-    model: LMModel | DoubleHeadModel
+    model: LMModel | DoubleHeadModel  # the latter where it is fine-tuned; set to evaluation
     encoder: TextEncoder
-    settings: dict
-    task: Task | None
-    path: str
+    settings: dict  # see `settings.read_settings`
+    task: Task | None  # what it was fine-tuned for; None if it is pre-trained only
+    path: str  # the folder or the file that was opened
 
     @property
     def finetuned(self) -> bool:
