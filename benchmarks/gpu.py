@@ -9,6 +9,8 @@ and the stories are the sample's, which are as many as those of ROCStories.
     values         the GPU's path computes the losses and gradients of the plain forms, also with
                    nn.DataParallel on the same GPU twice
     deterministic  two runs with --deterministic write the same bytes
+    fp16           a run that begins with a loss scale that is too large skips steps, and ends
+    memory         a run on a part of the GPU's memory halves its steps, and ends
     command        `train.py --dataset rocstories --submit --analysis` at full size: its time
     fine_tuning    the table of finetune.py, in every precision
     pre_training   the table of pretrain.py
@@ -24,6 +26,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 import argparse
+import contextlib
+import io
 import multiprocessing
 import tempfile
 import time
@@ -48,16 +52,19 @@ DEVICE = torch.device('cpu') if SMALL else torch.device('cuda', 0)
 FEW_STEPS = ['--steps=1', '--variants=fp32'] if SMALL else ['--steps=8']
 
 
-def run_train(folder: str, name: str, *options: str) -> None:
-    """Run train.py on ROCStories; it writes to `folder/name`."""
+def run_train(folder: str, name: str, *options: str) -> str:
+    """Run train.py on ROCStories; it writes to `folder/name`. Returns its warnings."""
     commands.prepare(folder, 24 if SMALL else 1871, SIZE.n_vocab)
     argv = '--dataset=rocstories --submit --n_iter=1 --n_transfer=-1 --n_gpu=1'.split()
     argv += [f'--data_dir={folder}', f'--model_dir={folder}', f'--device={DEVICE}', *SIZES]
     argv += ['--n_valid=4', '--n_batch=2'] if SMALL else ['--n_valid=374', '--n_batch=64']
     for what in ('log', 'save', 'submission', 'analysis'):
         argv.append(f'--{what}_dir={folder}/{name}/{what}')
-    if train.main([*argv, *options]):
-        sys.exit('train.py failed')
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        status = train.main([*argv, *options])
+    if status:
+        sys.exit(f'train.py failed: {errors.getvalue()[-500:]}')
+    return errors.getvalue()
 
 
 def gradients(precision: str, n_replicas: int = 1, path: str = '') -> torch.Tensor:
@@ -103,6 +110,31 @@ def deterministic(folder: str) -> None:
             check(f'{precision}: the same {path} twice', one == two)
 
 
+def fp16(folder: str) -> None:
+    precisions.INITIAL_SCALE = 2.0**40
+    if SMALL:
+        parallel.check_precision = lambda precision, devices: None
+    warnings = run_train(folder, 'fp16', '--precision=fp16')
+    check('steps in fp16 that overflow are skipped', 'the step is skipped' in warnings)
+
+
+def memory(folder: str) -> None:
+    if SMALL:
+        forward = DoubleHeadModel.forward
+
+        def failing(self, batch, lm=True):
+            if len(batch.clf) > 1 and self.training:
+                raise torch.OutOfMemoryError('made to fail')
+            return forward(self, batch, lm)
+
+        DoubleHeadModel.forward = failing
+    else:  # 4 GiB are enough for the model, not for a step of 64 stories
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction((4 << 30) / total)
+    warnings = run_train(folder, 'memory')
+    check('steps that do not fit the memory are halved', 'out of memory: continuing' in warnings)
+
+
 def command(folder: str) -> None:
     """The command of the paper's ROCStories, twice: the first one prepares the GPU."""
     for turn in ('first', 'second'):
@@ -124,7 +156,10 @@ def pre_training(folder: str) -> None:
     pretrain.main([*argv, f'--device={DEVICE}', *FEW_STEPS])
 
 
-PARTS = {f.__name__: f for f in (values, deterministic, command, fine_tuning, pre_training)}
+PARTS = {
+    part.__name__: part
+    for part in (values, deterministic, fp16, memory, command, fine_tuning, pre_training)
+}
 
 
 def run_part(name: str) -> None:

@@ -21,7 +21,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from gpt1.ops.functional import plain_gelu
 from gpt1.run.precision import autocast
 from gpt1.settings import CONFIG_NAMES
 from model_pytorch import DoubleHeadModel, LMModel, init_weights
@@ -45,6 +44,10 @@ class PortNorm(nn.LayerNorm):
         return self.weight * (x - mean) / torch.sqrt(variance + self.eps) + self.bias
 
 
+def port_gelu(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
 def port_attention(q, k, v, p, causal):
     w = q @ k.transpose(2, 3) / math.sqrt(v.shape[-1])
     w = w * causal - 1e9 * (1 - causal)
@@ -62,7 +65,7 @@ class Layer(nn.Module):
         super().__init__()
         n = config.n_embd
         norm = PortNorm if is_port else nn.LayerNorm
-        self.gelu = plain_gelu if is_port else nn.GELU('tanh')
+        self.gelu = port_gelu if is_port else nn.GELU('tanh')
         self.attend = port_attention if is_port else torch_attention
         self.n_head, self.attn_pdrop = config.n_head, config.attn_pdrop
         self.c_attn, self.attn_proj, self.ln_1 = nn.Linear(n, 3 * n), nn.Linear(n, n), norm(n)

@@ -70,10 +70,13 @@ def test_the_checks_of_a_gpu(monkeypatch, capsys):
     assert capsys.readouterr().out.count('ok:') == 8 and all(gpu.checks)
     command = [sys.executable, os.path.join(ROOT, 'benchmarks', 'gpu.py')]
     done = subprocess.run(
-        [*command, '--dry_run', '--parts', 'deterministic'], capture_output=True, text=True
+        [*command, '--dry_run', '--parts', 'deterministic', 'fp16', 'memory'],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'ok: bf16: the same submission' in done.stdout and 'deterministic: ok' in done.stdout
+    assert 'fp16: ok' in done.stdout and 'memory: ok' in done.stdout
 
 
 def test_the_family_of_an_amd_processor(tmp_path, monkeypatch):
