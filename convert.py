@@ -22,7 +22,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from gpt1.files import SAMPLE_MODEL
-from gpt1.parsing import Parser, add_model_options, check_file, check_paths
+from gpt1.model_options import add_model_options, check_file
+from gpt1.parsing import Parser, check_paths
 from gpt1.settings import find_model_dir, is_sample_model
 from utils import InputError, check_writable, exit_status
 
@@ -66,14 +67,15 @@ def run(args) -> None:
     """Convert. Raises InputError."""
     check_target(args.target)
 
-    from gpt1.lstm import refuse_lstm
+    from gpt1.lstm import LSTMConfig
     from gpt1.weights.export import save_huggingface, save_ours
     from gpt1.weights.huggingface import is_huggingface, open_weights
     from gpt1.weights.open import find_classifier, open_model
 
     source = find_source(args.source)
     opened = open_model(source, args.model_dir, args.n_head, args.afn)
-    refuse_lstm(opened.model.config, source, 'Hugging Face has no such model to convert it to')
+    if isinstance(opened.model.config, LSTMConfig):
+        raise InputError(f'{source} is an LSTM: Hugging Face has no such model to convert it to')
     if is_huggingface(source):
         warnings = []
         save_ours(opened, args.target)

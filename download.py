@@ -33,7 +33,7 @@ from requests.exceptions import ChunkedEncodingError
 from tqdm import tqdm
 
 from gpt1 import ROOT
-from gpt1.options import number
+from gpt1.options import Number
 from gpt1.parsing import Parser
 from utils import InputError, check_writable, exit_status
 
@@ -270,7 +270,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     add('--data_dir', default='data/', help='folder for the data sets')
     add('--accept_terms', action='store_true', help='accept the terms of use of race')
     add('--url', help='address of a copy of the folder model/ of openai/finetune-transformer-lm')
-    retries, seconds = number(int, 0, 100), number(float, 0, 3600, but=[0])
+    retries, seconds = Number(int, 0, 100), Number(float, 0, 3600, but=[0])
     add('--retries', type=retries, default=6, help='attempts in a row that may bring nothing')
     add('--timeout', type=seconds, default=30, help='seconds to wait for the server')
     args = parser.parse_args(argv)

@@ -17,8 +17,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH
 
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
-from gpt1.options import number
-from gpt1.parsing import Parser, add_model_options, check_paths, utf8_stdin
+from gpt1.model_options import add_model_options, utf8_stdin
+from gpt1.options import Number
+from gpt1.parsing import Parser, check_paths
 from gpt1.settings import is_sample_model
 from utils import SPECIAL_TOKENS, InputError, exit_status
 
@@ -33,8 +34,8 @@ def parse_args(argv=None):
     parser.add_argument('text', nargs='?', help='the text to continue (default: standard input)')
     group = parser.add_argument_group('what to draw')
     add = group.add_argument
-    tokens, top, seeds = number(int, 1, 10**6), number(int, 0, 10**6), number(int, 0, 2**63 - 1)
-    heat, share, samples = number(float, 0, 1000), number(float, 0, 1), number(int, 1, 1000)
+    tokens, top, seeds = Number(int, 1, 10**6), Number(int, 0, 10**6), Number(int, 0, 2**63 - 1)
+    heat, share, samples = Number(float, 0, 1000), Number(float, 0, 1), Number(int, 1, 1000)
     text = 'tokens to add; a fine-tuned model may stop earlier'
     add('--length', type=tokens, default=60, help=text)
     add('--n_samples', type=samples, default=1, help='number of continuations')
@@ -101,7 +102,7 @@ def run(args) -> None:
     """Print the text with each of its continuations. Raises InputError."""
     text = read_text(args)
 
-    from gpt1.lstm import refuse_lstm
+    from gpt1.lstm import LSTMConfig
     from gpt1.run.parallel import find_devices
     from gpt1.weights.open import open_model
 
@@ -111,7 +112,9 @@ def run(args) -> None:
     warn = functools.partial(print, file=sys.stderr)
     if is_sample_model(opened.path):
         warn("sample model, not OpenAI's: python download.py downloads that")
-    refuse_lstm(opened.model.config, opened.path, 'generate.py continues texts with a transformer')
+    if isinstance(opened.model.config, LSTMConfig):
+        hint = 'generate.py continues texts with a transformer'
+        raise InputError(f'{opened.path} is an LSTM: {hint}')
     opened.model.to(device)
     encoder, n_ctx = opened.encoder, opened.model.config.n_ctx
     ids = encoder.encode(text)

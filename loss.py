@@ -34,10 +34,7 @@ class JointLoss(nn.Module):
         self.lm_coef = lm_coef
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the loss of each example, [examples].
-
-        The LM loss of an example is the mean over its sequences.
-        """
+        """Return the loss of each example, [examples]. The LM loss is the mean over sequences."""
         logits, lm_losses = self.model(batch, lm=self.lm_coef > 0)
         losses = task_losses(logits, batch.target)
         if lm_losses is None:

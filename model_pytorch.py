@@ -109,7 +109,6 @@ class MLP(nn.Module):
         self.resid_pdrop = config.resid_pdrop
 
     def forward(self, x: Tensor, masks: DropoutMasks | None) -> Tensor:
-        """x [tokens, n_embd] -> [tokens, n_embd]."""
         m = functional.activated_linear(self.c_fc(x), self.c_proj.w, self.c_proj.b, self.act)
         return dropout(m, self.resid_pdrop, masks)
 
@@ -125,11 +124,7 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor, layout: AttentionLayout, masks, tokens=None) -> Tensor:
-        """x [tokens, n_embd] -> [tokens, n_embd].
-
-        In evaluation, `tokens` chooses some: the result is that of these alone. There must be
-        equally many of every row, row by row.
-        """
+        """Return the output; with `tokens`, of these alone: equally many of every row, in order."""
         a = self.attn(x, layout, masks, tokens)
         return self.rest(x if tokens is None else x[tokens], a, masks)
 
@@ -158,7 +153,7 @@ class TransformerModel(nn.Module):
         """
         weight = self.embed.weight
         embedding = embed(weight, batch.ids, batch.positions, self.embd_pdrop, masks)
-        layout = functional.attention_layout(batch, self.n_head)
+        layout = AttentionLayout(batch, self.n_head)
         h = embedding.h
         for block in self.h[:-1]:
             h = block(h, layout, masks)

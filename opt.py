@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-SCHEDULES = ('warmup_linear', 'warmup_cosine', 'warmup_constant', 'warmup_cosine_to_zero')
-
 
 def schedule_factor(schedule: str, x: float, warmup: float) -> float:
     """Return the factor of the peak learning rate at x, the share of all updates, from 0 to 1.
@@ -61,7 +59,7 @@ class OpenAIAdam(torch.optim.AdamW):
         schedule_t: str = 'after',
     ):
         """
-        schedule       one of `SCHEDULES`; it rises in the share `warmup` of all `t_total` updates
+        schedule       see `schedule_factor`; `warmup` is a share of all `t_total` updates
         max_grad_norm  the global norm to clip the gradients to; 0 or less: do not clip
         schedule_t     the schedule sees the number of updates 'before' this one, or 'after' it.
                        In the original nothing orders the two: README, "Exact"

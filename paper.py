@@ -29,7 +29,7 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from datasets import make_samples
-from gpt1.options import TRAIN, number
+from gpt1.options import TRAIN, Number
 from gpt1.paper.plan import (
     ALL_DATASETS,
     RUNS_OF_TABLE,
@@ -55,7 +55,7 @@ def parse_args(argv=None) -> Namespace:
     names = 'which data sets (default: those in --data_dir; if none is there, all, made up): '
     names += ', '.join(ALL_DATASETS)
     add('--datasets', nargs='+', choices=ALL_DATASETS, metavar='NAME', help=names)
-    seed = number(int, 0, 2**32 - 1)
+    seed = Number(int, 0, 2**32 - 1)
     add('--seeds', nargs='+', type=seed, default=[42], help='a run for each')
     add('--list', action='store_true', help='print the commands; run nothing')
     add('--report', action='store_true', help='write the report; run nothing')
@@ -74,7 +74,7 @@ def parse_args(argv=None) -> Namespace:
 
     add = parser.add_argument_group('how').add_argument
     jobs = 'runs at a time (default: 1 with a GPU; else one on each core)'
-    add('--jobs', type=number(int, 1, 1000), help=jobs)
+    add('--jobs', type=Number(int, 1, 1000), help=jobs)
     add('--out', default='paper/', metavar='DIR', help='for everything written')
     add('--keep', action='store_true', help='keep the parameters of runs that are done')
     args = parser.parse_args(argv)

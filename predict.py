@@ -28,7 +28,8 @@ sys.path.insert(0, HERE)  # Python leaves it out with PYTHONSAFEPATH
 import gpt1.startup  # noqa: F401 (before the import of any library)
 
 from datasets import kept_task
-from gpt1.parsing import Parser, add_model_options, check_file, check_paths, utf8_stdin
+from gpt1.model_options import add_model_options, check_file, utf8_stdin
+from gpt1.parsing import Parser, check_paths
 from gpt1.settings import read_settings
 from utils import InputError, check_writable, exit_status
 

@@ -237,10 +237,8 @@ def _is_running(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        pass
+    except (OSError, OverflowError) as error:
+        return isinstance(error, PermissionError)  # it is somebody else's
     return True
 
 
@@ -313,6 +311,5 @@ def check_tensorboard(folder: str) -> None:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: F401
     except Exception as error:  # a foreign package of that name can fail in any exception
-        raise InputError(
-            f'--tensorboard: it cannot be imported ({error}); type: pip install tensorboard'
-        ) from error
+        hint = 'type: pip install tensorboard'
+        raise InputError(f'--tensorboard: it cannot be imported ({error}); {hint}') from error

@@ -21,7 +21,6 @@ from gpt1.ops.batches import Batch
 from gpt1.ops.functional import compute_dtype, dropout, select
 from gpt1.ops.tied import TiedEmbedding
 from model_pytorch import Config
-from utils import InputError
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,3 @@ def describe_source(args: Namespace) -> str:
     if args.model == 'lstm':
         return f'an LSTM of {args.lstm_units} units, all of it from {args.model_dir}'
     return f'embedding and {args.n_transfer} of {args.n_layer} layers from {args.model_dir}'
-
-
-def refuse_lstm(config: Config, path: str, what: str) -> None:
-    if isinstance(config, LSTMConfig):
-        raise InputError(f'{path} is an LSTM: {what}')

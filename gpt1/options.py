@@ -5,7 +5,6 @@ table. Nothing here imports PyTorch, so that `--help` and wrong options are answ
 """
 
 import argparse
-import itertools
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,9 +46,6 @@ class Number:
         return f'{name} from {self.low} to {self.high}{exceptions}'
 
 
-number = Number  # reads better where it is the `type` of an option
-
-
 def accepts(kind: object, value: object) -> bool:
     """Return whether an option of a kind (see `Option`) may have a value that was not typed."""
     if isinstance(kind, Number):
@@ -69,28 +65,18 @@ def expected(kind: object) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """An option of `train.py`, of `pretrain.py`, or of both.
+    """An option of `train.py`, of `pretrain.py`, or of both."""
 
-    name      without the leading dashes
-    kind      a `Number`, a tuple of choices, `str`, `bool` (a flag) or `list` (several words)
-    help      one sentence
-    defaults  its default value in each script that has it; None: the script decides
-    free      whether a resumed run may give another value
-    setting   whether the `settings.json` of a model may set the default value: 'model', which
-              `pretrain.py --init` takes over too, or 'advice' for fine-tuning
-    required  whether it must be given
-    exists    whether it names a file or a folder that must exist
-    metavar   what `--help` shows for its value
-    """
-
-    name: str
-    kind: object
+    name: str  # without the leading dashes
+    kind: object  # a `Number`, a tuple of choices, `str`, `bool` (a flag) or `list` (of words)
     help: str
-    defaults: dict[str, object]
-    free: bool = False
+    defaults: dict[str, object]  # in each script that has it; None: the script decides
+    free: bool = False  # whether a resumed run may give another value
+    # Whether the `settings.json` of a model may set the default value: 'model', which
+    # `pretrain.py --init` takes over too, or 'advice' for fine-tuning.
     setting: str = ''
     required: bool = False
-    exists: bool = False
+    exists: bool = False  # whether it names a file or a folder that must exist
     metavar: str | None = None
 
 
@@ -102,8 +88,7 @@ def _option(name, help, kind='text', default=None, only=None, range=(), but=(), 
     """
     kinds = {'int': int, 'float': float, 'flag': bool, 'words': list, 'text': str}
     kind = tuple(kind) if isinstance(kind, list) else kinds[kind]
-    if kind is bool:
-        default = False
+    default = False if kind is bool else default
     if not isinstance(default, dict):
         default = dict.fromkeys([only] if only else [TRAIN, PRETRAIN], default)
     kind = Number(kind, *range, but) if range else kind
@@ -114,15 +99,10 @@ OPTIONS = {
     title: [_option(name, **row) for name, row in rows.items()]
     for title, rows in tomllib.loads(Path(__file__).with_suffix('.toml').read_text('utf-8')).items()
 }
-ALL = list(itertools.chain.from_iterable(OPTIONS.values()))
+ALL = [option for options in OPTIONS.values() for option in options]
 SETTINGS = {option.name: option for option in ALL if option.setting}
 
 
 def options_of(script: str) -> list[Option]:
     """Return the options of `script`, 'train.py' or 'pretrain.py', in the order of the table."""
     return [option for option in ALL if script in option.defaults]
-
-
-def free_on_resume(script: str) -> set[str]:
-    """Return the names of the options that a resumed run of `script` may change."""
-    return {option.name for option in options_of(script) if option.free}

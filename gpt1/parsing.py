@@ -1,7 +1,6 @@
 """The command lines of the scripts, parsed as the table of options says, without PyTorch."""
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NoReturn
 
-from gpt1.options import OPTIONS, PRETRAIN, SETTINGS, TRAIN, Number, number, options_of
+from gpt1.options import OPTIONS, PRETRAIN, SETTINGS, TRAIN, Number, options_of
 from gpt1.settings import check_settings, find_model_dir, read_settings
 from utils import InputError
 
@@ -63,12 +62,6 @@ def check_paths(parser: Parser, **paths: str | Sequence[str] | None) -> None:
         for path in [value] if isinstance(value, str) else value or ():
             if not os.path.exists(path):
                 parser.refuse(f'--{option} {path}: no such file or folder')
-
-
-def check_file(parser: Parser, path: str) -> None:
-    """`check_paths` for an argument without a name."""
-    if not os.path.exists(path):
-        parser.refuse(f'no such file or folder: {path}')
 
 
 def _make_parser(script: str, datasets: Iterable[str] | None = None, **texts) -> Parser:
@@ -126,11 +119,9 @@ def _parse(parser: Parser, argv, model_option: str, finish: Callable) -> Namespa
 
 
 def parse_train_args(argv=None, datasets: Iterable[str] | None = None) -> Namespace:
-    """Parse the options of `train.py`. `data_dir` is None unless it was given.
+    """Parse the options of `train.py`, or end the process with one line if one is wrong.
 
     datasets  the names that `--dataset` accepts; None: any
-
-    Ends the process with status 2 and one line on stderr where an option is wrong.
     """
     parser = _make_parser(
         TRAIN,
@@ -205,29 +196,3 @@ def _finish_pretrain(args: Namespace, typed: Collection[str]) -> None:
     _check_model(args, args.init)
     if args.init is not None and args.vocabulary is not None:
         raise InputError('--init brings its own vocabulary: leave --vocabulary out')
-
-
-@contextlib.contextmanager
-def utf8_stdin():
-    """Return a context in which standard input is UTF-8. Other text raises InputError."""
-    with contextlib.suppress(AttributeError, ValueError):  # not a file, or already read
-        sys.stdin.reconfigure(encoding='utf-8')
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise InputError('standard input is not UTF-8 text') from error
-
-
-def add_model_options(parser) -> None:
-    """Add the options of every script that uses a model to an argparse parser or group."""
-    add = parser.add_argument
-    add(
-        '--model_dir',
-        help='folder of the vocabulary, and of the weights where no other parameters are named '
-        '(default: that of the parameters; else model/, or the bundled sample if it is empty)',
-    )
-    default = '(default: that in the settings of the weights, else {})'
-    heads = f'number of attention heads {default.format(12)}'
-    add('--n_head', type=number(int, 1, 10**5), help=heads)
-    add('--afn', choices=SETTINGS['afn'].kind, help=f'activation {default.format("gelu")}')
-    add('--device', default='auto', help='auto, cpu, cuda, or one device such as cuda:1')

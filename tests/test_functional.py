@@ -163,7 +163,7 @@ def make_layout(share_context, size=5, dtype=torch.float64):
     """The layout of examples whose rows have different lengths, and queries, keys and values."""
     batch = collate(TREES, FIRST_POSITION, share_context)
     qkv = random(len(batch.ids), 3 * N_HEAD * (size or batch.length), dtype=dtype)
-    return functional.attention_layout(batch, N_HEAD), qkv
+    return functional.AttentionLayout(batch, N_HEAD), qkv
 
 
 @BOTH_LAYOUTS

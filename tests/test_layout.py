@@ -13,7 +13,7 @@ FLOORS = [  # from the ground up; a folder stands for all that is in it
     ['utils', 'gpt1', 'gpt1.files', 'gpt1.startup'],
     ['gpt1.options'],
     ['gpt1.settings'],
-    ['gpt1.parsing'],
+    ['gpt1.parsing', 'gpt1.model_options'],
     ['gpt1.ops', 'gpt1.tasks', 'gpt1.text'],
     CORE,
     ['gpt1.weights'],

@@ -199,9 +199,7 @@ def _padded_predictions(tokens: _Tokens) -> dict[str, Tensor]:
 def _padded_tokens(tokens, slots, n_slots, first_position) -> dict[str, Tensor]:
     """Return the tokens of a `Batch`. Those that fill it up take slots that are left."""
     n = len(slots)
-    is_used = np.zeros(n_slots, dtype=bool)
-    is_used[slots] = True
-    unused = np.flatnonzero(~is_used)[: round_up(n) - n]
+    unused = np.delete(np.arange(n_slots), slots)[: round_up(n) - n]
     n += len(unused)
     return {
         'ids': _padded(tokens.ids, n),

@@ -15,7 +15,6 @@ import os
 import platform
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -177,22 +176,26 @@ def dropout(x: Tensor, p: float, masks: DropoutMasks | None, kind: str = 'resid'
     return _Dropout.apply(x, p, masks, kind)
 
 
-@dataclass
 class AttentionLayout:
-    """Where the packed tokens of a batch stand in padded rows, and which tokens each one sees."""
+    """Where the tokens of a `batches.Batch` stand in padded rows, and which tokens each one sees.
 
-    rows: int
-    length: int
-    n_head: int
-    slots: Tensor  # [tokens] the place of each token in the padded rows [rows * length]
-    visible: Tensor | None  # bool [rows, 1, length, length]; None: every earlier token
+    In a shared row, token i sees token j <= i on the trunk (branch 0) or on its own branch.
+    `visible` is bool [rows, 1, length, length], or None where a token sees every earlier one.
+    """
+
+    def __init__(self, batch, n_head: int):
+        self.rows, self.length, self.slots = batch.rows, batch.length, batch.slots
+        self.n_head = n_head
+        self.visible, branch = None, batch.branch
+        if branch is not None:  # [rows, length]
+            visible = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+            self.visible = visible.tril_()[:, None]
 
     def mask(self) -> Tensor:
         """Return `visible`, spelled out also where a token sees every earlier one."""
         if self.visible is not None:
             return self.visible
-        ones = self.slots.new_ones(self.length, self.length, dtype=torch.bool)
-        return ones.tril_()
+        return self.slots.new_ones(self.length, self.length, dtype=torch.bool).tril_()
 
     @functools.cached_property
     def head_places(self) -> tuple[Tensor, Tensor]:
@@ -206,18 +209,6 @@ class AttentionLayout:
         token_of = pad(index.view(len(self.slots), -1), self, 3)
         places = torch.arange(token_of.numel()).view(token_of.shape[:4]).permute(1, 3, 0, 2)
         return token_of.flatten(), places.flatten(0, 1)[self.slots]
-
-
-def attention_layout(batch, n_head: int) -> AttentionLayout:
-    """Return the `AttentionLayout` of a `batches.Batch`, for all layers.
-
-    In a shared row, token i sees token j <= i on the trunk (branch 0) or on its own branch.
-    """
-    visible, branch = None, batch.branch
-    if branch is not None:  # [rows, length]
-        visible = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
-        visible = visible.tril_()[:, None]
-    return AttentionLayout(batch.rows, batch.length, n_head, batch.slots, visible)
 
 
 def pad(x: Tensor, layout: AttentionLayout, n: int) -> tuple[Tensor, ...]:

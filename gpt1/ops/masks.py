@@ -31,8 +31,7 @@ class DropoutMasks:
     def keep(self, kind: str, shape: tuple[int, ...], p: float) -> Tensor:
         """Draw a mask of shape [..., n], one bit an entry: 1, keep, with probability 1 - p.
 
-        kind  what is dropped: 'embd', 'attn', 'resid' or 'clf', as in the options' names
-
+        `kind` is what is dropped: 'embd', 'attn', 'resid' or 'clf', as in the options' names.
         Returns uint8 [..., n / 8, rounded up], packed as by `numpy.packbits`.
 
         Each 16 random bits select a byte, eight entries, from a table. The few numbers beyond its

@@ -170,7 +170,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
         grad = grad.to(share.dtype)[:, None]
         d_h = torch.zeros_like(h, dtype=share.dtype)
         d_we = we.detach() if ctx.overwrites_we else torch.empty_like(we)
-        d_rows = d_we.split(rows_a_block(we))
+        d_rows = d_we.split(blocks[0].shape[1])
         for i, (rows, column, inside) in enumerate(_vocabulary_blocks(we, target)):
             logits, blocks[i] = blocks[i], None
             d_logits = full_precision(logits).softmax(1).mul_(share[i] * grad)
@@ -180,16 +180,12 @@ class _TiedCrossEntropy(torch.autograd.Function):
         return d_h.to(ctx.dtypes[0]), d_we.to(ctx.dtypes[1]), None, None
 
 
-def rows_a_block(we: Tensor) -> int:
-    return 1 << 13 if path(we) == 'cuda' else 1 << 10
-
-
 def _vocabulary_blocks(we, target):
     """Yield blocks of rows of `we`, each with the column of every target and whether it is there.
 
     column and inside are [predictions, 1]; a target outside the block has any column.
     """
-    size = rows_a_block(we)
+    size = 1 << 13 if path(we) == 'cuda' else 1 << 10
     for i, rows in enumerate(we.split(size)):
         column = target[:, None] - i * size
         inside = column.clamp(0, len(rows) - 1)

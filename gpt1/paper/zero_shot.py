@@ -32,11 +32,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gpt1.options import number
+from gpt1.model_options import add_model_options, check_file
+from gpt1.options import Number
 from gpt1.paper.prompts import SETS, WORDS, Prompt, own_prompts, own_task, read_dprd
 from gpt1.paper.published import ZERO_SHOT, normalize, standard_error
 from gpt1.paper.published import ZERO_SHOT_TITLES as TITLES
-from gpt1.parsing import Parser, add_model_options, check_file, check_paths
+from gpt1.parsing import Parser, check_paths
 from gpt1.settings import is_sample_model
 from gpt1.tasks.data_files import quoted
 from utils import InputError, exit_status, whole_file
@@ -64,7 +65,7 @@ def parse_args(argv=None):
     names = 'VERY', 'POSITIVE', 'NEGATIVE'
     add('--words', nargs=3, metavar=names, default=WORDS, help=words)
     n_examples = 'use so many examples of each set, the first ones (default: all)'
-    add('--n_examples', type=number(int, 2, 10**9), help=n_examples)
+    add('--n_examples', type=Number(int, 2, 10**9), help=n_examples)
     add('--precision', choices=('fp32', 'bf16'), default='fp32', help='of the matrix products')
     out = 'write the scores to this JSON file too; with FILE, the predictions to this CSV file'
     add('--out', metavar='FILE', help=out)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gpt1 import ROOT
 from gpt1.files import ENCODER_FILE, MERGES_FILE, RECORD_FILE, SHAPES_FILE
-from gpt1.options import TRAIN, free_on_resume, options_of
+from gpt1.options import TRAIN, options_of
 from utils import InputError, whole_file
 
 WHAT = ('script', 'options', 'data', 'vocabulary', 'weights')  # what two equal runs have in common
@@ -106,8 +106,7 @@ def differences(there: dict, asked: dict) -> list[str]:
 
 def determining(args: Namespace, script: str) -> dict:
     """Return the options that decide about an update."""
-    free = free_on_resume(script)
-    values = {o.name: getattr(args, o.name) for o in options_of(script) if o.name not in free}
+    values = {o.name: getattr(args, o.name) for o in options_of(script) if not o.free}
     if script == TRAIN:
         values['n_batch * n_gpu'] = args.n_batch * args.n_gpu
     return values
