@@ -54,7 +54,7 @@ from gpt1.lstm import describe_source, make_config
 from gpt1.ops.batches import collate, iter_data
 from gpt1.report.intervals import noise_of, results
 from gpt1.report.log import best_evaluation, log_name, split_log
-from gpt1.report.predictions import predictions_for, save_predictions
+from gpt1.report.predictions import Sets, decode_sets, save_predictions
 from gpt1.report.report import print_metrics, print_next_step, write_report
 from gpt1.run import record
 from gpt1.run.checkpoint import find_checkpoint, only_run, same_form
@@ -95,8 +95,8 @@ class Inputs:
         return {**vars(self), 'encoder': None, 'text': None, 'about': None}
 
 
-def check_output(args) -> None:
-    """Raise InputError unless all can be written that a run writes."""
+def read_inputs(args) -> Inputs:
+    """Check the output and the input, in order of cost, and encode it."""
     folder = os.path.join(args.save_dir, args.desc)
     folders = [args.log_dir, folder]
     if args.submit:
@@ -106,11 +106,6 @@ def check_output(args) -> None:
     check_no_weights(folder, 'choose another --desc or --save_dir')
     if args.tensorboard:
         check_tensorboard(os.path.join(args.log_dir, args.desc))
-
-
-def read_inputs(args) -> Inputs:
-    """Check the input, in order of cost, and encode it."""
-    check_output(args)
     transfers = args.n_transfer >= 0
     encoder = open_encoder(args.model_dir, args.encoder_path, args.bpe_path, transfers)
     if transfers:
@@ -269,38 +264,32 @@ def run(args) -> None:
     if args.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         torch.use_deterministic_algorithms(True)
-    with Ranks(devices) as ranks, contextlib.ExitStack() as stack:
-        fine_tune(ranks.from_first(lambda: args), ranks, stack)
-
-
-def fine_tune(args, ranks: Ranks, stack: contextlib.ExitStack) -> None:
-    """Do the work of one of the processes. `stack` holds the lock of the run's folder."""
-    inputs = ranks.from_first(lambda: read_inputs(args))
-    model = make_model(args, inputs, ranks)
-    job = FineTuning(args, inputs, model, ranks)
-    trainer = make_trainer(args, job, inputs)
-    ranks.from_first(lambda: stack.enter_context(only_run(job.path(''))))
-    path = job.path('checkpoint')
-    resume = args.resume or ranks.restarted
-
-    def is_finished():
-        return resume and record.is_finished(job.path(''), path, lambda: inputs.about)
-
-    if ranks.from_first(is_finished):
-        return
-    checkpoint = ranks.from_first(lambda: find_checkpoint(path, resume))
-    lines = trainer.resume(checkpoint, path) if checkpoint else []
-    del checkpoint
-    ranks.from_first(job.check_best)
-    logger = begin(args, inputs, job, trainer, lines) if ranks.first else None
-    trainer.run(logger, path)
-    predicted = {}
-    if args.submit:
-        job.load_best(trainer)
-        predicted = predict_sets(inputs, job)
-    if logger:
-        finish(args, inputs, job, logger, predicted)
-        trainer.remove_checkpoint(path)
+    with Ranks(devices) as ranks, contextlib.ExitStack() as stack:  # which holds the folder's lock
+        args = ranks.from_first(lambda: args)
+        inputs = ranks.from_first(lambda: read_inputs(args))
+        job = FineTuning(args, inputs, make_model(args, inputs, ranks), ranks)
+        trainer = make_trainer(args, job, inputs)
+        folder, path = job.path(''), job.path('checkpoint')
+        ranks.from_first(lambda: stack.enter_context(only_run(folder)))
+        resume = args.resume or ranks.restarted
+        finished = ranks.from_first(
+            lambda: resume and record.is_finished(folder, path, lambda: inputs.about)
+        )
+        if finished:
+            return
+        checkpoint = ranks.from_first(lambda: find_checkpoint(path, resume))
+        lines = trainer.resume(checkpoint, path) if checkpoint else []
+        del checkpoint
+        ranks.from_first(job.check_best)
+        logger = begin(args, inputs, job, trainer, lines) if ranks.first else None
+        trainer.run(logger, path)
+        predicted = {}
+        if args.submit:
+            job.load_best(trainer)
+            predicted = predict_sets(inputs, job)
+        if logger:
+            finish(args, inputs, job, logger, predicted)
+            trainer.remove_checkpoint(path)
 
 
 def begin(args, inputs: Inputs, job: FineTuning, trainer: Trainer, lines: list) -> ResultLogger:
@@ -385,12 +374,8 @@ def identity(args, job: FineTuning, inputs: Inputs) -> dict:
     }
 
 
-# A split -> the name of each of its sets -> the examples and their logits [examples, scores]
-Predicted = dict[str, dict[str, tuple[list, np.ndarray]]]
-
-
-def predict_sets(inputs: Inputs, job: FineTuning) -> Predicted:
-    """Predict on every rank. Only the first one has the examples."""
+def predict_sets(inputs: Inputs, job: FineTuning) -> dict[str, Sets]:
+    """Predict each split on every rank. Only the first one has the examples."""
     predicted = {}
     for split in ('valid', 'test'):
         texts = getattr(inputs.text, split) if job.ranks.first else {}
@@ -401,13 +386,18 @@ def predict_sets(inputs: Inputs, job: FineTuning) -> Predicted:
     return predicted
 
 
-def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted: Predicted):
+def finish(args, inputs: Inputs, job: FineTuning, logger: ResultLogger, predicted: dict):
     """Write the submission, the predictions, the report, and the record of the whole run."""
     task, folder = inputs.task, os.path.join(args.analysis_dir, args.desc)
     finished = finished_record(inputs.encoded, job, logger, predicted)
     if args.submit:
         record.write(folder, job.record)  # before the predictions: they are this run's
-        save_submissions(args, task, predicted['test'])
+        for name, (_, logits) in predicted['test'].items():
+            if name in task.submission:
+                # The shared folder keeps the last run's; each run also has its own.
+                for place in (args.submission_dir, folder):
+                    with whole_file(os.path.join(place, task.submission[name])) as f:
+                        write_submission(f, task, decode(task, logits))
         save_predictions(folder, task, predicted['test'], predicted['valid'])
         record.write(folder, finished)
     record.write(job.path(''), finished)
@@ -432,22 +422,11 @@ def describe_end(args) -> str:
     return format_table(pairs)
 
 
-def save_submissions(args, task: Task, test: dict[str, tuple[list, np.ndarray]]) -> None:
-    """Write the predictions of the test sets as their competitions expect them."""
-    for name, (_, logits) in test.items():
-        if name in task.submission:
-            # The shared folder keeps the last run's; each run also has its own.
-            for folder in (args.submission_dir, os.path.join(args.analysis_dir, args.desc)):
-                with whole_file(os.path.join(folder, task.submission[name])) as f:
-                    write_submission(f, task, decode(task, logits))
-
-
-def finished_record(encoded: EncodedData, job: FineTuning, logger, predicted: Predicted) -> dict:
+def finished_record(encoded: EncodedData, job: FineTuning, logger, predicted: dict) -> dict:
     """Return the record of a run that has ended."""
     task, scores, noise, sets = job.task, [], [], {}
     for split, parts in predicted.items():
-        predictions = {name: predictions_for(task, *part) for name, part in parts.items()}
-        found = results(task, predictions)
+        found = results(task, decode_sets(task, parts))
         scores += [[split, r.split, r.metric, r.value] for r in found]
         noise += [[split, r.split, r.metric, *noise_of(r)] for r in found]
         for name, (examples, _) in parts.items():

@@ -79,7 +79,7 @@ def gradients(precision: str, n_replicas: int = 1, path: str = '') -> torch.Tens
     scaled = precisions.Precision(precision, DEVICE)
     with mock.patch.dict(os.environ, {'GPT1_PATH': path} if path else {}):
         loss = calls(batches, scaled.name, True).mean()
-        scaled.scale(loss).backward()
+        scaled.scaler.scale(loss).backward()
     gradients = (p.grad.flatten() / scaled.scaler.get_scale() for p in module.parameters())
     return torch.cat([loss.detach()[None], *gradients]).float().cpu()
 

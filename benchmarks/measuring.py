@@ -62,7 +62,7 @@ class Ours:
     def train(self, item) -> None:
         self.model.train()
         losses = self.train_losses(item)
-        self.precision.scale(losses.mean()).backward()
+        self.precision.scaler.scale(losses.mean()).backward()
         self.precision.step(self.opt, losses.detach())
         self.opt.zero_grad(set_to_none=True)
 

@@ -83,7 +83,7 @@ def test_gradients_are_divided_by_the_scale_before_they_are_clipped():
         scaled = Precision(name, CPU)
         for _ in range(3):
             loss = loss_of(p)
-            scaled.scale(loss).backward()
+            scaled.scaler.scale(loss).backward()
             norm = scaled.step(opt, loss.detach())
             opt.zero_grad()
         results.append([*p.flatten().tolist(), norm.item()])
@@ -97,7 +97,7 @@ def test_no_repeat_where_it_would_not_help():
         scaled = Precision('fp16', CPU)
         state = scaled.state_dict()
         scaled.load_state_dict({**state, 'scaler': {**state['scaler'], 'scale': scale}})
-        scaled.scale(loss_of(p, math.inf)).backward()
+        scaled.scaler.scale(loss_of(p, math.inf)).backward()
         assert scaled.step(opt, losses) == math.inf
         assert opt.t == 0
 
@@ -113,7 +113,7 @@ def test_the_scale_grows_after_many_steps_also_across_a_checkpoint():
             scaled.load_state_dict(state)
             assert scaled.state_dict() == state
         opt.zero_grad()
-        scaled.scale(loss_of(p)).backward()
+        scaled.scaler.scale(loss_of(p)).backward()
         scaled.step(opt, torch.ones(1))
     assert scaled.log_values()['loss_scale'] == 2.0**17
 

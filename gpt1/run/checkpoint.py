@@ -22,9 +22,7 @@ GRACE = 1.0  # seconds; torchrun passes on a signal that the terminal has sent a
 
 @contextlib.contextmanager
 def only_run(folder: str, *more: str) -> Iterator[None]:
-    """Hold `folder` for this process, and remove the partial files of a killed run.
-
-    more  other folders that belong to the run alone
+    """Hold `folder` for this process, and remove a killed run's partial files there and in `more`.
 
     A process that dies, in whatever way, releases the folder. Its file `running` says who holds it,
     and goes with the run. Raises Held.
@@ -109,21 +107,19 @@ class StopSignals:
 
     def _watch(self, ours):
         with ours:
-            while number := ours.recv(1):  # until `theirs` is closed
-                if number[0] in self.before:
-                    self._note(number[0])
-
-    def _note(self, number):
-        if not self.received:
-            self.received, self.when = number, time.monotonic()
-            text = f'{signal.Signals(number).name}: finishing this update and writing a checkpoint'
-            print(f'\n{text}; a second {self.second} stops at once', file=sys.stderr)
-        elif number in self.final and time.monotonic() - self.when > GRACE:
-            os._exit(128 + number)
+            while noted := ours.recv(1):  # until `theirs` is closed
+                number = noted[0]
+                if number in self.before and not self.received:
+                    self.received, self.when = number, time.monotonic()
+                    name = signal.Signals(number).name
+                    text = f'{name}: finishing this update and writing a checkpoint'
+                    print(f'\n{text}; a second {self.second} stops at once', file=sys.stderr)
+                elif number in self.final and time.monotonic() - self.when > GRACE:
+                    os._exit(128 + number)
 
 
 class Saver:
-    """Writes PyTorch files whole. Leaving it as a context waits until the last one is written.
+    """Writes PyTorch files whole.
 
     background  write a copy in host memory, in a thread, so that a CUDA device need not wait
     """
@@ -131,12 +127,6 @@ class Saver:
     def __init__(self, background: bool):
         self.thread = ThreadPoolExecutor(1) if background else None
         self.writing = None
-
-    def __enter__(self) -> 'Saver':
-        return self
-
-    def __exit__(self, *_):
-        self.wait()
 
     def save(self, path: str, state: dict) -> None:
         """Write a file. Raises WriteError; in the background, the next call raises it."""
@@ -196,9 +186,8 @@ def check_identity(before: dict, now: dict, path: str) -> None:
 
 def find_checkpoint(path: str, resume: bool) -> dict | None:
     """Return the checkpoint to resume, or None."""
-    if not resume:
-        return None
-    if os.path.exists(path):
+    if resume and os.path.exists(path):
         return load_file(path)
-    print('there is no checkpoint to resume: starting at the beginning', flush=True)
+    if resume:
+        print('there is no checkpoint to resume: starting at the beginning', flush=True)
     return None

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,38 +98,6 @@ def share_room(lengths: np.ndarray, room: int) -> np.ndarray:
     return np.stack([first, second], 1)
 
 
-def encode_dataset(
-    examples: Sequence[Example],
-    encoder: TextEncoder,
-    task: Task,
-    n_ctx: int,
-    encode: Callable | None = None,
-) -> EncodedDataset:
-    """Encode the texts of examples, cut to n_ctx tokens (`encode_dataset` of the original).
-
-    encode  what is called in place of `encode_texts`
-    """
-    texts = [text for example in examples for text in example.texts]
-    ids, offsets = (encode or encode_texts)(texts, encoder)
-    n_texts = np.array([len(example.texts) for example in examples], dtype=np.int64)
-    whole = np.zeros((len(n_texts), n_texts.max(initial=0)), dtype=np.int64)
-    whole[np.arange(whole.shape[1]) < n_texts[:, None]] = np.diff(offsets)
-    lengths = cut_lengths(whole, task, n_ctx)
-    labels, targets = label_arrays(examples, task)
-    return EncodedDataset(
-        ids=ids,
-        offsets=offsets,
-        first_text=starts(n_texts),
-        lengths=lengths,
-        n_cut=int((lengths < whole).any(1).sum()),
-        labels=labels,
-        targets=targets,
-        names=[example.id for example in examples],
-        task=task,
-        n_vocab=encoder.n_vocab,
-    )
-
-
 def starts(counts: np.ndarray) -> np.ndarray:
     """Return where each of consecutive parts starts, and the end of the last one: [parts + 1]."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
@@ -164,16 +132,35 @@ def encode_chunk(encoder: TextEncoder, texts: Sequence[str]) -> tuple[np.ndarray
     return all_ids, np.array([len(ids) for ids in encoded], dtype=np.int64)
 
 
-def label_arrays(examples: Sequence[Example], task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Return `EncodedDataset.labels`, and what the loss compares the logits with."""
+def encode_dataset(
+    examples: Sequence[Example], encoder: TextEncoder, task: Task, n_ctx: int, encode=encode_texts
+) -> EncodedDataset:
+    """Encode the texts of examples, cut to n_ctx tokens (`encode_dataset` of the original)."""
+    texts = [text for example in examples for text in example.texts]
+    ids, offsets = encode(texts, encoder)
+    n_texts = np.array([len(example.texts) for example in examples], dtype=np.int64)
+    whole = np.zeros((len(n_texts), n_texts.max(initial=0)), dtype=np.int64)
+    whole[np.arange(whole.shape[1]) < n_texts[:, None]] = np.diff(offsets)
+    lengths = cut_lengths(whole, task, n_ctx)
     is_real = task.soft_labels or task.regression
     unknown, dtype = (np.nan, np.float64) if is_real else (-1, np.int64)
-    labels = np.array([unknown if e.label is None else e.label for e in examples], dtype)
+    labels = targets = np.array([unknown if e.label is None else e.label for e in examples], dtype)
     if task.soft_labels:
-        return labels, soft_targets(labels).astype(np.float32)
-    if task.regression:
-        return labels, ((labels - task.mean) / task.std).astype(np.float32)
-    return labels, labels
+        targets = soft_targets(labels).astype(np.float32)
+    elif task.regression:
+        targets = ((labels - task.mean) / task.std).astype(np.float32)
+    return EncodedDataset(
+        ids=ids,
+        offsets=offsets,
+        first_text=starts(n_texts),
+        lengths=lengths,
+        n_cut=int((lengths < whole).any(1).sum()),
+        labels=labels,
+        targets=targets,
+        names=[example.id for example in examples],
+        task=task,
+        n_vocab=encoder.n_vocab,
+    )
 
 
 @dataclass
@@ -212,7 +199,7 @@ class EncodedData:
 
 
 def encode_data(
-    data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode: Callable | None = None
+    data: Data, encoder: TextEncoder, task: Task, n_ctx: int, encode=encode_texts
 ) -> EncodedData:
     train, valid, test = (
         {name: encode_dataset(part, encoder, task, n_ctx, encode) for name, part in parts.items()}

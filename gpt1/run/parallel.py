@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -35,7 +36,6 @@ PREDICT_BATCH = 64  # examples; no result depends on it
 WORK_OF_A_THREAD = 1 << 23  # multiply-adds of a product that are worth a thread of their own
 WORK_OF_A_STEP = 1 << 26  # multiply-adds of a product; with fewer, PyTorch's own work weighs more
 TIMEOUT = timedelta(hours=2)  # the first process may encode and load for long
-LOST = 'another process of this run ended; its message says why'
 
 
 def find_devices(device: str, n_gpu: int, precision: str = 'fp32') -> list[torch.device]:
@@ -70,10 +70,7 @@ def _named_devices(device, n_gpu):
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory for the next step. Elsewhere, do nothing.
-
-    Otherwise the kernel takes the memory back and clears it again in each step.
-    """
+    """Tell glibc to keep freed memory, which the kernel would otherwise clear in each step."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # Windows: a TypeError
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped on its own
@@ -87,8 +84,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return batch.to(device)
 
 
-def _product_work(n_tokens, n_embd):
-    """Return the multiply-adds of the largest product of a layer, [n_tokens, d] x [d, 4 d]."""
+def _product_work(n_tokens, n_embd):  # of the largest product of a layer, [n, d] x [d, 4 d]
     return 4 * n_tokens * n_embd**2
 
 
@@ -104,6 +100,8 @@ class Ranks:
         self.threads = ''  # of the CPU: how many, and why
         self.modules = []  # each `ParallelModule`
         self._store = None
+        # Whether torchrun holds the store of its processes, from one attempt to the next
+        self._has_agent = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
         size = os.environ.get('WORLD_SIZE') or '1'
         if size == '1':  # other launchers may have left a RANK
             return
@@ -126,7 +124,7 @@ class Ranks:
             torch.cuda.set_device(local_rank)
         self._store = dist.TCPStore(
             *address,
-            is_master=self.first and not _has_agent(),
+            is_master=self.first and not self._has_agent,
             timeout=TIMEOUT,
             wait_for_workers=False,
             use_libuv=os.environ.get('USE_LIBUV', '1') == '1',  # as PyTorch reads it
@@ -138,26 +136,24 @@ class Ranks:
         return self.rank == 0
 
     def __enter__(self) -> 'Ranks':
-        if self.size > 1:
-            try:
-                self._join()
-            except dist.DistError as error:
-                raise self._lost() from error
-        return self
-
-    def _join(self):
-        store = dist.PrefixStore(self._attempt(), self._store)
+        if self.size == 1:
+            return self
         backend = 'nccl' if self.devices[0].type == 'cuda' else 'gloo'
-        if self.first:
-            store.set('backend', backend)
-        elif store.get('backend').decode() != backend:
-            raise InputError(
-                f'this process has the device {self.devices[0]}, the first one another kind: all '
-                'need the same --device'
+        try:
+            store = dist.PrefixStore(self._attempt(), self._store)
+            if self.first:
+                store.set('backend', backend)
+            elif store.get('backend').decode() != backend:
+                raise InputError(
+                    f'this process has the device {self.devices[0]}, the first one another kind: '
+                    'all need the same --device'
+                )
+            dist.init_process_group(
+                backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT
             )
-        dist.init_process_group(
-            backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT
-        )
+        except dist.DistError as error:
+            raise self._lost() from error
+        return self
 
     def _attempt(self):
         """Return a name that all processes of this attempt agree on, and no earlier attempt had.
@@ -195,12 +191,12 @@ class Ranks:
         An attempt that ended before `begin` does not count: it may have refused to touch the
         checkpoint of an earlier run.
         """
-        if self._store and _has_agent():
+        if self._store and self._has_agent:
             return self._store.check(['begun'])
         return os.environ.get('TORCHELASTIC_RESTART_COUNT', '') not in ('', '0')
 
     def _lost(self):
-        error = InputError(LOST)
+        error = InputError('another process of this run ended; its message says why')
         error.is_told = not self.first
         return error
 
@@ -224,12 +220,6 @@ class Ranks:
         elif kind is dist.DistBackendError or (kind is RuntimeError and 'gloo' in str(error)):
             # After an error the other ranks may be anywhere: this one ends, and torchrun ends them.
             raise self._lost() from error
-
-    def wait(self) -> None:
-        """Wait until all ranks are here, or one has ended."""
-        if self.size > 1:
-            with contextlib.suppress(RuntimeError):
-                dist.barrier()
 
     def join_steps(self, n_batch: int, n_update: int, n_tokens: int, n_embd: int) -> int:
         """Return how many items of `n_tokens` tokens a step takes here, of `n_update` in an update.
@@ -308,11 +298,6 @@ class Ranks:
         return self.sum_(torch.full((1,), float(number), device=self.devices[0]))
 
 
-def _has_agent():
-    """Return whether torchrun holds the store of its processes, from one attempt to the next."""
-    return os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
-
-
 class _InPrecision(nn.Module):
     """Calls a module in autocast. A thread of `nn.DataParallel` does not inherit its type."""
 
@@ -382,18 +367,14 @@ def step_cuts(n: int, size: int, own_size: int, rank: int, n_ranks: int) -> list
     return [slice(i, min(i + own_size, stop)) for i in range(start, stop, own_size)]
 
 
+@dataclass
 class StepSize:
     """How many examples or windows a device takes at a time. Halved when it is out of memory."""
 
-    def __init__(
-        self,
-        size: int = PREDICT_BATCH,
-        unit: str = 'examples',
-        option: str = '',
-        same: str = 'the results are the same',
-    ):
-        """The texts, for messages: of what, what a user can do instead, what does not change."""
-        self.size, self.unit, self.option, self.same = size, unit, option, same
+    size: int = PREDICT_BATCH
+    unit: str = 'examples'
+    option: str = ''  # what a user can do instead, for a message
+    same: str = 'the results are the same'  # although the size changes, for a message
 
     def fit(self, attempt: Callable, module: ParallelModule | nn.Module):
         """Return `attempt(size)`. When it runs out of memory, repeat it with half the size.

@@ -65,9 +65,6 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, INITIAL_SCALE, enabled=name == 'fp16')
         set_tf32(name)
 
-    def scale(self, loss: torch.Tensor) -> torch.Tensor:
-        return self.scaler.scale(loss)
-
     def step(self, opt: torch.optim.Optimizer, losses: torch.Tensor) -> torch.Tensor | None:
         """Return `opt.step()`, or None if the gradients overflow: the update is to be repeated.
 

@@ -69,29 +69,23 @@ class LossMeter:
             self.loss = sum(losses) / len(losses)
             self.stop = self.stop or stop > 0
             if not math.isfinite(self.loss) or not math.isfinite(norm):
-                raise InputError(self._not_finite(n_updates, items, losses, norm))
+                wrong = [i for i, loss in zip(items, losses) if not math.isfinite(loss)]
+                what = f'the loss is {self.loss}' if wrong else f"the gradients' norm is {norm}"
+                names = self.job.names(wrong or items)
+                more = f' and {len(names) - 8} more' if len(names) > 8 else ''
+                raise InputError(
+                    f'update {n_updates}: {what} ({self.job.unit} {", ".join(names[:8])}{more}); '
+                    'earlier checkpoints are kept. A lower --lr may help'
+                )
             self.since_evaluation = self.since_evaluation.plus(self.loss)
             self.since_line = self.since_line.plus(self.loss)
             if n_updates % self.log_every == 0:
                 mean, self.since_line = self.since_line.value, Mean()
                 self.log(n_updates=n_updates, loss=mean, lr=lr, grad_norm=norm)
 
-    def _not_finite(self, n_updates, items, losses, norm):
-        wrong = [i for i, loss in zip(items, losses) if not math.isfinite(loss)]
-        what = f'the loss is {self.loss}' if wrong else f"the gradients' norm is {norm}"
-        names = self.job.names(wrong or items)
-        more = f' and {len(names) - 8} more' if len(names) > 8 else ''
-        return (
-            f'update {n_updates}: {what} ({self.job.unit} {", ".join(names[:8])}{more}); earlier '
-            'checkpoints are kept. A lower --lr may help'
-        )
-
 
 class Speaker:
-    """Says how far a run is, every half minute, where no terminal shows the bar.
-
-    logger  of the first rank, which alone speaks
-    """
+    """Says how far a run is, every half minute, where no terminal shows the bar: the first rank."""
 
     def __init__(self, job, n_done: int, n_total: int, logger: ResultLogger | None):
         self.job, self.n_done, self.n_total, self.logger = job, n_done, n_total, logger
@@ -109,8 +103,6 @@ class Speaker:
             per_second = (n_updates - self.n_done) / (now - self.started)
             left = tqdm.format_interval((self.n_total - n_updates) / per_second)
             amount, name = self.job.speed
-            speed = f'{amount * per_second:,.0f} {name}/s'
-            text = (
-                f'update {n_updates:,} of {self.n_total:,}: loss {loss:.3f}, {speed}, {left} left'
-            )
+            text = f'update {n_updates:,} of {self.n_total:,}: loss {loss:.3f}, '
+            text += f'{amount * per_second:,.0f} {name}/s, {left} left'
             print(text, file=sys.stderr, flush=True)

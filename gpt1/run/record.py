@@ -49,7 +49,6 @@ def write(folder: str, record: dict) -> None:
 def begin(folder: str, about: dict, lines: Sequence[dict] = ()) -> dict:
     """Write the record of a run that starts or is resumed to its folder, and return it.
 
-    about  all that its results depend on
     lines  the log of the run that is resumed. One of before there were records has no id
     """
     before, record = read(folder), {**finished(about), 'finished': False}
@@ -67,10 +66,7 @@ def finished(about: dict) -> dict:
 
 
 def is_finished(folder: str, checkpoint: str, about: Callable[[], dict]) -> bool:
-    """Return whether the run in a folder is finished, and its checkpoint removed.
-
-    about  returns all that the results of the run that is asked for depend on
-    """
+    """Return whether the run that is asked for is finished, and its checkpoint removed."""
     found = read(folder)
     if not found.get('finished') or os.path.exists(checkpoint):
         return False

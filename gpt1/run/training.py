@@ -45,11 +45,7 @@ class Trainer:
     def __init__(
         self, job: 'Job', module: torch.nn.Module, opt: OpenAIAdam, steps: StepSize, identity: dict
     ):
-        """
-        module    module(batch) returns the loss of each item of a batch; an update minimizes
-                  their mean
-        identity  what a run must have in common with one that it resumes: name -> value
-        """
+        """`identity` is what a run must have in common with one that it resumes: name -> value."""
         args, ranks = job.args, job.ranks
         self.job, self.module, self.opt, self.ranks, self.steps = job, module, opt, ranks, steps
         self.args, self.identity = args, identity
@@ -96,7 +92,7 @@ class Trainer:
             batches = [self._batch(items, cut) for cut in group]
             # In the precision of the run. The last backward pass takes the mean over the ranks.
             step_losses = self.parallel(batches, self.precision.name, last=group is groups[-1])
-            self.precision.scale(step_losses.sum() * weight).backward()
+            self.precision.scaler.scale(step_losses.sum() * weight).backward()
             if weight:
                 losses[group[0].start : group[-1].stop] = step_losses.detach()
             del step_losses  # and its graph, before the next step
@@ -110,9 +106,7 @@ class Trainer:
     def begin(self, path: str, lines: list[dict], facts: dict, table: list) -> ResultLogger:
         """Print what the run is, and return its log. Called on the first rank.
 
-        lines  the log of the run that is resumed
-        facts  the start record of a new log
-        table  rows (name, text) about data and model
+        Of a resumed run, `lines` is the log; `facts` is the start record of a new one.
         """
         logger = ResultLogger(path, lines, self.args.tensorboard, **facts)
         job, chosen = self.job, os.environ.get('GPT1_PATH')
@@ -133,9 +127,7 @@ class Trainer:
     def run(self, logger: ResultLogger | None, checkpoint_path: str) -> None:
         """Do all updates that are left, evaluate, log, and write checkpoints.
 
-        logger  of the first rank; the others have None
-
-        Raises Stopped, with a checkpoint written, after a signal.
+        Only the first rank has a logger. Raises Stopped, with a checkpoint written, after a signal.
         """
 
         def save():
@@ -146,7 +138,9 @@ class Trainer:
         if logger:
             self.meter.log = logger.add
         speaker = Speaker(self.job, self.n_updates, self.n_updates_total, logger)
-        with StopSignals(self.ranks.size > 1) as signals, self.saver:
+        with contextlib.ExitStack() as stack:
+            signals = stack.enter_context(StopSignals(self.ranks.size > 1))
+            stack.callback(self.saver.wait)
             while True:
                 if self.job.due(self.n_updates) and self.evaluated != self.n_updates:
                     self._evaluate(logger, save)
@@ -195,7 +189,8 @@ class Trainer:
     def _stop(self, signals):
         """Leave the run when the checkpoint is written: torchrun ends all when one has left."""
         self.saver.wait()
-        self.ranks.wait()
+        with contextlib.suppress(RuntimeError):  # a rank has ended
+            self.ranks.gather(None)
         raise Stopped(signals.received or signal.SIGTERM)
 
     def _evaluate(self, logger, save):
@@ -227,12 +222,8 @@ class Trainer:
             'log': logger.lines,
             'identity': self.identity,
         }
-        state = {
-            'model': self.model.state_dict(),
-            'opt': self.opt.state_dict(),
-            'run': json.dumps(run),
-        }
-        self.saver.save(path, state)
+        state = {'model': self.model.state_dict(), 'opt': self.opt.state_dict()}
+        self.saver.save(path, {**state, 'run': json.dumps(run)})
 
     def remove_checkpoint(self, path: str) -> None:
         """Remove the checkpoint of a run that has come to its end, unless it is to be kept."""
@@ -246,10 +237,8 @@ class Trainer:
             run = json.loads(checkpoint['run'])
             check_identity(run['identity'], self.identity, path)
             self._restore(checkpoint, run)
-        except InputError:
-            raise
         except Exception as error:  # a damaged checkpoint can fail in any exception
-            if is_out_of_memory(error):
+            if isinstance(error, InputError) or is_out_of_memory(error):
                 raise
             reason = ' '.join(str(error).split())[:100]
             raise InputError(
