@@ -136,12 +136,6 @@ def test_detokenize():
         assert all(wanted.startswith(detokenize(words[:n])) for n in range(len(words)))
 
 
-def test_decode():
-    for text in ('ella had no tape. "she didn\'t!" she\'s at home, (again).', ''):
-        assert encoder().decode(encoder().encode(text)) == text
-    assert encoder().decode(encoder().encode('a ☃ b')) == 'a <unk> b'
-
-
 # The command line
 
 
