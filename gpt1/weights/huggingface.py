@@ -41,7 +41,10 @@ class HuggingFaceWeights(Weights):
         if TOKENS not in self.tensors and OUTPUT in self.tensors:  # some versions write one of both
             self.tensors[TOKENS] = self.tensors[OUTPUT]
         # The rows after the vocabulary are those of added tokens: ours, or others such as [PAD].
-        symbols, _, added = read_vocabulary_of(folder)
+        try:
+            symbols, _, added = read_vocabulary_of(folder)
+        except InputError:  # the vocabulary is elsewhere
+            symbols, added = range(self.n_rows), {}
         is_known = set(added.values()) == set(range(len(symbols), self.n_rows))
         self.n_vocab = len(symbols) if is_known else self.n_rows
         special = [added.get(token) for token in SPECIAL_TOKENS]
