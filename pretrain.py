@@ -44,8 +44,9 @@ from gpt1.run.parallel import Ranks, StepSize, find_devices, keep_freed_memory, 
 from gpt1.run.precision import autocast
 from gpt1.run.training import Job, Trainer
 from gpt1.weights.huggingface import open_weights
-from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
+from gpt1.weights.openai import load_openai_pretrained_model
 from gpt1.weights.parameters import save_settings
+from gpt1.weights.shards import save_openai_shards
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import LMModel, init_weights, special_rows
 from opt import OpenAIAdam

@@ -34,6 +34,8 @@ BROKEN_PUNCTUATION = re.compile(
     'â€[\x81\x8d\x8f\x90\x9d' + bytes(range(0x80, 0xC0)).decode('cp1252', 'ignore') + ']'
 )
 
+HTML_LINE = re.compile('^(?=.*<)(?=.*>)', re.MULTILINE)
+
 # Control characters that ftfy 5.3.0 removes and ftfy 6 keeps: those of musical notes, and tags.
 OLD_CONTROLS = dict.fromkeys([*range(0x1D173, 0x1D17B), *range(0xE0000, 0xE0080)])
 
@@ -63,40 +65,26 @@ def fix_text(text: str) -> str:
         if 'â€' in part:
             # 5.3.0 always repairs these. Quotes must not be made straight before.
             part = ftfy.fix_text(part, settings._replace(uncurl_quotes=False))
-            part = BROKEN_PUNCTUATION.sub(_decode_utf8, part)
+            part = BROKEN_PUNCTUATION.sub(
+                lambda match: match.group().encode('sloppy-windows-1252').decode(), part
+            )
         return ftfy.fix_text(part, settings)
 
     text = text.translate(OLD_CONTROLS)
     # 5.3.0 replaces entities like &lt; up to the first line that has both < and >. ftfy 6 stops at
     # the first <.
-    start = _start_of_html(text)
+    html = HTML_LINE.search(text)
+    start = html.start() if html else len(text)
     return fix(text[:start], unescape_html=True) + fix(text[start:], unescape_html=False)
 
 
-def _decode_utf8(match: re.Match) -> str:
-    return match.group().encode('sloppy-windows-1252').decode('utf-8')
+def split_words(text: str) -> list[str]:
+    """Fix and standardize a text. Returns what then stands between spaces; a newline is a word.
 
-
-def _start_of_html(text: str) -> int:
-    """The position of the first line that has both < and >, or of the end."""
-    start = 0
-    for line in text.split('\n'):
-        if '<' in line and '>' in line:
-            return start
-        start += len(line) + 1
-    return len(text)
-
-
-def text_standardize(text: str) -> str:
-    """Normalize dashes, dots and white space, and put spaces around each run of one mark."""
-    return ' '.join(standard_words(text))
-
-
-def standard_words(text: str) -> list[str]:
-    """The words and newlines of `text_standardize`. Blank lines are left out, as in the original.
-
-    The original's patterns take quadratic time for many spaces.
+    As the original's `text_standardize`, whose patterns take quadratic time for many spaces, it
+    normalizes dashes and dots, puts spaces around each run of one mark, and drops blank lines.
     """
+    text = fix_text(text)
     for mark, plain in DASHES_AND_DOTS:
         text = text.replace(mark, plain)
     words = []
@@ -108,15 +96,7 @@ def standard_words(text: str) -> list[str]:
     return words
 
 
-def split_words(text: str) -> list[str]:
-    """What stands between spaces once a text is fixed and standardized. A newline is a word."""
-    return standard_words(fix_text(text))
-
-
-@functools.cache
-def english_tokenizer() -> EnglishTokenizer:
-    """A function that splits a word into a list of spaCy's tokens."""
-    return EnglishTokenizer()
+english_tokenizer = functools.cache(EnglishTokenizer)
 
 
 class TextEncoder:
@@ -157,10 +137,7 @@ class TextEncoder:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids, as it is usually written, but in lower case.
-
-        Where `ids` ends with a whole word, longer sequences begin with the same text.
-        """
+        """The text of token ids, as it is usually written, but in lower case."""
         symbols = [self.decoder[i] if i else '<unk></w>' for i in ids]
         words = ''.join(symbols).split('</w>')
         return detokenize(word for word in words if word)
@@ -233,10 +210,7 @@ def detokenize(words: Iterable[str]) -> str:
 
 
 def read_vocabulary(path: str | os.PathLike) -> dict[str, int]:
-    """Read `encoder_bpe_40000.json`: an object from symbols to the ids 0 .. n_vocab - 1.
-
-    Raises InputError.
-    """
+    """Read `encoder_bpe_40000.json`: an object from symbols to the ids 0 .. n_vocab - 1."""
     encoder = None
     with contextlib.suppress(ValueError, RecursionError):
         encoder = json.loads(_read_text(path, 'vocabulary'))
@@ -252,15 +226,13 @@ def read_merges(path: str | os.PathLike) -> dict[tuple[str, str], int]:
     """Read `vocab_40000.bpe`: from merges (left, right) to the numbers of their lines.
 
     After a first line with a version, there is a merge `left right` on each line, the best first.
-    Raises InputError.
     """
     first, *lines = _read_text(path, 'merges file').split('\n')
-    wrong = []
-    if not first.startswith('#'):
-        wrong = ['its first line should be a comment such as "#version: 0.2"']
     pairs = {tuple(line.split()): number for number, line in enumerate(lines, start=2)}
     pairs.pop((), None)  # blank lines
-    wrong += [f'line {n} is not two symbols' for pair, n in pairs.items() if len(pair) != 2]
+    wrong = [f'line {n} is not two symbols' for pair, n in pairs.items() if len(pair) != 2]
+    if not first.startswith('#'):
+        wrong = ['its first line should be a comment such as "#version: 0.2"']
     if wrong:
         raise InputError(f'{path} is not a merges file: {wrong[0]}')
     return pairs

@@ -65,7 +65,7 @@ from gpt1.run.training import Job, Trainer
 from gpt1.tasks.task import Data, Task
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.openai import load_openai_pretrained_model
-from gpt1.weights.parameters import load_parameters, read_parameters, save_settings, sign
+from gpt1.weights.parameters import load_state, read_parameters, save_settings, sign
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from loss import JointLoss, task_losses
 from model_pytorch import DoubleHeadModel, init_weights, special_rows
@@ -230,7 +230,7 @@ class FineTuning(Job):
         if self.ranks.first:
             folder, run = self.path(''), self.record['id']
             save_vocabulary(self.encoder, folder)
-            save_settings(folder, self.args, self.encoder, self.task, run)
+            save_settings(folder, self.args, self.encoder, self.task, run=run)
             trainer.saver.save(self.path('best_params'), self.model.state_dict())
 
     def check_best(self) -> None:
@@ -248,7 +248,8 @@ class FineTuning(Job):
     def load_best(self, trainer: Trainer) -> None:
         """Load the best parameters into the model, on every rank."""
         trainer.saver.wait()
-        self.ranks.from_first(lambda: load_parameters(self.model, self.path('best_params')))
+        path = self.path('best_params')
+        self.ranks.from_first(lambda: load_state(self.model, read_parameters(path)[0], path))
         self.ranks.copy_from_first(self.model.parameters())
 
 

@@ -22,7 +22,8 @@ from gpt1.ops.batches import Tree, collate, collate_windows
 from gpt1.parsing import parse_train_args
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.open import open_model
-from gpt1.weights.openai import load_openai_pretrained_model, save_openai_shards
+from gpt1.weights.openai import load_openai_pretrained_model
+from gpt1.weights.shards import save_openai_shards
 from loss import JointLoss
 from model_pytorch import Config, DoubleHeadModel, LMModel, init_weights, special_rows
 from utils import InputError

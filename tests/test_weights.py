@@ -18,7 +18,7 @@ from gpt1.weights.export import save_huggingface
 from gpt1.weights.huggingface import open_weights
 from gpt1.weights.open import open_model
 from gpt1.weights.openai import load_openai_pretrained_model
-from gpt1.weights.parameters import load_parameters, read_parameters, save_settings
+from gpt1.weights.parameters import load_state, read_parameters, save_settings
 from gpt1.weights.safe_load import load_file
 from gpt1.weights.vocabulary import open_encoder, save_vocabulary
 from model_pytorch import Config, LMModel, special_rows
@@ -59,7 +59,7 @@ def test_loading_fills_the_embedding_and_the_first_layers():
         for p in model.parameters():
             p.fill_(7)
     loaded = load_openai_pretrained_model(model, weights, special, 1)
-    positions, tokens = weights.read(2)
+    positions, tokens, *_ = weights.read()
     embed = model.transformer.embed.weight.detach().numpy()
     np.testing.assert_array_equal(embed[: weights.n_vocab], tokens)
     np.testing.assert_array_equal(embed[weights.n_vocab : weights.n_vocab + 3], special)
@@ -152,7 +152,7 @@ def test_files_of_the_earlier_port(tmp_path, finetuned, prefix, zipped):
     assert 'no vocabulary beside it' in error and '--model_dir' in error
     assert 'not divisible by --n_head 12' in error_of(open_model, path, MODEL_DIR)
     other = random_model(SOME_TASKS['rocstories'], n_ctx=61)
-    assert 'holds the parameters of another model' in error_of(load_parameters, other, path)
+    assert 'holds the parameters of another model' in error_of(load_state, other, found, path)
     for path in (tmp_path, tmp_path / 'absent'):
         assert 'cannot read' in error_of(read_parameters, str(path))
 

@@ -17,8 +17,17 @@ from gpt1.options import PRETRAIN, TRAIN
 from gpt1.paper.plan import PlannedRun, record_of, state_of, states_of, words_of
 from gpt1.run import record
 from gpt1.run.checkpoint import only_run
-from gpt1.text.workers import APART, INTERRUPT, available_cores
+from gpt1.text.workers import available_cores
 from utils import Held, InputError, Stopped
+
+# For `subprocess.Popen`: a process that the terminal's Ctrl-C does not reach, and what interrupts
+# it. Windows can send a single process nothing but a break, see `utils.exit_status`.
+if sys.platform == 'win32':
+    APART = {'creationflags': subprocess.CREATE_NEW_PROCESS_GROUP}
+    INTERRUPT = signal.CTRL_BREAK_EVENT
+else:
+    APART = {'start_new_session': True}
+    INTERRUPT = signal.SIGINT
 
 
 class Runner:

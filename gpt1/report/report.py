@@ -22,10 +22,7 @@ N_MISTAKES = 10
 def write_report(
     folder: str, log: Log, task: Task, test: Sets, valid: Sets | None = None, notes: Sequence = ()
 ) -> None:
-    """Write report.md, report.html and their pictures of a run of train.py to `folder`.
-
-    notes  `datasets.Data.notes`
-    """
+    """Write report.md, report.html and their pictures of a run of train.py to `folder`."""
     tested, validated = decode_sets(task, test), decode_sets(task, valid)
     analysed, where = choose_set(tested, validated)
     sample, n_cut = log.start.get('sample'), log.start.get('n_cut')

@@ -2,7 +2,7 @@
 
 OpenAI's vocabulary was made of its tokens, and later versions of spaCy split some words
 differently. This module takes what has not changed from the installed spaCy (3.8) and adds the
-differences: lists of exceptions, prefixes, suffixes and infixes, and the order of the steps.
+differences.
 
 The rules are facts of these files of spaCy 2.0.13 (MIT License, https://pypi.org/project/spacy):
 `spacy/tokenizer.pyx`, `spacy/lang/punctuation.py`, `spacy/lang/char_classes.py`,
@@ -38,14 +38,10 @@ def one_of(strings: list[str]) -> str:
 
 
 class EnglishTokenizer:
-    """Split words into tokens as spaCy 2.0.13 does.
-
-    A word is what stands between spaces: the rules of 2.0.13 never look across a space. Importing
-    spaCy takes seconds, so this happens here and not when the module is imported.
-    """
+    """Split words, which stand between spaces, into tokens as spaCy 2.0.13 does."""
 
     def __init__(self):
-        from spacy.attrs import ORTH
+        from spacy.attrs import ORTH  # here, since importing spaCy takes seconds
         from spacy.lang.char_classes import LATIN_LOWER, LATIN_UPPER, LIST_ICONS, UNITS
         from spacy.lang.en import English
 
@@ -68,21 +64,16 @@ class EnglishTokenizer:
         before_stop = lower + re.escape('%²-)]+(?:|' + ''.join(QUOTES))
 
         prefixes = [
-            one_of(['§', '%', '=', '+', *PUNCTUATION]),
+            one_of([*'§%=+', *PUNCTUATION, *QUOTES, *CURRENCY]),
             ELLIPSIS,
-            one_of(QUOTES),
-            one_of(CURRENCY),
             *LIST_ICONS,  # dingbats and emoji
         ]
         suffixes = [
-            one_of(PUNCTUATION),
-            one_of(QUOTES),
+            one_of(PUNCTUATION + QUOTES),
             *LIST_ICONS,
             "['’][sS]",
-            r'(?<=[0-9])\+',
             r'(?<=°[FfCcKk])\.',
-            f'(?<=[0-9])(?:{one_of(CURRENCY)})',
-            f'(?<=[0-9])(?:{UNITS})',
+            f'(?<=[0-9])(?:{one_of(["+", *CURRENCY])}|{UNITS})',
             rf'(?<=[0-9{before_stop}])\.',
             rf'(?<=[{upper}][{upper}])\.',
         ]
@@ -107,9 +98,7 @@ class EnglishTokenizer:
         or a URL is left. What is left is then split at its infixes. No step copies or searches all
         of the word, so that a long word does not take quadratic time.
         """
-        if word in self.exceptions:
-            return list(self.exceptions[word])
-        if word.isalpha():  # No rule splits letters only.
+        if word.isalpha() and word not in self.exceptions:  # No rule splits letters only.
             return [word]
         prefixes, suffixes = [], []
         start, end = 0, len(word)  # What is left of the word is word[start:end].
@@ -167,12 +156,9 @@ def is_url(word: str, start: int, end: int) -> bool:
     """
     if word.find('.', start, end) < 0:  # This test is fast, and most words fail it.
         return False
-    if unicodedata.category(word[start]) not in WORD_CATEGORIES:
-        return False
-    last = word[end - 1]
-    if last != '/' and unicodedata.category(last) not in WORD_CATEGORIES:
-        return False
-    return find_host(word, start) <= end
+    ends = word[start] + word[end - 1].replace('/', '')
+    is_closed = WORD_CATEGORIES.issuperset(map(unicodedata.category, ends))
+    return is_closed and find_host(word, start) <= end
 
 
 @functools.lru_cache(maxsize=16)  # Asked again for each suffix that is taken off a word.

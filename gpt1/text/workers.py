@@ -5,7 +5,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections import deque
@@ -14,15 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from utils import InputError
-
-# For `subprocess.Popen`: a process that the terminal's Ctrl-C does not reach, and what interrupts
-# it. Windows can send a single process nothing but a break, see `utils.exit_status`.
-if sys.platform == 'win32':
-    APART = {'creationflags': subprocess.CREATE_NEW_PROCESS_GROUP}
-    INTERRUPT = signal.CTRL_BREAK_EVENT
-else:
-    APART = {'start_new_session': True}
-    INTERRUPT = signal.SIGINT
 
 AHEAD = 4  # items for each process that are taken before they are needed
 _shared = None  # in a worker process: what all calls need

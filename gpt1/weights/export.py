@@ -17,8 +17,9 @@ from tokenizers.processors import TemplateProcessing
 from gpt1.files import PARAMETERS_FILE
 from gpt1.settings import CONFIG_KEY, CONFIG_NAMES
 from gpt1.weights.open import CHOICE_HEAD, CLASS_HEAD, OpenedModel
-from gpt1.weights.openai import model_shapes, save_openai_shards
+from gpt1.weights.openai import model_shapes
 from gpt1.weights.parameters import save_settings, settings_of, sign
+from gpt1.weights.shards import save_openai_shards
 from gpt1.weights.vocabulary import known_merges, save_vocabulary, write_merges
 from utils import SPECIAL_TOKENS, InputError, whole_file
 

@@ -70,9 +70,9 @@ class HuggingFaceWeights(Weights):
         """Return the numbers of a tensor, float32. Raises InputError if they are not finite."""
         return read_numbers(self.tensors[name], name, self.path).numpy()
 
-    def read(self, count: int) -> Iterator[np.ndarray]:
+    def read(self) -> Iterator[np.ndarray]:
         """See `OpenAIShards.read`. Matrices lack the leading 1."""
-        for name in self.names[:count]:
+        for name in self.names:
             yield self.take(name)[: self.n_vocab if name == TOKENS else None]
 
 

@@ -5,7 +5,6 @@ arrays, `params_0.npy` and so on, whose numbers follow each other. `pretrain.py`
 of an LSTM (`lstm.lstm_shapes`) in the same form.
 """
 
-import json
 import math
 import os
 import sys
@@ -15,9 +14,9 @@ import numpy as np
 import torch
 
 from gpt1.files import SHAPES_FILE, SHARDS
-from gpt1.lstm import LSTMConfig, lstm_shapes
+from gpt1.lstm import lstm_shapes
 from gpt1.settings import read_json
-from utils import InputError, check_not_pointer, whole_file
+from utils import InputError, check_not_pointer
 
 
 def model_shapes(n_positions: int, n_vocab: int, n_embd: int, n_layer: int) -> dict[str, list]:
@@ -104,13 +103,12 @@ class OpenAIShards(Weights):
         except (TypeError, ValueError, IndexError):
             return False
 
-    def read(self, count: int) -> Iterator[np.ndarray]:
-        """Yield the first `count` arrays, float32, in OpenAI's order and shapes.
+    def read(self) -> Iterator[np.ndarray]:
+        """Yield the arrays, read one by one, float32, in OpenAI's order and shapes.
 
         They are the position embedding (not of an LSTM), the token embedding, and the layers.
-        Raises InputError if one contains NaN or infinity.
         """
-        for i, shape in enumerate(self.shapes[:count]):
+        for i, shape in enumerate(self.shapes):
             start, parts = sum(map(math.prod, self.shapes[:i])), []
             for shard in self.shards:  # the part of the array that lies in it, often empty
                 parts.append(shard[max(start, 0) : max(start + math.prod(shape), 0)])
@@ -140,27 +138,6 @@ def _open_shard(path: str) -> np.memmap:
         ) from error
 
 
-def save_openai_shards(model: torch.nn.Module, folder: str) -> None:
-    """Write the embedding and the layers of `model` as OpenAI published theirs.
-
-    The rows of the special tokens are left out: fine-tuning draws them. `params_shapes.json` is
-    written last: where it is, the rest is complete. Raises WriteError.
-    """
-    config, embed = model.config, model.transformer.embed.weight
-    tokens = embed[: config.n_vocab]
-    if isinstance(config, LSTMConfig):
-        arrays = [tokens, *model.transformer.transferred()]
-    else:
-        layers = (p[None] if p.dim() == 2 else p for p in model.transformer.h.parameters())
-        arrays = [embed[config.first_position :], tokens, *layers]
-    flat = torch.cat([p.detach().float().cpu().flatten() for p in arrays]).numpy()
-    for name, shard in zip(SHARDS, np.array_split(flat, len(SHARDS))):
-        with whole_file(os.path.join(folder, name), 'wb') as f:
-            np.save(f, shard)
-    with whole_file(os.path.join(folder, SHAPES_FILE)) as f:
-        json.dump([list(p.shape) for p in arrays], f)
-
-
 @torch.no_grad()
 def load_openai_pretrained_model(
     model: torch.nn.Module, weights: Weights, special: np.ndarray, n_transfer: int = 12
@@ -186,12 +163,11 @@ def load_openai_pretrained_model(
             f'{config.n_ctx} positions are needed, but the weights in {weights.folder} have '
             f'{weights.n_positions}; lower --n_ctx'
         )
+    arrays = map(torch.from_numpy, weights.read())
     if units:
-        parameters, n_embeddings = model.transformer.transferred(), 1
+        parameters = model.transformer.transferred()
     else:
-        parameters, n_embeddings = list(model.transformer.h[:n_transfer].parameters()), 2
-    arrays = map(torch.from_numpy, weights.read(n_embeddings + len(parameters)))
-    if not units:
+        parameters = list(model.transformer.h[:n_transfer].parameters())
         embed[config.first_position :] = next(arrays)[: config.n_ctx]
     embed[: config.n_vocab] = next(arrays)
     embed[config.n_vocab : config.n_vocab + len(special)] = torch.from_numpy(special)

@@ -24,8 +24,7 @@ SUPERFLUOUS = re.compile(r'lm_head\.decoder\.weight|transformer\.h\.\d+\.attn\.b
 def read_parameters(path: str) -> tuple[dict[str, torch.Tensor], dict]:
     """Read the parameters in a `best_params`, a checkpoint, or a file of the earlier port.
 
-    The values are checked to be finite numbers. Also returns what `sign` wrote; {} in files of
-    before. Raises InputError.
+    Also returns what `sign` wrote; {} in files of before. Raises InputError.
     """
     state = load_file(path)
     if isinstance(state, dict) and isinstance(state.get('model'), dict):
@@ -48,11 +47,6 @@ def read_parameters(path: str) -> tuple[dict[str, torch.Tensor], dict]:
         if name not in found or found[name].dim() != 2 or not found[name].numel():
             raise InputError(f'{path} does not hold the parameters of a fine-tuned GPT: no {name}')
     return found, signed
-
-
-def load_parameters(model: torch.nn.Module, path: str) -> None:
-    """Load a file of parameters (`best_params`) into `model`. Raises InputError."""
-    load_state(model, read_parameters(path)[0], path)
 
 
 def load_state(model: torch.nn.Module, state: dict, path: str, assign: bool = False) -> None:
@@ -87,18 +81,12 @@ def settings_of(values: Namespace | dict, task: Task | None, encoder: TextEncode
 
 
 def save_settings(
-    folder: str,
-    values: Namespace | dict,
-    encoder: TextEncoder,
-    task: Task | None = None,
-    run: str | None = None,
+    folder: str, values: Namespace | dict, encoder: TextEncoder, task: Task | None = None, **more
 ) -> None:
     """Write `settings.json` beside weights: default values for `train.py`, and facts about them.
 
     values  options and their values; those of `options.SETTINGS` are kept
-    task    of a fine-tuned model
-    run     the id of the run that made them, see `record`
+    more    facts: `run`, the id of the run that made them, see `record`
     """
-    run_fact = {} if run is None else {'run': run}
     with whole_file(os.path.join(folder, 'settings.json')) as f:
-        json.dump({**settings_of(values, task, encoder), **run_fact}, f, indent=1)
+        json.dump({**settings_of(values, task, encoder), **more}, f, indent=1)

@@ -14,10 +14,7 @@ from utils import InputError, OutOfMemory, check_not_pointer, is_out_of_memory
 
 
 def load_file(path: str) -> object:
-    """Load what `torch.save` wrote to `path`, or the tensors of a `.safetensors`, by name.
-
-    The tensors are mapped from the file if possible.
-    """
+    """Load what `torch.save` wrote to `path`, or the tensors of a `.safetensors`, by name."""
     check_not_pointer(path)
     try:
         if path.endswith('.safetensors'):

@@ -29,11 +29,9 @@ def open_encoder(
     """Return the encoder for the weights in `folder`, or that of the two files if they are given.
 
     transfers  whether the weights are used. Two files that are given need not fit them otherwise
-
-    Raises InputError, also if the vocabulary belongs to another model.
     """
     if encoder_path is None and bpe_path is None:
-        encoder = _encoder_of(folder)
+        encoder = TextEncoder(*read_vocabulary_of(folder)[:2])
         check_vocabulary(encoder, read_settings(folder), folder)
         return encoder
     encoder_path = encoder_path or os.path.join(folder, ENCODER_FILE)
@@ -43,14 +41,9 @@ def open_encoder(
         facts = read_settings(folder)
         if 'vocabulary' not in facts:  # as with OpenAI's files: the vocabulary beside them tells
             with contextlib.suppress(InputError):
-                facts = vocabulary_facts(_encoder_of(folder))
+                facts = vocabulary_facts(TextEncoder(*read_vocabulary_of(folder)[:2]))
         check_vocabulary(encoder, facts, f'{encoder_path}, {bpe_path}')
     return encoder
-
-
-def _encoder_of(folder: str) -> TextEncoder:
-    symbols, merges, _ = read_vocabulary_of(folder)
-    return TextEncoder(symbols, merges)
 
 
 def read_vocabulary_of(folder: str) -> tuple[Symbols, Merges, Symbols]:
