@@ -214,7 +214,7 @@ def test_what_is_typed_ends_with_an_empty_line(models, capsys, monkeypatch):
     [
         ('rocstories', 'x.csv', (',1\n', ',3\n'), "x.csv, row 2: the label is '3'"),
         ('sst2', 'x.tsv', ('a\t', ' \t'), 'x.tsv, line 2: sentence is empty'),
-        ('race', 'x.txt', ('"A"', '"E"'), "question 1: the answer is 'E'"),
+        ('race', 'x.txt', ('"A"', '"E"'), "question 1: the label is 'E'"),
         ('regression', 'x.csv', ('a,1', ',1'), 'x.csv, row 2: text is empty'),
     ],
 )
