@@ -78,22 +78,20 @@ def fix_text(text: str) -> str:
     return fix(text[:start], unescape_html=True) + fix(text[start:], unescape_html=False)
 
 
-def split_words(text: str) -> list[str]:
-    """Fix and standardize a text. Returns what then stands between spaces; a newline is a word.
+def text_standardize(text: str) -> str:
+    """Normalize dashes, dots and white space, and put spaces around each run of one mark.
 
-    As the original's `text_standardize`, whose patterns take quadratic time for many spaces, it
-    normalizes dashes and dots, puts spaces around each run of one mark, and drops blank lines.
+    Blank lines are left out, as in the original. Its patterns take quadratic time for many spaces.
     """
-    text = fix_text(text)
     for mark, plain in DASHES_AND_DOTS:
         text = text.replace(mark, plain)
-    words = []
-    for line in RUN_OF_MARKS.sub(r' \1 ', text).split('\n'):
-        found = line.split()
-        if found and words:
-            words.append('\n')
-        words += found
-    return words
+    lines = (' '.join(line.split()) for line in RUN_OF_MARKS.sub(r' \1 ', text).split('\n'))
+    return ' \n '.join(filter(None, lines))
+
+
+def split_words(text: str) -> list[str]:
+    """What stands between spaces once a text is fixed and standardized. A newline is a word."""
+    return [word for word in text_standardize(fix_text(text)).split(' ') if word]
 
 
 english_tokenizer = functools.cache(EnglishTokenizer)
