@@ -13,7 +13,7 @@ from test_cuda_path import CPUReplicas
 sys.path.insert(0, ROOT)
 from benchmarks import finetune, gpu, measuring, pretrain
 from gpt1.ops import functional
-from model_pytorch import Config
+from model_pytorch import Config, DoubleHeadModel
 
 CPU = torch.device('cpu')
 WINDOWS = pretrain.make_task(pretrain.SIZES['tiny'], CPU, 2, 2)
@@ -60,23 +60,31 @@ def test_a_table_of_two_processes_that_take_turns(capsys):
     assert (row['x nanogpt'], row['x floor'], row['tokens/s']) == ('1.50', '2.50', '32.0')
 
 
-def test_the_checks_of_a_gpu(monkeypatch, capsys):
-    """The gradients of its path, here on the CPU, and what a dry run says of a part."""
+def test_the_checks_of_a_gpu(monkeypatch, tmp_path, capsys):
+    """They run on its path, here on the CPU; a dry run has a process for each part."""
+    tiny = pretrain.SIZES['tiny']
+    sizes = [f'--{name}={getattr(tiny, name)}' for name in ('n_layer', 'n_embd', 'n_head')]
     monkeypatch.setenv('GPT1_PATH', 'cuda')
     monkeypatch.setattr(gpu.parallel, '_Devices', CPUReplicas)
-    monkeypatch.setattr(gpu, 'DEVICE', CPU)
-    monkeypatch.setattr(gpu, 'SIZE', pretrain.SIZES['tiny'])
+    for name, value in dict(DEVICE=CPU, SIZE=tiny, SIZES=sizes).items():
+        monkeypatch.setattr(gpu, name, value)
     gpu.values('')
-    assert capsys.readouterr().out.count('ok:') == 8 and all(gpu.checks)
+    monkeypatch.setattr(gpu, 'SMALL', True)
+    for owner, name in [
+        (gpu.precisions, 'INITIAL_SCALE'),
+        (gpu.parallel, 'check_precision'),
+        (DoubleHeadModel, 'forward'),
+    ]:
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # for its end
+    gpu.fp16(str(tmp_path))
+    gpu.memory(str(tmp_path))
+    assert capsys.readouterr().out.count('ok:') == 8 + 2 and all(gpu.checks)
     command = [sys.executable, os.path.join(ROOT, 'benchmarks', 'gpu.py')]
     done = subprocess.run(
-        [*command, '--dry_run', '--parts', 'deterministic', 'fp16', 'memory'],
-        capture_output=True,
-        text=True,
+        [*command, '--dry_run', '--parts', 'deterministic'], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'ok: bf16: the same submission' in done.stdout and 'deterministic: ok' in done.stdout
-    assert 'fp16: ok' in done.stdout and 'memory: ok' in done.stdout
 
 
 def test_the_family_of_an_amd_processor(tmp_path, monkeypatch):
