@@ -146,6 +146,7 @@ def test_class_names_are_sorted_and_numbers_are_numbers(tmp_path):
         ({'train.csv': 'context,choice1,choice3,label\na,b,c,1\n'}, {}, "no column 'choice2'"),
         ({'train.csv': 'text,label\na,x\n ,y\n'}, {}, 'train.csv, row 3: text is empty'),
         ({'train.csv': 'text,label\na,x\nb,\n'}, {}, 'train.csv, row 3: no label'),
+        ({'train.csv': 'text,label\na,x\nb,NaN\n'}, {}, 'train.csv, row 3: no label'),
         ({'train.csv': 'text,label\na,x\nb,x\n'}, {}, "every label is 'x', expected two classes"),
         ({'train.csv': TEXTS, 'valid.csv': 'text,label\na,pos\nb,so\n'}, {},
          "valid.csv, row 3: the label is 'so', expected one of neg, pos"),
