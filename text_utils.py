@@ -47,9 +47,9 @@ CONTRACTIONS = {('gon', 'na'), ('got', 'ta'), ("c'm", 'on'), ("y'", 'all')}
 def fix_text(text: str) -> str:
     """Repair broken characters as ftfy 5.3.0 does.
 
-    Two differences remain. ftfy 6 decides otherwise whether a few short texts with sequences like
-    "Ã«" or "É°" were decoded with the wrong encoding. And it knows more entities: those with names
-    of more than eight letters, and some in capitals like &NTILDE;.
+    Two differences remain. ftfy 6 decides otherwise whether a few short texts were decoded with the
+    wrong encoding, those with sequences like "Ã«" or "É°". And it knows more entities: those with
+    names of more than eight letters, and some in capitals like &NTILDE;.
     """
     if PLAIN_TEXT.fullmatch(text):
         return text.translate(STRAIGHT_QUOTES)

@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 
+from datasets import find_data, find_dprd
 from gpt1.options import PRETRAIN
 from gpt1.run import record
 from gpt1.settings import read_settings
@@ -45,8 +46,6 @@ def of_zero_shot(args: Namespace, model: str) -> dict:
 
 def zero_shot_hash(data_dir: str | None) -> str:
     """Return a hash of the data sets of zero_shot.py. Raises InputError."""
-    from datasets import find_data, find_dprd
-
     folders = {name: find_data(name, data_dir, or_sample=True)[0] for name in ZERO_SHOT_SETS}
     hashes = [record.data_hash(name, folder) for name, folder in folders.items()]
     return record.digest([*hashes, record.content_hash([find_dprd(data_dir)[0]])])

@@ -17,6 +17,7 @@ import subprocess
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 
+from datasets import read_data, source_files
 from gpt1 import ROOT
 from gpt1.files import ENCODER_FILE, MERGES_FILE, RECORD_FILE, SHAPES_FILE
 from gpt1.options import TRAIN, options_of
@@ -121,8 +122,6 @@ def of_training(args: Namespace) -> dict:
 
 def data_hash(name: str, data_dir: str, n_valid: int | None = None) -> str:
     """Return a hash of the content of all files of a data set."""
-    from datasets import read_data, source_files  # slow to import
-
     paths = source_files(name, data_dir) or read_data(name, data_dir, n_valid)[1].sources
     return content_hash(paths)
 
