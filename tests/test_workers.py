@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 from tiny_models import encoder
@@ -80,9 +81,11 @@ def test_an_exception_in_a_worker_is_raised_and_a_killed_worker_is_an_error():
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(signum):
     def start_workers_and_wait(connection):
-        waiting = map_in_order(wait, [1, 1, 100, 100], n=2)
-        connection.send([next(waiting), next(waiting)])
-        next(waiting)
+        # Where the signal comes outside of the generator, nothing else would close it: this
+        # process, which is no main one, would wait for its workers, and they for work.
+        with closing(map_in_order(wait, [0.2, 0.2, 100, 100], n=2)) as waiting:
+            connection.send([next(waiting), next(waiting)])
+            next(waiting)
 
     ours, theirs = multiprocessing.Pipe()
     parent = multiprocessing.Process(target=start_workers_and_wait, args=(theirs,))
