@@ -10,6 +10,7 @@ import sys
 
 # Tests run side by side, on small tensors: more threads only wait for each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # a thread that waits leaves its core
 
 import pytest
 

@@ -1,9 +1,6 @@
 """generate.py and sampling.py: the cached pass, what is drawn, and how the text is printed."""
 
 import io
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -213,9 +210,3 @@ def test_errors(capsys, monkeypatch, argv, error):
     printed = capsys.readouterr().err
     assert printed.startswith('generate.py: error: ')
     assert error in printed and printed.count('\n') == 1
-
-
-def test_the_scripts_find_their_modules_with_a_safe_path(tmp_path):
-    argv = [sys.executable, '-P', os.path.join(ROOT, 'generate.py'), 'Ella', *TINY, '--length', '3']
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0 and done.stdout.startswith('Ella'), done.stderr

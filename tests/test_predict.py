@@ -308,11 +308,14 @@ def test_an_unreadable_line_of_input(models, monkeypatch, capsys):
 
 @pytest.mark.parametrize('script', ['predict.py', 'generate.py', 'convert.py'])
 def test_mistakes_are_answered_without_pytorch(tmp_path, script):
-    """A module named torch that cannot be imported stands in the way."""
+    """A module named torch that cannot be imported stands in the way.
+
+    Python's safe path (-P) leaves the scripts to find their own modules.
+    """
     (tmp_path / 'torch.py').write_text('raise SystemExit("PyTorch was imported")')
     environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
     for command, status in (('--help', 0), ('--nothing', 2), ('--params nowhere', 2)):
-        argv = [sys.executable, os.path.join(ROOT, script), *command.split()]
+        argv = [sys.executable, '-P', os.path.join(ROOT, script), *command.split()]
         done = subprocess.run(argv, env=environment, capture_output=True, text=True)
         assert done.returncode == status, done.stderr
         assert 'PyTorch was imported' not in done.stderr and 'Traceback' not in done.stderr

@@ -22,7 +22,7 @@ import train
 from gpt1.run import training
 from gpt1.run.checkpoint import Saver
 
-RUN = ('--n_iter', 4, '--save_every', 3)  # dropout is on
+RUN = ('--n_iter', 2, '--save_every', 3)  # dropout is on
 
 
 def assert_same_end(command, undisturbed):
@@ -93,7 +93,7 @@ def test_two_threads_add_in_one_order(command, other_command, monkeypatch, path)
     try:
         for one in (command, other_command):
             torch.set_num_threads(2)
-            assert train.main(one.argv(*options, '--n_valid', 3, '--n_iter', 2)) == 0
+            assert train.main(one.argv(*options, '--n_valid', 3, '--n_iter', 1)) == 0
     finally:
         torch.set_num_threads(1)
     assert command.log()[1:] == other_command.log()[1:]
@@ -103,10 +103,10 @@ def test_two_threads_add_in_one_order(command, other_command, monkeypatch, path)
 
 @pytest.mark.parametrize('seed', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(command, undisturbed, seed):
-    """SIGKILL, five times: while reading, training, evaluating, writing, predicting."""
+    """SIGKILL, four times: while reading, training, evaluating, writing, predicting."""
     random.seed(seed)
     killed = 0
-    while killed < 5:
+    while killed < 4:
         process = command.start(*RUN, '--resume')
         process.join(random.uniform(0.2, 1.0) * undisturbed.seconds)
         if process.is_alive():
