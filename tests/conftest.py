@@ -1,6 +1,7 @@
 """What tests of whole runs share: a small data set, small weights, and runs in processes."""
 
 import ctypes
+import functools
 import importlib
 import json
 import multiprocessing
@@ -64,6 +65,19 @@ def as_on_windows():
         replace(source, target)
 
     ctypes.CDLL.__init__, os.replace = load_by_name, replace_if_not_mapped
+
+
+def run(folder, script, *argv, status=0):
+    """Run a script in a process, in `folder`. Returns what it printed."""
+    output = folder / 'output'
+    output.write_text('')
+    words = [str(word) for word in argv]
+    enter = functools.partial(os.chdir, folder)
+    process = PROCESSES.Process(target=child, args=(script, words, str(output), {}, enter))
+    process.start()
+    process.join()
+    assert process.exitcode == status, output.read_text()
+    return output.read_text()
 
 
 class Command:

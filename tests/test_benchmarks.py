@@ -1,8 +1,6 @@
 """What the benchmarks compare computes the same; the family of the processor."""
 
 import math
-import os
-import subprocess
 import sys
 
 import pytest
@@ -60,7 +58,7 @@ def test_a_table_of_two_processes_that_take_turns(capsys):
     assert (row['x nanogpt'], row['x floor'], row['tokens/s']) == ('1.50', '2.50', '32.0')
 
 
-def test_the_checks_of_a_gpu(monkeypatch, tmp_path, capsys):
+def test_the_checks_of_a_gpu(monkeypatch, tmp_path, capfd):
     """They run on its path, here on the CPU; a dry run has a process for each part."""
     tiny = pretrain.SIZES['tiny']
     sizes = [f'--{name}={getattr(tiny, name)}' for name in ('n_layer', 'n_embd', 'n_head')]
@@ -78,13 +76,11 @@ def test_the_checks_of_a_gpu(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(owner, name, getattr(owner, name))  # for its end
     gpu.fp16(str(tmp_path))
     gpu.memory(str(tmp_path))
-    assert capsys.readouterr().out.count('ok:') == 8 + 2 and all(gpu.checks)
-    command = [sys.executable, os.path.join(ROOT, 'benchmarks', 'gpu.py')]
-    done = subprocess.run(
-        [*command, '--dry_run', '--parts', 'deterministic'], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert 'ok: bf16: the same submission' in done.stdout and 'deterministic: ok' in done.stdout
+    assert capfd.readouterr().out.count('ok:') == 8 + 2 and all(gpu.checks)
+    monkeypatch.setattr(sys, 'argv', 'gpu.py --dry_run --parts deterministic'.split())
+    assert gpu.main() == 0
+    printed = capfd.readouterr().out
+    assert 'ok: bf16: the same submission' in printed and 'deterministic: ok' in printed
 
 
 def test_the_family_of_an_amd_processor(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, PROCESSES, child
+from conftest import GOLDEN, run
 from plain_model import joint_losses, padded_sequences, task_head
 from test_cuda_path import OnGPU
 from test_pretrain import text  # noqa: F401 (a fixture)
@@ -160,18 +160,6 @@ def test_damaged_or_other_files_are_refused(tmp_path):
         path.write_text(json.dumps(wrong))
         with pytest.raises(InputError, match='seven arrays|expected'):
             open_weights(str(tmp_path))
-
-
-def run(folder, script, *argv, status=0):
-    """Run a script in a process. Returns what it printed."""
-    output = folder / 'output'
-    output.write_text('')
-    arguments = (script, [str(word) for word in argv], str(output), {})
-    process = PROCESSES.Process(target=child, args=arguments)
-    process.start()
-    process.join()
-    assert process.exitcode == status, output.read_text()
-    return output.read_text()
 
 
 def test_pre_train_fine_tune_and_predict(tmp_path, text, capsys):  # noqa: F811

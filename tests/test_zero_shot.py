@@ -8,9 +8,9 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from conftest import PROCESSES
+from conftest import PROCESSES, run
 from small_files import error_of, put
-from test_lstm import plain_states, run
+from test_lstm import plain_states
 from test_pretrain import Pretrain, text  # noqa: F401 (a fixture)
 from tiny_models import MODEL_DIR, SIZES, encoder
 
