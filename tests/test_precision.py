@@ -19,7 +19,7 @@ from opt import OpenAIAdam
 from utils import InputError
 
 CPU = torch.device('cpu')
-TOO_LARGE = 2.0**40  # a loss scale with which every gradient overflows
+TOO_LARGE = 2.0**30  # a loss scale with which every gradient overflows
 ADAM = {'lr': 0.1, 'schedule': 'warmup_linear', 'warmup': 0.3, 't_total': 10, 'max_grad_norm': 0.5}
 RUN = ('--precision', 'fp16', '--n_iter', 1)
 

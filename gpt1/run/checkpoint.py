@@ -31,8 +31,7 @@ def only_run(folder: str, *more: str) -> Iterator[None]:
     # FileLock's fallback, a file that exists, would stay behind when a process dies.
     lock = FileLock(os.path.join(folder, 'lock'), fallback_to_soft=False)
     try:
-        os.makedirs(folder, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0)  # makes the folder
     except Timeout:
         owner = 'it has just begun'
         with contextlib.suppress(OSError), open(running, errors='replace') as f:
