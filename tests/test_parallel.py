@@ -208,25 +208,22 @@ if status:
 """
 
 
-def _torchrun(folder, output, argv, is_quick):
-    """torchrun; a quick one forks its processes from this one, which has imported all."""
+def _torchrun(folder, output, argv):
+    """torchrun, which forks its processes from this one, since this one has imported all."""
     os.chdir(folder)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    if is_quick:
-        sys.argv = ['slow.py']
-        torch.distributed.run.main(['--run-path', '--start-method', 'fork', *argv])
-    else:
-        os.execv(sys.executable, [sys.executable, '-m', 'torch.distributed.run', *argv])
+    sys.argv = ['slow.py']
+    torch.distributed.run.main(['--run-path', '--start-method', 'fork', *argv])
 
 
-def slow_torchrun(command, *options, max_restarts=0, machine=TWO_PROCESSES, is_quick=False):
+def slow_torchrun(command, *options, max_restarts=0, machine=TWO_PROCESSES):
     script = command.folder / 'slow.py'
     script.write_text(SLOW_SCRIPT)
     argv = ['--monitor-interval', '0.1', '--max-restarts', str(max_restarts), *machine]
     argv += [str(script), *command.argv(*options)]
-    args = (str(command.folder), str(command.folder / 'output'), argv, is_quick)
+    args = (str(command.folder), str(command.folder / 'output'), argv)
     agent = PROCESSES.Process(target=_torchrun, args=args)
     agent.start()
     return agent
@@ -266,8 +263,7 @@ def test_two_machines_restart_as_one(command, undisturbed):
     """The torchrun of the second one counts a failure, that of the first a changed membership."""
     machine = '--nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --local-addr 127.0.0.1'.split()
     machine += ['--rdzv_endpoint', f'127.0.0.1:{free_port()}']
-    options = dict(max_restarts=2, machine=machine, is_quick=True)
-    agents = [slow_torchrun(command, *RUN, **options) for _ in range(2)]
+    agents = [slow_torchrun(command, *RUN, max_restarts=2, machine=machine) for _ in range(2)]
     signal_rank(command, agents[0], signal.SIGKILL)
     assert end(*agents) == [0, 0], command.output
     assert 'resumed after update' in command.output

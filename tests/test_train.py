@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import GOLDEN, ROOT
+from conftest import GOLDEN
 from test_resume import NO_DROPOUT
 
 import analysis
@@ -260,19 +259,17 @@ def test_options_run(command, options):
     assert 0.5 < line['va_cost'] < 1 and line['n_updates'] == 10
 
 
-def test_a_process_in_another_folder_with_a_test_file_without_labels(command, tmp_path):
-    """As a user runs it."""
+def test_in_another_folder_with_a_test_file_without_labels(command, tmp_path, monkeypatch, capsys):
     shutil.copytree(os.path.join(GOLDEN, 'data'), tmp_path / 'data')
     with open(tmp_path / 'data' / TEST, newline='') as f:
         rows = [row[:-1] for row in csv.reader(f)]
     with open(tmp_path / 'data' / TEST, 'w', newline='') as f:
         csv.writer(f).writerows(rows)
-    argv = command.argv('--n_iter', 1, '--analysis', '--data_dir', tmp_path / 'data')
-    words = [sys.executable, os.path.join(ROOT, 'train.py'), *argv]
-    result = subprocess.run(words, capture_output=True, text=True, cwd=command.folder)
-    assert result.returncode == 0, result.stderr
-    assert 'the test file has no labels' in result.stdout
-    assert 'ROCStories Valid Accuracy: ' in result.stdout
+    monkeypatch.chdir(tmp_path)
+    run(command, '--n_iter', 1, '--analysis', '--data_dir', 'data')
+    printed = capsys.readouterr().out
+    assert 'the test file has no labels' in printed
+    assert 'ROCStories Valid Accuracy: ' in printed
 
 
 def assert_one_line(command, capsys, words):
